@@ -1,0 +1,50 @@
+//! What can go wrong with files of rows.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failure, with the file it is about.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source} (check the path, its permissions and the free space)", path.display())]
+    File {
+        /// "read", "write", ...
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A Parquet file is damaged, or not one of ours.
+    #[error("{} is not a table of rows: {reason} (generate it again)", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A line of a JSON-lines file cannot be read.
+    #[error("{}:{line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// Counting failed.
+    #[error("cannot count rows: {0}")]
+    Count(#[from] polars::error::PolarsError),
+}
+
+impl DatasetError {
+    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { action, path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn table(path: &Path, reason: impl ToString) -> Self {
+        Self::Table { path: path.to_path_buf(), reason: reason.to_string() }
+    }
+}

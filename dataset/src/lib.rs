@@ -1,0 +1,45 @@
+//! Rows of training data: what they hold, how they are kept, counted and handed on.
+//!
+//! A [`Row`] is one generated sample with its whole lineage: leaf, flow, slots, seeds, prompt, model, raw answer, verdict and
+//! reason. Rejected rows are kept, so that a yield can be explained.
+//!
+//! - While generation runs, each finished row goes to a [`Journal`]; after a kill the next run reads them back.
+//! - At the end, sorted rows go to Parquet ([`write_parquet`]) and accepted ones to chat lines ([`write_messages_jsonl`]).
+//!   Both files hold no clock, host or path: equal rows give equal bytes. Both are written beside their name, synced and
+//!   renamed, so that a reader never sees half a file.
+//! - [`funnel`] counts what was generated, accepted and rejected for what reason; [`drop_duplicates`] rejects twins.
+//!
+//! ```
+//! use espalier_dataset::{Row, Turn, Verdict, drop_duplicates, funnel};
+//! let row = |index| Row {
+//!     leaf: "dates".into(),
+//!     index,
+//!     turns: vec![Turn::new("user", "March 5, 2019?"), Turn::new("assistant", "2019-03-05")],
+//!     verdict: Verdict::Accepted,
+//!     ..Row::default()
+//! };
+//! let mut rows = [row(0), row(1)];
+//! drop_duplicates(&mut rows);
+//! let line = &funnel(&rows)?[0];
+//! assert_eq!((line.generated, line.accepted), (2, 1));
+//! assert_eq!(line.rejected_by, [("duplicate".to_owned(), 1)]);
+//! # Ok::<(), espalier_dataset::DatasetError>(())
+//! ```
+
+mod atomic;
+mod duplicates;
+mod error;
+mod funnel;
+mod journal;
+mod messages;
+mod parquet_file;
+mod row;
+
+pub use atomic::write_atomically;
+pub use duplicates::{drop_duplicates, normalized};
+pub use error::DatasetError;
+pub use funnel::{FunnelLine, funnel};
+pub use journal::Journal;
+pub use messages::{read_messages_jsonl, write_messages_jsonl};
+pub use parquet_file::{read_parquet, write_parquet};
+pub use row::{Row, Turn, Verdict};

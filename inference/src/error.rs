@@ -1,0 +1,119 @@
+//! What can go wrong in an engine.
+
+use espalier_model::ModelError;
+
+/// An error of an engine; the message says what, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The model file, its tokenizer or its chat template.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The prompt leaves no room for a single new token.
+    #[error(
+        "the prompt has {prompt} tokens, but the context window holds {context} (prompt and answer together); shorten the \
+         prompt by at least {} tokens, or raise the context if the model was trained for more", prompt + 1 - context
+    )]
+    PromptTooLong {
+        /// Tokens in the prompt.
+        prompt: usize,
+        /// Tokens in the window.
+        context: usize,
+    },
+    /// A text to be scored does not fit.
+    #[error(
+        "the text to be scored has {tokens} tokens, but the context window holds {context}; split it"
+    )]
+    TextTooLong {
+        /// Tokens in the text.
+        tokens: usize,
+        /// Tokens in the window.
+        context: usize,
+    },
+    /// There is nothing to start from.
+    #[error(
+        "the prompt is empty and the model has no BOS token to start from; give at least one token"
+    )]
+    EmptyPrompt,
+    /// There is nothing to score.
+    #[error("score request {index} has an empty continuation; give at least one token to score")]
+    EmptyContinuation {
+        /// Which request.
+        index: usize,
+    },
+    /// A token id that the model does not have.
+    #[error(
+        "token id {token} is not in the vocabulary of {vocabulary} tokens; encode the text with this model's tokenizer"
+    )]
+    UnknownToken {
+        /// The id.
+        token: u32,
+        /// How many ids there are.
+        vocabulary: usize,
+    },
+    /// An option that cannot be.
+    #[error("option {option}: {problem}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// The adapter was made for another model.
+    #[error(
+        "the adapter does not fit the model: module {module:?}: {problem}; load it with the base model it was trained on"
+    )]
+    Adapter {
+        /// GGUF name of the module.
+        module: String,
+        /// What does not fit.
+        problem: String,
+    },
+    /// The server could not be reached, or the connection broke.
+    #[error(
+        "{url}: {problem} (tried {attempts} times); check that the server runs and that host and port are right"
+    )]
+    Connection {
+        /// Where.
+        url: String,
+        /// What the connection said.
+        problem: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The server answered, but not with success.
+    #[error("{url}: the server answered {status} (tried {attempts} times): {body}; {remedy}")]
+    Status {
+        /// Where.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// The first 200 bytes of what it said.
+        body: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The server answered with success, but not in the form of `OpenAI`.
+    #[error(
+        "{url}: the answer is not in the OpenAI form: {missing}; it starts: {body}; \
+         check that the URL is that of an OpenAI-compatible server (llama-server, vLLM, Ollama)"
+    )]
+    Garbage {
+        /// Where.
+        url: String,
+        /// What was missing or malformed.
+        missing: String,
+        /// The first 200 bytes of the answer.
+        body: String,
+    },
+    /// A URL that cannot be used.
+    #[error("server URL {url:?}: {problem}; write it like http://127.0.0.1:8080")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}

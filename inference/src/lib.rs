@@ -1,0 +1,97 @@
+//! Text generation and scoring: a native engine on our own kernels, and a client for `OpenAI`-compatible servers.
+//!
+//! # Which call for what
+//! - Many texts to write: [`Engine::generate`]. Hand over all requests at once; the engine batches them.
+//! - Which of several continuations is likelier: [`NativeEngine::loglikelihood`].
+//! - Perplexity of a text: [`NativeEngine::token_logprobs`]. Whole distributions: [`NativeEngine::logits`].
+//!
+//! # How the native engine works
+//! One *step* is one pass over the weights for a batch of rows. A row is one token at one position of one sequence; rows of
+//! prompts being read and of answers being written stand side by side. Everything but attention works on rows alone, so the
+//! weights are read once for all of them. Attention looks into the sequence's own cache of keys and values.
+//!
+//! Requests are sorted so that neighbours share the longest prefix; what the one before has computed is copied, not computed
+//! again. A few-shot head before hundreds of questions is so read once.
+//!
+//! # What is promised
+//! With one [`NativeEngine::identity`], a request's text depends on the request alone: not on batch size, neighbours, order,
+//! prefix sharing or threads. Each output element of every operation has one order of additions, and the randomness of a
+//! token comes from the request's seed and the token's index.
+//!
+//! # Example
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use espalier_inference::{Engine, EngineOptions, NativeEngine, Prompt, Request};
+//! use espalier_model::{Message, Model};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = Model::open("model.gguf".as_ref())?;
+//! let engine = Engine::Native(NativeEngine::load(&model, None, &EngineOptions::default())?);
+//! let question = Message::new("user", "What is the capital of France?");
+//! engine.generate(&[Request::new(Prompt::Chat(vec![question]), 64)], &mut |_, answer| {
+//!     match answer {
+//!         Ok(answer) => println!("{}", answer.text),
+//!         Err(error) => eprintln!("{error}"),
+//!     }
+//!     ControlFlow::Continue(())
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod batch;
+mod cache;
+mod error;
+mod forward;
+mod native;
+mod prefix;
+mod request;
+mod sampling;
+mod score;
+mod server;
+mod stop;
+mod weights;
+
+use std::ops::ControlFlow;
+
+pub use error::EngineError;
+pub use native::{EngineOptions, NativeEngine};
+pub use request::{
+    Answer, Counts, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob,
+};
+pub use server::{ServerEngine, ServerOptions};
+
+/// Something that answers requests.
+#[derive(Debug)]
+pub enum Engine {
+    /// The model in this process.
+    Native(NativeEngine),
+    /// A server that speaks the `OpenAI` protocol.
+    Server(ServerEngine),
+}
+
+impl Engine {
+    /// Writes an answer for each request. Answers arrive as they end, in any order, each with the index of its request;
+    /// `ControlFlow::Break` ends the call cleanly.
+    ///
+    /// # Errors
+    /// What stops all requests; what stops one comes as its answer.
+    pub fn generate(
+        &self,
+        requests: &[Request],
+        on_answer: &mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        match self {
+            Self::Native(engine) => engine.generate(requests, on_answer),
+            Self::Server(engine) => engine.generate(requests, on_answer),
+        }
+    }
+
+    /// What decides every result beside the request: model, adapter and precision, or the server and its model.
+    pub fn identity(&self) -> &str {
+        match self {
+            Self::Native(engine) => engine.identity(),
+            Self::Server(engine) => engine.identity(),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The native engine: a model in packed matrices, with everything that runs on it.
+
+use std::ops::ControlFlow;
+
+use espalier_kernels::Precision;
+use espalier_model::{ChatTemplate, LoraAdapter, Message, Model, SpecialTokens, Tokenizer};
+
+use crate::batch;
+use crate::error::EngineError;
+use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest};
+use crate::score;
+use crate::weights::Weights;
+
+/// How a model is loaded and how much of it runs at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// What the matrix products compute in. This alone changes results; the other options do not.
+    pub precision: Precision,
+    /// How many texts are written at once. Each costs memory for its keys and values.
+    pub max_sequences: usize,
+    /// How many rows (tokens of prompts and answers together) one pass over the weights may hold.
+    pub max_batch_tokens: usize,
+    /// The context window in tokens; `None` is the model's own. May be lowered, not raised.
+    pub context: Option<usize>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            precision: Precision::Bf16,
+            max_sequences: 32,
+            max_batch_tokens: 512,
+            context: None,
+        }
+    }
+}
+
+/// The local engine. It is immutable once loaded and may be shared between threads; every call owns its buffers.
+pub struct NativeEngine {
+    pub(crate) weights: Box<Weights>,
+    pub(crate) max_sequences: usize,
+    pub(crate) max_batch_tokens: usize,
+    tokenizer: Box<Tokenizer>,
+    template: Box<ChatTemplate>,
+    identity: String,
+    /// Off in tests that hold results with and without sharing against each other.
+    pub(crate) shares_prefixes: bool,
+    /// On where lengths must be equal, as in measurements.
+    pub(crate) ignores_end: bool,
+}
+
+impl std::fmt::Debug for NativeEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NativeEngine")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NativeEngine {
+    /// Packs the weights of `model`; `adapter` runs as a side branch, the base is never changed.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read, an adapter of another model, an option out of range.
+    pub fn load(
+        model: &Model,
+        adapter: Option<&LoraAdapter>,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let config = model.config();
+        let context = options.context.unwrap_or(config.context);
+        if context == 0 || context > config.context {
+            return Err(EngineError::Option {
+                option: "context",
+                problem: format!(
+                    "{context} is not between 1 and the model's own window of {}",
+                    config.context
+                ),
+            });
+        }
+        if options.max_sequences == 0 {
+            return Err(EngineError::Option {
+                option: "max_sequences",
+                problem: "must be at least 1".to_owned(),
+            });
+        }
+        if options.max_batch_tokens == 0 {
+            return Err(EngineError::Option {
+                option: "max_batch_tokens",
+                problem: "must be at least 1".to_owned(),
+            });
+        }
+        let weights = Weights::load(model, adapter, options.precision, context)?;
+        let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
+        let text_of = |id: Option<u32>| id.map_or("", |id| tokenizer.token_text(id));
+        let template = model.chat_template();
+        let source = (!template.is_builtin()).then(|| template.source());
+        let template =
+            ChatTemplate::new(source, text_of(tokenizer.bos()), text_of(tokenizer.eos()))?;
+        let identity = match adapter {
+            None => format!("{}-{}", model.sha256()?, options.precision),
+            Some(adapter) => format!(
+                "{}+{}-{}",
+                model.sha256()?,
+                crate::weights::adapter_hash(adapter),
+                options.precision
+            ),
+        };
+        Ok(Self {
+            weights: Box::new(weights),
+            max_sequences: options.max_sequences,
+            max_batch_tokens: options.max_batch_tokens,
+            tokenizer: Box::new(tokenizer),
+            template: Box::new(template),
+            identity,
+            shares_prefixes: true,
+            ignores_end: false,
+        })
+    }
+
+    /// Switches the reuse of common prefixes on (the default) or off. Results are the same; only the work differs.
+    pub fn set_prefix_sharing(&mut self, on: bool) {
+        self.shares_prefixes = on;
+    }
+
+    /// Lets answers go on to `max_tokens` after an end-of-generation token (off by default); for measurements.
+    pub fn set_ignore_end(&mut self, on: bool) {
+        self.ignores_end = on;
+    }
+
+    /// What decides every result beside the request: sha256 of the model, hash of the adapter, precision.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The chat template in use.
+    pub fn chat_template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    /// The context window in tokens.
+    pub fn context(&self) -> usize {
+        self.weights.context
+    }
+
+    /// Memory of the packed weights in bytes.
+    pub fn weight_bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+
+    /// A conversation as tokens, the assistant's turn opened, BOS in front where the model wants one and the template wrote
+    /// none.
+    ///
+    /// # Errors
+    /// A template that refuses the conversation.
+    pub fn render_chat(&self, messages: &[Message]) -> Result<Vec<u32>, EngineError> {
+        let text = self.template.render(messages, true)?;
+        Ok(self.encode_with_bos(&text))
+    }
+
+    /// The tokens of a prompt as the model will see them.
+    ///
+    /// # Errors
+    /// A template that refuses the conversation; an id that the model does not have; nothing at all.
+    pub fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        let mut tokens = match prompt {
+            Prompt::Chat(messages) => self.render_chat(messages)?,
+            Prompt::Text(text) => self.encode_with_bos(text),
+            Prompt::Tokens(tokens) => {
+                self.weights.check_tokens(tokens)?;
+                tokens.clone()
+            }
+        };
+        if tokens.is_empty() {
+            tokens.push(self.tokenizer.bos().ok_or(EngineError::EmptyPrompt)?);
+        }
+        Ok(tokens)
+    }
+
+    fn encode_with_bos(&self, text: &str) -> Vec<u32> {
+        let mut tokens = self.tokenizer.encode(text, SpecialTokens::Parse);
+        if let Some(bos) = self.tokenizer.bos()
+            && self.tokenizer.adds_bos()
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        tokens
+    }
+
+    /// Writes an answer for each request. Answers arrive as they end, in any order, each with the index of its request;
+    /// what is wrong with one request goes to its own answer. `ControlFlow::Break` ends the call at once, without an error.
+    ///
+    /// # Errors
+    /// None now; kept for engines that can fail as a whole.
+    pub fn generate(
+        &self,
+        requests: &[Request],
+        on_answer: &mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        self.generate_counted(requests, on_answer).map(|_| ())
+    }
+
+    /// [`NativeEngine::generate`], and what it took.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn generate_counted(
+        &self,
+        requests: &[Request],
+        on_answer: &mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
+    ) -> Result<Counts, EngineError> {
+        Ok(batch::generate(self, requests, on_answer))
+    }
+
+    /// Scores continuations. Contexts that requests share, whole or as a prefix, are computed once; scores arrive in any
+    /// order, each with the index of its request. A context too long for the window loses its oldest tokens.
+    ///
+    /// # Errors
+    /// An empty continuation, one longer than the window, an unknown token id.
+    pub fn loglikelihood(
+        &self,
+        requests: &[ScoreRequest],
+        on_score: &mut dyn FnMut(usize, Score) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        score::loglikelihood(self, requests, on_score)
+    }
+
+    /// The natural log-probability of each token but the first, given those before it. A text longer than the window is
+    /// scored in windows that overlap by half, so that every token keeps at least half a window before it. NaN throughout
+    /// when a token is not in the vocabulary (see [`NativeEngine::logits`] for the error).
+    pub fn token_logprobs(&self, tokens: &[u32]) -> Vec<f32> {
+        score::token_logprobs(self, tokens)
+    }
+
+    /// Shows the logits after each position of `tokens`, in order.
+    ///
+    /// # Errors
+    /// More tokens than the window holds; an unknown token id.
+    pub fn logits(
+        &self,
+        tokens: &[u32],
+        visit: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), EngineError> {
+        score::logits(self, tokens, visit)
+    }
+}

@@ -1,0 +1,373 @@
+//! Probabilities of given texts.
+//!
+//! Scoring walks over the requests as over the leaves of a tree: requests with one context are one item, items are sorted so
+//! that neighbours share a prefix, and a *lane* (one cache) goes from leaf to leaf, stepping back to the branch and reading
+//! only what is new. Several lanes share each pass over the weights.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use espalier_kernels::ops::log_sum_exp;
+use rayon::prelude::*;
+
+use crate::cache::SequenceCache;
+use crate::error::EngineError;
+use crate::forward::{Batch, HEAD_ROWS, Workspace, forward};
+use crate::native::NativeEngine;
+use crate::prefix;
+use crate::request::{Score, ScoreRequest};
+use crate::sampling::argmax;
+
+/// Lanes beyond this gain nothing: they only divide attention among threads, and each reads a shared head once.
+const MAX_LANES: usize = 16;
+
+/// The receiver of scores.
+pub(crate) type OnScore<'a> = dyn FnMut(usize, Score) -> ControlFlow<()> + 'a;
+
+/// Requests with the same context, which is computed once for all of them.
+struct Item<'a> {
+    context: &'a [u32],
+    /// Index of each request with its continuation.
+    continuations: Vec<(usize, &'a [u32])>,
+}
+
+/// A token whose probability a row tells.
+#[derive(Clone, Copy)]
+struct Target {
+    request: usize,
+    token: u32,
+}
+
+/// A row to be computed.
+struct Row {
+    position: usize,
+    token: u32,
+    targets: Vec<Target>,
+}
+
+/// One cache on its way over its items.
+struct Lane<'a> {
+    items: &'a [Item<'a>],
+    /// The context that the cache holds.
+    context: &'a [u32],
+    rows: VecDeque<Row>,
+    shares: bool,
+}
+
+impl Lane<'_> {
+    /// Plans the rows of the next item; `false` when there is none.
+    fn plan(&mut self) -> bool {
+        let Some((item, rest)) = self.items.split_first() else {
+            return false;
+        };
+        self.items = rest;
+        let context = item.context;
+        let shared = if self.shares {
+            prefix::common_prefix(self.context, context).min(context.len() - 1)
+        } else {
+            0
+        };
+        let row = |position, token| Row {
+            position,
+            token,
+            targets: Vec::new(),
+        };
+        self.rows
+            .extend((shared..context.len()).map(|position| row(position, context[position])));
+        if let Some(last) = self.rows.back_mut() {
+            let first_tokens = item.continuations.iter().map(|&(request, tokens)| Target {
+                request,
+                token: tokens[0],
+            });
+            last.targets.extend(first_tokens);
+        }
+        for &(request, tokens) in &item.continuations {
+            self.rows
+                .extend(tokens.windows(2).enumerate().map(|(at, pair)| Row {
+                    position: context.len() + at,
+                    token: pair[0],
+                    targets: vec![Target {
+                        request,
+                        token: pair[1],
+                    }],
+                }));
+        }
+        self.context = context;
+        true
+    }
+}
+
+/// A score that is being summed.
+#[derive(Clone, Copy)]
+struct Sum {
+    logprob: f64,
+    greedy: bool,
+    missing: usize,
+}
+
+/// Scores continuations; see [`NativeEngine::loglikelihood`].
+pub(crate) fn loglikelihood(
+    engine: &NativeEngine,
+    requests: &[ScoreRequest],
+    on_score: &mut OnScore<'_>,
+) -> Result<(), EngineError> {
+    let tokenizer = engine.tokenizer();
+    let start: Vec<u32> = tokenizer
+        .bos()
+        .or_else(|| tokenizer.eos())
+        .into_iter()
+        .collect();
+    let window = engine.context();
+    let mut contexts = Vec::with_capacity(requests.len());
+    for (index, request) in requests.iter().enumerate() {
+        engine.weights.check_tokens(&request.context)?;
+        engine.weights.check_tokens(&request.continuation)?;
+        let scored = request.continuation.len();
+        if scored == 0 {
+            return Err(EngineError::EmptyContinuation { index });
+        }
+        if scored > window {
+            return Err(EngineError::TextTooLong {
+                tokens: scored,
+                context: window,
+            });
+        }
+        let context = if request.context.is_empty() {
+            &start
+        } else {
+            &request.context
+        };
+        if context.is_empty() {
+            return Err(EngineError::EmptyPrompt);
+        }
+        // The last token of a continuation is scored but never read.
+        let room = window + 1 - scored;
+        contexts.push(&context[context.len().saturating_sub(room)..]);
+    }
+
+    let order = if engine.shares_prefixes {
+        prefix::order(&contexts)
+    } else {
+        (0..requests.len()).collect()
+    };
+    let mut items: Vec<Item<'_>> = Vec::new();
+    for index in order {
+        let continuation = (index, requests[index].continuation.as_slice());
+        match items.last_mut() {
+            Some(item) if engine.shares_prefixes && item.context == contexts[index] => {
+                item.continuations.push(continuation);
+            }
+            _ => items.push(Item {
+                context: contexts[index],
+                continuations: vec![continuation],
+            }),
+        }
+    }
+    let mut sums: Vec<Sum> = requests
+        .iter()
+        .map(|request| Sum {
+            logprob: 0.0,
+            greedy: true,
+            missing: request.continuation.len(),
+        })
+        .collect();
+
+    let lanes = rayon::current_num_threads()
+        .min(MAX_LANES)
+        .min(engine.max_batch_tokens)
+        .min(items.len())
+        .max(1);
+    let mut lanes: Vec<Lane<'_>> = items
+        .chunks(items.len().div_ceil(lanes).max(1))
+        .map(|items| Lane {
+            items,
+            context: &[],
+            rows: VecDeque::new(),
+            shares: engine.shares_prefixes,
+        })
+        .collect();
+    let mut caches: Vec<SequenceCache> = lanes.iter().map(|_| new_cache(engine)).collect();
+    let mut batch = Batch::default();
+    let mut workspace = Workspace::default();
+    let mut targets: Vec<Vec<Target>> = Vec::new();
+    let mut found: Vec<Vec<(f32, bool)>> = Vec::new();
+    let vocabulary = engine.weights.config.vocabulary;
+    loop {
+        fill(engine, &mut lanes, &mut batch, &mut targets);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        forward(
+            &engine.weights,
+            &batch,
+            &mut caches,
+            &mut workspace,
+            &mut |first, logits| {
+                found.par_extend(logits.par_chunks(vocabulary).zip(&targets[first..]).map(
+                    |(logits, targets)| {
+                        let normalizer = log_sum_exp(logits);
+                        let best = argmax(logits) as u32;
+                        targets
+                            .iter()
+                            .map(|target| {
+                                (
+                                    logits[target.token as usize] - normalizer,
+                                    best == target.token,
+                                )
+                            })
+                            .collect()
+                    },
+                ));
+            },
+        );
+        for (target, (logprob, greedy)) in
+            targets.drain(..).flatten().zip(found.drain(..).flatten())
+        {
+            let sum = &mut sums[target.request];
+            sum.logprob += f64::from(logprob);
+            sum.greedy &= greedy;
+            sum.missing -= 1;
+            if sum.missing == 0 {
+                let tokens = requests[target.request].continuation.len();
+                if on_score(
+                    target.request,
+                    Score {
+                        logprob: sum.logprob,
+                        greedy: sum.greedy,
+                        tokens,
+                    },
+                )
+                .is_break()
+                {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Fills a batch from all lanes in equal parts; what one lane does not need goes to those after it.
+fn fill(
+    engine: &NativeEngine,
+    lanes: &mut [Lane<'_>],
+    batch: &mut Batch,
+    targets: &mut Vec<Vec<Target>>,
+) {
+    batch.clear();
+    let count = lanes.len();
+    for (sequence, lane) in lanes.iter_mut().enumerate() {
+        let share = (engine.max_batch_tokens - batch.len()).div_ceil(count - sequence);
+        for _ in 0..share {
+            if lane.rows.is_empty() && !lane.plan() {
+                break;
+            }
+            let Some(row) = lane.rows.pop_front() else {
+                break;
+            };
+            batch.push(sequence, row.position, row.token, !row.targets.is_empty());
+            if !row.targets.is_empty() {
+                targets.push(row.targets);
+            }
+        }
+    }
+}
+
+fn new_cache(engine: &NativeEngine) -> SequenceCache {
+    let config = &engine.weights.config;
+    SequenceCache::new(config.layers, config.kv_heads * config.head_dim)
+}
+
+/// Runs `tokens` as one sequence; shows the logits of rows from `first_wanted` on, in chunks: `visit(position, rows)`.
+fn run_text(
+    engine: &NativeEngine,
+    tokens: &[u32],
+    first_wanted: usize,
+    visit: &mut dyn FnMut(usize, &mut [f32]),
+) {
+    let mut caches = [new_cache(engine)];
+    let mut batch = Batch::default();
+    let mut workspace = Workspace::default();
+    // Whole chunks of the head, where the limit allows.
+    let step = engine.max_batch_tokens;
+    let step = if step > HEAD_ROWS {
+        step / HEAD_ROWS * HEAD_ROWS
+    } else {
+        step
+    };
+    for (part, piece) in tokens.chunks(step).enumerate() {
+        batch.clear();
+        let start = part * step;
+        for (offset, &token) in piece.iter().enumerate() {
+            batch.push(0, start + offset, token, start + offset >= first_wanted);
+        }
+        let shown = start.max(first_wanted);
+        forward(
+            &engine.weights,
+            &batch,
+            &mut caches,
+            &mut workspace,
+            &mut |first, logits| visit(shown + first, logits),
+        );
+    }
+}
+
+/// Log-probabilities of a text; see [`NativeEngine::token_logprobs`].
+pub(crate) fn token_logprobs(engine: &NativeEngine, tokens: &[u32]) -> Vec<f32> {
+    if tokens.len() < 2 {
+        return Vec::new();
+    }
+    if engine.weights.check_tokens(tokens).is_err() {
+        return vec![f32::NAN; tokens.len() - 1];
+    }
+    let window = engine.context();
+    let vocabulary = engine.weights.config.vocabulary;
+    let mut logprobs = Vec::with_capacity(tokens.len() - 1);
+    // The last token is scored but never read, so a window of `window` inputs scores one more token.
+    while logprobs.len() + 1 < tokens.len() {
+        let done = logprobs.len();
+        let start = if done == 0 {
+            0
+        } else {
+            (done + 1).saturating_sub(window.div_ceil(2))
+        };
+        let end = (start + window).min(tokens.len() - 1);
+        run_text(
+            engine,
+            &tokens[start..end],
+            done - start,
+            &mut |position, logits| {
+                let targets = &tokens[start + position + 1..];
+                logprobs.par_extend(
+                    logits
+                        .par_chunks(vocabulary)
+                        .zip(targets)
+                        .map(|(logits, &token)| logits[token as usize] - log_sum_exp(logits)),
+                );
+            },
+        );
+    }
+    logprobs
+}
+
+/// Shows all logits of a text; see [`NativeEngine::logits`].
+pub(crate) fn logits(
+    engine: &NativeEngine,
+    tokens: &[u32],
+    visit: &mut dyn FnMut(usize, &[f32]),
+) -> Result<(), EngineError> {
+    engine.weights.check_tokens(tokens)?;
+    let context = engine.context();
+    if tokens.len() > context {
+        return Err(EngineError::TextTooLong {
+            tokens: tokens.len(),
+            context,
+        });
+    }
+    let vocabulary = engine.weights.config.vocabulary;
+    run_text(engine, tokens, 0, &mut |first, logits| {
+        for (offset, row) in logits.chunks_exact(vocabulary).enumerate() {
+            visit(first + offset, row);
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,397 @@
+//! A model's weights in the form that the forward pass reads.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use espalier_kernels::ops::{AttentionShape, RopeStyle, RopeTable};
+use espalier_kernels::{Accumulate, BlockType, PackedMatrix, Precision, blocks, matmul, matmul_nt};
+use espalier_model::{LoraAdapter, Model, ModelConfig, ModelError, Tensor};
+use sha2::{Digest, Sha256};
+
+use crate::error::EngineError;
+
+/// A low-rank side branch beside one packed matrix: `y += scale * (x A^T) B^T`.
+///
+/// Where several modules share a packed matrix (q, k and v; gate and up), their `A` stand one below the other and their `B`
+/// on the diagonal of a larger one. The zeros add nothing to a sum, so the result is that of separate branches.
+pub(crate) struct SideBranch {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    rank: usize,
+    scale: f32,
+}
+
+/// A frozen matrix with its optional side branch.
+pub(crate) struct Projection {
+    matrix: PackedMatrix,
+    branch: Option<SideBranch>,
+}
+
+impl Projection {
+    /// `y (=|+=) x W^T + scale * (x A^T) B^T` for `m` rows; `low` is working memory of the branch.
+    pub(crate) fn apply(
+        &self,
+        x: &[f32],
+        m: usize,
+        y: &mut [f32],
+        low: &mut Vec<f32>,
+        accumulate: Accumulate,
+    ) {
+        matmul(x, m, &self.matrix, y, accumulate);
+        if let Some(branch) = &self.branch {
+            low.resize(m * branch.rank, 0.0);
+            let (inputs, outputs) = (self.matrix.columns(), self.matrix.rows());
+            matmul_nt(
+                x,
+                &branch.a,
+                m,
+                branch.rank,
+                inputs,
+                1.0,
+                low,
+                Accumulate::Overwrite,
+            );
+            matmul_nt(
+                low,
+                &branch.b,
+                m,
+                outputs,
+                branch.rank,
+                branch.scale,
+                y,
+                Accumulate::Add,
+            );
+        }
+    }
+}
+
+/// One transformer block.
+pub(crate) struct Layer {
+    pub(crate) attention_norm: Vec<f32>,
+    /// q, k and v, one below the other.
+    pub(crate) qkv: Projection,
+    /// Biases of q, k and v, one after the other.
+    pub(crate) qkv_bias: Option<Vec<f32>>,
+    pub(crate) output: Projection,
+    pub(crate) mlp_norm: Vec<f32>,
+    /// gate and up, one below the other.
+    pub(crate) gate_up: Projection,
+    pub(crate) down: Projection,
+}
+
+/// The token embedding: the file's own blocks, decoded a row at a time, since a step looks up only a few rows.
+enum Embedding {
+    Blocks {
+        block_type: BlockType,
+        row_bytes: usize,
+        bytes: Vec<u8>,
+    },
+    Values(Vec<f32>),
+}
+
+/// Everything that the forward pass reads.
+pub(crate) struct Weights {
+    pub(crate) config: ModelConfig,
+    /// Positions that the tables hold.
+    pub(crate) context: usize,
+    pub(crate) attention: AttentionShape,
+    pub(crate) rope: RopeTable,
+    pub(crate) rope_style: RopeStyle,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) final_norm: Vec<f32>,
+    pub(crate) head: PackedMatrix,
+    embedding: Embedding,
+}
+
+impl Weights {
+    /// Packs every matrix of the model.
+    pub(crate) fn load(
+        model: &Model,
+        adapter: Option<&LoraAdapter>,
+        precision: Precision,
+        context: usize,
+    ) -> Result<Self, EngineError> {
+        let config = model.config().clone();
+        let mut branches = Branches::new(adapter);
+        let layers = (0..config.layers)
+            .map(|layer| load_layer(model, &config, layer, precision, &mut branches))
+            .collect::<Result<_, _>>()?;
+        branches.all_used()?;
+        let head_name = if config.tied_head {
+            "token_embd.weight"
+        } else {
+            "output.weight"
+        };
+        let head = pack(precision, &[model.tensor(head_name)?])?;
+        let factors = if model.has_tensor("rope_freqs.weight") {
+            Some(vector(model, "rope_freqs.weight")?)
+        } else {
+            None
+        };
+        Ok(Self {
+            context,
+            attention: AttentionShape {
+                heads: config.heads,
+                kv_heads: config.kv_heads,
+                head_dim: config.head_dim,
+                scale: 1.0 / (config.head_dim as f32).sqrt(),
+            },
+            rope: RopeTable::new(
+                config.head_dim,
+                config.rotary_dims,
+                config.rope_theta,
+                factors.as_deref(),
+                context,
+            ),
+            rope_style: config.rope_style(),
+            layers,
+            final_norm: vector(model, "output_norm.weight")?,
+            head,
+            embedding: Embedding::load(&model.tensor("token_embd.weight")?)?,
+            config,
+        })
+    }
+
+    /// Writes the embedding of `token` (which is in the vocabulary: see [`Self::check_tokens`]).
+    pub(crate) fn embed(&self, token: u32, out: &mut [f32]) {
+        let row = token as usize;
+        match &self.embedding {
+            Embedding::Values(values) => {
+                out.copy_from_slice(&values[row * out.len()..(row + 1) * out.len()]);
+            }
+            Embedding::Blocks {
+                block_type,
+                row_bytes,
+                bytes,
+            } => {
+                let decoded = blocks::decode(
+                    *block_type,
+                    &bytes[row * row_bytes..(row + 1) * row_bytes],
+                    out,
+                );
+                debug_assert!(
+                    decoded.is_ok(),
+                    "lengths were checked when the embedding was loaded"
+                );
+            }
+        }
+    }
+
+    /// Refuses ids that the model does not have.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), EngineError> {
+        let vocabulary = self.config.vocabulary;
+        match tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            Some(&token) => Err(EngineError::UnknownToken { token, vocabulary }),
+            None => Ok(()),
+        }
+    }
+
+    /// Memory of matrices and embedding.
+    pub(crate) fn bytes(&self) -> usize {
+        let layer = |l: &Layer| {
+            [&l.qkv, &l.output, &l.gate_up, &l.down]
+                .iter()
+                .map(|p| p.matrix.bytes())
+                .sum::<usize>()
+        };
+        let embedding = match &self.embedding {
+            Embedding::Blocks { bytes, .. } => bytes.len(),
+            Embedding::Values(values) => size_of_val(values.as_slice()),
+        };
+        self.layers.iter().map(layer).sum::<usize>() + self.head.bytes() + embedding
+    }
+}
+
+impl Embedding {
+    fn load(tensor: &Tensor<'_>) -> Result<Self, EngineError> {
+        let info = tensor.info();
+        let row_bytes = info.block_type.row_bytes(info.columns);
+        if let (Some(bytes), Some(row_bytes)) = (tensor.raw(), row_bytes)
+            && bytes.len() == row_bytes * info.rows
+        {
+            return Ok(Self::Blocks {
+                block_type: info.block_type,
+                row_bytes,
+                bytes: bytes.to_vec(),
+            });
+        }
+        Ok(Self::Values(tensor.to_vec()?))
+    }
+}
+
+fn load_layer(
+    model: &Model,
+    config: &ModelConfig,
+    layer: usize,
+    precision: Precision,
+    branches: &mut Branches<'_>,
+) -> Result<Layer, EngineError> {
+    let name = |module: &str| format!("blk.{layer}.{module}");
+    let mut projection = |modules: &[&str]| -> Result<Projection, EngineError> {
+        let tensors = modules
+            .iter()
+            .map(|module| model.tensor(&format!("{}.weight", name(module))))
+            .collect::<Result<Vec<_>, ModelError>>()?;
+        let shapes: Vec<(String, usize)> = modules
+            .iter()
+            .zip(&tensors)
+            .map(|(module, tensor)| (name(module), tensor.info().rows))
+            .collect();
+        let branch = branches.take(&shapes, tensors[0].info().columns)?;
+        Ok(Projection {
+            matrix: pack(precision, &tensors)?,
+            branch,
+        })
+    };
+    let qkv = projection(&["attn_q", "attn_k", "attn_v"])?;
+    let output = projection(&["attn_output"])?;
+    let gate_up = projection(&["ffn_gate", "ffn_up"])?;
+    let down = projection(&["ffn_down"])?;
+    let qkv_bias = if config.attention_bias {
+        let mut bias = Vec::with_capacity(qkv.matrix.rows());
+        for module in ["attn_q", "attn_k", "attn_v"] {
+            bias.extend(vector(model, &format!("{}.bias", name(module)))?);
+        }
+        Some(bias)
+    } else {
+        None
+    };
+    Ok(Layer {
+        attention_norm: vector(model, &name("attn_norm.weight"))?,
+        qkv,
+        qkv_bias,
+        output,
+        mlp_norm: vector(model, &name("ffn_norm.weight"))?,
+        gate_up,
+        down,
+    })
+}
+
+fn vector(model: &Model, name: &str) -> Result<Vec<f32>, ModelError> {
+    model.tensor(name)?.to_vec()
+}
+
+/// Packs tensors of equal width, one below the other.
+fn pack(precision: Precision, tensors: &[Tensor<'_>]) -> Result<PackedMatrix, ModelError> {
+    let rows = tensors.iter().map(|tensor| tensor.info().rows).sum();
+    let columns = tensors[0].info().columns;
+    let failure = Mutex::new(None);
+    let matrix = PackedMatrix::pack(precision, rows, columns, &|mut row, out| {
+        for tensor in tensors {
+            if row < tensor.info().rows {
+                if let Err(error) = tensor.row(row, out)
+                    && let Ok(mut failure) = failure.lock()
+                {
+                    *failure = Some(error);
+                }
+                return;
+            }
+            row -= tensor.info().rows;
+        }
+    });
+    match failure.into_inner() {
+        Ok(Some(error)) => Err(error),
+        _ => Ok(matrix),
+    }
+}
+
+/// The modules of an adapter, each to be used once.
+struct Branches<'a> {
+    adapter: Option<&'a LoraAdapter>,
+    unused: BTreeSet<&'a str>,
+}
+
+impl<'a> Branches<'a> {
+    fn new(adapter: Option<&'a LoraAdapter>) -> Self {
+        let unused = adapter
+            .iter()
+            .flat_map(|adapter| adapter.modules.keys())
+            .map(String::as_str)
+            .collect();
+        Self { adapter, unused }
+    }
+
+    /// The side branch of modules (name, outputs) that share one packed matrix, if the adapter has any of them.
+    fn take(
+        &mut self,
+        modules: &[(String, usize)],
+        inputs: usize,
+    ) -> Result<Option<SideBranch>, EngineError> {
+        let Some(adapter) = self.adapter else {
+            return Ok(None);
+        };
+        let mut found = Vec::new();
+        let mut first_output = 0;
+        for (name, outputs) in modules {
+            if let Some(pair) = adapter.modules.get(name) {
+                self.unused.remove(name.as_str());
+                let rank = pair.a.len() / inputs;
+                if pair.inputs != inputs
+                    || pair.outputs != *outputs
+                    || rank == 0
+                    || pair.a.len() != rank * inputs
+                    || pair.b.len() != rank * outputs
+                {
+                    return Err(EngineError::Adapter {
+                        module: name.clone(),
+                        problem: format!(
+                            "it maps {} to {} values, the model's matrix maps {inputs} to {outputs}",
+                            pair.inputs, pair.outputs
+                        ),
+                    });
+                }
+                found.push((pair, first_output, rank));
+            }
+            first_output += outputs;
+        }
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let rank: usize = found.iter().map(|(_, _, rank)| rank).sum();
+        let mut a = Vec::with_capacity(rank * inputs);
+        let mut b = vec![0.0; first_output * rank];
+        let mut first_rank = 0;
+        for (pair, first_output, own_rank) in found {
+            a.extend_from_slice(&pair.a);
+            for (output, row) in pair.b.chunks_exact(own_rank).enumerate() {
+                let at = (first_output + output) * rank + first_rank;
+                b[at..at + own_rank].copy_from_slice(row);
+            }
+            first_rank += own_rank;
+        }
+        Ok(Some(SideBranch {
+            a,
+            b,
+            rank,
+            scale: adapter.scale(),
+        }))
+    }
+
+    fn all_used(&self) -> Result<(), EngineError> {
+        match self.unused.first() {
+            None => Ok(()),
+            Some(module) => Err(EngineError::Adapter {
+                module: (*module).to_owned(),
+                problem: "the model has no such linear layer".to_owned(),
+            }),
+        }
+    }
+}
+
+/// A hash of everything in an adapter that changes results, 16 hexadecimal digits.
+pub(crate) fn adapter_hash(adapter: &LoraAdapter) -> String {
+    let mut hash = Sha256::new();
+    hash.update(adapter.scale().to_le_bytes());
+    for (name, pair) in &adapter.modules {
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        for values in [&pair.a, &pair.b] {
+            hash.update((values.len() as u64).to_le_bytes());
+            for value in values {
+                hash.update(value.to_le_bytes());
+            }
+        }
+    }
+    let [a, b, c, d, e, f, g, h, ..] = hash.finalize().0;
+    format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+}

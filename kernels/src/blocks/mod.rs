@@ -1,0 +1,90 @@
+//! Block formats of GGUF tensors: their layouts and their decoding to `f32`.
+//!
+//! A quantized row is a sequence of blocks; a block holds a fixed number of elements with one or a few scales. All
+//! numbers are little endian. Decoding uses plain multiplications and additions (never fused) in the order of ggml's
+//! reference, so that the values are bit-equal to those of `dequantize_row_*`.
+
+mod block_type;
+mod float;
+mod k_quants;
+mod legacy;
+
+pub use block_type::BlockType;
+pub use k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, K_BLOCK, scale_and_minimum};
+pub use legacy::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, LEGACY_BLOCK};
+
+/// Why a buffer of blocks was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// The bytes do not divide into whole blocks.
+    #[error(
+        "{bytes} bytes of {name} data are not whole blocks of {block_bytes} bytes; pass complete rows of the tensor",
+        name = .block_type.name(),
+        block_bytes = .block_type.block_bytes()
+    )]
+    PartialBlock {
+        /// Type of the data.
+        block_type: BlockType,
+        /// Length of the data in bytes.
+        bytes: usize,
+    },
+    /// The output has not as many elements as the blocks hold.
+    #[error(
+        "the {name} blocks hold {elements} elements but the output has room for {output}; \
+         size the output to the elements of the blocks",
+        name = .block_type.name()
+    )]
+    OutputLength {
+        /// Type of the data.
+        block_type: BlockType,
+        /// Elements that the blocks hold.
+        elements: usize,
+        /// Length of the output.
+        output: usize,
+    },
+}
+
+/// Decodes whole blocks of one type to `f32`.
+///
+/// `bytes` needs no alignment. Values are bit-equal to ggml's `dequantize_row_*` compiled without contraction of
+/// products and sums.
+///
+/// # Errors
+///
+/// When `bytes` is not a whole number of blocks, or `out` is not exactly as long as the elements in them.
+pub fn decode(block_type: BlockType, bytes: &[u8], out: &mut [f32]) -> Result<(), BlockError> {
+    let block_bytes = block_type.block_bytes();
+    if !bytes.len().is_multiple_of(block_bytes) {
+        return Err(BlockError::PartialBlock {
+            block_type,
+            bytes: bytes.len(),
+        });
+    }
+    let elements = bytes.len() / block_bytes * block_type.block_size();
+    if elements != out.len() {
+        return Err(BlockError::OutputLength {
+            block_type,
+            elements,
+            output: out.len(),
+        });
+    }
+    match block_type {
+        BlockType::F32 => float::decode_f32(bytes, out),
+        BlockType::F16 => float::decode_f16(bytes, out),
+        BlockType::Bf16 => float::decode_bf16(bytes, out),
+        BlockType::Q4_0 => legacy::decode_q4_0(bytemuck::cast_slice(bytes), out),
+        BlockType::Q4_1 => legacy::decode_q4_1(bytemuck::cast_slice(bytes), out),
+        BlockType::Q5_0 => legacy::decode_q5_0(bytemuck::cast_slice(bytes), out),
+        BlockType::Q5_1 => legacy::decode_q5_1(bytemuck::cast_slice(bytes), out),
+        BlockType::Q8_0 => legacy::decode_q8_0(bytemuck::cast_slice(bytes), out),
+        BlockType::Q2K => k_quants::decode_q2_k(bytemuck::cast_slice(bytes), out),
+        BlockType::Q3K => k_quants::decode_q3_k(bytemuck::cast_slice(bytes), out),
+        BlockType::Q4K => k_quants::decode_q4_k(bytemuck::cast_slice(bytes), out),
+        BlockType::Q5K => k_quants::decode_q5_k(bytemuck::cast_slice(bytes), out),
+        BlockType::Q6K => k_quants::decode_q6_k(bytemuck::cast_slice(bytes), out),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

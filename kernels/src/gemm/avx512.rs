@@ -1,0 +1,168 @@
+//! f32 and widened bf16 kernels with AVX-512: 12 rows x 32 outputs in 24 accumulators.
+
+use std::arch::x86_64::{
+    __m512, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
+    _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+};
+
+use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order, f32_depth, word_index};
+use crate::matrix::PANEL;
+
+macro_rules! micro {
+    ($name:ident $(, $parameter:literal)*) => {
+        &[
+            $name::<1 $(, $parameter)*>, $name::<2 $(, $parameter)*>, $name::<3 $(, $parameter)*>,
+            $name::<4 $(, $parameter)*>, $name::<5 $(, $parameter)*>, $name::<6 $(, $parameter)*>,
+            $name::<7 $(, $parameter)*>, $name::<8 $(, $parameter)*>, $name::<9 $(, $parameter)*>,
+            $name::<10 $(, $parameter)*>, $name::<11 $(, $parameter)*>, $name::<12 $(, $parameter)*>,
+        ] as &[Micro; 12]
+    };
+}
+
+const fn f32_kernels(width: usize, order: Order, micro: &'static [Micro]) -> Kernels {
+    Kernels {
+        activation: Activation::F32,
+        width,
+        row_step: 1,
+        micro,
+        depth: f32_depth(width, order),
+        order,
+        session: None,
+    }
+}
+
+/// f32, 32 outputs, grouped activations.
+pub(super) static WIDE_GROUPED: Kernels =
+    f32_kernels(32, Order::Grouped, micro!(multiply, 2, false));
+/// f32, 32 outputs, interleaved activations.
+pub(super) static WIDE_INTERLEAVED: Kernels =
+    f32_kernels(32, Order::Interleaved, micro!(multiply, 2, true));
+/// f32, 16 outputs, grouped activations.
+pub(super) static NARROW_GROUPED: Kernels =
+    f32_kernels(16, Order::Grouped, micro!(multiply, 1, false));
+/// f32, 16 outputs, interleaved activations.
+pub(super) static NARROW_INTERLEAVED: Kernels =
+    f32_kernels(16, Order::Interleaved, micro!(multiply, 1, true));
+/// bf16 panels widened to f32, 32 outputs.
+pub(super) static WIDENED: Kernels = Kernels {
+    activation: Activation::Widened,
+    width: PANEL,
+    row_step: 1,
+    micro: micro!(multiply_widened),
+    depth: 64,
+    order: Order::Grouped,
+    session: None,
+};
+
+/// See [`Micro`]; `V` registers of 16 outputs.
+#[target_feature(enable = "avx512f")]
+unsafe fn multiply<const R: usize, const V: usize, const INTERLEAVED: bool>(
+    a: *const u32,
+    b: *const u32,
+    groups: usize,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+    ahead: Ahead,
+) {
+    let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
+    let (mut next, half) = (ahead.next, ahead.step / 2);
+    let mut sums = [[_mm512_setzero_ps(); V]; R];
+    // SAFETY: the reads stay in the packed buffers that the caller describes.
+    unsafe {
+        for _ in 0..groups {
+            for j in 0..GROUP {
+                let columns: [__m512; V] =
+                    std::array::from_fn(|v| _mm512_load_ps(b.add((j * V + v) * 16)));
+                _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                if V == 2 {
+                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(half).cast());
+                }
+                next = next.wrapping_add(ahead.step);
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a.add(word_index::<R, INTERLEAVED>(r, j)));
+                    for (sum, &column) in sum.iter_mut().zip(&columns) {
+                        *sum = _mm512_fmadd_ps(x, column, *sum);
+                    }
+                }
+            }
+            a = a.add(GROUP * R);
+            b = b.add(GROUP * V * 16);
+        }
+        store(&sums, c, c_stride, add);
+    }
+}
+
+/// See [`Micro`]; the even input of each pair first, then the odd one.
+#[target_feature(enable = "avx512f")]
+unsafe fn multiply_widened<const R: usize>(
+    a: *const u32,
+    mut b: *const u32,
+    groups: usize,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+    ahead: Ahead,
+) {
+    let mut a = a.cast::<f32>();
+    let (mut next, half) = (ahead.next, ahead.step / 2);
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    // SAFETY: the reads stay in the packed buffers that the caller describes.
+    unsafe {
+        for _ in 0..groups {
+            for j in 0..GROUP / 2 {
+                let b0 = _mm512_load_si512(b.add(j * PANEL).cast());
+                let b1 = _mm512_load_si512(b.add(j * PANEL + 16).cast());
+                _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(half).cast());
+                next = next.wrapping_add(ahead.step);
+                let even =
+                    [b0, b1].map(|pairs| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)));
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a.add(r * GROUP + 2 * j));
+                    sum[0] = _mm512_fmadd_ps(x, even[0], sum[0]);
+                    sum[1] = _mm512_fmadd_ps(x, even[1], sum[1]);
+                }
+                let odd = [b0, b1].map(|pairs| _mm512_castsi512_ps(_mm512_and_si512(pairs, high)));
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a.add(r * GROUP + 2 * j + 1));
+                    sum[0] = _mm512_fmadd_ps(x, odd[0], sum[0]);
+                    sum[1] = _mm512_fmadd_ps(x, odd[1], sum[1]);
+                }
+            }
+            a = a.add(GROUP * R);
+            b = b.add(GROUP / 2 * PANEL);
+        }
+        store(&sums, c, c_stride, add);
+    }
+}
+
+/// Writes or adds the sums of a block.
+///
+/// # Safety
+/// AVX-512 F; `c` holds `R` rows of `16 * V` at its stride.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store<const R: usize, const V: usize>(
+    sums: &[[__m512; V]; R],
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
+    for (r, sum) in sums.iter().enumerate() {
+        for (v, &value) in sum.iter().enumerate() {
+            // SAFETY: inside the block.
+            unsafe {
+                let place = c.add(r * c_stride + v * 16);
+                let value = if add {
+                    _mm512_add_ps(_mm512_loadu_ps(place), value)
+                } else {
+                    value
+                };
+                _mm512_storeu_ps(place, value);
+            }
+        }
+    }
+}

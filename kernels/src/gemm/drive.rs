@@ -1,0 +1,378 @@
+//! Blocking and threads: how a whole product becomes microkernel calls.
+//!
+//! Threads share out (rows x panels) as a grid of tasks. A task packs its rows of activations chunk by chunk along the
+//! inputs, so that a chunk of its rows stays in the second-level cache and a chunk of a panel close to the first while
+//! all rows meet it. The chunks depend on the number of inputs alone: with the fixed order inside a microkernel every
+//! output element has one order of additions, whatever the rows and the threads.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::kernel::{Activation, Ahead, GROUP, Kernels, Order};
+use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
+use crate::matrix::PANEL;
+
+/// Packed activations of a task's rows and chunk: half of a second-level cache of 1 MiB.
+const ACTIVATION_BYTES: usize = 512 * 1024;
+/// Most rows that are packed together.
+const MOST_BATCH_ROWS: usize = 384;
+/// A chunk of the right side below this stays in the caches near the core.
+const NEAR_BYTES: usize = 128 * 1024;
+/// How far ahead a panel that is used once is asked for, in words.
+const AHEAD_WORDS: usize = 1024;
+/// Estimated cycles below which another thread is not worth waking.
+const TASK_CYCLES: usize = 20_000;
+/// Tasks for each thread when there is work enough, so that a thread that is held up does not hold up the call.
+const TASKS_A_THREAD: usize = 4;
+/// Rows and outputs of the largest block.
+const BLOCK: usize = 32;
+
+/// One product `y[m, n] (=|+=) a b` over packed panels.
+pub(super) struct Product<'a, P> {
+    /// The microkernels.
+    pub(super) kernels: &'static Kernels,
+    /// Panels of the right side, one after another.
+    pub(super) panels: &'a [Line],
+    /// Groups of inputs, padding included.
+    pub(super) groups: usize,
+    /// Rows.
+    pub(super) m: usize,
+    /// Outputs.
+    pub(super) n: usize,
+    /// Packs `rows`, `groups` into lines for a block of so many rows (the padded count).
+    pub(super) pack: P,
+}
+
+/// What of the left side to pack, and for how many rows of a block.
+pub(super) struct Part {
+    /// Rows of the left side.
+    pub(super) rows: Range<usize>,
+    /// Rows that the block has with its padding.
+    pub(super) padded: usize,
+    /// Groups of inputs.
+    pub(super) groups: Range<usize>,
+}
+
+impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
+    /// Computes the product into `y`, with `add` on top of what is there.
+    pub(super) fn run(&self, y: &mut [f32], add: bool) {
+        assert_eq!(
+            y.len(),
+            self.m * self.n,
+            "the result has the wrong length for {} x {}",
+            self.m,
+            self.n
+        );
+        if self.m == 0 || self.n == 0 {
+            return;
+        }
+        if self.groups == 0 {
+            if !add {
+                y.fill(0.0);
+            }
+            return;
+        }
+        let panels = self.n.div_ceil(self.kernels.width);
+        let shared = SharedMut::new(y);
+        let batch = self.batch_rows(panels);
+        let wanted = self.wanted_tasks(panels);
+        // Rows are shared out first, in whole batches: each batch is packed once then.
+        let row_tasks = self.m.div_ceil(batch).min(wanted);
+        let task_rows = self
+            .m
+            .div_ceil(row_tasks)
+            .next_multiple_of(self.kernels.most_rows());
+        let row_tasks = self.m.div_ceil(task_rows);
+        let parts = wanted.div_ceil(row_tasks).min(panels);
+        let task = |index: usize| {
+            let (row_task, part) = (index / parts, index % parts);
+            let rows = row_task * task_rows..self.m.min((row_task + 1) * task_rows);
+            self.task(
+                rows,
+                batch,
+                part * panels / parts..(part + 1) * panels / parts,
+                shared,
+                add,
+            );
+        };
+        if wanted == 1 {
+            (0..row_tasks * parts).for_each(task);
+        } else {
+            (0..row_tasks * parts)
+                .into_par_iter()
+                .with_max_len(1)
+                .for_each(task);
+        }
+    }
+
+    /// How many tasks are worth having: 1 for a product too small to share.
+    fn wanted_tasks(&self, panels: usize) -> usize {
+        let threads = rayon::current_num_threads();
+        if threads == 1 {
+            return 1;
+        }
+        // A panel's line takes at least 4 cycles from memory, and a cycle for each row that multiplies it.
+        let cycles = panels * self.groups * self.panel_group_lines() * self.m.max(4);
+        (cycles / TASK_CYCLES).clamp(1, TASKS_A_THREAD * threads)
+    }
+
+    /// Rows that are packed together: enough to make good use of a chunk of the right side that comes from far away,
+    /// one block when all of it stays near.
+    fn batch_rows(&self, panels: usize) -> usize {
+        let most_rows = self.kernels.most_rows();
+        let right_bytes = panels * self.depth() * self.panel_group_lines() * size_of::<Line>();
+        if right_bytes <= NEAR_BYTES && self.kernels.order == Order::Grouped {
+            return most_rows;
+        }
+        let fit = (ACTIVATION_BYTES / (self.depth() * size_of::<Line>()))
+            .clamp(most_rows, MOST_BATCH_ROWS);
+        let batches = self.m.div_ceil(fit / most_rows * most_rows);
+        self.m.div_ceil(batches).next_multiple_of(most_rows)
+    }
+
+    /// Lines that a group of inputs occupies in a panel.
+    fn panel_group_lines(&self) -> usize {
+        match self.kernels.activation {
+            Activation::F32 | Activation::Pairs => self.kernels.width,
+            Activation::Widened => self.kernels.width / 2,
+        }
+    }
+
+    /// Groups in a chunk: about the kernels' depth, equal shares.
+    fn depth(&self) -> usize {
+        self.groups
+            .div_ceil(self.groups.div_ceil(self.kernels.depth))
+    }
+
+    /// Computes some rows of some panels on this thread, `batch` rows at a time.
+    fn task(
+        &self,
+        rows: Range<usize>,
+        batch: usize,
+        panels: Range<usize>,
+        y: SharedMut<f32>,
+        add: bool,
+    ) {
+        let (most_rows, row_step) = (self.kernels.most_rows(), self.kernels.row_step);
+        let depth = self.depth();
+        let scratch_rows = batch.min(rows.len()).next_multiple_of(row_step);
+        with_scratch(Scratch::Activations, scratch_rows * depth, |scratch| {
+            if let Some(session) = &self.kernels.session {
+                // SAFETY: the instruction set was detected before its kernels were chosen.
+                unsafe { (session.enter)() };
+            }
+            for first in rows.clone().step_by(batch) {
+                let blocks = Blocks::new(first..rows.end.min(first + batch), most_rows, row_step);
+                for chunk in (0..self.groups).step_by(depth) {
+                    let groups = chunk..self.groups.min(chunk + depth);
+                    self.pack_batch(&blocks, groups.clone(), scratch);
+                    for panel in panels.clone() {
+                        self.panel(&blocks, groups.clone(), panel, scratch, y, add || chunk > 0);
+                    }
+                }
+            }
+            if let Some(session) = &self.kernels.session {
+                // SAFETY: entered above.
+                unsafe { (session.leave)() };
+            }
+        });
+    }
+
+    /// Packs a chunk of a batch: block by block where rows lie in one piece, group by group where inputs do.
+    fn pack_batch(&self, blocks: &Blocks, groups: Range<usize>, scratch: &mut [Line]) {
+        let step = match self.kernels.order {
+            Order::Grouped => groups.len(),
+            Order::Interleaved => 1,
+        };
+        for first in groups.clone().step_by(step) {
+            for block in blocks.iter() {
+                let start =
+                    block.packed_before * groups.len() + (first - groups.start) * block.padded;
+                let part = Part {
+                    rows: block.rows,
+                    padded: block.padded,
+                    groups: first..first + step,
+                };
+                (self.pack)(part, &mut scratch[start..][..block.padded * step]);
+            }
+        }
+    }
+
+    /// All blocks of a batch by one panel's chunk; the first two ask for the next panel's.
+    fn panel(
+        &self,
+        blocks: &Blocks,
+        groups: Range<usize>,
+        panel: usize,
+        scratch: &[Line],
+        y: SharedMut<f32>,
+        add: bool,
+    ) {
+        let group_lines = self.panel_group_lines();
+        let right = &self.panels[(panel * self.groups + groups.start) * group_lines..]
+            [..groups.len() * group_lines];
+        let start: *const u32 = right.as_ptr().cast();
+        let next = start.wrapping_add(self.groups * group_lines * GROUP);
+        for (index, block) in blocks.iter().enumerate() {
+            let ahead = match (blocks.count, index) {
+                (1, _) => Ahead {
+                    next: start.wrapping_add(AHEAD_WORDS),
+                    step: PANEL,
+                },
+                (_, 0) => Ahead {
+                    next,
+                    step: PANEL / 2,
+                },
+                (_, 1) => Ahead {
+                    next: next.wrapping_add(right.len() * GROUP / 2),
+                    step: PANEL / 2,
+                },
+                _ => Ahead {
+                    next: start,
+                    step: 0,
+                },
+            };
+            let left =
+                &scratch[block.packed_before * groups.len()..][..block.padded * groups.len()];
+            self.block(&block, left, right, groups.len(), panel, y, add, ahead);
+        }
+    }
+
+    /// One microkernel call; a block that reaches beyond the result goes through a copy of full size.
+    #[allow(clippy::too_many_arguments)]
+    fn block(
+        &self,
+        block: &Block,
+        left: &[Line],
+        right: &[Line],
+        groups: usize,
+        panel: usize,
+        y: SharedMut<f32>,
+        add: bool,
+        ahead: Ahead,
+    ) {
+        let width = self.kernels.width;
+        let micro = self.kernels.micro[block.padded / self.kernels.row_step - 1];
+        let (a, b) = (left.as_ptr().cast(), right.as_ptr().cast());
+        let first = panel * width;
+        let columns = width.min(self.n - first);
+        let rows = block.rows.len();
+        // SAFETY: the instruction set was detected before its kernels were chosen; `left` and `right` are packed for
+        // this kernel with `groups` groups (the slices were cut to that length); rows and columns of the block lie
+        // inside `y`, and no other task has them.
+        unsafe {
+            let place = y.at(block.rows.start * self.n + first);
+            if rows == block.padded && columns == width {
+                micro(a, b, groups, place, self.n, add, ahead);
+                return;
+            }
+            let mut copy = [0.0_f32; BLOCK * BLOCK];
+            if add {
+                for r in 0..rows {
+                    place
+                        .add(r * self.n)
+                        .copy_to_nonoverlapping(copy[r * width..].as_mut_ptr(), columns);
+                }
+            }
+            micro(a, b, groups, copy.as_mut_ptr(), width, add, ahead);
+            for r in 0..rows {
+                place
+                    .add(r * self.n)
+                    .copy_from_nonoverlapping(copy[r * width..].as_ptr(), columns);
+            }
+        }
+    }
+}
+
+/// A task's rows cut into blocks of nearly one size.
+struct Blocks {
+    rows: Range<usize>,
+    count: usize,
+    row_step: usize,
+}
+
+/// The rows of one microkernel call.
+struct Block {
+    rows: Range<usize>,
+    padded: usize,
+    /// Rows, padding included, that are packed before this block.
+    packed_before: usize,
+}
+
+impl Blocks {
+    fn new(rows: Range<usize>, most_rows: usize, row_step: usize) -> Self {
+        Self {
+            count: rows.len().div_ceil(most_rows),
+            rows,
+            row_step,
+        }
+    }
+
+    /// The first row of block `index`, counted from the task's first, in whole row steps.
+    fn start(&self, index: usize) -> usize {
+        let steps = self.rows.len().div_ceil(self.row_step);
+        steps * index / self.count * self.row_step
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Block> + '_ {
+        (0..self.count).map(|index| {
+            let (start, end) = (self.start(index), self.start(index + 1));
+            Block {
+                rows: self.rows.start + start..self.rows.end.min(self.rows.start + end),
+                padded: end - start,
+                packed_before: start,
+            }
+        })
+    }
+}
+
+/// Packs rows of a row-major matrix: `lines[group][row]`, what lies beyond the rows and columns becomes zero.
+pub(super) fn pack_rows(
+    activation: Activation,
+    x: &[f32],
+    columns: usize,
+    part: &Part,
+    lines: &mut [Line],
+) {
+    let inputs = activation.group_inputs();
+    let first = part.groups.start * inputs;
+    let last = columns.min(part.groups.end * inputs);
+    for (r, row) in part.rows.clone().enumerate() {
+        let row = &x[row * columns..][first..last];
+        prefetch_row(
+            x.as_ptr()
+                .wrapping_add((part.rows.start + r + ROWS_AHEAD) * columns + first),
+            last - first,
+        );
+        super::round::pack_row(
+            activation,
+            row,
+            &mut lines[r..],
+            part.padded,
+            part.groups.len(),
+        );
+    }
+    let empty = Line([0; GROUP]);
+    for r in part.rows.len()..part.padded {
+        lines[r..]
+            .iter_mut()
+            .step_by(part.padded)
+            .for_each(|line| *line = empty);
+    }
+}
+
+/// Rows that are asked for ahead of their packing.
+const ROWS_AHEAD: usize = 4;
+
+/// Asks the caches for `count` f32; any address will do.
+pub(super) fn prefetch_row(row: *const f32, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for i in (0..count).step_by(GROUP) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and faults nowhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(i).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (row, count);
+}

@@ -1,0 +1,142 @@
+//! Matrix products by instruction set.
+//!
+//! [`matmul`] multiplies activations by a packed weight; the `matmul_*` of two letters are small products of plain
+//! slices. All are parallel over the global rayon pool; calls from inside a pool's thread save the hand-over. Every
+//! output element has one order of additions, fixed by the number of inputs and the instruction set alone.
+//!
+//! - `kernel`: what a microkernel is; `portable`, `avx2`, `avx512`, `avx512bf16`, `amx`: the microkernels
+//! - `drive`: blocking and threads
+//! - `round`: rounding to bf16 and packing of activations
+//! - `dense`: the products without a packed weight
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512bf16;
+mod dense;
+mod drive;
+mod kernel;
+mod portable;
+mod round;
+#[cfg(test)]
+mod tests;
+
+pub use dense::{matmul_nn, matmul_nt, matmul_tn};
+pub(crate) use round::round_row;
+
+use self::drive::{Part, Product, pack_rows};
+use crate::buffer::Line;
+use crate::matrix::INPUT_BLOCK;
+use crate::{InstructionSet, PackedMatrix};
+
+/// What happens with the previous contents of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Accumulate {
+    /// The result replaces what was there.
+    Overwrite,
+    /// The result is added to what was there.
+    Add,
+}
+
+/// `y[m, rows] (=|+=) x[m, columns] W^T`, row-major f32, on the best instruction set.
+///
+/// With a bf16 matrix `x` is rounded to bf16 (nearest even) first, with the same bits on every instruction set; sums
+/// are f32. Row `i` of the result depends on row `i` of `x` alone: not on `m`, nor on the number of threads.
+///
+/// # Panics
+/// If the length of `x` is not `m * w.columns()` or that of `y` is not `m * w.rows()`.
+pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, y: &mut [f32], accumulate: Accumulate) {
+    matmul_with(InstructionSet::detect(), x, m, w, y, accumulate);
+}
+
+/// [`matmul`] on a named instruction set, lowered to what this CPU has.
+///
+/// # Panics
+/// As [`matmul`].
+pub fn matmul_with(
+    isa: InstructionSet,
+    x: &[f32],
+    m: usize,
+    w: &PackedMatrix,
+    y: &mut [f32],
+    accumulate: Accumulate,
+) {
+    multiply_with(
+        kernel::packed(isa.usable(), w.precision()),
+        x,
+        m,
+        w,
+        y,
+        accumulate,
+    );
+}
+
+/// [`matmul`] with the microkernels given.
+fn multiply_with(
+    kernels: &'static kernel::Kernels,
+    x: &[f32],
+    m: usize,
+    w: &PackedMatrix,
+    y: &mut [f32],
+    accumulate: Accumulate,
+) {
+    let columns = w.columns();
+    assert_eq!(
+        x.len(),
+        m * columns,
+        "the activations have the wrong length for {m} x {columns}"
+    );
+    let groups = columns.next_multiple_of(INPUT_BLOCK) / kernels.activation.group_inputs();
+    let pack =
+        |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
+    Product {
+        kernels,
+        panels: w.lines(),
+        groups,
+        m,
+        n: w.rows(),
+        pack,
+    }
+    .run(y, accumulate == Accumulate::Add);
+}
+
+/// Whether this CPU and operating system have AMX and its products are right.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn amx_works() -> bool {
+    if !amx::permitted() {
+        return false;
+    }
+    // On a pool and a thread of its own: a worker that waits in the global pool could take up a task that waits for the
+    // outcome of this very detection.
+    let check = || match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
+        Ok(pool) => pool.install(|| self_check(&amx::TILES)),
+        Err(_) => false,
+    };
+    std::thread::scope(|scope| scope.spawn(check).join().unwrap_or(false))
+}
+
+/// A small product with every case of padding against the plain kernels, within the tolerance of bf16 products.
+#[cfg(target_arch = "x86_64")]
+fn self_check(kernels: &'static kernel::Kernels) -> bool {
+    use crate::Precision;
+    let (m, rows, columns) = (51, 75, 1100);
+    let value = |index: usize| ((index * 2_654_435_761) >> 7 & 0xffff) as f32 / 32768.0 - 1.0;
+    let w = PackedMatrix::pack(Precision::Bf16, rows, columns, &|r, row| {
+        row.iter_mut()
+            .enumerate()
+            .for_each(|(c, x)| *x = value(r * columns + c));
+    });
+    let x: Vec<f32> = (0..m * columns).map(|index| value(index + 77)).collect();
+    let (mut plain, mut fast) = (vec![1.0; m * rows], vec![1.0; m * rows]);
+    multiply_with(&portable::WIDENED, &x, m, &w, &mut plain, Accumulate::Add);
+    multiply_with(kernels, &x, m, &w, &mut fast, Accumulate::Add);
+    // Each of the 1,100 products is below 1: f32 sums in any order agree far better than this.
+    plain
+        .iter()
+        .zip(&fast)
+        .all(|(plain, fast)| (plain - fast).abs() < 1e-3)
+}

@@ -1,0 +1,393 @@
+//! Every instruction set against f64, and the rule that a row's result depends on that row alone.
+
+// Bit-equal is what is claimed.
+#![allow(clippy::float_cmp)]
+
+use proptest::prelude::*;
+
+use super::dense::{Form, multiply};
+use super::kernel::{Kernels, packed};
+use super::*;
+use crate::Precision;
+
+/// The kernels of every instruction set here, and the model of the AMX tiles.
+fn kernel_sets(precision: Precision) -> Vec<(String, &'static Kernels)> {
+    let mut sets: Vec<_> = InstructionSet::available()
+        .into_iter()
+        .map(|isa| (isa.to_string(), packed(isa, precision)))
+        .collect();
+    #[cfg(target_arch = "x86_64")]
+    if precision == Precision::Bf16 {
+        sets.push(("model of amx".to_owned(), &amx::model::MODEL));
+    }
+    sets
+}
+
+/// Values in -1..1 that differ by seed.
+fn values(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as f32 / u32::MAX as f32 * 2.0 - 1.0
+        })
+        .collect()
+}
+
+fn pack(precision: Precision, rows: usize, columns: usize, w: &[f32]) -> PackedMatrix {
+    PackedMatrix::pack(precision, rows, columns, &|r, row| {
+        row.copy_from_slice(&w[r * columns..][..columns]);
+    })
+}
+
+/// What the factors are in this precision.
+fn rounded(precision: Precision, x: f32) -> f64 {
+    match precision {
+        Precision::F32 => f64::from(x),
+        Precision::Bf16 => half::bf16::from_f32(x).to_f64(),
+    }
+}
+
+/// `x W^T` in f64.
+fn reference(
+    precision: Precision,
+    x: &[f32],
+    m: usize,
+    w: &[f32],
+    rows: usize,
+    columns: usize,
+) -> Vec<f64> {
+    let mut y = vec![0.0; m * rows];
+    for i in 0..m {
+        for r in 0..rows {
+            y[i * rows + r] = (0..columns)
+                .map(|k| {
+                    rounded(precision, x[i * columns + k]) * rounded(precision, w[r * columns + k])
+                })
+                .sum();
+        }
+    }
+    y
+}
+
+/// Sums of `k` products below 1 in f32, with a few roundings more at the end: random signs keep the partial sums near
+/// sqrt(k), so that this bound is far above what happens and far below any mistake.
+fn tolerance(k: usize) -> f64 {
+    f64::from(f32::EPSILON) * k.max(16) as f64
+}
+
+fn check(m: usize, rows: usize, columns: usize) {
+    let (x, w) = (values(m * columns, 1), values(rows * columns, 2));
+    let start = values(m * rows, 3);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let matrix = pack(precision, rows, columns, &w);
+        let expected = reference(precision, &x, m, &w, rows, columns);
+        for (name, kernels) in kernel_sets(precision) {
+            for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
+                let mut y = start.clone();
+                multiply_with(kernels, &x, m, &matrix, &mut y, accumulate);
+                for (i, &got) in y.iter().enumerate() {
+                    let before = if accumulate == Accumulate::Add {
+                        f64::from(start[i])
+                    } else {
+                        0.0
+                    };
+                    let difference = (f64::from(got) - before - expected[i]).abs();
+                    assert!(
+                        difference <= tolerance(columns),
+                        "{name}, {precision}, {accumulate:?}, {m} x {columns} x {rows}, element {i}: \
+                         {got}, off by {difference}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_equal_f64_in_odd_shapes() {
+    for (m, rows, columns) in [
+        (1, 1, 1),
+        (1, 32, 32),
+        (13, 33, 31),
+        (24, 64, 96),
+        (40, 100, 100),
+        (31, 65, 2100),
+    ] {
+        check(m, rows, columns);
+    }
+}
+
+#[test]
+fn a_product_of_several_row_tasks_equals_f64() {
+    check(801, 40, 70);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn products_equal_f64_in_any_shape(m in 1_usize..40, rows in 1_usize..100, columns in 1_usize..100) {
+        check(m, rows, columns);
+    }
+
+    #[test]
+    fn dense_products_equal_f64_in_any_shape(
+        m in 1_usize..70, n in 1_usize..70, k in 1_usize..90, alpha in prop_oneof![Just(1.0_f32), -2.0_f32..2.0],
+    ) {
+        check_dense(m, n, k, alpha);
+    }
+}
+
+#[test]
+fn a_row_alone_and_one_thread_give_the_same_bits() {
+    let one = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .expect("pool");
+    let two = rayon::ThreadPoolBuilder::new()
+        .num_threads(2)
+        .build()
+        .expect("pool");
+    let (m, rows, columns) = (77, 150, 1300);
+    let (x, w) = (values(m * columns, 4), values(rows * columns, 5));
+    let start = values(m * rows, 6);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let matrix = pack(precision, rows, columns, &w);
+        for (name, kernels) in kernel_sets(precision) {
+            for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
+                let (mut y, mut z) = (start.clone(), start.clone());
+                two.install(|| multiply_with(kernels, &x, m, &matrix, &mut y, accumulate));
+                one.install(|| multiply_with(kernels, &x, m, &matrix, &mut z, accumulate));
+                assert_eq!(y, z, "{name}, {precision}, {accumulate:?}: threads");
+                for i in 0..m {
+                    let mut row = start[i * rows..][..rows].to_vec();
+                    two.install(|| {
+                        multiply_with(
+                            kernels,
+                            &x[i * columns..][..columns],
+                            1,
+                            &matrix,
+                            &mut row,
+                            accumulate,
+                        );
+                    });
+                    assert_eq!(
+                        row,
+                        y[i * rows..][..rows],
+                        "{name}, {precision}, {accumulate:?}: row {i}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_transposed_packing_multiplies_by_the_transposed_matrix() {
+    let (m, rows, columns) = (9, 50, 75);
+    let (dy, w) = (values(m * rows, 7), values(rows * columns, 8));
+    let transposed: Vec<f32> = (0..rows * columns)
+        .map(|i| w[i % rows * columns + i / rows])
+        .collect();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let fill = |r: usize, row: &mut [f32]| row.copy_from_slice(&w[r * columns..][..columns]);
+        let packed = PackedMatrix::pack_transposed(precision, rows, columns, &fill);
+        let plain = pack(precision, columns, rows, &transposed);
+        let (mut y, mut z) = (vec![0.0; m * columns], vec![0.0; m * columns]);
+        matmul(&dy, m, &packed, &mut y, Accumulate::Overwrite);
+        matmul(&dy, m, &plain, &mut z, Accumulate::Overwrite);
+        assert_eq!(y, z);
+    }
+}
+
+/// The element (r, c) of a matrix stored plain or transposed.
+fn at(x: &[f32], transposed: bool, rows: usize, columns: usize, r: usize, c: usize) -> f64 {
+    f64::from(if transposed {
+        x[c * rows + r]
+    } else {
+        x[r * columns + c]
+    })
+}
+
+fn check_dense(m: usize, n: usize, k: usize, alpha: f32) {
+    let (a, b, start) = (values(m * k, 9), values(n * k, 10), values(m * n, 11));
+    for form in [Form::Nt, Form::Nn, Form::Tn] {
+        for isa in InstructionSet::available() {
+            for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
+                let mut y = start.clone();
+                multiply(isa, form, &a, &b, [m, n, k], alpha, &mut y, accumulate);
+                for i in 0..m {
+                    for j in 0..n {
+                        let product: f64 = (0..k)
+                            .map(|l| {
+                                at(&a, form == Form::Tn, m, k, i, l)
+                                    * at(&b, form == Form::Nt, k, n, l, j)
+                            })
+                            .sum();
+                        let before = if accumulate == Accumulate::Add {
+                            f64::from(start[i * n + j])
+                        } else {
+                            0.0
+                        };
+                        let difference =
+                            (f64::from(y[i * n + j]) - before - f64::from(alpha) * product).abs();
+                        assert!(
+                            difference <= 2.0 * tolerance(k),
+                            "{form:?}, {isa}, {accumulate:?}, {m} x {n} x {k}, element ({i}, {j}): off by {difference}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dense_products_of_lora_shapes_equal_f64() {
+    for (m, n, k) in [
+        (1, 16, 576),
+        (300, 16, 130),
+        (70, 150, 16),
+        (16, 200, 1100),
+        (40, 48, 33),
+        (1, 1, 1),
+    ] {
+        check_dense(m, n, k, 0.5);
+    }
+}
+
+#[test]
+fn dense_rows_and_threads_give_the_same_bits() {
+    let one = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .expect("pool");
+    let two = rayon::ThreadPoolBuilder::new()
+        .num_threads(2)
+        .build()
+        .expect("pool");
+    for (m, n, k) in [(700, 16, 600), (530, 700, 16), (60, 300, 2000)] {
+        let (a, b) = (values(m * k, 12), values(n * k, 13));
+        for form in [Form::Nt, Form::Nn, Form::Tn] {
+            for isa in InstructionSet::available() {
+                let (mut y, mut z) = (vec![0.0; m * n], vec![0.0; m * n]);
+                two.install(|| {
+                    multiply(
+                        isa,
+                        form,
+                        &a,
+                        &b,
+                        [m, n, k],
+                        2.0,
+                        &mut y,
+                        Accumulate::Overwrite,
+                    );
+                });
+                one.install(|| {
+                    multiply(
+                        isa,
+                        form,
+                        &a,
+                        &b,
+                        [m, n, k],
+                        2.0,
+                        &mut z,
+                        Accumulate::Overwrite,
+                    );
+                });
+                assert_eq!(y, z, "{form:?}, {isa}: threads");
+                if form != Form::Tn {
+                    let mut row = vec![0.0; n];
+                    multiply(
+                        isa,
+                        form,
+                        &a[5 * k..][..k],
+                        &b,
+                        [1, n, k],
+                        2.0,
+                        &mut row,
+                        Accumulate::Overwrite,
+                    );
+                    assert_eq!(row, y[5 * n..][..n], "{form:?}, {isa}: row 5");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_self_check_accepts_the_model_and_refuses_a_wrong_kernel() {
+    unsafe fn nothing(
+        _: *const u32,
+        _: *const u32,
+        _: usize,
+        _: *mut f32,
+        _: usize,
+        _: bool,
+        _: kernel::Ahead,
+    ) {
+    }
+    static WRONG: Kernels = Kernels {
+        activation: kernel::Activation::Pairs,
+        width: 32,
+        row_step: 16,
+        micro: &[nothing, nothing],
+        depth: 16,
+        order: kernel::Order::Grouped,
+        session: None,
+    };
+    assert!(self_check(&amx::model::MODEL));
+    assert!(!self_check(&WRONG));
+}
+
+#[test]
+fn empty_dense_products_are_allowed() {
+    for form in [Form::Nt, Form::Nn, Form::Tn] {
+        for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
+            let isa = InstructionSet::detect();
+            multiply(
+                isa,
+                form,
+                &[],
+                &[1.0; 6],
+                [0, 3, 2],
+                2.0,
+                &mut [],
+                accumulate,
+            );
+            multiply(
+                isa,
+                form,
+                &[1.0; 6],
+                &[],
+                [3, 0, 2],
+                2.0,
+                &mut [],
+                accumulate,
+            );
+            let mut y = [5.0; 6];
+            multiply(isa, form, &[], &[], [2, 3, 0], 2.0, &mut y, accumulate);
+            assert_eq!(
+                y,
+                [if accumulate == Accumulate::Add {
+                    5.0
+                } else {
+                    0.0
+                }; 6]
+            );
+        }
+    }
+}
+
+#[test]
+fn no_inputs_give_zeros_or_what_was_there() {
+    let matrix = pack(Precision::Bf16, 3, 0, &[]);
+    let mut y = [1.0; 6];
+    matmul(&[], 2, &matrix, &mut y, Accumulate::Add);
+    assert_eq!(y, [1.0; 6]);
+    matmul(&[], 2, &matrix, &mut y, Accumulate::Overwrite);
+    assert_eq!(y, [0.0; 6]);
+}

@@ -1,0 +1,18 @@
+//! CPU mathematics for Espalier: packed matrices, matrix products by instruction set, block formats and the fused
+//! operations of a transformer, forward and backward.
+//!
+//! Nothing here knows a model, a file or burn. Every result has one fixed order of additions for each output element:
+//! it does not depend on how many rows share a call, nor on the number of threads.
+
+pub mod blocks;
+mod buffer;
+mod gemm;
+mod isa;
+mod matrix;
+pub mod ops;
+mod transpose;
+
+pub use blocks::{BlockError, BlockType};
+pub use gemm::{Accumulate, matmul, matmul_nn, matmul_nt, matmul_tn, matmul_with};
+pub use isa::InstructionSet;
+pub use matrix::{PackedMatrix, Precision, UnknownPrecision};

@@ -1,0 +1,328 @@
+//! Frozen weight matrices, packed once for the matrix product.
+//!
+//! Layout: panels of 32 outputs, one after another; outputs are padded to 32 and inputs to a multiple of 32 with zeros.
+//! Inside a bf16 panel each pair of inputs (k, k + 1) has 128 bytes: 32 pairs of bf16, one for each output, even input
+//! in the low half. `VDPBF16PS` takes half of them as one register; an AMX tile of 16 pairs x 16 outputs is read from
+//! the same place with a stride of 128; the other instruction sets widen (even: shift left by 16, odd: mask). Inside an
+//! f32 panel each input has 32 f32.
+
+use rayon::prelude::*;
+
+use crate::buffer::{Line, SharedMut, zeroed_lines};
+use crate::gemm::round_row;
+use crate::transpose::transpose;
+
+/// Outputs in a panel.
+pub(crate) const PANEL: usize = 32;
+/// Inputs are padded to a multiple of this: the depth of an AMX tile.
+pub(crate) const INPUT_BLOCK: usize = 32;
+/// 32-bit words in a cache line.
+const WORDS: usize = 16;
+
+/// What the products compute in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// f32 throughout.
+    F32,
+    /// Both factors rounded to bf16 (nearest even), sums in f32.
+    #[default]
+    Bf16,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// A name that is no precision.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown precision {0:?}: write \"f32\" or \"bf16\"")]
+pub struct UnknownPrecision(String);
+
+impl std::str::FromStr for Precision {
+    type Err = UnknownPrecision;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            other => Err(UnknownPrecision(other.to_owned())),
+        }
+    }
+}
+
+/// The packed values by precision: the two differ in what a 32-bit word means.
+#[derive(Clone)]
+enum Storage {
+    /// A word is one f32.
+    F32(Vec<Line>),
+    /// A word is a pair of bf16, even input low.
+    Bf16(Vec<Line>),
+}
+
+/// A frozen weight `W [rows = outputs, columns = inputs]`, packed once for `y = x W^T`.
+#[derive(Clone)]
+pub struct PackedMatrix {
+    rows: usize,
+    columns: usize,
+    storage: Storage,
+}
+
+impl std::fmt::Debug for PackedMatrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PackedMatrix")
+            .field("rows", &self.rows)
+            .field("columns", &self.columns)
+            .field("precision", &self.precision())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PackedMatrix {
+    /// Packs `W`: `fill_row(r, buffer)` writes row `r` (`columns` values); rows are asked for in parallel, each once.
+    pub fn pack(
+        precision: Precision,
+        rows: usize,
+        columns: usize,
+        fill_row: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) -> Self {
+        let words = words_per_output(precision, columns);
+        let panel_lines = words * PANEL / WORDS;
+        let mut lines = zeroed_lines(rows.div_ceil(PANEL) * panel_lines);
+        if panel_lines > 0 {
+            lines.par_chunks_mut(panel_lines).enumerate().for_each_init(
+                || (vec![0.0; columns], vec![0_u32; words * PANEL]),
+                |(row, block), (panel, target)| {
+                    let first = panel * PANEL;
+                    let count = PANEL.min(rows - first);
+                    for (j, place) in block.chunks_exact_mut(words).take(count).enumerate() {
+                        fill_row(first + j, row);
+                        write_row(precision, row, place);
+                    }
+                    transpose(
+                        block,
+                        words,
+                        count,
+                        words,
+                        bytemuck::cast_slice_mut(target),
+                        PANEL,
+                    );
+                },
+            );
+        }
+        Self {
+            rows,
+            columns,
+            storage: Storage::new(precision, lines),
+        }
+    }
+
+    /// Packs `W^T` (a matrix of `columns` outputs and `rows` inputs) from the same rows, for `dX = dY W`.
+    pub fn pack_transposed(
+        precision: Precision,
+        rows: usize,
+        columns: usize,
+        fill_row: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) -> Self {
+        let words = words_per_output(precision, rows);
+        let panels = columns.div_ceil(PANEL);
+        let mut lines = zeroed_lines(panels * words * PANEL / WORDS);
+        let shared = SharedMut::new(bytemuck::cast_slice_mut::<Line, u32>(&mut lines));
+        let inputs_per_word = inputs_per_word(precision);
+        // A task takes 32 inputs and writes their part of every panel.
+        (0..rows.div_ceil(INPUT_BLOCK))
+            .into_par_iter()
+            .for_each_init(
+                || [vec![0.0; columns], vec![0.0; columns]],
+                |[even, odd], block| {
+                    let last = rows.min((block + 1) * INPUT_BLOCK);
+                    for input in (block * INPUT_BLOCK..last).step_by(inputs_per_word) {
+                        fill_row(input, even);
+                        if input + 1 < last && inputs_per_word == 2 {
+                            fill_row(input + 1, odd);
+                        } else {
+                            odd.fill(0.0);
+                        }
+                        for panel in 0..panels {
+                            let first = panel * PANEL;
+                            let count = PANEL.min(columns - first);
+                            let mut run = [0_u32; PANEL];
+                            match precision {
+                                Precision::F32 => run[..count].copy_from_slice(
+                                    bytemuck::cast_slice(&even[first..first + count]),
+                                ),
+                                Precision::Bf16 => {
+                                    let mut halves = [[0_u16; PANEL]; 2];
+                                    round_row(&even[first..first + count], &mut halves[0]);
+                                    round_row(&odd[first..first + count], &mut halves[1]);
+                                    for (j, word) in run.iter_mut().enumerate() {
+                                        *word =
+                                            u32::from(halves[0][j]) | u32::from(halves[1][j]) << 16;
+                                    }
+                                }
+                            }
+                            let place = (panel * words + input / inputs_per_word) * PANEL;
+                            // SAFETY: 32 words of this panel and this input (pair), inside the buffer; every input belongs
+                            // to one task only, so no two tasks write the same words.
+                            unsafe {
+                                shared
+                                    .at(place)
+                                    .copy_from_nonoverlapping(run.as_ptr(), PANEL);
+                            };
+                        }
+                    }
+                },
+            );
+        Self {
+            rows: columns,
+            columns: rows,
+            storage: Storage::new(precision, lines),
+        }
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// What the products with this matrix compute in.
+    pub fn precision(&self) -> Precision {
+        match self.storage {
+            Storage::F32(_) => Precision::F32,
+            Storage::Bf16(_) => Precision::Bf16,
+        }
+    }
+
+    /// Memory that the packed form occupies, padding included.
+    pub fn bytes(&self) -> usize {
+        std::mem::size_of_val(self.lines())
+    }
+
+    /// The panels one after another.
+    pub(crate) fn lines(&self) -> &[Line] {
+        match &self.storage {
+            Storage::F32(lines) | Storage::Bf16(lines) => lines,
+        }
+    }
+}
+
+impl Storage {
+    fn new(precision: Precision, lines: Vec<Line>) -> Self {
+        match precision {
+            Precision::F32 => Self::F32(lines),
+            Precision::Bf16 => Self::Bf16(lines),
+        }
+    }
+}
+
+/// Inputs that one 32-bit word holds.
+const fn inputs_per_word(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 1,
+        Precision::Bf16 => 2,
+    }
+}
+
+/// 32-bit words that one output occupies, padding included.
+const fn words_per_output(precision: Precision, columns: usize) -> usize {
+    columns.div_ceil(INPUT_BLOCK) * INPUT_BLOCK / inputs_per_word(precision)
+}
+
+/// Writes a row as words; what lies beyond its columns becomes zero.
+fn write_row(precision: Precision, row: &[f32], words: &mut [u32]) {
+    match precision {
+        Precision::F32 => {
+            words[..row.len()].copy_from_slice(bytemuck::cast_slice(row));
+            words[row.len()..].fill(0);
+        }
+        Precision::Bf16 => round_row(row, bytemuck::cast_slice_mut(words)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(r: usize, c: usize) -> f32 {
+        (r * 131 + c * 7) as f32 * 0.25 - 9.0
+    }
+
+    fn fill(r: usize, row: &mut [f32]) {
+        for (c, x) in row.iter_mut().enumerate() {
+            *x = value(r, c);
+        }
+    }
+
+    /// The value of output `r`, input `c`, read back by the layout in the module's comment.
+    fn read(packed: &PackedMatrix, r: usize, c: usize) -> f32 {
+        let words: &[u32] = bytemuck::cast_slice(packed.lines());
+        let per_output = words_per_output(packed.precision(), packed.columns());
+        let panel = &words[r / 32 * per_output * 32..];
+        match packed.precision() {
+            Precision::F32 => f32::from_bits(panel[c * 32 + r % 32]),
+            Precision::Bf16 => {
+                let pair = panel[c / 2 * 32 + r % 32];
+                f32::from_bits(if c.is_multiple_of(2) {
+                    pair << 16
+                } else {
+                    pair & 0xffff_0000
+                })
+            }
+        }
+    }
+
+    #[test]
+    fn both_packings_hold_every_value_and_zeros_around() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            for (rows, columns) in [(1, 1), (33, 31), (64, 70), (5, 97)] {
+                let packed = PackedMatrix::pack(precision, rows, columns, &fill);
+                let transposed = PackedMatrix::pack_transposed(precision, rows, columns, &fill);
+                assert_eq!((packed.rows(), packed.columns()), (rows, columns));
+                assert_eq!((transposed.rows(), transposed.columns()), (columns, rows));
+                let padded = |n: usize| n.div_ceil(32) * 32;
+                for r in 0..padded(rows) {
+                    for c in 0..padded(columns) {
+                        let mut expected = if r < rows && c < columns {
+                            value(r, c)
+                        } else {
+                            0.0
+                        };
+                        if precision == Precision::Bf16 {
+                            expected = half::bf16::from_f32(expected).to_f32();
+                        }
+                        assert_eq!(read(&packed, r, c).to_bits(), expected.to_bits());
+                        assert_eq!(read(&transposed, c, r).to_bits(), expected.to_bits());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn storage_is_aligned_and_counted() {
+        let packed = PackedMatrix::pack(Precision::Bf16, 33, 33, &fill);
+        assert_eq!(packed.bytes(), 64 * 64 * 2);
+        assert_eq!(packed.lines().as_ptr() as usize % 64, 0);
+        assert_eq!(
+            PackedMatrix::pack(Precision::F32, 32, 32, &fill).bytes(),
+            4096
+        );
+    }
+
+    #[test]
+    fn precision_names_round_trip() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            assert_eq!(precision.to_string().parse(), Ok(precision));
+        }
+        assert!("f16".parse::<Precision>().is_err());
+    }
+}

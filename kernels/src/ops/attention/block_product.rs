@@ -1,0 +1,162 @@
+//! The product of two small blocks, `C (=|+=) A B`, from which attention is built.
+//!
+//! A tile of rows shares each load of a row of `B`, and its sums stay in registers. Every element of `C` is one chain of
+//! fused additions in the order of the depth, whatever tile it falls into.
+
+use crate::ops::simd::{Operation, Simd};
+
+/// What the sums start from.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// Zero: `C = A B`.
+    Zero,
+    /// The target: `C += A B`.
+    Keep,
+    /// The target, each row times its factor: `C = diag(factors) C + A B`.
+    Scale(&'a [f32]),
+}
+
+/// One product: `rows x depth` times `depth x columns`.
+pub(super) struct BlockProduct<'a> {
+    pub(super) rows: usize,
+    pub(super) depth: usize,
+    /// A multiple of the width of a vector.
+    pub(super) columns: usize,
+    pub(super) a: &'a [f32],
+    /// Elements between rows of `A`.
+    pub(super) a_row: usize,
+    /// Elements between columns of `A`.
+    pub(super) a_depth: usize,
+    pub(super) b: &'a [f32],
+    /// Elements between rows of `B`.
+    pub(super) b_stride: usize,
+    pub(super) c: &'a mut [f32],
+    /// Elements between rows of `C`.
+    pub(super) c_stride: usize,
+    pub(super) start: Start<'a>,
+}
+
+impl Operation for BlockProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        if self.rows == 0 || self.columns == 0 {
+            return;
+        }
+        assert!(self.columns.is_multiple_of(S::WIDTH));
+        assert!(self.c.len() >= (self.rows - 1) * self.c_stride + self.columns);
+        if self.depth > 0 {
+            assert!(self.a.len() > (self.rows - 1) * self.a_row + (self.depth - 1) * self.a_depth);
+            assert!(self.b.len() >= (self.depth - 1) * self.b_stride + self.columns);
+        }
+        if let Start::Scale(factors) = self.start {
+            assert!(factors.len() >= self.rows);
+        }
+        let mut column = 0;
+        // SAFETY: the assertions above hold for all rows, columns and depths, and the panels stay inside them.
+        unsafe {
+            if S::WIDTH == 16 {
+                while self.columns - column >= 4 * S::WIDTH {
+                    self.panel::<S, 4>(simd, column);
+                    column += 4 * S::WIDTH;
+                }
+            }
+            while self.columns - column >= 2 * S::WIDTH {
+                self.panel::<S, 2>(simd, column);
+                column += 2 * S::WIDTH;
+            }
+            if self.columns > column {
+                self.panel::<S, 1>(simd, column);
+            }
+        }
+    }
+}
+
+impl BlockProduct<'_> {
+    /// Columns `column..column + C * WIDTH` of all rows.
+    ///
+    /// # Safety
+    ///
+    /// The assertions of `run` hold, and the columns lie inside `self.columns`.
+    #[inline(always)]
+    unsafe fn panel<S: Simd, const C: usize>(&mut self, simd: S, column: usize) {
+        let mut row = 0;
+        // SAFETY: rows stay below `self.rows`.
+        unsafe {
+            while self.rows - row >= 6 {
+                self.tile::<S, 6, C>(simd, row, column);
+                row += 6;
+            }
+            while self.rows - row >= 3 {
+                self.tile::<S, 3, C>(simd, row, column);
+                row += 3;
+            }
+            while self.rows > row {
+                self.tile::<S, 1, C>(simd, row, column);
+                row += 1;
+            }
+        }
+    }
+
+    /// `R` rows from `row` and `C` vectors from `column`.
+    ///
+    /// # Safety
+    ///
+    /// The assertions of `run` hold, and the tile lies inside `self.rows` and `self.columns`.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const R: usize, const C: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        column: usize,
+    ) {
+        // SAFETY: the caller promises that all addresses lie inside `a`, `b` and `c`.
+        unsafe {
+            let mut sums = [[simd.splat(0.0); C]; R];
+            let c = self.c.as_mut_ptr().add(row * self.c_stride + column);
+            match self.start {
+                Start::Zero => {}
+                Start::Keep => {
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        for (j, sum) in sums.iter_mut().enumerate() {
+                            *sum = simd.load_at(c.add(r * self.c_stride + j * S::WIDTH));
+                        }
+                    }
+                }
+                Start::Scale(factors) => {
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let factor = simd.splat(*factors.get_unchecked(row + r));
+                        for (j, sum) in sums.iter_mut().enumerate() {
+                            *sum = simd.mul(
+                                factor,
+                                simd.load_at(c.add(r * self.c_stride + j * S::WIDTH)),
+                            );
+                        }
+                    }
+                }
+            }
+            let mut a = self.a.as_ptr().wrapping_add(row * self.a_row);
+            let mut b = self.b.as_ptr().wrapping_add(column);
+            for _ in 0..self.depth {
+                let mut vectors = [simd.splat(0.0); C];
+                for (j, vector) in vectors.iter_mut().enumerate() {
+                    *vector = simd.load_at(b.add(j * S::WIDTH));
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let factor = simd.splat(*a.add(r * self.a_row));
+                    for (sum, vector) in sums.iter_mut().zip(vectors) {
+                        *sum = simd.mul_add(factor, vector, *sum);
+                    }
+                }
+                a = a.wrapping_add(self.a_depth);
+                b = b.wrapping_add(self.b_stride);
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                for (j, sum) in sums.iter().enumerate() {
+                    simd.store_at(c.add(r * self.c_stride + j * S::WIDTH), *sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! Causal attention with grouped heads, forward and backward, without a matrix of all scores.
+//!
+//! For query `i` of a sequence and one head, with `s_ij = scale q_i . k_j` over the keys `j <= i`:
+//!
+//! ```text
+//! lse_i = ln sum_j e^s_ij      P_ij = e^(s_ij - lse_i)      o_i = sum_j P_ij v_j
+//! ```
+//!
+//! The forward pass visits the keys in tiles of [`KEY_TILE`] and keeps a running maximum `m`, sum `l` and output; when
+//! the maximum grows, sum and output are scaled by `e^(m_old - m_new)` (Milakov and Gimelshein 2018, Dao et al. 2022).
+//! Only `lse` is kept for the backward pass, which computes `P` again:
+//!
+//! ```text
+//! D_i  = o_i . do_i                 dP_ij = do_i . v_j           dS_ij = P_ij (dP_ij - D_i)
+//! dq_i = scale sum_j dS_ij k_j      dk_j = scale sum_i dS_ij q_i      dv_j = sum_i P_ij do_i
+//! ```
+//!
+//! where the sums over `i` run over all query heads that share the key and value head. Scores are kept in units of
+//! `ln 2`, so that powers of two replace exponentials.
+//!
+//! Tiles start at multiples of [`KEY_TILE`] of the position in the sequence, and masked scores add exact zeros, so the
+//! additions of a query have one order, however the queries are divided among calls. A thread takes a (sequence, key
+//! head, chunk of queries) forward and a (sequence, key head) backward.
+
+mod backward;
+mod block_product;
+mod forward;
+mod memory;
+mod packing;
+
+use rayon::prelude::*;
+
+use self::backward::BackwardTask;
+use self::forward::ForwardTask;
+use self::memory::SharedOutput;
+use super::simd::dispatch;
+use crate::InstructionSet;
+
+/// Keys that are visited at a time.
+const KEY_TILE: usize = 64;
+
+/// Multiplications below which a call stays on its thread.
+const SMALL_WORK: usize = 1 << 18;
+
+/// Heads of an attention layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` query heads, neighbours in order.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+}
+
+impl AttentionShape {
+    /// Elements of a row of queries.
+    fn query_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Elements of a row of keys or values.
+    fn key_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Query heads for each key head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Queries that are worked on together: a power of two, with about 64 rows over the group.
+    fn queries_per_block(&self) -> usize {
+        let most = (KEY_TILE / self.group()).clamp(1, KEY_TILE / 2);
+        1 << most.ilog2()
+    }
+
+    #[track_caller]
+    fn check(&self) {
+        assert!(
+            self.head_dim > 0
+                && self.kv_heads > 0
+                && self.heads > 0
+                && self.heads.is_multiple_of(self.kv_heads),
+            "attention: {} heads of {} do not share {} key heads evenly",
+            self.heads,
+            self.head_dim,
+            self.kv_heads
+        );
+    }
+}
+
+/// Causal attention of new queries of one sequence.
+///
+/// `q [t, heads * head_dim]` are the queries at positions `start..start + t`; `keys` and `values`
+/// `[start + t, kv_heads * head_dim]` those of all positions so far. Writes `out [t, heads * head_dim]` and, when
+/// asked, `lse [t, heads]`. The result for a query has the same bits whatever queries share the call.
+///
+/// # Panics
+///
+/// When the lengths do not fit together.
+pub fn causal_attention(
+    shape: &AttentionShape,
+    q: &[f32],
+    start: usize,
+    keys: &[f32],
+    values: &[f32],
+    out: &mut [f32],
+    lse: Option<&mut [f32]>,
+) {
+    causal_attention_with(
+        InstructionSet::detect(),
+        shape,
+        q,
+        start,
+        keys,
+        values,
+        out,
+        lse,
+    );
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the public signature and the instruction set"
+)]
+fn causal_attention_with(
+    isa: InstructionSet,
+    shape: &AttentionShape,
+    q: &[f32],
+    start: usize,
+    keys: &[f32],
+    values: &[f32],
+    out: &mut [f32],
+    lse: Option<&mut [f32]>,
+) {
+    shape.check();
+    let queries = q.len() / shape.query_width();
+    assert_eq!(
+        q.len(),
+        queries * shape.query_width(),
+        "causal_attention: q is not whole rows"
+    );
+    assert_eq!(
+        keys.len(),
+        (start + queries) * shape.key_width(),
+        "causal_attention: keys are not start + t rows"
+    );
+    assert_eq!(
+        values.len(),
+        keys.len(),
+        "causal_attention: keys and values differ in length"
+    );
+    assert_eq!(
+        out.len(),
+        q.len(),
+        "causal_attention: q and out differ in length"
+    );
+    if let Some(lse) = &lse {
+        assert_eq!(
+            lse.len(),
+            queries * shape.heads,
+            "causal_attention: lse is not one for each query and head"
+        );
+    }
+    let sequence = Sequence {
+        q,
+        start,
+        keys,
+        values,
+        row: 0,
+    };
+    run_forward(
+        isa,
+        shape,
+        &[sequence],
+        SharedOutput::new(out),
+        lse.map(SharedOutput::new),
+    );
+}
+
+/// Causal attention over the sequences of a packed batch, each attending to itself only.
+///
+/// `segments` are the lengths of the sequences, which lie one after another in `q [t, heads * head_dim]`, `k` and `v`
+/// `[t, kv_heads * head_dim]`. Writes `out [t, heads * head_dim]` and `lse [t, heads]`, with the same bits as
+/// [`causal_attention`] of each sequence.
+///
+/// # Panics
+///
+/// When the lengths do not fit together.
+pub fn segmented_attention(
+    shape: &AttentionShape,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    segments: &[usize],
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    segmented_attention_with(InstructionSet::detect(), shape, q, k, v, segments, out, lse);
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the public signature and the instruction set"
+)]
+fn segmented_attention_with(
+    isa: InstructionSet,
+    shape: &AttentionShape,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    segments: &[usize],
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    shape.check();
+    check_packed(shape, q, k, v, segments);
+    assert_eq!(
+        out.len(),
+        q.len(),
+        "segmented_attention: q and out differ in length"
+    );
+    assert_eq!(
+        lse.len() * shape.head_dim,
+        q.len(),
+        "segmented_attention: lse is not one for each query and head"
+    );
+    let (query_width, key_width) = (shape.query_width(), shape.key_width());
+    let mut row = 0;
+    let sequences: Vec<Sequence<'_>> = segments
+        .iter()
+        .map(|length| {
+            let rows = row..row + length;
+            row = rows.end;
+            Sequence {
+                q: &q[rows.start * query_width..rows.end * query_width],
+                start: 0,
+                keys: &k[rows.start * key_width..rows.end * key_width],
+                values: &v[rows.start * key_width..rows.end * key_width],
+                row: rows.start,
+            }
+        })
+        .collect();
+    run_forward(
+        isa,
+        shape,
+        &sequences,
+        SharedOutput::new(out),
+        Some(SharedOutput::new(lse)),
+    );
+}
+
+#[track_caller]
+fn check_packed(shape: &AttentionShape, q: &[f32], k: &[f32], v: &[f32], segments: &[usize]) {
+    let rows: usize = segments.iter().sum();
+    assert_eq!(
+        q.len(),
+        rows * shape.query_width(),
+        "attention: q is not the sum of the segments in rows"
+    );
+    assert_eq!(
+        k.len(),
+        rows * shape.key_width(),
+        "attention: k is not the sum of the segments in rows"
+    );
+    assert_eq!(v.len(), k.len(), "attention: k and v differ in length");
+}
+
+/// Queries at the end of one sequence, with all its keys.
+struct Sequence<'a> {
+    q: &'a [f32],
+    start: usize,
+    keys: &'a [f32],
+    values: &'a [f32],
+    /// Row of the first query in the outputs.
+    row: usize,
+}
+
+fn run_forward(
+    isa: InstructionSet,
+    shape: &AttentionShape,
+    sequences: &[Sequence<'_>],
+    out: SharedOutput<'_>,
+    lse: Option<SharedOutput<'_>>,
+) {
+    let mut tasks = Vec::new();
+    let mut work = 0;
+    for sequence in sequences {
+        let end = sequence.start + sequence.q.len() / shape.query_width();
+        work += sequence.q.len() * end;
+        let mut first = sequence.start;
+        while first < end {
+            // Chunks end at tile boundaries, so that all queries of a chunk visit the same tiles.
+            let next = (first / KEY_TILE * KEY_TILE + KEY_TILE).min(end);
+            for kv_head in 0..shape.kv_heads {
+                let from = (first - sequence.start) * shape.query_width();
+                tasks.push(ForwardTask {
+                    shape,
+                    kv_head,
+                    first,
+                    count: next - first,
+                    q: &sequence.q[from..from + (next - first) * shape.query_width()],
+                    keys: &sequence.keys[..next * shape.key_width()],
+                    values: &sequence.values[..next * shape.key_width()],
+                    row: sequence.row + first - sequence.start,
+                    out,
+                    lse,
+                });
+            }
+            first = next;
+        }
+    }
+    if work < SMALL_WORK {
+        for task in tasks {
+            dispatch(isa, task);
+        }
+    } else {
+        // The last chunks are the longest: they go first.
+        tasks
+            .into_par_iter()
+            .rev()
+            .with_max_len(1)
+            .for_each(|task| dispatch(isa, task));
+    }
+}
+
+/// The gradients of [`segmented_attention`] from its inputs, its results and the gradient `dout` of its output.
+///
+/// Overwrites `dq`, `dk` and `dv`, which have the shapes of `q`, `k` and `v`.
+///
+/// # Panics
+///
+/// When the lengths do not fit together.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "a function of eight arrays has eight arrays"
+)]
+pub fn segmented_attention_backward(
+    shape: &AttentionShape,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    dout: &[f32],
+    segments: &[usize],
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
+    let forward = Saved { q, k, v, out, lse };
+    segmented_attention_backward_with(
+        InstructionSet::detect(),
+        shape,
+        forward,
+        dout,
+        segments,
+        dq,
+        dk,
+        dv,
+    );
+}
+
+/// Inputs and results of the forward pass.
+#[derive(Clone, Copy)]
+struct Saved<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    out: &'a [f32],
+    lse: &'a [f32],
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "a function of eight arrays has eight arrays"
+)]
+fn segmented_attention_backward_with(
+    isa: InstructionSet,
+    shape: &AttentionShape,
+    forward: Saved<'_>,
+    dout: &[f32],
+    segments: &[usize],
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
+    shape.check();
+    let Saved { q, k, v, out, lse } = forward;
+    check_packed(shape, q, k, v, segments);
+    for (name, length) in [("out", out.len()), ("dout", dout.len()), ("dq", dq.len())] {
+        assert_eq!(
+            length,
+            q.len(),
+            "segmented_attention_backward: q and {name} differ in length"
+        );
+    }
+    for (name, length) in [("dk", dk.len()), ("dv", dv.len())] {
+        assert_eq!(
+            length,
+            k.len(),
+            "segmented_attention_backward: k and {name} differ in length"
+        );
+    }
+    assert_eq!(
+        lse.len() * shape.head_dim,
+        q.len(),
+        "segmented_attention_backward: lse is not one for each head"
+    );
+    let (query_width, key_width) = (shape.query_width(), shape.key_width());
+    let (dq, dk, dv) = (
+        SharedOutput::new(dq),
+        SharedOutput::new(dk),
+        SharedOutput::new(dv),
+    );
+    let mut tasks = Vec::with_capacity(segments.len() * shape.kv_heads);
+    let (mut row, mut work) = (0, 0);
+    for length in segments {
+        let end = row + length;
+        work += length * length * query_width;
+        for kv_head in 0..shape.kv_heads {
+            tasks.push(BackwardTask {
+                shape,
+                kv_head,
+                count: *length,
+                q: &q[row * query_width..end * query_width],
+                keys: &k[row * key_width..end * key_width],
+                values: &v[row * key_width..end * key_width],
+                out: &out[row * query_width..end * query_width],
+                lse: &lse[row * shape.heads..end * shape.heads],
+                dout: &dout[row * query_width..end * query_width],
+                row,
+                dq,
+                dk,
+                dv,
+            });
+        }
+        row = end;
+    }
+    if work < SMALL_WORK {
+        for task in tasks {
+            dispatch(isa, task);
+        }
+    } else {
+        tasks
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|task| dispatch(isa, task));
+    }
+}
+
+#[cfg(test)]
+mod tests;

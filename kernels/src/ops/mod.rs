@@ -1,0 +1,32 @@
+//! Fused operations of a transformer, forward and backward side by side.
+//!
+//! All buffers are row-major `f32`. Each operation has a plain body and bodies for AVX2 with FMA and AVX-512, chosen
+//! when it runs. Threads split rows or (sequence, head) pairs, never a sum, so that results do not depend on their
+//! number; and one row or query is computed in the same order whatever shares the call with it.
+
+#![allow(
+    clippy::inline_always,
+    reason = "bodies have to be inlined into the function that is compiled for an instruction set"
+)]
+
+mod attention;
+mod cross_entropy;
+mod rms_norm;
+mod rope;
+mod simd;
+mod softmax;
+mod swiglu;
+#[cfg(test)]
+mod testing;
+
+pub use attention::{
+    AttentionShape, causal_attention, segmented_attention, segmented_attention_backward,
+};
+pub use cross_entropy::cross_entropy_rows;
+pub use rms_norm::{rms_norm, rms_norm_backward};
+pub use rope::{Direction, RopeStyle, RopeTable, rope};
+pub use softmax::{log_softmax_row, log_sum_exp};
+pub use swiglu::{swiglu, swiglu_backward};
+
+/// Elements of a row-wise operation that one thread takes at a time; smaller calls stay on the calling thread.
+const TASK_ELEMENTS: usize = 1 << 14;

@@ -1,0 +1,308 @@
+//! Root-mean-square normalisation.
+//!
+//! Forward, for each row of `n` elements: `r = 1 / sqrt(mean(x^2) + eps)`, `y_i = x_i r w_i`.
+//! Backward with frozen weights: `dx_i = r w_i dy_i - x_i r^3 / n * sum_j w_j dy_j x_j`.
+
+use rayon::prelude::*;
+
+use super::TASK_ELEMENTS;
+use super::simd::{Operation, Simd, dispatch};
+use crate::InstructionSet;
+
+/// Normalises rows of `weight.len()` elements of `x` into `out`.
+///
+/// # Panics
+///
+/// When `x` is not whole rows or `out` has another length.
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    rms_norm_with(InstructionSet::detect(), x, weight, eps, out);
+}
+
+fn rms_norm_with(isa: InstructionSet, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let n = weight.len();
+    assert!(
+        n > 0 && x.len().is_multiple_of(n),
+        "rms_norm: {} elements are not rows of {n}",
+        x.len()
+    );
+    assert_eq!(
+        x.len(),
+        out.len(),
+        "rms_norm: input and output differ in length"
+    );
+    let task = n * (TASK_ELEMENTS / n).max(1);
+    if x.len() <= task {
+        dispatch(
+            isa,
+            Forward {
+                x,
+                weight,
+                eps,
+                out,
+            },
+        );
+        return;
+    }
+    x.par_chunks(task)
+        .zip(out.par_chunks_mut(task))
+        .for_each(|(x, out)| {
+            dispatch(
+                isa,
+                Forward {
+                    x,
+                    weight,
+                    eps,
+                    out,
+                },
+            );
+        });
+}
+
+/// The gradient of [`rms_norm`] with respect to `x`; overwrites `dx`.
+///
+/// # Panics
+///
+/// When `x` is not whole rows, or `dy` or `dx` has another length.
+pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
+    rms_norm_backward_with(InstructionSet::detect(), x, weight, eps, dy, dx);
+}
+
+fn rms_norm_backward_with(
+    isa: InstructionSet,
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+) {
+    let n = weight.len();
+    assert!(
+        n > 0 && x.len().is_multiple_of(n),
+        "rms_norm_backward: {} elements are not rows of {n}",
+        x.len()
+    );
+    assert_eq!(
+        x.len(),
+        dy.len(),
+        "rms_norm_backward: input and its output gradient differ in length"
+    );
+    assert_eq!(
+        x.len(),
+        dx.len(),
+        "rms_norm_backward: input and its gradient differ in length"
+    );
+    let task = n * (TASK_ELEMENTS / n).max(1);
+    if x.len() <= task {
+        dispatch(
+            isa,
+            Backward {
+                x,
+                weight,
+                eps,
+                dy,
+                dx,
+            },
+        );
+        return;
+    }
+    x.par_chunks(task)
+        .zip(dy.par_chunks(task))
+        .zip(dx.par_chunks_mut(task))
+        .for_each(|((x, dy), dx)| {
+            dispatch(
+                isa,
+                Backward {
+                    x,
+                    weight,
+                    eps,
+                    dy,
+                    dx,
+                },
+            );
+        });
+}
+
+struct Forward<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Operation for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let n = self.weight.len();
+        for (x, out) in self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n)) {
+            let r = simd.splat(reciprocal_root(simd, x, self.eps));
+            let mut x_chunks = x.chunks_exact(S::WIDTH);
+            let mut w_chunks = self.weight.chunks_exact(S::WIDTH);
+            let mut out_chunks = out.chunks_exact_mut(S::WIDTH);
+            for ((x, w), out) in (&mut x_chunks).zip(&mut w_chunks).zip(&mut out_chunks) {
+                simd.store(out, simd.mul(simd.mul(simd.load(x), r), simd.load(w)));
+            }
+            let (x, w) = (
+                simd.load_short(x_chunks.remainder(), 0.0),
+                simd.load_short(w_chunks.remainder(), 0.0),
+            );
+            simd.store_short(out_chunks.into_remainder(), simd.mul(simd.mul(x, r), w));
+        }
+    }
+}
+
+/// `1 / sqrt(mean(x^2) + eps)`; the order of the additions depends on the length only.
+#[inline(always)]
+fn reciprocal_root<S: Simd>(simd: S, x: &[f32], eps: f32) -> f32 {
+    let mut sums = [simd.splat(0.0); 4];
+    let mut blocks = x.chunks_exact(4 * S::WIDTH);
+    for block in &mut blocks {
+        for (sum, lanes) in sums.iter_mut().zip(block.chunks_exact(S::WIDTH)) {
+            let lanes = simd.load(lanes);
+            *sum = simd.mul_add(lanes, lanes, *sum);
+        }
+    }
+    let mut rest = blocks.remainder().chunks_exact(S::WIDTH);
+    for lanes in &mut rest {
+        let lanes = simd.load(lanes);
+        sums[0] = simd.mul_add(lanes, lanes, sums[0]);
+    }
+    let short = simd.load_short(rest.remainder(), 0.0);
+    sums[1] = simd.mul_add(short, short, sums[1]);
+    let sum = simd.sum(simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3])));
+    1.0 / (sum / x.len() as f32 + eps).sqrt()
+}
+
+struct Backward<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Operation for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let n = self.weight.len();
+        for ((x, dy), dx) in self
+            .x
+            .chunks_exact(n)
+            .zip(self.dy.chunks_exact(n))
+            .zip(self.dx.chunks_exact_mut(n))
+        {
+            let r = reciprocal_root(simd, x, self.eps);
+            let projection = weighted_dot(simd, x, self.weight, dy);
+            let along = simd.splat(-r * r * r / n as f32 * projection);
+            let r = simd.splat(r);
+            let mut x_chunks = x.chunks_exact(S::WIDTH);
+            let mut w_chunks = self.weight.chunks_exact(S::WIDTH);
+            let mut dy_chunks = dy.chunks_exact(S::WIDTH);
+            let mut dx_chunks = dx.chunks_exact_mut(S::WIDTH);
+            for (((x, w), dy), dx) in (&mut x_chunks)
+                .zip(&mut w_chunks)
+                .zip(&mut dy_chunks)
+                .zip(&mut dx_chunks)
+            {
+                let scaled = simd.mul(simd.mul(simd.load(dy), simd.load(w)), r);
+                simd.store(dx, simd.mul_add(simd.load(x), along, scaled));
+            }
+            let x = simd.load_short(x_chunks.remainder(), 0.0);
+            let w = simd.load_short(w_chunks.remainder(), 0.0);
+            let dy = simd.load_short(dy_chunks.remainder(), 0.0);
+            let scaled = simd.mul(simd.mul(dy, w), r);
+            simd.store_short(dx_chunks.into_remainder(), simd.mul_add(x, along, scaled));
+        }
+    }
+}
+
+/// `sum_j x_j w_j dy_j`, in an order that depends on the length only.
+#[inline(always)]
+fn weighted_dot<S: Simd>(simd: S, x: &[f32], weight: &[f32], dy: &[f32]) -> f32 {
+    let mut sums = [simd.splat(0.0); 2];
+    let mut x_chunks = x.chunks_exact(S::WIDTH);
+    let mut w_chunks = weight.chunks_exact(S::WIDTH);
+    let mut dy_chunks = dy.chunks_exact(S::WIDTH);
+    for ((x, w), dy) in (&mut x_chunks).zip(&mut w_chunks).zip(&mut dy_chunks) {
+        let sum = simd.mul_add(simd.mul(simd.load(x), simd.load(w)), simd.load(dy), sums[0]);
+        sums = [sums[1], sum];
+    }
+    let x = simd.load_short(x_chunks.remainder(), 0.0);
+    let w = simd.load_short(w_chunks.remainder(), 0.0);
+    let dy = simd.load_short(dy_chunks.remainder(), 0.0);
+    simd.sum(simd.add(simd.mul_add(simd.mul(x, w), dy, sums[0]), sums[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, noise, with_threads};
+
+    fn reference(x: &[f64], weight: &[f32], eps: f32) -> Vec<f64> {
+        let n = weight.len();
+        x.chunks(n)
+            .flat_map(|row| {
+                let r = 1.0
+                    / (row.iter().map(|x| x * x).sum::<f64>() / n as f64 + f64::from(eps)).sqrt();
+                row.iter()
+                    .zip(weight)
+                    .map(move |(x, w)| x * r * f64::from(*w))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn forward_agrees_with_the_formula_on_every_instruction_set() {
+        for n in [1, 7, 64, 100, 576, 896] {
+            let (x, weight) = (noise(1, 5 * n), noise(2, n));
+            let wide: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+            let truth = reference(&wide, &weight, 1e-5);
+            for isa in InstructionSet::available() {
+                let mut out = vec![f32::NAN; x.len()];
+                rms_norm_with(isa, &x, &weight, 1e-5, &mut out);
+                assert_close(&out, &truth, 1e-6, isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn backward_agrees_with_central_differences() {
+        for n in [3, 9, 33, 80] {
+            let (x, weight, dy) = (noise(3, 2 * n), noise(4, n), noise(5, 2 * n));
+            let loss = |x: &[f64]| -> f64 {
+                reference(x, &weight, 1e-3)
+                    .iter()
+                    .zip(&dy)
+                    .map(|(y, dy)| y * f64::from(*dy))
+                    .sum()
+            };
+            let truth = crate::ops::testing::gradient(&x, loss);
+            for isa in InstructionSet::available() {
+                let mut dx = vec![f32::NAN; x.len()];
+                rms_norm_backward_with(isa, &x, &weight, 1e-3, &dy, &mut dx);
+                assert_close(&dx, &truth, 1e-5, isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_depend_neither_on_threads_nor_on_neighbours() {
+        let n = 576;
+        let (x, weight, dy) = (noise(6, 100 * n), noise(7, n), noise(8, 100 * n));
+        let run = || {
+            let (mut out, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            rms_norm(&x, &weight, 1e-5, &mut out);
+            rms_norm_backward(&x, &weight, 1e-5, &dy, &mut dx);
+            (out, dx)
+        };
+        let one = with_threads(1, run);
+        assert_eq!(one, with_threads(3, run));
+        let mut row = vec![0.0; n];
+        rms_norm(&x[57 * n..58 * n], &weight, 1e-5, &mut row);
+        assert_eq!(row, one.0[57 * n..58 * n]);
+    }
+}

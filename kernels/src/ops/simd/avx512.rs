@@ -1,0 +1,186 @@
+//! AVX-512: sixteen floats.
+
+// SAFETY of all blocks here: a value of `Avx512` exists only after the detection of its features, and the intrinsics
+// need nothing else; those that touch memory pass on the promise of their caller.
+
+use std::arch::x86_64::{
+    __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_ps, _mm512_add_ps,
+    _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps128_ps512, _mm512_div_ps, _mm512_fmadd_ps,
+    _mm512_insertf32x4, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
+    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+};
+
+use super::{Operation, Simd};
+
+/// Proof of AVX-512 F, BW, DQ and VL.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(());
+
+impl Avx512 {
+    /// The proof, if this CPU has the instructions.
+    #[inline]
+    pub(super) fn new() -> Option<Self> {
+        (is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("fma"))
+        .then_some(Self(()))
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn compiled_for_avx512<O: Operation>(simd: Avx512, operation: O) -> O::Output {
+    operation.run(simd)
+}
+
+impl Simd for Avx512 {
+    type Vector = __m512;
+
+    const WIDTH: usize = 16;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, source: *const f32) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_loadu_ps(source) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_at(self, target: *mut f32, vector: Self::Vector) {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_storeu_ps(target, vector) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::Vector) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, a: Self::Vector, n: Self::Vector) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_scalef_ps(a, n) }
+    }
+
+    #[inline(always)]
+    fn select_first(self, count: usize, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        let mask = ((1_u32 << count.min(Self::WIDTH)) - 1) as u16;
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_mask_blend_ps(mask, b, a) }
+    }
+
+    #[inline(always)]
+    fn sum(self, a: Self::Vector) -> f32 {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_reduce_add_ps(a) }
+    }
+
+    #[inline(always)]
+    fn maximum(self, a: Self::Vector) -> f32 {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_reduce_max_ps(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose_at(
+        self,
+        source: *const f32,
+        source_stride: usize,
+        target: *mut f32,
+        target_stride: usize,
+    ) {
+        // Each vector holds four columns of rows `i`, `4 + i`, `8 + i` and `12 + i`; a 4 x 4 transposition inside
+        // the quarters then gives whole columns.
+        for group in 0..4 {
+            // SAFETY: see the head of the file.
+            unsafe {
+                let mut rows = [_mm512_set1_ps(0.0); 4];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    let from = source.add(i * source_stride + 4 * group);
+                    let vector = _mm512_castps128_ps512(_mm_loadu_ps(from));
+                    let vector =
+                        _mm512_insertf32x4::<1>(vector, _mm_loadu_ps(from.add(4 * source_stride)));
+                    let vector =
+                        _mm512_insertf32x4::<2>(vector, _mm_loadu_ps(from.add(8 * source_stride)));
+                    *row =
+                        _mm512_insertf32x4::<3>(vector, _mm_loadu_ps(from.add(12 * source_stride)));
+                }
+                let low01 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
+                let high01 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
+                let low23 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2], rows[3]));
+                let high23 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2], rows[3]));
+                let to = target.add(4 * group * target_stride);
+                _mm512_storeu_ps(to, _mm512_castpd_ps(_mm512_unpacklo_pd(low01, low23)));
+                _mm512_storeu_ps(
+                    to.add(target_stride),
+                    _mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23)),
+                );
+                _mm512_storeu_ps(
+                    to.add(2 * target_stride),
+                    _mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23)),
+                );
+                _mm512_storeu_ps(
+                    to.add(3 * target_stride),
+                    _mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23)),
+                );
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn call<O: Operation>(self, operation: O) -> O::Output {
+        // SAFETY: `self` proves the features.
+        unsafe { compiled_for_avx512(self, operation) }
+    }
+}

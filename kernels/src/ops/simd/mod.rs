@@ -1,0 +1,162 @@
+//! One body for all instruction sets: operations are written against [`Simd`] and compiled for each of them.
+//!
+//! A value of a type that implements [`Simd`] is the proof that the CPU has the instructions: only [`dispatch`] makes
+//! one, after the detection. Bodies are inlined into a function that is compiled for the instruction set, so
+//! everything from [`Operation::run`] down to the intrinsics is `inline(always)`, and no closure stands in between.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod exponential;
+mod portable;
+
+pub(super) use exponential::{exp, exp2};
+
+use crate::InstructionSet;
+
+/// Largest width of a vector in elements.
+pub(super) const MAX_WIDTH: usize = 16;
+
+/// Vector instructions of one instruction set.
+pub(super) trait Simd: Copy {
+    /// A vector of [`Self::WIDTH`] floats.
+    type Vector: Copy;
+
+    /// Elements of a vector.
+    const WIDTH: usize;
+
+    /// All elements equal to `value`.
+    fn splat(self, value: f32) -> Self::Vector;
+
+    /// Reads a vector.
+    ///
+    /// # Safety
+    ///
+    /// `source` points to [`Self::WIDTH`] readable elements; no alignment is needed.
+    unsafe fn load_at(self, source: *const f32) -> Self::Vector;
+
+    /// Writes a vector.
+    ///
+    /// # Safety
+    ///
+    /// `target` points to [`Self::WIDTH`] writable elements; no alignment is needed.
+    unsafe fn store_at(self, target: *mut f32, vector: Self::Vector);
+
+    /// `a + b`.
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// `a - b`.
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// `a * b`.
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// `a / b`.
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// `a * b + c`, fused where the instruction set can.
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
+    /// The larger; `b` where either is NaN.
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// The smaller; `b` where either is NaN.
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// The nearest integer, ties to even, for `|a| < 2^22`.
+    fn round(self, a: Self::Vector) -> Self::Vector;
+
+    /// `a * 2^n` for integers `n` in -150..=128 and `a` in 0.5..2, with subnormals and infinity.
+    fn scale_by_power(self, a: Self::Vector, n: Self::Vector) -> Self::Vector;
+
+    /// The first `count` elements of `a`, the others of `b`.
+    fn select_first(self, count: usize, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// The sum of the elements, always as the same tree.
+    fn sum(self, a: Self::Vector) -> f32;
+
+    /// The largest element.
+    fn maximum(self, a: Self::Vector) -> f32;
+
+    /// Transposes a square of [`Self::WIDTH`] rows and columns.
+    ///
+    /// # Safety
+    ///
+    /// Both squares lie in readable respectively writable memory, rows `source_stride` and `target_stride` elements
+    /// apart; they do not overlap.
+    unsafe fn transpose_at(
+        self,
+        source: *const f32,
+        source_stride: usize,
+        target: *mut f32,
+        target_stride: usize,
+    );
+
+    /// Reads the first [`Self::WIDTH`] elements of a slice.
+    #[inline(always)]
+    fn load(self, source: &[f32]) -> Self::Vector {
+        assert!(source.len() >= Self::WIDTH);
+        // SAFETY: the slice is long enough.
+        unsafe { self.load_at(source.as_ptr()) }
+    }
+
+    /// Writes the first [`Self::WIDTH`] elements of a slice.
+    #[inline(always)]
+    fn store(self, target: &mut [f32], vector: Self::Vector) {
+        assert!(target.len() >= Self::WIDTH);
+        // SAFETY: the slice is long enough.
+        unsafe { self.store_at(target.as_mut_ptr(), vector) }
+    }
+
+    /// Reads a slice shorter than a vector, filled up with `fill`.
+    #[inline(always)]
+    fn load_short(self, source: &[f32], fill: f32) -> Self::Vector {
+        let mut buffer = [fill; MAX_WIDTH];
+        buffer[..source.len()].copy_from_slice(source);
+        self.load(&buffer)
+    }
+
+    /// Fills a slice shorter than a vector with its first elements.
+    #[inline(always)]
+    fn store_short(self, target: &mut [f32], vector: Self::Vector) {
+        let mut buffer = [0.0; MAX_WIDTH];
+        self.store(&mut buffer, vector);
+        target.copy_from_slice(&buffer[..target.len()]);
+    }
+
+    /// Runs an operation in a function of its own that is compiled for this instruction set.
+    fn call<O: Operation>(self, operation: O) -> O::Output;
+}
+
+/// A body that is written once for every instruction set.
+pub(super) trait Operation {
+    /// Its result.
+    type Output;
+
+    /// The body; implementations are `inline(always)`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs an operation on an instruction set, lowered to what this CPU has.
+pub(super) fn dispatch<O: Operation>(isa: InstructionSet, operation: O) -> O::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if isa >= InstructionSet::Avx512
+            && let Some(simd) = avx512::Avx512::new()
+        {
+            return simd.call(operation);
+        }
+        if isa >= InstructionSet::Avx2
+            && let Some(simd) = avx2::Avx2::new()
+        {
+            return simd.call(operation);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = isa;
+    portable::Portable.call(operation)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! Names of Hugging Face modules and tensors in GGUF.
+
+/// Linear layers of a block: Hugging Face, GGUF.
+const LINEAR: [(&str, &str); 7] = [
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+
+/// `model.layers.3.mlp.up_proj` to `blk.3.ffn_up`; `None` for anything that is no linear layer of a block.
+pub(crate) fn linear_to_gguf(module: &str) -> Option<String> {
+    let (layer, part) = split_layer(module)?;
+    let (_, gguf) = LINEAR.iter().find(|(name, _)| *name == part)?;
+    Some(format!("blk.{layer}.{gguf}"))
+}
+
+/// `blk.3.ffn_up` to `model.layers.3.mlp.up_proj`.
+pub(crate) fn linear_from_gguf(module: &str) -> Option<String> {
+    let (layer, part) = module.strip_prefix("blk.")?.split_once('.')?;
+    let (name, _) = LINEAR.iter().find(|(_, gguf)| *gguf == part)?;
+    Some(format!("model.layers.{layer}.{name}"))
+}
+
+/// The GGUF name of a tensor; `None` for names that no llama or qwen2 model has.
+pub(crate) fn tensor_to_gguf(name: &str) -> Option<String> {
+    let whole = match name {
+        "model.embed_tokens.weight" => Some("token_embd.weight"),
+        "model.norm.weight" => Some("output_norm.weight"),
+        "lm_head.weight" => Some("output.weight"),
+        _ => None,
+    };
+    if let Some(gguf) = whole {
+        return Some(gguf.to_owned());
+    }
+    let (module, suffix) = name.rsplit_once('.')?;
+    if !matches!(suffix, "weight" | "bias") {
+        return None;
+    }
+    if let Some(gguf) = linear_to_gguf(module) {
+        return Some(format!("{gguf}.{suffix}"));
+    }
+    let (layer, part) = split_layer(module)?;
+    let gguf = match part {
+        "input_layernorm" => "attn_norm",
+        "post_attention_layernorm" => "ffn_norm",
+        _ => return None,
+    };
+    Some(format!("blk.{layer}.{gguf}.{suffix}"))
+}
+
+/// `model.layers.3.mlp.up_proj` to `3` and `mlp.up_proj`.
+fn split_layer(module: &str) -> Option<(&str, &str)> {
+    let (layer, part) = module.strip_prefix("model.layers.")?.split_once('.')?;
+    let is_number = !layer.is_empty() && layer.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some((layer, part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_map_both_ways() {
+        for (huggingface, gguf) in LINEAR {
+            let (module, target) = (
+                format!("model.layers.12.{huggingface}"),
+                format!("blk.12.{gguf}"),
+            );
+            assert_eq!(linear_to_gguf(&module).as_deref(), Some(target.as_str()));
+            assert_eq!(linear_from_gguf(&target).as_deref(), Some(module.as_str()));
+        }
+        let norm = tensor_to_gguf("model.layers.0.post_attention_layernorm.weight");
+        assert_eq!(norm.as_deref(), Some("blk.0.ffn_norm.weight"));
+        let bias = tensor_to_gguf("model.layers.0.self_attn.k_proj.bias");
+        assert_eq!(bias.as_deref(), Some("blk.0.attn_k.bias"));
+        for unknown in [
+            "model.layers.x.mlp.up_proj.weight",
+            "lm_head",
+            "model.layers.0.mlp.weight",
+        ] {
+            assert_eq!(tensor_to_gguf(unknown), None);
+        }
+    }
+}

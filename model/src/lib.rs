@@ -1,0 +1,29 @@
+//! What a model is: its architecture, its tensors in GGUF, safetensors or llama2.c files, its tokenizer, its chat template
+//! and the low-rank adapters trained for it.
+//!
+//! Whatever the file on disk, names and row order are those of GGUF, so that everything above sees one convention.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod adapter;
+mod atomic_file;
+mod chat;
+mod config;
+mod error;
+pub mod gguf;
+mod huggingface;
+mod llama2c;
+mod mapped_file;
+mod model;
+mod row_order;
+mod safetensors_file;
+mod tensor;
+pub mod tokenizer;
+
+pub use adapter::{LoraAdapter, LoraPair};
+pub use chat::{ChatTemplate, Message};
+pub use config::{Architecture, ModelConfig};
+pub use error::ModelError;
+pub use model::Model;
+pub use tensor::{Tensor, TensorInfo};
+pub use tokenizer::{SpecialTokens, Tokenizer};

@@ -1,0 +1,218 @@
+//! Adapters on their way through PEFT folders and GGUF files.
+
+#![allow(clippy::unwrap_used)]
+
+mod tiny;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use espalier_model::gguf::GgufFile;
+use espalier_model::{LoraAdapter, LoraPair, Model, ModelConfig};
+use safetensors::SafeTensors;
+
+const PARTS: [&str; 7] = [
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_output",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+];
+
+fn config() -> ModelConfig {
+    let folder = tempfile::tempdir().unwrap();
+    tiny::write_huggingface(folder.path(), false);
+    Model::open(folder.path()).unwrap().config().clone()
+}
+
+fn adapter(config: &ModelConfig, rank: usize, rslora: bool) -> LoraAdapter {
+    let mut modules = BTreeMap::new();
+    for layer in 0..config.layers {
+        for part in PARTS {
+            let name = format!("blk.{layer}.{part}");
+            let (inputs, outputs) = config.linear_shape(&name).unwrap();
+            let a = tiny::values(&format!("{name}.a"), rank * inputs);
+            let b = tiny::values(&format!("{name}.b"), outputs * rank);
+            modules.insert(
+                name,
+                LoraPair {
+                    a,
+                    b,
+                    inputs,
+                    outputs,
+                },
+            );
+        }
+    }
+    LoraAdapter {
+        rank,
+        alpha: 16.0,
+        rslora,
+        base_model: "tiny".to_owned(),
+        modules,
+    }
+}
+
+#[test]
+fn peft_round_trip_is_exact() {
+    let config = config();
+    for rslora in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let written = adapter(&config, 3, rslora);
+        written.save_peft(folder.path(), &config).unwrap();
+        assert_eq!(LoraAdapter::load(folder.path(), &config).unwrap(), written);
+    }
+}
+
+#[test]
+fn gguf_round_trip_keeps_factors_and_scale() {
+    let config = config();
+    for rslora in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("adapter.gguf");
+        let written = adapter(&config, 3, rslora);
+        written.save_gguf(&path, &config).unwrap();
+        let read = LoraAdapter::load(&path, &config).unwrap();
+        assert_eq!(read.modules, written.modules);
+        assert_eq!((read.rank, read.base_model.as_str()), (3, "tiny"));
+        assert!((read.scale() / written.scale() - 1.0).abs() < 1e-6);
+        assert!(!read.rslora);
+        if !rslora {
+            assert_eq!(read, written);
+        }
+        assert!(
+            Model::open(&path)
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("adapter")
+        );
+    }
+}
+
+#[test]
+fn peft_files_have_the_names_and_the_row_order_of_hugging_face() {
+    let config = config();
+    let folder = tempfile::tempdir().unwrap();
+    let written = adapter(&config, 2, false);
+    written.save_peft(folder.path(), &config).unwrap();
+    let bytes = fs::read(folder.path().join("adapter_model.safetensors")).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.len(), 2 * 7 * 2);
+    let name = "base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight";
+    let view = tensors.tensor(name).unwrap();
+    assert_eq!(view.shape(), [8, 2]);
+    let stored: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
+    let ours = &written.modules["blk.1.attn_k"].b;
+    for head in 0..2 {
+        for (gguf, file) in [(0, 0), (1, 2), (2, 1), (3, 3)] {
+            let (gguf, file) = ((head * 4 + gguf) * 2, (head * 4 + file) * 2);
+            assert_eq!(ours[gguf..gguf + 2], stored[file..file + 2]);
+        }
+    }
+    let source = fs::read_to_string(folder.path().join("adapter_config.json")).unwrap();
+    let settings: serde_json::Value = serde_json::from_str(&source).unwrap();
+    assert_eq!(settings["r"], 2);
+    assert_eq!(settings["lora_alpha"], 16);
+    assert_eq!(settings["target_modules"].as_array().unwrap().len(), 7);
+}
+
+#[test]
+fn an_adapter_of_some_layers_names_them() {
+    let config = config();
+    let folder = tempfile::tempdir().unwrap();
+    let mut written = adapter(&config, 2, false);
+    written.modules.retain(|name, _| name == "blk.1.attn_q");
+    written.save_peft(folder.path(), &config).unwrap();
+    let source = fs::read_to_string(folder.path().join("adapter_config.json")).unwrap();
+    let settings: serde_json::Value = serde_json::from_str(&source).unwrap();
+    let targets = serde_json::json!(["model.layers.1.self_attn.q_proj"]);
+    assert_eq!(settings["target_modules"], targets);
+    assert_eq!(LoraAdapter::load(folder.path(), &config).unwrap(), written);
+}
+
+#[test]
+fn gguf_files_have_the_shapes_of_llama_cpp() {
+    let config = config();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("adapter.gguf");
+    adapter(&config, 4, true).save_gguf(&path, &config).unwrap();
+    let file = GgufFile::open(&path).unwrap();
+    assert_eq!(
+        file.metadata().require_str("general.type").unwrap(),
+        "adapter"
+    );
+    let alpha = file.metadata().require_f32("adapter.lora.alpha").unwrap();
+    assert!((alpha - 32.0).abs() < 1e-6);
+    assert_eq!(
+        file.tensor("blk.0.ffn_down.weight.lora_a")
+            .unwrap()
+            .dimensions,
+        [24, 4]
+    );
+    assert_eq!(
+        file.tensor("blk.0.ffn_down.weight.lora_b")
+            .unwrap()
+            .dimensions,
+        [4, 16]
+    );
+}
+
+#[test]
+fn adapters_of_other_models_and_damaged_ones_are_refused() {
+    let config = config();
+    let mut other = config.clone();
+    other.feed_forward = 32;
+    let folder = tempfile::tempdir().unwrap();
+    let (peft, gguf) = (
+        folder.path().join("peft"),
+        folder.path().join("adapter.gguf"),
+    );
+    let written = adapter(&config, 2, false);
+    written.save_peft(&peft, &config).unwrap();
+    written.save_gguf(&gguf, &config).unwrap();
+    let message = |path: &Path, config: &ModelConfig| {
+        LoraAdapter::load(path, config).unwrap_err().to_string()
+    };
+    for path in [&peft, &gguf] {
+        let message = message(path, &other);
+        assert!(message.contains("blk.0.ffn_down"), "{message}");
+    }
+    other.layers = 1;
+    assert!(message(&gguf, &other).contains("ffn"));
+    let mut broken = written.clone();
+    broken.alpha = 0.0;
+    assert!(
+        broken
+            .save_gguf(&gguf, &config)
+            .unwrap_err()
+            .to_string()
+            .contains("alpha")
+    );
+    broken = written.clone();
+    broken.modules.values_mut().next().unwrap().b[0] = f32::NAN;
+    assert!(
+        broken
+            .save_peft(&peft, &config)
+            .unwrap_err()
+            .to_string()
+            .contains("not finite")
+    );
+
+    for path in [peft.join("adapter_model.safetensors"), gguf.clone()] {
+        let bytes = fs::read(&path).unwrap();
+        for part in 0..50 {
+            fs::write(&path, &bytes[..bytes.len() * part / 50]).unwrap();
+            let target = if path == gguf { &gguf } else { &peft };
+            assert!(message(target, &config).contains(path.file_name().unwrap().to_str().unwrap()));
+        }
+    }
+    fs::remove_file(peft.join("adapter_model.safetensors")).unwrap();
+    assert!(message(&peft, &config).contains("adapter_model.safetensors"));
+    assert!(message(&folder.path().join("none.gguf"), &config).contains("none.gguf"));
+}

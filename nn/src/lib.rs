@@ -1,0 +1,20 @@
+//! Transformer modules with `LoRA` in burn, over the kernels.
+//!
+//! [`ops`] holds operations with a backward pass of their own; [`transformer`] the frozen model and the low-rank
+//! updates that train beside it.
+
+mod error;
+pub mod ops;
+pub mod pool;
+mod storage;
+#[cfg(test)]
+mod testing;
+pub mod transformer;
+
+pub use error::NnError;
+pub use espalier_kernels::Precision;
+
+/// Name of the instruction set that the products run on: results are bit-equal only under the same one.
+pub fn instruction_set() -> &'static str {
+    espalier_kernels::InstructionSet::detect().name()
+}

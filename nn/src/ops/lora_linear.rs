@@ -1,0 +1,409 @@
+//! One frozen linear map with low-rank updates beside it, as one operation.
+//!
+//! Several modules that read the same input (q, k and v; gate and up) share one frozen product of all their outputs.
+//! With `x [t, in]`, the stacked `A [n r, in]` and the outputs of module `i` at `range_i`, its `B_i [out_i, r]`:
+//!
+//! forward: `u = x A^T`; `y = x W^T + bias`; `y[:, range_i] += s u_i B_i^T`.
+//! backward: `v_i = dy[:, range_i] B_i`; `dB_i = s dy[:, range_i]^T u_i`; `dA = s v^T x`; `dx = dy W + s v A`.
+//!
+//! `dW` is never formed; `x` and `u` are all that is saved (formulas: Hu et al., 2021; the order of the products
+//! keeps every one of them skinny). The `B_i` are used as one block-diagonal matrix `[outputs, n r]`.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
+use espalier_kernels::{Accumulate, matmul_nn, matmul_nt, matmul_tn};
+
+use super::frozen_linear::FrozenLinear;
+use crate::pool::Pool;
+use crate::storage::{rows, tensor, values};
+
+/// What stays the same in every call of [`lora_linear`] on one group of modules.
+#[derive(Debug)]
+pub struct LoraGroup {
+    /// The frozen product of all outputs of the group.
+    pub frozen: Arc<FrozenLinear>,
+    /// Outputs of each adapted module, in order and without overlap.
+    pub ranges: Vec<Range<usize>>,
+    /// Rank of every module.
+    pub rank: usize,
+    /// `s`: `alpha / rank`, or `alpha / sqrt(rank)` for rsLoRA.
+    pub scale: f32,
+}
+
+impl LoraGroup {
+    /// Rows of the stacked `A`.
+    pub fn stacked_rank(&self) -> usize {
+        self.ranges.len() * self.rank
+    }
+
+    /// Rows of the stacked `B`: the outputs of the adapted modules.
+    pub fn adapted_outputs(&self) -> usize {
+        self.ranges.iter().map(Range::len).sum()
+    }
+
+    /// Whether the only block of `B` is the whole of it.
+    fn is_single(&self) -> bool {
+        self.ranges.len() == 1 && self.ranges[0].len() == self.frozen.outputs()
+    }
+
+    /// `B` as one matrix `[outputs, n r]`, zero outside the blocks.
+    fn spread<'a>(&self, b: &'a [f32]) -> Cow<'a, [f32]> {
+        if self.is_single() {
+            return Cow::Borrowed(b);
+        }
+        let (rank, width) = (self.rank, self.stacked_rank());
+        let mut spread = vec![0.0; self.frozen.outputs() * width];
+        let mut source = b.chunks_exact(rank);
+        for (module, range) in self.ranges.iter().enumerate() {
+            for (output, row) in range.clone().zip(&mut source) {
+                spread[output * width + module * rank..][..rank].copy_from_slice(row);
+            }
+        }
+        Cow::Owned(spread)
+    }
+
+    /// The blocks of a matrix `[outputs, n r]` into the stacked `B`: the inverse of `spread`.
+    fn gather(&self, spread: &[f32], b: &mut [f32]) {
+        let (rank, width) = (self.rank, self.stacked_rank());
+        let mut target = b.chunks_exact_mut(rank);
+        for (module, range) in self.ranges.iter().enumerate() {
+            for (output, row) in range.clone().zip(&mut target) {
+                row.copy_from_slice(&spread[output * width + module * rank..][..rank]);
+            }
+        }
+    }
+
+    /// `u = x A^T` and `y (=|+=) x W^T + bias + s u B^T`.
+    pub(crate) fn forward(
+        &self,
+        x: &[f32],
+        [a, b]: [&[f32]; 2],
+        t: usize,
+        u: &mut [f32],
+        y: &mut [f32],
+        accumulate: Accumulate,
+    ) {
+        let (inputs, outputs, width) = (
+            self.frozen.inputs(),
+            self.frozen.outputs(),
+            self.stacked_rank(),
+        );
+        matmul_nt(x, a, t, width, inputs, 1.0, u, Accumulate::Overwrite);
+        self.frozen.apply(x, t, y, accumulate);
+        matmul_nt(
+            u,
+            &self.spread(b),
+            t,
+            outputs,
+            width,
+            self.scale,
+            y,
+            Accumulate::Add,
+        );
+    }
+
+    /// `dA`, `dB` and, where wanted, `dx`; all are overwritten.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "three pairs of matrices, and where they go"
+    )]
+    pub(crate) fn backward(
+        &self,
+        dy: &[f32],
+        [x, u]: [&[f32]; 2],
+        [a, b]: [&[f32]; 2],
+        t: usize,
+        [da, db]: [&mut [f32]; 2],
+        dx: Option<&mut [f32]>,
+        pool: &Pool,
+    ) {
+        let (inputs, outputs, width) = (
+            self.frozen.inputs(),
+            self.frozen.outputs(),
+            self.stacked_rank(),
+        );
+        let mut v = pool.take(t * width);
+        matmul_nn(
+            dy,
+            &self.spread(b),
+            t,
+            width,
+            outputs,
+            1.0,
+            &mut v,
+            Accumulate::Overwrite,
+        );
+        if self.is_single() {
+            matmul_tn(
+                dy,
+                u,
+                outputs,
+                width,
+                t,
+                self.scale,
+                db,
+                Accumulate::Overwrite,
+            );
+        } else {
+            let mut spread = pool.take(outputs * width);
+            matmul_tn(
+                dy,
+                u,
+                outputs,
+                width,
+                t,
+                self.scale,
+                &mut spread,
+                Accumulate::Overwrite,
+            );
+            self.gather(&spread, db);
+        }
+        matmul_tn(
+            &v,
+            x,
+            width,
+            inputs,
+            t,
+            self.scale,
+            da,
+            Accumulate::Overwrite,
+        );
+        if let Some(dx) = dx {
+            self.frozen.apply_transposed(dy, t, dx);
+            matmul_nn(&v, a, t, inputs, width, self.scale, dx, Accumulate::Add);
+        }
+    }
+}
+
+/// The operation for burn's backends; call [`lora_linear`].
+#[backend_extension(Autodiff, Flex)]
+pub trait LoraLinearOperation: Backend {
+    /// `x [t, in]`, `a [n r, in]`, `b [adapted outputs, r]` to `[t, outputs]`.
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        group: Arc<LoraGroup>,
+    ) -> FloatTensor<Self>;
+}
+
+/// `y = x W^T + bias + s (x A^T) B^T` for `x [t, in]`, the stacked `a [n r, in]` and `b [adapted outputs, r]`.
+pub fn lora_linear(x: Tensor<2>, a: Tensor<2>, b: Tensor<2>, group: &Arc<LoraGroup>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as LoraLinearOperation>::lora_linear(
+        x.into_dispatch(),
+        a.into_dispatch(),
+        b.into_dispatch(),
+        Arc::clone(group),
+    ))
+}
+
+/// The same in plain burn operations for a dense `weight [outputs, inputs]`.
+pub fn lora_linear_plain(
+    x: Tensor<2>,
+    a: Tensor<2>,
+    b: &Tensor<2>,
+    weight: &Tensor<2>,
+    bias: Option<&[f32]>,
+    group: &LoraGroup,
+) -> Tensor<2> {
+    let mut y = super::frozen_linear::frozen_linear_plain(x.clone(), weight, bias);
+    let [t, _] = x.dims();
+    let u = x.matmul(a.transpose());
+    let mut first = 0;
+    for (module, range) in group.ranges.iter().enumerate() {
+        let rows = b.clone().slice([first..first + range.len(), 0..group.rank]);
+        let u = u
+            .clone()
+            .slice([0..t, module * group.rank..(module + 1) * group.rank]);
+        let here = [0..t, range.clone()];
+        let sum = y.clone().slice(here.clone()) + u.matmul(rows.transpose()) * group.scale;
+        y = y.slice_assign(here, sum);
+        first += range.len();
+    }
+    y
+}
+
+/// `(y, u)`.
+fn forward(
+    x: &FlexTensor,
+    a: &FlexTensor,
+    b: &FlexTensor,
+    group: &LoraGroup,
+) -> (FlexTensor, Vec<f32>) {
+    let (t, outputs) = (rows(x), group.frozen.outputs());
+    let (mut u, mut y) = (vec![0.0; t * group.stacked_rank()], vec![0.0; t * outputs]);
+    group.forward(
+        &values(x),
+        [&values(a), &values(b)],
+        t,
+        &mut u,
+        &mut y,
+        Accumulate::Overwrite,
+    );
+    (tensor(y, [t, outputs]), u)
+}
+
+impl LoraLinearOperation for Flex {
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        group: Arc<LoraGroup>,
+    ) -> FloatTensor<Self> {
+        forward(&x, &a, &b, &group).0
+    }
+}
+
+#[derive(Debug)]
+struct LoraLinearBackward;
+
+#[derive(Clone, Debug)]
+struct Saved {
+    x: FlexTensor,
+    u: Arc<Vec<f32>>,
+    a: FlexTensor,
+    b: FlexTensor,
+    group: Arc<LoraGroup>,
+}
+
+impl Backward<Flex, 3> for LoraLinearBackward {
+    type State = Saved;
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let dy = gradients.consume::<Flex>(&ops.node);
+        let [parent_x, parent_a, parent_b] = ops.parents;
+        let Saved { x, u, a, b, group } = ops.state;
+        let (t, inputs, width) = (rows(&x), group.frozen.inputs(), group.stacked_rank());
+        let (mut da, mut db) = (
+            vec![0.0; width * inputs],
+            vec![0.0; group.adapted_outputs() * group.rank],
+        );
+        let mut dx = parent_x.as_ref().map(|_| vec![0.0; t * inputs]);
+        group.backward(
+            &values(&dy),
+            [&values(&x), &u],
+            [&values(&a), &values(&b)],
+            t,
+            [&mut da, &mut db],
+            dx.as_deref_mut(),
+            &Pool::default(),
+        );
+        if let Some(parent) = parent_a {
+            gradients.register::<Flex>(parent.id, tensor(da, [width, inputs]));
+        }
+        if let Some(parent) = parent_b {
+            gradients
+                .register::<Flex>(parent.id, tensor(db, [group.adapted_outputs(), group.rank]));
+        }
+        if let (Some(parent), Some(dx)) = (parent_x, dx) {
+            gradients.register::<Flex>(parent.id, tensor(dx, [t, inputs]));
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> LoraLinearOperation for Autodiff<Flex, C> {
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        group: Arc<LoraGroup>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), a.node(), b.node()];
+        let (x, a, b) = (x.into_primitive(), a.into_primitive(), b.into_primitive());
+        let (y, u) = forward(&x, &a, &b, &group);
+        match LoraLinearBackward
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => prepared.finish(
+                Saved {
+                    x,
+                    u: Arc::new(u),
+                    a,
+                    b,
+                    group,
+                },
+                y,
+            ),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{check_against_plain, matrix, noise};
+    use espalier_kernels::Precision;
+
+    fn check(ranges: &[(usize, usize)]) {
+        let (inputs, outputs, rank, t) = (9, 14, 3, 5);
+        let (weight, bias) = (noise(7, outputs * inputs), noise(8, outputs));
+        let frozen = FrozenLinear::pack(
+            Precision::F32,
+            outputs,
+            inputs,
+            Some(bias.clone()),
+            &|row, out| {
+                out.copy_from_slice(&weight[row * inputs..(row + 1) * inputs]);
+            },
+        );
+        let group = Arc::new(LoraGroup {
+            frozen: Arc::new(frozen),
+            ranges: ranges.iter().map(|&(first, end)| first..end).collect(),
+            rank,
+            scale: 1.5,
+        });
+        let dense = matrix(&weight, [outputs, inputs]);
+        check_against_plain(
+            &[
+                (noise(9, t * inputs), [t, inputs]),
+                (
+                    noise(10, group.stacked_rank() * inputs),
+                    [group.stacked_rank(), inputs],
+                ),
+                (
+                    noise(11, group.adapted_outputs() * rank),
+                    [group.adapted_outputs(), rank],
+                ),
+            ],
+            |i| lora_linear(i[0].clone(), i[1].clone(), i[2].clone(), &group),
+            |i| {
+                lora_linear_plain(
+                    i[0].clone(),
+                    i[1].clone(),
+                    &i[2],
+                    &dense,
+                    Some(&bias),
+                    &group,
+                )
+            },
+        );
+    }
+
+    #[test]
+    fn one_module_equals_the_plain_operations_and_finite_differences() {
+        check(&[(0, 14)]);
+    }
+
+    #[test]
+    fn three_modules_share_their_input() {
+        check(&[(0, 6), (6, 10), (10, 14)]);
+    }
+
+    #[test]
+    fn a_module_may_stay_frozen() {
+        check(&[(0, 6), (10, 14)]);
+    }
+}

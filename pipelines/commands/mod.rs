@@ -1,0 +1,125 @@
+//! One module a command: typed arguments in, a status out.
+
+mod adapter;
+mod batch;
+mod bench;
+mod chat;
+mod data;
+mod doctor;
+mod eval;
+mod generate;
+mod init;
+mod model;
+mod perplexity;
+mod quantize;
+mod run;
+mod status;
+mod taxonomy;
+mod tokenize;
+mod train;
+
+use crate::cli::{Cli, Command};
+use crate::outcome::{Failure, Status};
+use crate::reporter::{Output, Reporter};
+use anyhow::Result;
+use espalier_kernels::Precision;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What every command may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Session<'a> {
+    /// Where events go.
+    pub reporter: &'a Reporter,
+    /// Set by Ctrl-C.
+    pub stop: &'a AtomicBool,
+    /// Precision of frozen weights.
+    pub precision: Precision,
+}
+
+/// Set by the signal handler; stages look at it between units of work.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Runs one command.
+pub fn run(cli: Cli) -> Result<Status> {
+    let output = match (cli.common.json, cli.common.quiet) {
+        (true, _) => Output::Json,
+        (_, true) => Output::Quiet,
+        _ => Output::Human,
+    };
+    let reporter = Reporter::new(output);
+    if let Some(threads) = cli.common.threads {
+        use_threads(threads)?;
+    }
+    // The first signal asks for a safe stop, the second one ends at once; everything is resumable either way.
+    let _ = ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping at the next safe point; press Ctrl-C again to stop at once");
+    });
+    let session = Session { reporter: &reporter, stop: &STOP, precision: cli.common.precision.into() };
+    match cli.command {
+        Command::Run { run, from, to, only, force, dry_run, engine } => {
+            let selection = crate::runner::Selection { from, to, only, force };
+            run::run(&run, selection, dry_run, &engine, session)
+        }
+        Command::Plan { run } => run::plan(&run, session),
+        Command::Status { run } => status::status(&run, session),
+        Command::Why { stage, run } => status::why(&stage, &run, session),
+        Command::Report { run } => status::report(&run, session),
+        Command::Init { folder } => init::run(&folder, session),
+        Command::Taxonomy(command) => taxonomy::run(command, session),
+        Command::Generate { taxonomy, model, out, samples, seed, engine } => {
+            generate::run(taxonomy, &model, &out, samples, seed, &engine, session)
+        }
+        Command::Data(command) => data::run(command, session),
+        Command::Train { model, data, out, config, set, rank, max_steps, show_batch } => {
+            let arguments = train::Arguments { model, data, out, config, set, rank, max_steps, show_batch };
+            train::run(&arguments, session)
+        }
+        Command::Adapter(command) => adapter::run(command, session),
+        Command::Quantize { model, file_type, out, adapter, pure, tensor_type } => {
+            quantize::run(&model, &file_type, &out, adapter.as_deref(), pure, &tensor_type, session)
+        }
+        Command::Eval { model, adapter, compare, tasks, out, limit, num_fewshot } => {
+            let arguments = eval::Arguments { model, adapter, compare, tasks, out, limit, num_fewshot };
+            eval::run(&arguments, session)
+        }
+        Command::Perplexity { model, adapter, text, reference, chunks } => {
+            perplexity::run(&model, adapter.as_deref(), &text, reference.as_deref(), chunks, session)
+        }
+        Command::Batch { model, adapter, input, output } => {
+            batch::run(&model, adapter.as_deref(), &input, &output, session)
+        }
+        Command::Chat { model, adapter, compare, temperature, max_tokens, ask } => {
+            let arguments = chat::Arguments { model, adapter, compare, temperature, max_tokens, ask };
+            chat::run(&arguments, session)
+        }
+        Command::Tokenize { model, text, special } => tokenize::run(&model, text, special, session),
+        Command::Doctor => doctor::run(session),
+        Command::Model(command) => model::run(command, session),
+        Command::Bench(command) => bench::run(command, session),
+    }
+}
+
+fn use_threads(threads: usize) -> Result<()> {
+    if threads == 0 {
+        return Err(Failure::usage("--threads 0: at least one thread computes").into());
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    Ok(())
+}
+
+/// The URL of a server, when `--engine` names one.
+fn server(engine: &str) -> Result<Option<String>> {
+    match engine {
+        "native" => Ok(None),
+        url if url.starts_with("http://") => Ok(Some(url.to_owned())),
+        url if url.starts_with("https://") => Err(Failure::usage(format!("{url}: this build speaks plain http"))
+            .hint("put a local proxy in front, or use a server on this machine")
+            .into()),
+        other => Err(Failure::usage(format!("there is no engine `{other}`"))
+            .hint("`native`, or the URL of an OpenAI-compatible server such as http://127.0.0.1:8080")
+            .into()),
+    }
+}

@@ -1,0 +1,17 @@
+//! Espalier: from a skills tree in YAML to a small, quantized model that measurably knows more than it did.
+//!
+//! This crate is the runner and the command line over the stages, which are crates of their own. Read [`runner`] to see
+//! how a graph of stages is run, [`stages`] for what each of them reads and writes, [`commands`] for the command line.
+
+pub mod cli;
+pub mod commands;
+pub mod content;
+pub mod events;
+pub mod folder;
+pub mod graph;
+pub mod models;
+pub mod outcome;
+pub mod report;
+pub mod reporter;
+pub mod runner;
+pub mod stages;

@@ -1,0 +1,7 @@
+//! One self-contained page: what the run learned, whether the gain is real, and what each file costs.
+
+mod page;
+mod plot;
+
+pub use page::{FileLine, FunnelRow, Page, SampleRow, ScoreRow, TaskSection, render};
+pub use plot::{Interval, Point, interval_plot, line_plot, scatter_plot};

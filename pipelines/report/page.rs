@@ -1,0 +1,153 @@
+//! The page's content as data, and the template that shows it.
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// Everything that the page shows.
+#[derive(Debug, Clone, Serialize)]
+pub struct Page {
+    /// Name of the run.
+    pub name: String,
+    /// The finding, in one or two sentences.
+    pub verdict: String,
+    /// Whether the finding is a gain.
+    pub gained: bool,
+    /// Name and value of each fact about models and numerics.
+    pub facts: Vec<(String, String)>,
+    /// What became of the generated rows.
+    pub funnel: Vec<FunnelRow>,
+    /// A few accepted and rejected rows.
+    pub samples: Vec<SampleRow>,
+    /// The loss curve as SVG.
+    pub loss_plot: Option<String>,
+    /// One section a held-out test.
+    pub tasks: Vec<TaskSection>,
+    /// The files that were made.
+    pub files: Vec<FileLine>,
+    /// Sizes against quality as SVG.
+    pub size_plot: Option<String>,
+    /// Configuration of each stage as YAML.
+    pub configuration: Vec<(String, String)>,
+    /// How to use the result: ready to paste.
+    pub serve: Vec<(String, String)>,
+}
+
+/// Rows of one leaf, counted.
+#[derive(Debug, Clone, Serialize)]
+pub struct FunnelRow {
+    /// The leaf.
+    pub leaf: String,
+    /// Rows written by the teacher.
+    pub generated: u64,
+    /// Rows that passed every check.
+    pub accepted: u64,
+    /// Reasons of rejection with their counts.
+    pub rejected: String,
+}
+
+/// One generated row.
+#[derive(Debug, Clone, Serialize)]
+pub struct SampleRow {
+    /// The leaf.
+    pub leaf: String,
+    /// The question.
+    pub question: String,
+    /// The teacher's answer.
+    pub answer: String,
+    /// Whether it was kept.
+    pub accepted: bool,
+    /// Why, or which check it passed.
+    pub reason: String,
+}
+
+/// The scores on one held-out test.
+#[derive(Debug, Clone, Serialize)]
+pub struct TaskSection {
+    /// The leaf.
+    pub name: String,
+    /// What is counted as right.
+    pub measure: String,
+    /// Number of items.
+    pub items: usize,
+    /// What so many items can show.
+    pub power: String,
+    /// One line a model.
+    pub scores: Vec<ScoreRow>,
+    /// The scores as SVG.
+    pub plot: String,
+}
+
+/// One model on one test.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScoreRow {
+    /// Which model, and with how many shots.
+    pub label: String,
+    /// Share of right answers with its interval: `71.3 % (66.0 to 76.2)`.
+    pub accuracy: String,
+    /// Compared with what.
+    pub against: String,
+    /// Difference with its paired interval.
+    pub difference: String,
+    /// p of the paired test.
+    pub p_value: String,
+    /// The finding in words.
+    pub verdict: String,
+}
+
+/// One file that was made.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileLine {
+    /// File name in the run folder.
+    pub name: String,
+    /// Its length.
+    pub size: String,
+    /// Bits a weight, divergence and what else was measured.
+    pub detail: String,
+    /// Content hash.
+    pub sha256: String,
+}
+
+/// The page as HTML.
+pub fn render(page: &Page) -> Result<String> {
+    let mut environment = minijinja::Environment::new();
+    environment
+        .add_template("report.html", include_str!("report.html"))
+        .context("the report's template cannot be read")?;
+    environment
+        .get_template("report.html")
+        .and_then(|template| template.render(page))
+        .context("the report cannot be rendered")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_self_contained_and_escapes_what_models_wrote() -> Result<()> {
+        let page = Page {
+            name: "quick".into(),
+            verdict: "The tuned model is better.".into(),
+            gained: true,
+            facts: vec![("student".into(), "m.gguf".into())],
+            funnel: vec![FunnelRow { leaf: "a/b".into(), generated: 9, accepted: 8, rejected: "1 wrong".into() }],
+            samples: vec![SampleRow {
+                leaf: "a/b".into(),
+                question: "<script>alert(1)</script>".into(),
+                answer: "2".into(),
+                accepted: false,
+                reason: "wrong".into(),
+            }],
+            loss_plot: Some("<svg></svg>".into()),
+            tasks: vec![],
+            files: vec![],
+            size_plot: None,
+            configuration: vec![],
+            serve: vec![],
+        };
+        let html = render(&page)?;
+        assert!(html.contains("&lt;script&gt;") && !html.contains("<script>") && html.contains("<svg></svg>"));
+        assert!(!html.contains("http://") && !html.contains("https://"));
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! Plots as inline SVG: no script, no font, no network.
+
+use std::fmt::Write as _;
+
+const WIDTH: f64 = 720.0;
+const TEXT: &str = "font-family=\"system-ui,sans-serif\" font-size=\"12\" fill=\"currentColor\"";
+
+/// A score with its interval, both in 0 to 1.
+#[derive(Debug, Clone)]
+pub struct Interval {
+    /// Name at the left.
+    pub label: String,
+    /// The estimate.
+    pub value: f64,
+    /// Lower bound.
+    pub low: f64,
+    /// Upper bound.
+    pub high: f64,
+    /// Whether to draw it as one of the run's own results.
+    pub emphasis: bool,
+}
+
+/// A named point with an interval on its vertical axis.
+#[derive(Debug, Clone)]
+pub struct Point {
+    /// Name beside the point.
+    pub label: String,
+    /// Horizontal value.
+    pub x: f64,
+    /// Vertical value and its bounds, in 0 to 1.
+    pub y: (f64, f64, f64),
+}
+
+/// Text that is safe inside XML.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn open(height: f64, title: &str) -> String {
+    format!(
+        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>",
+        escape(title)
+    )
+}
+
+/// Round numbers that cover a span in about `count` steps.
+fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
+    let span = (high - low).max(f64::MIN_POSITIVE);
+    let raw = span / count as f64;
+    let scale = 10_f64.powf(raw.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * scale).find(|step| *step >= raw).unwrap_or(scale);
+    let mut tick = (low / step).ceil() * step;
+    let mut found = Vec::new();
+    while tick <= high + step * 1e-9 && found.len() < 50 {
+        found.push(tick);
+        tick += step;
+    }
+    found
+}
+
+fn number(value: f64) -> String {
+    let text = format!("{value:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".into() } else { text.to_owned() }
+}
+
+/// A line over steps: the loss curve. Points are `(step, value)`; a running mean is drawn over the raw values.
+pub fn line_plot(title: &str, points: &[(f64, f64)]) -> String {
+    let (left, right, top, bottom, height) = (56.0, 16.0, 12.0, 36.0, 260.0);
+    let mut svg = open(height, title);
+    if points.len() < 2 {
+        let _ = write!(svg, "<text x=\"20\" y=\"40\" {TEXT}>too few steps to plot</text></svg>");
+        return svg;
+    }
+    let fold = |pick: fn(&(f64, f64)) -> f64| {
+        points.iter().map(pick).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+    };
+    let (first, last) = fold(|point| point.0);
+    let (_, highest) = fold(|point| point.1);
+    let x = |value: f64| left + (value - first) / (last - first).max(1e-9) * (WIDTH - left - right);
+    let y = |value: f64| height - bottom - value / highest.max(1e-9) * (height - top - bottom);
+    for tick in ticks(0.0, highest, 5) {
+        let at = y(tick);
+        let _ = write!(
+            svg,
+            "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{}</text>",
+            WIDTH - right, left - 6.0, at + 4.0, number(tick)
+        );
+    }
+    for tick in ticks(first, last, 8) {
+        let _ = write!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" {TEXT}>{}</text>",
+            x(tick), height - bottom + 18.0, number(tick)
+        );
+    }
+    let path = |values: &mut dyn Iterator<Item = (f64, f64)>| {
+        values.map(|(step, value)| format!("{:.1},{:.1}", x(step), y(value))).collect::<Vec<_>>().join(" ")
+    };
+    let window = (points.len() / 20).max(1);
+    let mut smooth = points.iter().enumerate().map(|(index, point)| {
+        let part = &points[index.saturating_sub(window)..(index + window + 1).min(points.len())];
+        (point.0, part.iter().map(|p| p.1).sum::<f64>() / part.len() as f64)
+    });
+    let _ = write!(svg, "<polyline class=\"faint\" points=\"{}\"/>", path(&mut points.iter().copied()));
+    let _ = write!(svg, "<polyline class=\"line\" points=\"{}\"/>", path(&mut smooth));
+    let _ = write!(svg, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" {TEXT}>step</text></svg>", WIDTH - right, height - 4.0);
+    svg
+}
+
+/// Scores with their intervals, one a line.
+pub fn interval_plot(title: &str, intervals: &[Interval]) -> String {
+    let (left, right, row) = (210.0, 60.0, 28.0);
+    let height = 34.0 + row * intervals.len() as f64;
+    let mut svg = open(height, title);
+    let x = |value: f64| left + value.clamp(0.0, 1.0) * (WIDTH - left - right);
+    for tick in ticks(0.0, 1.0, 5) {
+        let _ = write!(
+            svg,
+            "<line x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"6\" y2=\"{1}\" class=\"grid\"/><text x=\"{0:.1}\" y=\"{2}\" text-anchor=\"middle\" {TEXT}>{3:.0} %</text>",
+            x(tick), height - 24.0, height - 8.0, tick * 100.0
+        );
+    }
+    for (index, interval) in intervals.iter().enumerate() {
+        let at = 20.0 + row * index as f64;
+        let class = if interval.emphasis { "mark strong" } else { "mark" };
+        let _ = write!(
+            svg,
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{}</text><line class=\"{class}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><circle class=\"{class}\" cx=\"{:.1}\" cy=\"{at:.1}\" r=\"5\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{:.1} %</text>",
+            left - 10.0, at + 4.0, escape(&interval.label), x(interval.low), x(interval.high), x(interval.value),
+            WIDTH - 4.0, at + 4.0, interval.value * 100.0
+        );
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+/// Quality against size, one point a file.
+pub fn scatter_plot(title: &str, unit: &str, points: &[Point]) -> String {
+    let (left, right, top, bottom, height) = (56.0, 90.0, 12.0, 40.0, 280.0);
+    let mut svg = open(height, title);
+    let widest = points.iter().map(|point| point.x).fold(0.0, f64::max) * 1.08;
+    if widest <= 0.0 {
+        let _ = write!(svg, "<text x=\"20\" y=\"40\" {TEXT}>nothing to plot</text></svg>");
+        return svg;
+    }
+    let x = |value: f64| left + value / widest * (WIDTH - left - right);
+    let y = |value: f64| height - bottom - value.clamp(0.0, 1.0) * (height - top - bottom);
+    for tick in ticks(0.0, 1.0, 5) {
+        let at = y(tick);
+        let _ = write!(
+            svg,
+            "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{:.0} %</text>",
+            WIDTH - right, left - 6.0, at + 4.0, tick * 100.0
+        );
+    }
+    for tick in ticks(0.0, widest, 6) {
+        let _ = write!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" {TEXT}>{} {unit}</text>",
+            x(tick), height - bottom + 20.0, number(tick)
+        );
+    }
+    for point in points {
+        let (value, low, high) = point.y;
+        let at = x(point.x);
+        let _ = write!(
+            svg,
+            "<line class=\"mark strong\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/><circle class=\"mark strong\" cx=\"{at:.1}\" cy=\"{:.1}\" r=\"5\"/><text x=\"{:.1}\" y=\"{:.1}\" {TEXT}>{}</text>",
+            y(low), y(high), y(value), at + 9.0, y(value) - 6.0, escape(&point.label)
+        );
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_inside() {
+        assert_eq!(ticks(0.0, 1.0, 5), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
+        assert_eq!(ticks(0.0, 143.0, 6), [0.0, 50.0, 100.0]);
+        assert_eq!(number(0.30), "0.3");
+    }
+
+    #[test]
+    fn labels_are_escaped_and_plots_close() {
+        let interval = Interval { label: "<base> & co".into(), value: 0.5, low: 0.4, high: 0.6, emphasis: false };
+        let point = Point { label: "Q8_0".into(), x: 144.0, y: (0.9, 0.86, 0.93) };
+        for svg in [
+            interval_plot("scores", &[interval]),
+            line_plot("loss", &[(1.0, 2.0), (2.0, 1.0), (3.0, 0.5)]),
+            line_plot("loss", &[]),
+            scatter_plot("sizes", "MB", &[point]),
+            scatter_plot("sizes", "MB", &[]),
+        ] {
+            assert!(svg.starts_with("<svg") && svg.ends_with("</svg>") && !svg.contains("<base>") && !svg.contains("NaN"));
+        }
+    }
+}

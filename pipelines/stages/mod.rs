@@ -1,0 +1,132 @@
+//! The stages: each a function of named input files and a plain configuration to named output files.
+
+pub mod evaluate;
+pub mod generate;
+pub mod quantize;
+pub mod report;
+pub mod train;
+
+use crate::events::Event;
+use crate::graph::StageKind;
+use crate::outcome::Interrupted;
+use crate::reporter::Reporter;
+use anyhow::Result;
+use espalier_kernels::Precision;
+use espalier_train::TrainConfig;
+use serde::Deserializer;
+use serde::de::DeserializeOwned;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use evaluate::EvaluateStage;
+pub use generate::GenerateStage;
+pub use quantize::QuantizeStage;
+pub use report::ReportStage;
+
+/// The configuration of a stage of any kind.
+#[derive(Debug, Clone)]
+pub enum StageConfig {
+    /// Taxonomy to rows.
+    Generate(GenerateStage),
+    /// Rows to adapter.
+    Train(TrainConfig),
+    /// Base and adapter to GGUF files.
+    Quantize(QuantizeStage),
+    /// Models to scores.
+    Evaluate(EvaluateStage),
+    /// Everything to one page.
+    Report(ReportStage),
+}
+
+impl StageConfig {
+    /// Reads the configuration of one kind; unknown keys are refused.
+    pub fn read<'de, D: Deserializer<'de>>(kind: StageKind, deserializer: D) -> Result<Self, D::Error> {
+        use serde::Deserialize;
+        Ok(match kind {
+            StageKind::Generate => Self::Generate(GenerateStage::deserialize(deserializer)?),
+            StageKind::Train => Self::Train(TrainConfig::deserialize(deserializer)?),
+            StageKind::Quantize => Self::Quantize(QuantizeStage::deserialize(deserializer)?),
+            StageKind::Evaluate => Self::Evaluate(EvaluateStage::deserialize(deserializer)?),
+            StageKind::Report => Self::Report(ReportStage::deserialize(deserializer)?),
+        })
+    }
+
+    /// The configuration of a stage that gives no keys at all.
+    pub fn defaults(kind: StageKind) -> Result<Self, serde_json::Error> {
+        Self::read(kind, serde_json::Value::Object(serde_json::Map::new()))
+    }
+
+    /// Every value, as the cache key and `plan` see it.
+    pub fn json(&self) -> serde_json::Value {
+        let value = match self {
+            Self::Generate(config) => serde_json::to_value(config),
+            Self::Train(config) => serde_json::to_value(config),
+            Self::Quantize(config) => serde_json::to_value(config),
+            Self::Evaluate(config) => serde_json::to_value(config),
+            Self::Report(config) => serde_json::to_value(config),
+        };
+        value.unwrap_or(serde_json::Value::Null)
+    }
+
+    /// The same with one value changed, checked as if it stood in the file.
+    pub fn with(&self, key: &str, value: serde_json::Value) -> Result<Self, serde_json::Error> {
+        let mut all = self.json();
+        all[key] = value;
+        fn read<T: DeserializeOwned>(all: serde_json::Value) -> Result<T, serde_json::Error> {
+            serde_json::from_value(all)
+        }
+        Ok(match self {
+            Self::Generate(_) => Self::Generate(read(all)?),
+            Self::Train(_) => Self::Train(read(all)?),
+            Self::Quantize(_) => Self::Quantize(read(all)?),
+            Self::Evaluate(_) => Self::Evaluate(read(all)?),
+            Self::Report(_) => Self::Report(read(all)?),
+        })
+    }
+}
+
+/// What a running stage may use of its surroundings.
+#[derive(Debug, Clone, Copy)]
+pub struct StageContext<'a> {
+    /// Name of the stage, for events.
+    pub stage: &'a str,
+    /// Where events go.
+    pub reporter: &'a Reporter,
+    /// Set by Ctrl-C: stop at the next safe point.
+    pub stop: &'a AtomicBool,
+    /// Precision of the frozen weights.
+    pub precision: Precision,
+}
+
+impl StageContext<'_> {
+    /// Reports work done so far.
+    pub fn progress(&self, part: &str, done: u64, total: u64, unit: &str, detail: impl Into<String>) {
+        self.reporter.send(&Event::Progress {
+            stage: self.stage.into(),
+            part: part.into(),
+            done,
+            total,
+            unit: unit.into(),
+            detail: detail.into(),
+        });
+    }
+
+    /// Says something worth knowing.
+    pub fn note(&self, message: impl Into<String>) {
+        self.reporter.send(&Event::Note { stage: self.stage.into(), message: message.into() });
+    }
+
+    /// Says something that will probably disappoint.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.reporter.send(&Event::Warning { stage: self.stage.into(), message: message.into() });
+    }
+
+    /// Whether a stop was asked for.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Ends the stage when a stop was asked for.
+    pub fn check_stop(&self) -> Result<()> {
+        if self.stopping() { Err(Interrupted.into()) } else { Ok(()) }
+    }
+}

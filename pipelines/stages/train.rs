@@ -1,0 +1,75 @@
+//! Rows to adapter.
+
+use super::StageContext;
+use crate::models::ResolvedModel;
+use crate::outcome::{Failure, Interrupted};
+use crate::reporter::size;
+use anyhow::{Context, Result};
+use espalier_dataset::read_messages_jsonl;
+use espalier_model::Model;
+use espalier_train::{TrainConfig, TrainEvent, train};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Raised when the adapter that rows give would come out otherwise.
+pub const VERSION: u32 = 1;
+
+/// Names of what training leaves in its output folder.
+pub const OUTPUTS: [&str; 3] = ["adapter", "adapter.gguf", "loss.jsonl"];
+
+/// Trains in `work`, which may hold the checkpoints of an interrupted run, then moves the results to `out`.
+pub fn run(
+    config: &TrainConfig,
+    student: &ResolvedModel,
+    data: &[PathBuf],
+    work: &Path,
+    out: &Path,
+    context: &StageContext<'_>,
+) -> Result<String> {
+    let mut conversations = Vec::new();
+    for file in data {
+        conversations.extend(read_messages_jsonl(file)?);
+    }
+    if conversations.is_empty() {
+        return Err(Failure::usage("there are no rows to train on").hint("each line of the data is {\"messages\": [...]}").into());
+    }
+    let model = Model::open(&student.path)?;
+    fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
+    let config = TrainConfig { precision: context.precision.to_string(), ..config.clone() };
+    let outcome = train(&model, &conversations, &config, work, context.stop, &mut |event| report(&event, context))?;
+    if context.stopping() && !outcome.finished {
+        return Err(Interrupted.into());
+    }
+    for name in OUTPUTS {
+        replace(&work.join(name), &out.join(name))?;
+    }
+    Ok(format!(
+        "{} steps, loss {:.3} to {:.3}, {:.0} tokens/s",
+        outcome.steps, outcome.first_loss, outcome.last_loss, outcome.tokens_per_second
+    ))
+}
+
+fn report(event: &TrainEvent, context: &StageContext<'_>) {
+    match event {
+        TrainEvent::Plan { rows, tokens, target_tokens, steps, parameters, bytes, .. } => context.note(format!(
+            "{rows} rows, {tokens} tokens ({target_tokens} to learn), {steps} steps, {parameters} adapter parameters, about {} of memory",
+            size(*bytes)
+        )),
+        TrainEvent::Step { step, steps, loss, tokens_per_second, .. } => {
+            context.progress("", *step as u64, *steps as u64, "steps", format!("loss {loss:.3}, {tokens_per_second:.0} tokens/s"));
+        }
+        TrainEvent::Note { message } => context.note(message.clone()),
+        _ => {}
+    }
+}
+
+/// Moves a result to its final name, replacing an older one. Training can always make it again from its last checkpoint.
+fn replace(from: &Path, to: &Path) -> Result<()> {
+    if to.is_dir() {
+        fs::remove_dir_all(to).with_context(|| format!("cannot replace {}", to.display()))?;
+    }
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    fs::rename(from, to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+}

@@ -1,0 +1,109 @@
+//! What can go wrong in quantization.
+
+use std::path::PathBuf;
+
+use espalier_inference::EngineError;
+use espalier_kernels::BlockType;
+use espalier_model::ModelError;
+
+use crate::encode::EncodeError;
+
+/// An error of this crate; the message says what, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// The model, the adapter or the file written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The engine, while divergence is measured.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A tensor whose values do not fit the format.
+    #[error("tensor {tensor:?}, row {row}: {source}")]
+    Encode {
+        /// GGUF name.
+        tensor: String,
+        /// First row of the part in which the value stands.
+        row: usize,
+        /// What is wrong with the value.
+        source: EncodeError,
+    },
+    /// A file type that nobody knows.
+    #[error("unknown file type {name:?}; known are {known}")]
+    UnknownFileType {
+        /// As given.
+        name: String,
+        /// Names separated by commas.
+        known: String,
+    },
+    /// An override `REGEX=TYPE` that cannot be read.
+    #[error("--tensor-type {text:?}: {problem}; write REGEX=TYPE, as in 'ffn_down=Q6_K'")]
+    Override {
+        /// As given.
+        text: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A type asked for by name that the rows of a tensor do not divide into.
+    #[error(
+        "{option} asks for {name} in tensor {tensor:?}, whose rows of {columns} elements are not a multiple of {block}; \
+         choose a type with a smaller block, such as Q8_0",
+        name = .block_type.name(),
+        block = .block_type.block_size()
+    )]
+    RowLength {
+        /// The option that asked.
+        option: &'static str,
+        /// GGUF name.
+        tensor: String,
+        /// Row length.
+        columns: usize,
+        /// Type asked for.
+        block_type: BlockType,
+    },
+    /// An adapter that belongs to another model.
+    #[error(
+        "the adapter does not fit the model: module {module:?}: {problem}; use the model that it was trained on"
+    )]
+    Adapter {
+        /// GGUF name of the module.
+        module: String,
+        /// What does not fit.
+        problem: String,
+    },
+    /// The file system is full.
+    #[error(
+        "no space left while writing {}: the file takes {} MB; free some space or choose another folder (the partial file \
+         was removed)", path.display(), needed / 1_000_000
+    )]
+    DiskFull {
+        /// The file to be.
+        path: PathBuf,
+        /// Its size in bytes.
+        needed: u64,
+    },
+    /// The file that was written is not what it should be.
+    #[error("{}: the written file failed its check: {problem}; quantize again, and report this if it stays", path.display())]
+    Verify {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        problem: String,
+    },
+    /// Texts that give nothing to compare.
+    #[error("divergence needs at least one text of two tokens or more; {texts} texts were given")]
+    NothingToCompare {
+        /// Number of texts.
+        texts: usize,
+    },
+    /// Two models that do not share a vocabulary.
+    #[error(
+        "the reference has {reference} tokens and the candidate {candidate}; compare models with one vocabulary"
+    )]
+    Vocabulary {
+        /// Of the reference.
+        reference: usize,
+        /// Of the candidate.
+        candidate: usize,
+    },
+}

@@ -1,0 +1,53 @@
+//! What can stop a generation.
+
+use espalier_dataset::DatasetError;
+use espalier_inference::EngineError;
+
+/// Why generation stopped. Rows that were finished before are in the journal.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SdgError {
+    /// The configuration cannot be.
+    #[error("configuration of generate: {0}")]
+    Config(String),
+    /// A template or an expression of a leaf fails.
+    #[error("leaf {leaf}: `{part}` fails: {reason} (correct it in the leaf's qna.yaml)")]
+    Expression {
+        /// Id of the leaf.
+        leaf: String,
+        /// The template or the expression.
+        part: String,
+        /// Why.
+        reason: String,
+    },
+    /// The check of a leaf cannot be used.
+    #[error("leaf {leaf}: its `verify` cannot be used: {reason} (correct it in the leaf's qna.yaml)")]
+    Verify {
+        /// Id of the leaf.
+        leaf: String,
+        /// Why.
+        reason: String,
+    },
+    /// A seed of one leaf is a held-out test question of another.
+    #[error("leaf {leaf}: the seed in line {line} is a held-out test question; remove it here or from the test")]
+    Leak {
+        /// Id of the leaf with the seed.
+        leaf: String,
+        /// Line of the seed.
+        line: usize,
+    },
+    /// The teacher failed.
+    #[error("the teacher cannot answer: {0}")]
+    Engine(#[from] EngineError),
+    /// A file of rows failed.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// Somebody asked to stop.
+    #[error("interrupted with {done} of {total} jobs done; run it again to go on from here")]
+    Interrupted {
+        /// Jobs whose rows are in the journal.
+        done: usize,
+        /// All jobs.
+        total: usize,
+    },
+}

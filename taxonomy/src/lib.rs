@@ -1,0 +1,45 @@
+//! Skills trees: `qna.yaml` files and their documents, read and validated.
+//!
+//! A *tree* is a folder; each folder below it that holds a `qna.yaml` is a *leaf*: one thing that a model is to learn.
+//! A leaf is a freeform skill (question, answer), a grounded skill (context, question, answer) or knowledge (a document and
+//! questions about parts of it).
+//!
+//! # Which forms are read
+//! - Versions 1, 2 and 3 of the `InstructLab` form, strictly: keys that its schema refuses are errors here too. Documents in
+//!   git are named by a note and never fetched.
+//! - Our own form, marked by `espalier: 1` in place of `version`. Beside seeds it may hold a local document
+//!   (`document: {path: doc.md}`), a template that questions are drawn from (`questions`), a check of answers (`verify`),
+//!   a held-out test (`test: test.jsonl`) and the number of samples wanted (`samples`).
+//!
+//! # Errors
+//! [`read_tree`] looks at every file before it gives up: each [`Diagnostic`] says where, what and how to mend it.
+//!
+//! ```
+//! # use std::fs;
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path();
+//! fs::write(path.join("qna.yaml"), "espalier: 1\ncreated_by: me\n")?;
+//! let problems = espalier_taxonomy::read_tree(path).unwrap_err();
+//! assert!(problems[0].to_string().contains("qna.yaml:1:1: error: "));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # What it does not do
+//! It evaluates no template and no expression (`espalier-sdg` does, and reports with the places kept in [`Places`]), and it
+//! opens no network connection.
+
+mod attribution;
+mod chunk;
+mod diagnostic;
+mod hash;
+mod leaf;
+mod node;
+mod read;
+mod tree;
+
+pub use chunk::{Chunk, chunks};
+pub use diagnostic::{Diagnostic, Severity};
+pub use leaf::{
+    Document, Leaf, LeafKind, LeafVersion, Place, Places, QuestionTemplate, Seed, Slot, TestItem, Verify,
+};
+pub use tree::{Tree, read_tree};

@@ -1,0 +1,97 @@
+//! Versions 1, 2 and 3 of `InstructLab`'s form, as strict as its schemas.
+//!
+//! Seed examples: at least 1 in version 1, at least 5 and no two alike in versions 2 and 3. Knowledge is read in version 3
+//! alone: earlier forms of it are deprecated there and refused by its own generator.
+
+use super::Report;
+use super::fields::Fields;
+use super::seeds::{self, Rules, Shape};
+use super::skill_kind;
+use crate::leaf::{Leaf, LeafKind, LeafVersion};
+
+pub(crate) fn read(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>) {
+    if is_knowledge(fields, leaf) {
+        knowledge(fields, leaf, report);
+    } else {
+        skill(fields, leaf, report);
+    }
+}
+
+/// By the top folder where there is one of the three known names, else by keys that only knowledge has.
+fn is_knowledge(fields: &Fields, leaf: &Leaf) -> bool {
+    let folders = leaf.file.parent().into_iter().flat_map(|folder| folder.components().rev());
+    for folder in folders {
+        match folder.as_os_str().to_str() {
+            Some("knowledge") => return true,
+            Some("compositional_skills" | "foundational_skills") => return false,
+            _ => {}
+        }
+    }
+    ["domain", "document", "document_outline"].iter().any(|key| fields.has(key))
+}
+
+fn rules(version: LeafVersion, shape: Shape) -> Rules {
+    let first = version == LeafVersion::V1;
+    Rules { minimum: if first { 1 } else { 5 }, unique: !first, shape, minimum_pairs: 3, tolerant_pairs: true }
+}
+
+fn skill(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>) {
+    leaf.created_by = fields.required_text("created_by", report).map_or_else(String::new, |(text, _)| text);
+    leaf.task_description =
+        fields.required_text("task_description", report).map_or_else(String::new, |(text, _)| text);
+    leaf.seeds = seeds::read(fields, rules(leaf.version, Shape::Flat), report);
+    leaf.kind = skill_kind(&leaf.seeds, report);
+}
+
+fn knowledge(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>) {
+    leaf.kind = LeafKind::Knowledge;
+    if leaf.version != LeafVersion::V3 {
+        report.error(
+            fields.place,
+            "knowledge before version 3 is no longer read",
+            "write `version: 3`, with contexts that have 3 `questions_and_answers` each, or use `espalier: 1`",
+        );
+        for key in ["created_by", "domain", "task_description", "document_outline", "seed_examples", "document"] {
+            fields.take(key);
+        }
+        return;
+    }
+    leaf.created_by = fields.required_text("created_by", report).map_or_else(String::new, |(text, _)| text);
+    leaf.domain = fields.required_text("domain", report).map(|(text, _)| text);
+    leaf.document_outline = fields.required_text("document_outline", report).map(|(text, _)| text);
+    leaf.seeds = seeds::read(fields, rules(leaf.version, Shape::Grouped), report);
+    git_document(fields, report);
+}
+
+/// A document in git is checked for its form and noted; nothing is fetched.
+fn git_document(fields: &mut Fields, report: &mut Report<'_>) {
+    let Some(node) = fields.require("document", report) else { return };
+    let place = node.place;
+    let Some(mut document) = Fields::of(node, "`document`", report) else { return };
+    let repository = document.required_text("repo", report);
+    let commit = document.required_text("commit", report);
+    let node = document.require("patterns", report);
+    if let Some(node) = node {
+        let place = node.place;
+        if let Some(patterns) = seeds::texts(node, "patterns", report) {
+            if patterns.is_empty() {
+                report.error(place, "`patterns` is empty", "add the name of a file in the repository: `- page.md`");
+            }
+            let mut sorted = patterns.clone();
+            sorted.sort();
+            sorted.dedup();
+            if sorted.len() < patterns.len() {
+                report.error(place, "`patterns` names a file twice", "remove one of the two");
+            }
+        }
+    }
+    document.refuse_the_rest(report);
+    if let (Some((repository, _)), Some((commit, _))) = (repository, commit) {
+        let commit: String = commit.chars().take(12).collect();
+        report.note(
+            place,
+            format!("the document is in {repository} at {commit} and not here; nothing is fetched"),
+            "to generate from it, save it beside the leaf and use `espalier: 1` with `document: {path: FILE.md}`",
+        );
+    }
+}

@@ -1,0 +1,300 @@
+//! The settings of a run and their defaults.
+
+use std::str::FromStr;
+
+use espalier_nn::Precision;
+use espalier_nn::transformer::LoraOptions;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+use crate::TrainError;
+
+/// What happens to a conversation with more tokens than `max_sequence`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverLong {
+    /// It is left out; the plan says how many.
+    #[default]
+    Drop,
+    /// Its end is cut off; one that has nothing left to learn is left out.
+    Truncate,
+    /// The run does not start.
+    Error,
+}
+
+/// The settings of a run. Every field has a default; unknown fields are refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Rank of the updates.
+    pub rank: usize,
+    /// Numerator of their scale.
+    pub alpha: f32,
+    /// Scale by `alpha / sqrt(rank)` in place of `alpha / rank`.
+    pub rslora: bool,
+    /// Projections to adapt by their PEFT names, or `all-linear`.
+    #[serde(deserialize_with = "one_or_many")]
+    pub targets: Vec<String>,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Passes over the data; `max_steps` ends the run earlier or later.
+    pub epochs: usize,
+    /// Number of optimizer steps, in place of `epochs`.
+    pub max_steps: Option<usize>,
+    /// Tokens that are packed into one optimizer step.
+    pub tokens_per_step: usize,
+    /// Longest conversation in tokens.
+    pub max_sequence: usize,
+    /// Share of the steps in which the learning rate rises.
+    pub warmup_ratio: f64,
+    /// Where the cosine ends, as a share of the peak.
+    pub final_learning_rate_ratio: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Gradients of a larger norm are scaled down to it.
+    pub max_grad_norm: f64,
+    /// Seed of the initial updates and of the order of the data.
+    pub seed: u64,
+    /// What the frozen products compute in: `bf16` or `f32`.
+    #[serde(
+        serialize_with = "write_precision",
+        deserialize_with = "read_precision"
+    )]
+    pub precision: Precision,
+    /// Optimizer steps between checkpoints.
+    pub checkpoint_every: usize,
+    /// What happens to conversations that are too long.
+    pub over_long: OverLong,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            rank: 16,
+            alpha: 32.0,
+            rslora: false,
+            targets: vec!["all-linear".to_owned()],
+            // About ten times the rate of full fine-tuning, and nearly independent of the rank.
+            learning_rate: 2e-4,
+            epochs: 3,
+            max_steps: None,
+            tokens_per_step: 2048,
+            max_sequence: 512,
+            warmup_ratio: 0.05,
+            final_learning_rate_ratio: 0.1,
+            weight_decay: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            seed: 0,
+            precision: Precision::Bf16,
+            checkpoint_every: 50,
+            over_long: OverLong::Drop,
+        }
+    }
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(name) => vec![name],
+        OneOrMany::Many(names) => names,
+    })
+}
+
+// serde passes fields by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn write_precision<S: Serializer>(precision: &Precision, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(precision)
+}
+
+fn read_precision<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Precision, D::Error> {
+    Precision::from_str(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+impl TrainConfig {
+    /// Refuses settings that make no sense.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let ensure = |right: bool, name: &'static str, problem: &str| {
+            if right {
+                Ok(())
+            } else {
+                Err(TrainError::Config {
+                    name,
+                    problem: problem.to_owned(),
+                })
+            }
+        };
+        ensure(
+            self.alpha.is_finite() && self.alpha > 0.0,
+            "alpha",
+            "must be above zero",
+        )?;
+        ensure(
+            !self.targets.is_empty(),
+            "targets",
+            "name projections, or all-linear",
+        )?;
+        ensure(
+            self.learning_rate.is_finite() && self.learning_rate > 0.0,
+            "learning_rate",
+            "must be above zero",
+        )?;
+        ensure(
+            self.epochs > 0 || self.max_steps.is_some(),
+            "epochs",
+            "must be at least 1",
+        )?;
+        ensure(self.max_steps != Some(0), "max_steps", "must be at least 1")?;
+        ensure(
+            self.max_sequence >= 2,
+            "max_sequence",
+            "must be at least 2 tokens",
+        )?;
+        ensure(
+            self.tokens_per_step >= self.max_sequence,
+            "tokens_per_step",
+            "must be at least max_sequence",
+        )?;
+        ensure(
+            (0.0..=1.0).contains(&self.warmup_ratio),
+            "warmup_ratio",
+            "must lie in 0 to 1",
+        )?;
+        let ratio = self.final_learning_rate_ratio;
+        ensure(
+            (0.0..=1.0).contains(&ratio),
+            "final_learning_rate_ratio",
+            "must lie in 0 to 1",
+        )?;
+        ensure(
+            self.weight_decay.is_finite() && self.weight_decay >= 0.0,
+            "weight_decay",
+            "must not be negative",
+        )?;
+        ensure(
+            (0.0..1.0).contains(&self.beta1),
+            "beta1",
+            "must lie in 0 to 1, 1 excluded",
+        )?;
+        ensure(
+            (0.0..1.0).contains(&self.beta2),
+            "beta2",
+            "must lie in 0 to 1, 1 excluded",
+        )?;
+        ensure(
+            self.epsilon.is_finite() && self.epsilon > 0.0,
+            "epsilon",
+            "must be above zero",
+        )?;
+        ensure(
+            self.max_grad_norm > 0.0,
+            "max_grad_norm",
+            "must be above zero",
+        )?;
+        ensure(
+            self.checkpoint_every > 0,
+            "checkpoint_every",
+            "must be at least 1",
+        )
+    }
+
+    /// The shape of the updates.
+    pub fn lora(&self) -> LoraOptions {
+        LoraOptions {
+            rank: self.rank,
+            alpha: self.alpha,
+            rslora: self.rslora,
+            targets: self.targets.clone(),
+        }
+    }
+
+    /// SHA-256 over every setting that the result depends on (how often checkpoints are written is none).
+    pub fn hash(&self) -> String {
+        let result = Self {
+            checkpoint_every: 1,
+            ..self.clone()
+        };
+        // A struct of numbers and strings always has a JSON form.
+        hex(&Sha256::digest(
+            serde_json::to_vec(&result).unwrap_or_default(),
+        ))
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .map(|digit| char::from(DIGITS[usize::from(digit)]))
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_and_unknown_ones_refused() {
+        let config: TrainConfig = serde_json::from_str(
+            r#"{"rank": 8, "targets": ["q_proj"], "precision": "f32", "over_long": "error"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (config.rank, config.precision, config.over_long),
+            (8, Precision::F32, OverLong::Error)
+        );
+        let one: TrainConfig = serde_json::from_str(r#"{"targets": "all-linear"}"#).unwrap();
+        assert_eq!(one, TrainConfig::default());
+        let error = serde_json::from_str::<TrainConfig>(r#"{"learnig_rate": 1}"#)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("unknown field `learnig_rate`"), "{error}");
+        assert!(serde_json::from_str::<TrainConfig>(r#"{"precision": "f8"}"#).is_err());
+    }
+
+    #[test]
+    fn the_hash_covers_what_the_result_depends_on() {
+        let config = TrainConfig::default();
+        assert_eq!(
+            config.hash(),
+            TrainConfig {
+                checkpoint_every: 3,
+                ..config.clone()
+            }
+            .hash()
+        );
+        assert_ne!(
+            config.hash(),
+            TrainConfig {
+                seed: 1,
+                ..config.clone()
+            }
+            .hash()
+        );
+        let error = TrainConfig {
+            tokens_per_step: 100,
+            ..config
+        }
+        .validate()
+        .unwrap_err()
+        .to_string();
+        assert_eq!(
+            error,
+            "training setting tokens_per_step: must be at least max_sequence"
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! What can go wrong in training, in plain words.
+
+use std::path::PathBuf;
+
+use espalier_model::ModelError;
+use espalier_nn::NnError;
+
+/// An error of training.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The model could not be read, or the adapter not be written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The network refused.
+    #[error(transparent)]
+    Network(#[from] NnError),
+    /// A setting that makes no sense.
+    #[error("training setting {name}: {problem}")]
+    Config {
+        /// Its name in the configuration.
+        name: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// A conversation that cannot be learned from.
+    #[error("conversation {index} (counted from 0): {problem}")]
+    Conversation {
+        /// Its place in the data.
+        index: usize,
+        /// What is wrong, and the remedy.
+        problem: String,
+    },
+    /// Nothing is left to learn from.
+    #[error("no conversation to train on: {0}")]
+    Empty(String),
+    /// A checkpoint of another run lies in the folder.
+    #[error("{} holds a run that was started with {what}: a resumed run must end with the same bytes as an unbroken one. Put it back as it was, or train into another folder (or delete this one)", .directory.display())]
+    OtherRun {
+        /// The checkpoints' folder.
+        directory: PathBuf,
+        /// What differs, then and now.
+        what: String,
+    },
+    /// A file could not be written or read.
+    #[error("{}: cannot {action}: {source}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The loss or the gradient is no number any more.
+    #[error(
+        "step {step}: the {what} is not a finite number; lower learning_rate, or look for broken rows in the data. The last checkpoint is unharmed"
+    )]
+    NotFinite {
+        /// The step.
+        step: usize,
+        /// Loss or gradient.
+        what: &'static str,
+    },
+}
+
+impl TrainError {
+    pub(crate) fn file(
+        path: impl Into<PathBuf>,
+        action: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File {
+            path,
+            action,
+            source,
+        }
+    }
+}

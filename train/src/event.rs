@@ -1,0 +1,69 @@
+//! What a run tells while it goes on.
+
+use serde::Serialize;
+
+/// Something that happened in a run. Only these events know a clock; files do not.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum TrainEvent {
+    /// Known before the first step.
+    Plan(TrainPlan),
+    /// An optimizer step is done.
+    Step {
+        /// Steps done.
+        step: usize,
+        /// Steps in all.
+        steps: usize,
+        /// Mean loss over the step's target tokens, before its update.
+        loss: f64,
+        /// Its learning rate.
+        learning_rate: f64,
+        /// Norm of its gradient before clipping.
+        grad_norm: f64,
+        /// Tokens that went through the network.
+        tokens: usize,
+        /// Tokens a second of this step.
+        tokens_per_second: f64,
+    },
+    /// A checkpoint is on the disk.
+    Checkpoint {
+        /// Steps done.
+        step: usize,
+    },
+    /// The run is over and the adapter written.
+    Done {
+        /// Steps done.
+        steps: usize,
+        /// Loss of the last step.
+        loss: f64,
+    },
+}
+
+/// What a run is going to do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainPlan {
+    /// Conversations that are trained on.
+    pub conversations: usize,
+    /// Conversations left out because they were too long.
+    pub dropped: usize,
+    /// Conversations whose end was cut off.
+    pub truncated: usize,
+    /// Tokens of one pass over the data.
+    pub tokens: usize,
+    /// Tokens of one pass that are learned.
+    pub target_tokens: usize,
+    /// Optimizer steps of one pass.
+    pub steps_per_epoch: usize,
+    /// Optimizer steps in all.
+    pub steps: usize,
+    /// Steps already done by the checkpoint that the run goes on from.
+    pub resumed_at: usize,
+    /// Trainable values.
+    pub parameters: usize,
+    /// Memory of the packed base.
+    pub frozen_bytes: usize,
+    /// Precision of the frozen products.
+    pub precision: String,
+    /// Instruction set that they run on.
+    pub instruction_set: String,
+}
