@@ -30,14 +30,15 @@ pub fn funnel(rows: &[Row]) -> Result<Vec<FunnelLine>, DatasetError> {
         Column::new("leaf".into(), rows.iter().map(|row| row.leaf.as_str()).collect::<Vec<_>>()),
         Column::new("accepted".into(), rows.iter().map(|row| row.verdict == Verdict::Accepted).collect::<Vec<_>>()),
         Column::new("category".into(), rows.iter().map(category).collect::<Vec<_>>()),
-        Column::new("row".into(), vec![1_u32; rows.len()]),
     ])?;
-    let counts = table.group_by(["leaf", "accepted", "category"])?.select(["row"]).sum()?;
-    let (leaf, accepted) = (counts.column("leaf")?.str()?, counts.column("accepted")?.bool()?);
-    let (category, count) = (counts.column("category")?.str()?, counts.column("row_sum")?.u32()?);
+    let groups = table.group_by(["leaf", "accepted", "category"])?;
+    let keys = DataFrame::new_infer_height(groups.keys())?;
+    let counts = groups.get_groups().group_count();
+    let (leaf, accepted) = (keys.column("leaf")?.str()?, keys.column("accepted")?.bool()?);
+    let category = keys.column("category")?.str()?;
     let mut lines: BTreeMap<&str, FunnelLine> = BTreeMap::new();
-    for index in 0..counts.height() {
-        let (Some(leaf), Some(count)) = (leaf.get(index), count.get(index).map(u64::from)) else { continue };
+    for index in 0..keys.height() {
+        let (Some(leaf), Some(count)) = (leaf.get(index), counts.get(index).map(u64::from)) else { continue };
         let line = lines.entry(leaf).or_insert_with(|| FunnelLine { leaf: leaf.to_owned(), ..FunnelLine::default() });
         line.generated += count;
         if accepted.get(index) == Some(true) {

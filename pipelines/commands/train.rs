@@ -41,7 +41,9 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         for file in &arguments.data {
             rows.extend(espalier_dataset::read_messages_jsonl(file)?);
         }
-        session.reporter.line(espalier_train::show_batch(&model, &rows, &config, 4)?);
+        for shown in espalier_train::show_batch(&model, &rows, &config, 4)? {
+            session.reporter.line(shown);
+        }
         return Ok(Status::Done);
     }
     let context = StageContext { stage: "train", reporter: session.reporter, stop: session.stop, precision: session.precision };

@@ -161,7 +161,7 @@ struct Extracted {
 fn extract(wheel: &Path, folder: &Path, reporter: &Reporter, stop: &AtomicBool) -> Result<Extracted> {
     let reader = File::open(wheel).with_context(|| format!("cannot open {}", wheel.display()))?;
     let mut archive = zip::ZipArchive::new(reader).with_context(|| format!("{} is not a wheel", wheel.display()))?;
-    let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+    let names: Vec<String> = archive.file_names().filter_map(Result::ok).map(std::borrow::Cow::into_owned).collect();
     let license = names.iter().find(|name| name.ends_with(".dist-info/METADATA")).and_then(|name| {
         let mut text = String::new();
         archive.by_name(name).ok()?.take(1 << 20).read_to_string(&mut text).ok()?;

@@ -115,7 +115,7 @@ pub fn render(page: &Page) -> Result<String> {
         .context("the report's template cannot be read")?;
     environment
         .get_template("report.html")
-        .and_then(|template| template.render(page))
+        .and_then(|template| template.render(minijinja::value::Serde(page)))
         .context("the report cannot be rendered")
 }
 

@@ -171,11 +171,11 @@ impl Runner<'_> {
         if lock.stages.remove(&stage.name).is_some() {
             lock.write(&self.folder.lock())?;
         }
-        let summary = bound.execute(models, &from, &lock)?;
+        let summary = bound.execute(models, &from)?;
         let outputs = self.hash_outputs(&bound.outputs())?;
         lock.stages.insert(stage.name.clone(), LockedStage { from, outputs, summary: summary.clone() });
         lock.write(&self.folder.lock())?;
-        bound.clean(&lock);
+        bound.clean();
         let seconds = started.elapsed().as_secs_f64();
         self.reporter.send(&Event::StageFinished { stage: stage.name.clone(), seconds, summary });
         Ok(())
@@ -188,7 +188,7 @@ impl Runner<'_> {
         let bound = self.bind(stage);
         let now = bound.components(models, lock)?;
         let Some(locked) = lock.stages.get(&stage.name) else {
-            return Ok(Decision::Run(vec![bound.unfinished(&now)]));
+            return Ok(Decision::Run(vec![bound.unfinished()]));
         };
         let reasons = differences(&locked.from, &now);
         if !reasons.is_empty() {

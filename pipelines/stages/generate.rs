@@ -6,9 +6,9 @@ use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
 use anyhow::{Context, Result};
 use espalier_dataset::{Journal, Row, Verdict, drop_duplicates, write_messages_jsonl, write_parquet};
-use espalier_inference::{Engine, EngineOptions, NativeEngine, ServerEngine};
+use espalier_inference::{Engine, EngineOptions, NativeEngine, ServerEngine, ServerOptions};
 use espalier_model::Model;
-use espalier_sdg::{GenerateConfig, GenerateEvent};
+use espalier_sdg::{GenerateConfig, GenerateEvent, SdgError};
 use espalier_taxonomy::{Leaf, Tree};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -147,7 +147,7 @@ pub fn run(
             let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
             Engine::Native(NativeEngine::load(&model, None, &options)?)
         }
-        EngineChoice::Server(url) => Engine::Server(ServerEngine::new(url, &teacher.reference)),
+        EngineChoice::Server(url) => Engine::Server(ServerEngine::new(url, ServerOptions::default())?),
     };
     let mut rows = Vec::new();
     let mut journals = Vec::new();
@@ -185,13 +185,13 @@ fn leaf_rows(
     let mut journal = Journal::open(journal)?;
     let alone = Tree { root: tree.root.clone(), leaves: vec![leaf.clone()], notes: Vec::new() };
     let count = |text: &str| model.tokenizer().encode(text, espalier_model::SpecialTokens::AsText).len();
-    let rows = espalier_sdg::generate(&alone, &config.flows(), engine, &count, &mut journal, context.stop, &mut |event| {
+    let made = espalier_sdg::generate(&alone, &config.flows(), engine, &count, &mut journal, context.stop, &mut |event| {
         report(event, context);
-    })?;
-    if context.stopping() {
-        return Err(Interrupted.into());
+    });
+    match made {
+        Err(SdgError::Interrupted { .. }) => Err(Interrupted.into()),
+        made => Ok(made?),
     }
-    Ok(rows)
 }
 
 fn report(event: GenerateEvent, context: &StageContext<'_>) {

@@ -7,9 +7,9 @@ use crate::outcome::Failure;
 use crate::reporter::size;
 use anyhow::{Context, Result};
 use espalier_model::{LoraAdapter, Model};
-use espalier_quantize::{FileType, QuantizeEvent, QuantizeOptions, quantize, verify};
+use espalier_quantize::{FileType, MixOptions, QuantizeEvent, QuantizeOptions, quantize};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Raised when the files that a model gives would come out otherwise.
 pub const VERSION: u32 = 1;
@@ -85,7 +85,8 @@ pub fn run(
         context.check_stop()?;
         let name = file_name(file_type.name());
         let path = out.join(&name);
-        let options = QuantizeOptions { pure: config.pure, ..QuantizeOptions::default() };
+        let mix = MixOptions { pure: config.pure, ..MixOptions::default() };
+        let options = QuantizeOptions { mix, verify_texts: vec![SAMPLE_TEXT.into()], ..QuantizeOptions::default() };
         let file = write_one(&model, adapter.as_ref(), file_type, &path, &options, context)?;
         made.files.push(MadeFile { name, ..file });
     }
@@ -99,23 +100,25 @@ pub fn write_one(
     model: &Model,
     adapter: Option<&LoraAdapter>,
     file_type: FileType,
-    path: &PathBuf,
+    path: &Path,
     options: &QuantizeOptions,
     context: &StageContext<'_>,
 ) -> Result<MadeFile> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    let report = quantize(model, adapter, file_type, path, options, &mut |event: QuantizeEvent| {
-        context.progress(file_type.name(), event.done as u64, event.total as u64, "tensors", event.tensor.clone());
+    let mut total = 0;
+    let report = quantize(model, adapter, file_type, path, options, &mut |event| match event {
+        QuantizeEvent::Planned { bytes, .. } => total = bytes,
+        QuantizeEvent::Progress { tensor, bytes } => context.progress(file_type.name(), bytes, total, "bytes", tensor),
+        QuantizeEvent::Tensor { .. } | QuantizeEvent::Verifying => {}
     })?;
-    verify(model, adapter, path, &[SAMPLE_TEXT])?;
     Ok(MadeFile {
         file_type: file_type.name().into(),
         name: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        bytes: report.bytes,
-        bits_per_weight: report.bits_per_weight,
-        fallback: report.fallback_summary(),
+        bytes: report.file_bytes,
+        bits_per_weight: report.bits_per_weight(),
+        fallback: report.notes().join("; "),
     })
 }
 

@@ -35,31 +35,39 @@ pub fn run(
     }
     let model = Model::open(&student.path)?;
     fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
-    let config = TrainConfig { precision: context.precision.to_string(), ..config.clone() };
-    let outcome = train(&model, &conversations, &config, work, context.stop, &mut |event| report(&event, context))?;
-    if context.stopping() && !outcome.finished {
+    let config = TrainConfig { precision: context.precision, ..config.clone() };
+    let outcome = train(&model, &conversations, &config, work, context.stop, &mut |event| {
+        report(&event, context);
+    })?;
+    if !outcome.finished {
         return Err(Interrupted.into());
     }
+    let losses = espalier_train::metrics::read_losses(&work.join("loss.jsonl"))?;
+    let first = losses.first().map_or(outcome.loss, |entry| entry.loss);
     for name in OUTPUTS {
         replace(&work.join(name), &out.join(name))?;
     }
-    Ok(format!(
-        "{} steps, loss {:.3} to {:.3}, {:.0} tokens/s",
-        outcome.steps, outcome.first_loss, outcome.last_loss, outcome.tokens_per_second
-    ))
+    Ok(format!("{} steps, loss {first:.3} to {:.3}", outcome.steps, outcome.loss))
 }
 
 fn report(event: &TrainEvent, context: &StageContext<'_>) {
     match event {
-        TrainEvent::Plan { rows, tokens, target_tokens, steps, parameters, bytes, .. } => context.note(format!(
-            "{rows} rows, {tokens} tokens ({target_tokens} to learn), {steps} steps, {parameters} adapter parameters, about {} of memory",
-            size(*bytes)
+        TrainEvent::Plan(plan) => context.note(format!(
+            "{} conversations, {} tokens ({} to learn) a pass, {} steps{}, {} adapter values, {} of frozen weights in {} on {}",
+            plan.conversations,
+            plan.tokens,
+            plan.target_tokens,
+            plan.steps,
+            if plan.resumed_at > 0 { format!(" of which {} are done", plan.resumed_at) } else { String::new() },
+            plan.parameters,
+            size(plan.frozen_bytes as u64),
+            plan.precision,
+            plan.instruction_set,
         )),
         TrainEvent::Step { step, steps, loss, tokens_per_second, .. } => {
             context.progress("", *step as u64, *steps as u64, "steps", format!("loss {loss:.3}, {tokens_per_second:.0} tokens/s"));
         }
-        TrainEvent::Note { message } => context.note(message.clone()),
-        _ => {}
+        TrainEvent::Checkpoint { .. } | TrainEvent::Done { .. } => {}
     }
 }
 

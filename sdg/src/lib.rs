@@ -29,7 +29,6 @@
 mod config;
 mod error;
 mod expressions;
-mod flows;
 mod generate;
 mod held_out;
 mod identity;

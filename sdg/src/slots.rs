@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use espalier_dataset::normalized;
-use espalier_taxonomy::{QuestionTemplate, Slot, Verify};
+use espalier_taxonomy::{Leaf, QuestionTemplate, Slot, Verify};
 use jiff::civil::Date;
 use jiff::{Span, Unit};
 use rand_chacha::ChaCha8Rng;
@@ -29,20 +29,15 @@ pub struct Drawn {
     pub truth: Option<String>,
 }
 
-/// Draws from a template; the same arguments always give the same.
+/// Draws from a leaf's template; of the leaf, its id and its `verify` count. The same arguments always give the same.
 ///
 /// # Errors
 /// [`SdgError::Expression`] names leaf, expression and reason.
-pub fn draw(
-    template: &QuestionTemplate,
-    verify: Option<&Verify>,
-    seed: u64,
-    leaf: &str,
-    index: u64,
-) -> Result<Drawn, SdgError> {
-    let fail = |part: &str, reason: String| SdgError::Expression { leaf: leaf.to_owned(), part: part.to_owned(), reason };
+pub fn draw(leaf: &Leaf, template: &QuestionTemplate, seed: u64, index: u64) -> Result<Drawn, SdgError> {
+    let fail =
+        |part: &str, reason: String| SdgError::Expression { leaf: leaf.id.clone(), part: part.to_owned(), reason };
     let mut random =
-        ChaCha8Rng::from_seed(digest(&[b"slots", &seed.to_le_bytes(), leaf.as_bytes(), &index.to_le_bytes()]));
+        ChaCha8Rng::from_seed(digest(&[b"slots", &seed.to_le_bytes(), leaf.id.as_bytes(), &index.to_le_bytes()]));
     let mut slots = BTreeMap::new();
     for (name, slot) in &template.slots {
         slots.insert(name.clone(), draw_slot(slot, &mut random).map_err(|reason| fail(name, reason))?);
@@ -54,7 +49,7 @@ pub fn draw(
     if question.is_empty() {
         return Err(fail("questions.template", "the question is empty".to_owned()));
     }
-    let truth = match verify {
+    let truth = match &leaf.verify {
         Some(Verify::Exact { expression, .. }) => {
             Some(expressions::evaluate(expression, &slots).map_err(|reason| fail(expression, reason))?)
         }
@@ -69,10 +64,9 @@ pub fn draw(
 /// # Errors
 /// As [`draw`].
 pub fn draw_distinct(
+    leaf: &Leaf,
     template: &QuestionTemplate,
-    verify: Option<&Verify>,
     seed: u64,
-    leaf: &str,
     wanted: usize,
     held_out: &HeldOut,
 ) -> Result<Vec<Drawn>, SdgError> {
@@ -83,7 +77,7 @@ pub fn draw_distinct(
     let mut in_vain = 0;
     let mut index = 0;
     while found.len() < wanted && in_vain < PATIENCE {
-        let drawn = draw(template, verify, seed, leaf, index)?;
+        let drawn = draw(leaf, template, seed, index)?;
         index += 1;
         let refused = held_out.question(None, &drawn.question) || held_out.slots(&drawn.slots);
         if refused || !seen.insert(normalized(&drawn.question)) {
@@ -201,6 +195,10 @@ mod tests {
 
     use super::*;
 
+    fn leaf(verify: Option<Verify>) -> Leaf {
+        Leaf { id: "x".into(), verify, ..Leaf::default() }
+    }
+
     fn template() -> QuestionTemplate {
         let slots = [
             ("a".to_owned(), Slot::IntegerRange { from: 1, to: 9, step: 2 }),
@@ -219,10 +217,10 @@ mod tests {
     #[test]
     fn draws_are_pure_and_in_range() {
         let template = template();
-        let verify = Verify::Exact { expression: "a + 1".into(), ignore_case: false };
+        let leaf = leaf(Some(Verify::Exact { expression: "a + 1".into(), ignore_case: false }));
         for index in 0..200 {
-            let drawn = draw(&template, Some(&verify), 7, "x", index).unwrap();
-            assert_eq!(drawn, draw(&template, Some(&verify), 7, "x", index).unwrap());
+            let drawn = draw(&leaf, &template, 7, index).unwrap();
+            assert_eq!(drawn, draw(&leaf, &template, 7, index).unwrap());
             let a = drawn.slots["a"].as_i64().unwrap();
             assert!([1, 3, 5, 7, 9].contains(&a));
             assert_eq!(drawn.slots["c"], json!(2 * a + 2));
@@ -232,8 +230,8 @@ mod tests {
             let price = drawn.slots["price"].as_f64().unwrap();
             assert!((0.5..=0.75).contains(&price), "{price}");
         }
-        let other = draw(&template, None, 8, "x", 0).unwrap();
-        assert_ne!(other, draw(&template, None, 7, "x", 0).unwrap());
+        let other = draw(&leaf, &template, 8, 0).unwrap();
+        assert_ne!(other, draw(&leaf, &template, 7, 0).unwrap());
     }
 
     #[test]
@@ -253,20 +251,20 @@ mod tests {
             },
         ];
         let held_out = HeldOut::new(&test);
-        let all = draw_distinct(&template, None, 1, "x", 100, &held_out).unwrap();
+        let all = draw_distinct(&leaf(None), &template, 1, 100, &held_out).unwrap();
         assert_eq!(all.len(), 18);
         assert!(all.iter().all(|drawn| drawn.slots["n"] != json!(3) && drawn.slots["n"] != json!(7)));
-        assert_eq!(draw_distinct(&template, None, 1, "x", 5, &held_out).unwrap(), all[..5]);
+        assert_eq!(draw_distinct(&leaf(None), &template, 1, 5, &held_out).unwrap(), all[..5]);
     }
 
     #[test]
     fn circles_and_unknown_names_are_errors() {
         let mut template = template();
         template.derive.insert("b".into(), "c".into());
-        let error = draw(&template, None, 0, "x", 0).unwrap_err().to_string();
+        let error = draw(&leaf(None), &template, 0, 0).unwrap_err().to_string();
         assert!(error.contains("in a circle"), "{error}");
         template.derive = [("b".to_owned(), "nobody".to_owned())].into();
-        let error = draw(&template, None, 0, "x", 0).unwrap_err().to_string();
+        let error = draw(&leaf(None), &template, 0, 0).unwrap_err().to_string();
         assert!(error.contains("leaf x: `b` fails: undefined value"), "{error}");
     }
 }

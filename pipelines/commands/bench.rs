@@ -1,0 +1,159 @@
+//! `pipeline bench`: rates of this machine, as whole runs of real work.
+
+use super::Session;
+use super::chat::open_engine;
+use crate::cli::BenchCommand;
+use crate::models::resolve;
+use crate::outcome::Status;
+use anyhow::Result;
+use espalier_dataset::Turn;
+use espalier_inference::{Prompt, Request, Sampling};
+use espalier_kernels::{Accumulate, InstructionSet, PackedMatrix, matmul};
+use espalier_model::{Model, SpecialTokens};
+use espalier_train::{TrainConfig, TrainEvent, train};
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// `pipeline bench ...`.
+pub fn run(command: BenchCommand, session: Session<'_>) -> Result<Status> {
+    match command {
+        BenchCommand::Gemm => gemm(session),
+        BenchCommand::Generate { model, sequences, prompt, new, shared_prefix } => {
+            generate(&model, sequences, prompt, new, shared_prefix, session)
+        }
+        BenchCommand::Train { model, batch, seq, rank, steps } => train_rate(&model, batch, seq, rank, steps, session),
+    }
+}
+
+const SHAPES: [(usize, usize, usize); 6] =
+    [(1, 576, 1536), (32, 576, 1536), (512, 576, 1536), (2048, 576, 1536), (2048, 1536, 576), (1024, 2048, 8192)];
+
+fn gemm(session: Session<'_>) -> Result<Status> {
+    let mut rows = Vec::new();
+    for (m, k, n) in SHAPES {
+        let weight = |row: usize, out: &mut [f32]| {
+            for (column, value) in out.iter_mut().enumerate() {
+                *value = ((row * 31 + column * 17) % 97) as f32 / 97.0 - 0.5;
+            }
+        };
+        let packed = PackedMatrix::pack(session.precision, n, k, &weight);
+        let x: Vec<f32> = (0..m * k).map(|index| (index % 89) as f32 / 89.0 - 0.5).collect();
+        let mut y = vec![0.0; m * n];
+        let mut times = Vec::new();
+        let begun = Instant::now();
+        while times.len() < 5 || (begun.elapsed().as_secs_f64() < 0.5 && times.len() < 200) {
+            let start = Instant::now();
+            matmul(&x, m, &packed, &mut y, Accumulate::Overwrite);
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        let rate = 2.0 * (m * k * n) as f64 / times[times.len() / 2] / 1e9;
+        session.reporter.line(format!("{m:>5} x {k:>5} x {n:>5}   {rate:>8.0} GFLOP/s"));
+        rows.push(serde_json::json!({"m": m, "k": k, "n": n, "gflops": rate}));
+    }
+    session.reporter.result(serde_json::json!({
+        "gemm": rows, "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
+    }));
+    Ok(Status::Done)
+}
+
+fn generate(reference: &str, sequences: usize, prompt: usize, new: usize, shared: usize, session: Session<'_>) -> Result<Status> {
+    let mut engine = open_engine(reference, None, session)?;
+    engine.set_ignore_end(true);
+    let vocabulary = engine.tokenizer().vocabulary() as u64;
+    // Ordinary ids, the same on every machine; special ones stand at the ends of a vocabulary.
+    let token = |sequence: usize, position: usize| {
+        let mixed = ((sequence as u64 + 1) * 0x9E37_79B9_7F4A_7C15).wrapping_add(position as u64 * 0xBF58_476D_1CE4_E5B9);
+        (vocabulary / 4 + (mixed >> 33) % (vocabulary / 2)) as u32
+    };
+    let requests: Vec<Request> = (0..sequences)
+        .map(|sequence| Request {
+            prompt: Prompt::Tokens((0..shared).map(|p| token(0, p)).chain((0..prompt).map(|p| token(sequence + 1, p))).collect()),
+            max_tokens: new,
+            sampling: Sampling::default(),
+            seed: 0,
+            stop: Vec::new(),
+            top_logprobs: 0,
+        })
+        .collect();
+    let start = Instant::now();
+    let mut written = 0;
+    let counts = engine.generate_counted(&requests, &mut |_, answer| {
+        written += answer.map_or(0, |answer| answer.tokens.len());
+        ControlFlow::Continue(())
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    session.reporter.line(format!(
+        "{written} new tokens of {sequences} sequences in {seconds:.2} s: {:.0} new tokens/s, {} of {} prompt tokens computed",
+        written as f64 / seconds,
+        counts.prompt_tokens_computed,
+        sequences * (prompt + shared)
+    ));
+    session.reporter.result(serde_json::json!({
+        "new_tokens_per_second": written as f64 / seconds, "seconds": seconds,
+        "prompt_tokens_computed": counts.prompt_tokens_computed, "prompt_tokens_logical": sequences * (prompt + shared),
+        "peak_bytes": peak_bytes(), "bound": "not measured",
+    }));
+    Ok(Status::Done)
+}
+
+fn train_rate(reference: &str, batch: usize, seq: usize, rank: usize, steps: usize, session: Session<'_>) -> Result<Status> {
+    let found = resolve(reference, session.reporter, session.stop)?;
+    let model = Model::open(&found.path)?;
+    let folder = std::env::temp_dir().join(format!("espalier-bench-{}", std::process::id()));
+    let config = TrainConfig {
+        rank,
+        max_steps: Some(steps.max(2)),
+        tokens_per_step: batch * seq,
+        max_sequence: seq,
+        precision: session.precision,
+        ..TrainConfig::default()
+    };
+    let rows = conversations(&model, batch * steps.max(2), seq);
+    let mut rates = Vec::new();
+    let trained = train(&model, &rows, &config, &folder, session.stop, &mut |event| {
+        if let TrainEvent::Step { tokens, tokens_per_second, .. } = event {
+            rates.push((tokens, tokens_per_second));
+        }
+    });
+    let _ = std::fs::remove_dir_all(&folder);
+    trained?;
+    // The first step touches every page for the first time.
+    let mut counted: Vec<f64> = rates.iter().skip(1).map(|rate| rate.1).collect();
+    counted.sort_by(f64::total_cmp);
+    let median = counted.get(counted.len() / 2).copied().unwrap_or(0.0);
+    let tokens = rates.last().map_or(0, |rate| rate.0);
+    session.reporter.line(format!("{median:.0} tokens/s, {tokens} real tokens a step, {:.2} GB at most", peak_bytes() as f64 / 1e9));
+    session.reporter.result(serde_json::json!({
+        "tokens_per_second": median, "seconds": tokens as f64 / median.max(1e-9), "peak_bytes": peak_bytes(), "bound": "not measured",
+    }));
+    Ok(Status::Done)
+}
+
+/// Conversations whose answers fill about `seq` tokens.
+fn conversations(model: &Model, count: usize, seq: usize) -> Vec<Vec<Turn>> {
+    let words = ["tree", "branch", "wall", "fruit", "winter", "wire", "summer", "leaf", "root", "spring"];
+    (0..count)
+        .map(|row| {
+            let turn = |role: &str, content: String| Turn { role: role.into(), content };
+            let mut answer = String::new();
+            let mut index = row;
+            while model.tokenizer().encode(&answer, SpecialTokens::AsText).len() + 48 < seq {
+                for _ in 0..8 {
+                    index = index * 7 + 3;
+                    answer.push_str(words[index % words.len()]);
+                    answer.push(' ');
+                    index %= 1_000_003;
+                }
+            }
+            vec![turn("user", format!("Write list {row}.")), turn("assistant", answer)]
+        })
+        .collect()
+}
+
+/// The largest resident memory of this process so far.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    line.unwrap_or(0) * 1024
+}

@@ -1,0 +1,238 @@
+//! How a stage of a graph finds its inputs: among the outputs of the stages that it needs.
+
+use super::{Models, Runner, numerics};
+use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
+use crate::outcome::Failure;
+use crate::stages::{StageConfig, StageContext, evaluate, generate, quantize, report, train};
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// A stage with the graph around it.
+#[derive(Debug)]
+pub struct Bound<'a> {
+    runner: &'a Runner<'a>,
+    stage: &'a StageSpec,
+    above: Vec<&'a StageSpec>,
+}
+
+impl<'a> Bound<'a> {
+    /// Looks up what stands above a stage.
+    pub fn new(runner: &'a Runner<'a>, stage: &'a StageSpec) -> Self {
+        Self { runner, stage, above: ancestors(&runner.file.stages, stage) }
+    }
+
+    /// Refuses a stage whose inputs no stage above makes, before anything runs.
+    pub fn check(&self) -> Result<()> {
+        match &self.stage.config {
+            StageConfig::Generate(config) => {
+                let taxonomy = self.tree_path(&config.taxonomy);
+                if !taxonomy.exists() {
+                    return Err(Failure::usage(format!("stage `{}`: there is no skills tree at {}", self.stage.name, config.taxonomy.display()))
+                        .hint("`taxonomy:` is a path from the working folder, or from the pipeline file's folder")
+                        .into());
+                }
+                generate::read_tree(&taxonomy)?;
+            }
+            StageConfig::Train(_) => {
+                self.need(StageKind::Generate, "rows")?;
+            }
+            StageConfig::Quantize(config) => {
+                quantize::file_types(config)?;
+            }
+            StageConfig::Evaluate(_) => {
+                self.need(StageKind::Generate, "a skills tree")?;
+            }
+            StageConfig::Report(_) => {}
+        }
+        Ok(())
+    }
+
+    fn above(&self, kind: StageKind) -> Option<&'a StageSpec> {
+        self.above.iter().rev().find(|stage| stage.kind == kind).copied()
+    }
+
+    fn need(&self, kind: StageKind, what: &str) -> Result<&'a StageSpec> {
+        self.above(kind).ok_or_else(|| {
+            Failure::usage(format!("stage `{}` has no {what}: no stage that it needs does `{}`", self.stage.name, kind.name()))
+                .hint(format!("add `needs: [{}]`", kind.name()))
+                .into()
+        })
+    }
+
+    fn folder_of(&self, stage: &StageSpec) -> PathBuf {
+        self.runner.folder.outputs(&stage.name, stage.kind.name())
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.folder_of(self.stage)
+    }
+
+    fn work(&self) -> PathBuf {
+        self.runner.folder.work(&self.stage.name)
+    }
+
+    /// A path of the pipeline file: from the working folder, or else from the file's own.
+    fn tree_path(&self, path: &std::path::Path) -> PathBuf {
+        if path.exists() || path.is_absolute() {
+            return path.to_path_buf();
+        }
+        self.runner.file.path.parent().map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
+    }
+
+    fn taxonomy(&self) -> Option<PathBuf> {
+        match &self.above(StageKind::Generate)?.config {
+            StageConfig::Generate(config) => Some(self.tree_path(&config.taxonomy)),
+            _ => None,
+        }
+    }
+
+    /// What the stage leaves in the run folder.
+    pub fn outputs(&self) -> Vec<PathBuf> {
+        let folder = self.folder();
+        match &self.stage.config {
+            StageConfig::Generate(_) => vec![folder.join("rows/rows.parquet"), folder.join("rows/messages.jsonl")],
+            StageConfig::Train(_) => train::OUTPUTS.iter().map(|name| folder.join(name)).collect(),
+            StageConfig::Quantize(config) => {
+                let names = config.types.iter().filter_map(|name| quantize::parse_type(name).ok());
+                let mut files: Vec<PathBuf> = names.map(|kind| folder.join(quantize::file_name(kind.name()))).collect();
+                files.push(folder.join("quantize.json"));
+                files
+            }
+            StageConfig::Evaluate(_) => vec![folder.join("eval")],
+            StageConfig::Report(_) => vec![folder.join("report.html")],
+        }
+    }
+
+    /// What the stage's outputs depend on.
+    pub fn components(&self, models: &Models, lock: &PipelineLock) -> Result<Components> {
+        let mut from = Components::default();
+        from.add_config(&self.stage.config.json());
+        let version = match &self.stage.config {
+            StageConfig::Generate(config) => {
+                let tree = generate::read_tree(&self.tree_path(&config.taxonomy))?;
+                for leaf in &tree.leaves {
+                    from.add(format!("leaf.{}", leaf.id), leaf.hash.clone());
+                }
+                from.add("input.teacher", models.teacher.sha256.clone());
+                from.add("engine", self.runner.engine.clone().unwrap_or_else(|| "native".into()));
+                generate::VERSION
+            }
+            StageConfig::Train(_) => {
+                from.add("input.student", models.student.sha256.clone());
+                train::VERSION
+            }
+            StageConfig::Quantize(_) => {
+                from.add("input.student", models.student.sha256.clone());
+                quantize::VERSION
+            }
+            StageConfig::Evaluate(_) => {
+                from.add("input.student", models.student.sha256.clone());
+                if let Some(taxonomy) = self.taxonomy() {
+                    for leaf in generate::read_tree(&taxonomy)?.leaves.iter().filter(|leaf| !leaf.test.is_empty()) {
+                        from.add(format!("leaf.{}", leaf.id), leaf.hash.clone());
+                    }
+                }
+                evaluate::VERSION
+            }
+            StageConfig::Report(_) => report::VERSION,
+        };
+        numerics(&mut from, version, self.runner.precision);
+        for stage in &self.above {
+            if let Some(locked) = lock.stages.get(&stage.name) {
+                for (output, hash) in locked.outputs.iter().filter(|(output, _)| self.reads(stage.kind, output)) {
+                    from.add(format!("input.{output}"), hash.clone());
+                }
+            }
+        }
+        Ok(from)
+    }
+
+    /// Whether this stage reads an output of a stage above: what it does not read cannot make it run again.
+    fn reads(&self, above: StageKind, output: &str) -> bool {
+        match (self.stage.kind, above) {
+            (StageKind::Train, StageKind::Generate) => output.ends_with("messages.jsonl"),
+            (StageKind::Quantize | StageKind::Evaluate, StageKind::Train) => output.ends_with("adapter"),
+            (StageKind::Evaluate, StageKind::Quantize) | (StageKind::Report, _) => true,
+            _ => false,
+        }
+    }
+
+    /// Why a stage without an entry in the lock runs.
+    pub fn unfinished(&self) -> String {
+        if self.work().is_dir() { "it was begun and not finished: it goes on".into() } else { "it has not run yet".into() }
+    }
+
+    /// Runs the stage.
+    pub fn execute(&self, models: &Models, from: &Components) -> Result<String> {
+        let runner = self.runner;
+        let context = StageContext { stage: &self.stage.name, reporter: runner.reporter, stop: runner.stop, precision: runner.precision };
+        let folder = self.folder();
+        std::fs::create_dir_all(&folder)?;
+        let trained = self.above(StageKind::Train).map(|stage| self.folder_of(stage));
+        let quantized = self.above(StageKind::Quantize).map(|stage| self.folder_of(stage));
+        match &self.stage.config {
+            StageConfig::Generate(config) => {
+                let mut config = config.clone();
+                config.taxonomy = self.tree_path(&config.taxonomy);
+                let places = generate::Places { rows: folder.join("rows"), work: self.work() };
+                generate::run(&config, &models.teacher, runner.engine.as_deref().into(), &places, &context)
+            }
+            StageConfig::Train(config) => {
+                let rows = self.folder_of(self.need(StageKind::Generate, "rows")?).join("rows/messages.jsonl");
+                // Checkpoints of other inputs must not be taken for this run's.
+                let work = self.work().join(&from.digest()[..24]);
+                train::run(config, &models.student, &[rows], &work, &folder, &context)
+            }
+            StageConfig::Quantize(config) => {
+                let adapter = trained.map(|folder| folder.join("adapter"));
+                quantize::run(config, &models.student, adapter.as_deref(), &folder, &context)
+            }
+            StageConfig::Evaluate(config) => {
+                let taxonomy = self.taxonomy().unwrap_or_default();
+                let inputs = evaluate::Inputs {
+                    taxonomy: &taxonomy,
+                    student: &models.student,
+                    adapter: trained.map(|folder| folder.join("adapter")),
+                    quantized,
+                };
+                evaluate::run(config, &inputs, &self.work(), &folder.join("eval"), &context)
+            }
+            StageConfig::Report(config) => report::run(config, &self.report_inputs(models), &folder),
+        }
+    }
+
+    fn report_inputs(&self, models: &Models) -> report::Inputs {
+        let below = |kind: StageKind, name: &str| {
+            self.above(kind).map(|stage| self.folder_of(stage).join(name)).filter(|path| path.exists())
+        };
+        let model = |model: &crate::models::ResolvedModel| {
+            let license = model.license.as_deref().map(|license| format!(", {license}")).unwrap_or_default();
+            format!("{} (sha256 {}{license})", model.reference, model.sha256)
+        };
+        report::Inputs {
+            name: self.runner.file.name.clone(),
+            rows: below(StageKind::Generate, "rows/rows.parquet"),
+            loss: below(StageKind::Train, "loss.jsonl"),
+            quantized: self.above(StageKind::Quantize).map(|stage| self.folder_of(stage)),
+            scores: below(StageKind::Evaluate, "eval/comparisons.json"),
+            facts: vec![
+                ("student".into(), model(&models.student)),
+                ("teacher".into(), model(&models.teacher)),
+                ("numerics".into(), format!("{} on {}", self.runner.precision, espalier_kernels::InstructionSet::detect().name())),
+                ("version".into(), format!("espalier {}", env!("CARGO_PKG_VERSION"))),
+            ],
+            configuration: self
+                .above
+                .iter()
+                .map(|stage| (stage.name.clone(), serde_yaml::to_string(&stage.config.json()).unwrap_or_default()))
+                .collect(),
+        }
+    }
+
+    /// Removes what only an unfinished stage needs. Journals stay: a changed leaf must not cost the others their rows.
+    pub fn clean(&self) {
+        if self.stage.kind == StageKind::Train {
+            let _ = std::fs::remove_dir_all(self.work());
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Everything to one page, and a Modelfile for the smallest file.
+
+use super::evaluate::{ModelScore, Scores, Side, TaskScores};
+use super::quantize::Made;
+use crate::content::{hash_file, write_atomically};
+use crate::report::{FileLine, FunnelRow, Interval, Page, Point, SampleRow, ScoreRow, TaskSection, interval_plot, line_plot, render, scatter_plot};
+use crate::reporter::size;
+use anyhow::{Context, Result};
+use espalier_dataset::{Row, Verdict, funnel, read_parquet};
+use espalier_eval::{NonInferiority, Verdict as Finding};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Raised when the page would look otherwise.
+pub const VERSION: u32 = 1;
+
+/// Configuration of `report`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportStage {
+    /// Heading; the run's name otherwise.
+    #[serde(default)]
+    pub title: Option<String>,
+}
+
+/// What the page is made from; what a run has not made is left out.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// Name of the run.
+    pub name: String,
+    /// Rows as Parquet.
+    pub rows: Option<PathBuf>,
+    /// Losses of training.
+    pub loss: Option<PathBuf>,
+    /// Folder with `quantize.json` and its files.
+    pub quantized: Option<PathBuf>,
+    /// `comparisons.json`.
+    pub scores: Option<PathBuf>,
+    /// Models and numerics.
+    pub facts: Vec<(String, String)>,
+    /// Configuration of each stage.
+    pub configuration: Vec<(String, String)>,
+}
+
+/// Reads the scores of a run.
+pub fn read_scores(path: &Path) -> Result<Scores> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+}
+
+/// Writes `report.html` and `Modelfile`.
+pub fn run(config: &ReportStage, inputs: &Inputs, out: &Path) -> Result<String> {
+    let rows = inputs.rows.as_deref().map(read_parquet).transpose()?.unwrap_or_default();
+    let scores = inputs.scores.as_deref().map(read_scores).transpose()?.unwrap_or_default();
+    let made = inputs.quantized.as_deref().map(read_made).transpose()?;
+    let (verdict, gained) = verdict(&scores);
+    let serve = made.as_ref().map(serve).unwrap_or_default();
+    let page = Page {
+        name: config.title.clone().unwrap_or_else(|| inputs.name.clone()),
+        verdict,
+        gained,
+        facts: inputs.facts.clone(),
+        funnel: funnel_rows(&rows)?,
+        samples: samples(&rows),
+        loss_plot: inputs.loss.as_deref().map(loss_plot).transpose()?,
+        tasks: scores.tasks.iter().map(section).collect(),
+        files: match (&made, &inputs.quantized) {
+            (Some(made), Some(folder)) => files(made, folder, &scores)?,
+            _ => Vec::new(),
+        },
+        size_plot: made.as_ref().and_then(|made| size_plot(made, &scores)),
+        configuration: inputs.configuration.clone(),
+        serve: serve.clone(),
+    };
+    if let Some((_, modelfile)) = serve.first() {
+        write_atomically(&out.join("Modelfile"), modelfile.as_bytes())?;
+    }
+    write_atomically(&out.join("report.html"), render(&page)?.as_bytes())?;
+    Ok(out.join("report.html").display().to_string())
+}
+
+fn read_made(folder: &Path) -> Result<Made> {
+    let text = std::fs::read_to_string(folder.join("quantize.json")).context("cannot read quantize.json")?;
+    serde_json::from_str(&text).context("quantize.json is damaged")
+}
+
+/// The finding of the run in words, and whether some test shows a gain.
+pub fn verdict(scores: &Scores) -> (String, bool) {
+    let mut lines = Vec::new();
+    let mut gained = false;
+    for task in &scores.tasks {
+        for score in &task.scores {
+            let Some(comparison) = &score.comparison else { continue };
+            match score.side {
+                Side::Tuned => {
+                    gained |= comparison.verdict == Finding::Better && comparison.intervals.bca.low > 0.0;
+                    lines.push(format!("{}: {}", task.leaf, comparison.words()));
+                }
+                Side::Quantized => lines.push(format!("{}: {}", task.leaf, comparison.non_inferiority_words())),
+                Side::Base => {}
+            }
+        }
+    }
+    if lines.is_empty() {
+        lines.push("Nothing was compared: the graph has no `evaluate` stage with a base and a tuned model.".into());
+    }
+    (lines.join("\n"), gained)
+}
+
+fn section(task: &TaskScores) -> TaskSection {
+    let intervals: Vec<Interval> = task
+        .scores
+        .iter()
+        .map(|score| Interval {
+            label: name(score),
+            value: score.accuracy,
+            low: score.low,
+            high: score.high,
+            emphasis: score.side != Side::Base,
+        })
+        .collect();
+    TaskSection {
+        name: task.leaf.clone(),
+        measure: format!("measured by {}", task.metric),
+        items: task.items,
+        power: format!("So many questions can show a difference of {:.1} points or more.", task.detectable * 100.0),
+        scores: task.scores.iter().map(score_row).collect(),
+        plot: interval_plot(&format!("Scores on {}", task.leaf), &intervals),
+    }
+}
+
+fn name(score: &ModelScore) -> String {
+    if score.shots == 0 { format!("{}, zero-shot", score.label) } else { score.label.clone() }
+}
+
+fn score_row(score: &ModelScore) -> ScoreRow {
+    let percent = |value: f64| format!("{:.1}", value * 100.0);
+    let mut row = ScoreRow {
+        label: name(score),
+        accuracy: format!("{} % ({} to {})", percent(score.accuracy), percent(score.low), percent(score.high)),
+        against: String::new(),
+        difference: String::new(),
+        p_value: String::new(),
+        verdict: String::new(),
+    };
+    if let Some(comparison) = &score.comparison {
+        let interval = comparison.intervals.bca;
+        row.against.clone_from(&comparison.first);
+        row.difference = format!("{:+.1} points ({:+.1} to {:+.1})", comparison.difference * 100.0, interval.low * 100.0, interval.high * 100.0);
+        row.p_value = if comparison.mcnemar.p < 0.0001 { "< 0.0001".into() } else { format!("{:.4}", comparison.mcnemar.p) };
+        row.verdict = if score.side == Side::Quantized { non_inferiority(comparison.non_inferiority, comparison.margin) } else { finding(comparison.verdict) };
+    }
+    row
+}
+
+fn finding(verdict: Finding) -> String {
+    match verdict {
+        Finding::Better => "better",
+        Finding::Worse => "worse",
+        Finding::NoDifferenceShown => "no difference shown",
+    }
+    .into()
+}
+
+fn non_inferiority(verdict: NonInferiority, margin: f64) -> String {
+    match verdict {
+        NonInferiority::NonInferior => format!("non-inferior: loses less than {:.1} points", margin * 100.0),
+        NonInferiority::Worse => "worse".into(),
+        NonInferiority::TooFewQuestions => format!("too few questions to tell within {:.1} points", margin * 100.0),
+    }
+}
+
+fn loss_plot(path: &Path) -> Result<String> {
+    let losses = espalier_train::metrics::read_losses(path)?;
+    let points: Vec<(f64, f64)> = losses.iter().map(|entry| (entry.step as f64, entry.loss)).collect();
+    Ok(line_plot("Training loss by step", &points))
+}
+
+fn funnel_rows(rows: &[Row]) -> Result<Vec<FunnelRow>> {
+    Ok(funnel(rows)?
+        .into_iter()
+        .map(|line| FunnelRow {
+            leaf: line.leaf,
+            generated: line.generated,
+            accepted: line.accepted,
+            rejected: line.rejected_by.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", "),
+        })
+        .collect())
+}
+
+/// A few rows of every leaf, kept and rejected.
+fn samples(rows: &[Row]) -> Vec<SampleRow> {
+    let mut found: Vec<SampleRow> = Vec::new();
+    for row in rows {
+        let accepted = row.verdict == Verdict::Accepted;
+        if found.iter().filter(|sample| sample.leaf == row.leaf && sample.accepted == accepted).count() >= 3 {
+            continue;
+        }
+        let last = |role: &str| row.turns.iter().rev().find(|turn| turn.role == role).map(|turn| turn.content.clone());
+        found.push(SampleRow {
+            leaf: row.leaf.clone(),
+            question: last("user").unwrap_or_default(),
+            answer: last("assistant").unwrap_or_else(|| row.answer.clone()),
+            accepted,
+            reason: row.reason.clone(),
+        });
+    }
+    found
+}
+
+fn files(made: &Made, folder: &Path, scores: &Scores) -> Result<Vec<FileLine>> {
+    made.files
+        .iter()
+        .map(|file| {
+            let mut detail = vec![format!("{:.2} bits a weight", file.bits_per_weight)];
+            for task in &scores.tasks {
+                if let Some(score) = task.scores.iter().find(|score| score.file.as_deref() == Some(&file.name)) {
+                    detail.push(format!("{} {:.1} %", task.leaf, score.accuracy * 100.0));
+                }
+            }
+            if !file.fallback.is_empty() {
+                detail.push(file.fallback.clone());
+            }
+            Ok(FileLine {
+                name: file.name.clone(),
+                size: size(file.bytes),
+                detail: detail.join("; "),
+                sha256: hash_file(&folder.join(&file.name))?,
+            })
+        })
+        .collect()
+}
+
+/// Size against the score on the largest test.
+fn size_plot(made: &Made, scores: &Scores) -> Option<String> {
+    let task = scores.tasks.iter().max_by_key(|task| task.items)?;
+    let points: Vec<Point> = made
+        .files
+        .iter()
+        .filter_map(|file| {
+            let score = task.scores.iter().find(|score| score.file.as_deref() == Some(&file.name))?;
+            Some(Point { label: file.file_type.clone(), x: file.bytes as f64 / 1e6, y: (score.accuracy, score.low, score.high) })
+        })
+        .collect();
+    (!points.is_empty()).then(|| scatter_plot(&format!("Size against the score on {}", task.leaf), "MB", &points))
+}
+
+/// How to use the smallest file, ready to paste.
+fn serve(made: &Made) -> Vec<(String, String)> {
+    let Some(smallest) = made.files.iter().min_by_key(|file| file.bytes) else { return Vec::new() };
+    vec![
+        ("Modelfile".into(), format!("FROM ./{}\nPARAMETER temperature 0\n", smallest.name)),
+        ("llama-server".into(), format!("llama-server -m {} --port 8080", smallest.name)),
+    ]
+}
