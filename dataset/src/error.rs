@@ -44,7 +44,7 @@ impl DatasetError {
         move |source| Self::File { action, path: path.to_path_buf(), source }
     }
 
-    pub(crate) fn table(path: &Path, reason: impl ToString) -> Self {
+    pub(crate) fn table(path: &Path, reason: &impl ToString) -> Self {
         Self::Table { path: path.to_path_buf(), reason: reason.to_string() }
     }
 }

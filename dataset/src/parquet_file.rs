@@ -29,9 +29,8 @@ fn schema() -> Schema {
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
     let number = |name: &str| Field::new(name, DataType::UInt64, false);
     let optional = |name: &str| Field::new(name, DataType::Utf8, true);
-    let list = |name: &str, item: DataType| {
-        Field::new(name, DataType::List(Arc::new(Field::new("item", item, false))), false)
-    };
+    let list =
+        |name: &str, item: DataType| Field::new(name, DataType::List(Arc::new(Field::new("item", item, false))), false);
     Schema::new(vec![
         text("id"),
         text("leaf"),
@@ -53,11 +52,12 @@ fn schema() -> Schema {
 }
 
 fn to_batch(rows: &[Row]) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let text = |field: fn(&Row) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(field))) };
-    let number = |field: fn(&Row) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(rows.iter().map(field))) };
-    let optional = |field: fn(&Row) -> Option<&str>| -> ArrayRef {
-        Arc::new(rows.iter().map(field).collect::<StringArray>())
-    };
+    let text =
+        |field: fn(&Row) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(field))) };
+    let number =
+        |field: fn(&Row) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(rows.iter().map(field))) };
+    let optional =
+        |field: fn(&Row) -> Option<&str>| -> ArrayRef { Arc::new(rows.iter().map(field).collect::<StringArray>()) };
     RecordBatch::try_new(
         Arc::new(schema()),
         vec![
@@ -82,10 +82,7 @@ fn to_batch(rows: &[Row]) -> Result<RecordBatch, arrow::error::ArrowError> {
 }
 
 fn turns_column(rows: &[Row]) -> ArrayRef {
-    let turns = StructBuilder::new(turn_fields(), vec![
-        Box::new(StringBuilder::new()),
-        Box::new(StringBuilder::new()),
-    ]);
+    let turns = StructBuilder::new(turn_fields(), vec![Box::new(StringBuilder::new()), Box::new(StringBuilder::new())]);
     let item = Field::new("item", DataType::Struct(turn_fields()), false);
     let mut list = ListBuilder::new(turns).with_field(item);
     for row in rows {
@@ -119,11 +116,9 @@ fn seeds_column(rows: &[Row]) -> ArrayRef {
 /// # Errors
 /// When the file cannot be written.
 pub fn write_parquet(path: &Path, rows: &[Row]) -> Result<(), DatasetError> {
-    let batch = to_batch(rows).map_err(|error| DatasetError::table(path, error))?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .set_created_by(CREATED_BY.to_owned())
-        .build();
+    let batch = to_batch(rows).map_err(|error| DatasetError::table(path, &error))?;
+    let properties =
+        WriterProperties::builder().set_compression(Compression::SNAPPY).set_created_by(CREATED_BY.to_owned()).build();
     write_atomically(path, |out| {
         let refuse = |error: parquet::errors::ParquetError| DatasetError::File {
             action: "write",
@@ -143,12 +138,12 @@ pub fn write_parquet(path: &Path, rows: &[Row]) -> Result<(), DatasetError> {
 /// When the file cannot be opened, is damaged, or lacks a column.
 pub fn read_parquet(path: &Path) -> Result<Vec<Row>, DatasetError> {
     let file = File::open(path).map_err(DatasetError::file("read", path))?;
-    let refuse = |error: parquet::errors::ParquetError| DatasetError::table(path, error);
+    let refuse = |error: parquet::errors::ParquetError| DatasetError::table(path, &error);
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(refuse)?.build().map_err(refuse)?;
     let mut rows = Vec::new();
     for batch in reader {
-        let batch = batch.map_err(|error| DatasetError::table(path, error))?;
-        from_batch(&batch, &mut rows).map_err(|reason| DatasetError::table(path, reason))?;
+        let batch = batch.map_err(|error| DatasetError::table(path, &error))?;
+        from_batch(&batch, &mut rows).map_err(|reason| DatasetError::table(path, &reason))?;
     }
     Ok(rows)
 }
@@ -182,9 +177,8 @@ fn from_batch(batch: &RecordBatch, rows: &mut Vec<Row>) -> Result<(), String> {
     for row in 0..batch.num_rows() {
         let turns = turns.value(row);
         let turns = turns.as_any().downcast_ref::<StructArray>().ok_or("`turns` is not a list of structures")?;
-        let part = |name: &str| {
-            texts(turns.column_by_name(name).ok_or_else(|| format!("`turns` lacks `{name}`"))?, name)
-        };
+        let part =
+            |name: &str| texts(turns.column_by_name(name).ok_or_else(|| format!("`turns` lacks `{name}`"))?, name);
         let (roles, contents) = (part("role")?, part("content")?);
         let turns = (0..turns.len()).map(|i| Turn::new(roles.value(i), contents.value(i))).collect();
         let seeds = texts(&seeds.value(row), "seed_ids")?;

@@ -20,28 +20,15 @@ struct ChoiceLine {
 /// A query that starts with `Question:` and does not end with `Answer:` gets that as its last line; any other is taken as it is.
 /// Choices follow after one space, as in lm-eval.
 pub fn read_choices(path: &Path, name: &str) -> Result<Task, EvalError> {
-    let text =
-        std::fs::read_to_string(path).map_err(EvalError::file(path, "read the benchmark"))?;
+    let text = std::fs::read_to_string(path).map_err(EvalError::file(path, "read the benchmark"))?;
     let mut items = Vec::new();
-    for (index, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
-        let problem = |problem: String| EvalError::Line {
-            path: path.to_owned(),
-            line: index + 1,
-            problem,
-        };
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let problem = |problem: String| EvalError::Line { path: path.to_owned(), line: index + 1, problem };
         let expected = "expected {\"query\": text, \"choices\": [texts], \"gold\": index}";
-        let doc: Value =
-            serde_json::from_str(line).map_err(|error| problem(format!("{error}; {expected}")))?;
-        let parsed = ChoiceLine::deserialize(&doc)
-            .map_err(|error| problem(format!("{error}; {expected}")))?;
+        let doc: Value = serde_json::from_str(line).map_err(|error| problem(format!("{error}; {expected}")))?;
+        let parsed = ChoiceLine::deserialize(&doc).map_err(|error| problem(format!("{error}; {expected}")))?;
         if parsed.choices.iter().any(String::is_empty) {
-            return Err(problem(
-                "a choice is empty; every choice needs a text".to_owned(),
-            ));
+            return Err(problem("a choice is empty; every choice needs a text".to_owned()));
         }
         let Some(answer) = parsed.choices.get(parsed.gold).cloned() else {
             return Err(problem(format!(
@@ -60,12 +47,7 @@ pub fn read_choices(path: &Path, name: &str) -> Result<Task, EvalError> {
             test: None,
         });
     }
-    Ok(Task {
-        name: name.to_owned(),
-        items,
-        generation: Generation::default(),
-        few_shot: 0,
-    })
+    Ok(Task { name: name.to_owned(), items, generation: Generation::default(), few_shot: 0 })
 }
 
 fn with_answer_line(query: &str) -> String {
@@ -86,31 +68,15 @@ struct MmluQuestion {
 
 /// One subject of MMLU from CSV files with the header `question,choice0,choice1,choice2,choice3,answer` (answer 0 to 3), with the
 /// first `few_shot` questions of `examples` solved before each; the prompt of lm-eval's `mmlu` tasks.
-pub fn read_mmlu(
-    test: &Path,
-    examples: Option<&Path>,
-    subject: &str,
-    few_shot: usize,
-) -> Result<Task, EvalError> {
+pub fn read_mmlu(test: &Path, examples: Option<&Path>, subject: &str, few_shot: usize) -> Result<Task, EvalError> {
     let name = format!("mmlu_{subject}");
-    let solved = examples
-        .map(read_mmlu_questions)
-        .transpose()?
-        .unwrap_or_default();
+    let solved = examples.map(read_mmlu_questions).transpose()?.unwrap_or_default();
     if solved.len() < few_shot {
-        let problem = format!(
-            "{few_shot} examples were asked for, but there are {}; ask for fewer",
-            solved.len()
-        );
-        return Err(EvalError::Task {
-            task: name,
-            problem,
-        });
+        let problem = format!("{few_shot} examples were asked for, but there are {}; ask for fewer", solved.len());
+        return Err(EvalError::Task { task: name, problem });
     }
-    let mut head = format!(
-        "The following are multiple choice questions (with answers) about {}.\n\n",
-        subject.replace('_', " ")
-    );
+    let mut head =
+        format!("The following are multiple choice questions (with answers) about {}.\n\n", subject.replace('_', " "));
     for example in &solved[..few_shot] {
         head.push_str(&[&mmlu_prompt(example), " ", LETTERS[example.gold], "\n\n"].concat());
     }
@@ -127,12 +93,7 @@ pub fn read_mmlu(
             test: None,
         })
         .collect();
-    Ok(Task {
-        name,
-        items,
-        generation: Generation::default(),
-        few_shot,
-    })
+    Ok(Task { name, items, generation: Generation::default(), few_shot })
 }
 
 fn mmlu_prompt(question: &MmluQuestion) -> String {
@@ -145,22 +106,15 @@ fn mmlu_prompt(question: &MmluQuestion) -> String {
 }
 
 fn read_mmlu_questions(path: &Path) -> Result<Vec<MmluQuestion>, EvalError> {
-    let text =
-        std::fs::read_to_string(path).map_err(EvalError::file(path, "read the benchmark"))?;
+    let text = std::fs::read_to_string(path).map_err(EvalError::file(path, "read the benchmark"))?;
     let mut questions = Vec::new();
     for (line, fields) in csv_records(&text) {
         if line == 1 && fields.first().is_some_and(|field| field == "question") {
             continue;
         }
-        let problem = |problem: String| EvalError::Line {
-            path: path.to_owned(),
-            line,
-            problem,
-        };
+        let problem = |problem: String| EvalError::Line { path: path.to_owned(), line, problem };
         let Ok([question, a, b, c, d, answer]) = <[String; 6]>::try_from(fields) else {
-            return Err(problem(
-                "expected six fields: question,choice0,choice1,choice2,choice3,answer".to_owned(),
-            ));
+            return Err(problem("expected six fields: question,choice0,choice1,choice2,choice3,answer".to_owned()));
         };
         let gold = match answer.trim() {
             "0" | "A" => 0,
@@ -168,16 +122,10 @@ fn read_mmlu_questions(path: &Path) -> Result<Vec<MmluQuestion>, EvalError> {
             "2" | "C" => 2,
             "3" | "D" => 3,
             other => {
-                return Err(problem(format!(
-                    "the answer is {other:?}, expected 0 to 3 or A to D"
-                )));
+                return Err(problem(format!("the answer is {other:?}, expected 0 to 3 or A to D")));
             }
         };
-        questions.push(MmluQuestion {
-            question,
-            choices: vec![a, b, c, d],
-            gold,
-        });
+        questions.push(MmluQuestion { question, choices: vec![a, b, c, d], gold });
     }
     Ok(questions)
 }
@@ -229,39 +177,25 @@ mod tests {
         )
         .unwrap();
         let task = read_choices(&path, "arc").unwrap();
-        assert_eq!(
-            task.items[0].prompt,
-            ItemPrompt::Text("Question: Q?\nAnswer:".into())
-        );
-        assert_eq!(
-            (task.items[0].gold, task.items[0].answer.as_str()),
-            (1, "y")
-        );
+        assert_eq!(task.items[0].prompt, ItemPrompt::Text("Question: Q?\nAnswer:".into()));
+        assert_eq!((task.items[0].gold, task.items[0].answer.as_str()), (1, "y"));
         assert_eq!(task.items[1].prompt, ItemPrompt::Text("So".into()));
         assert_eq!(task.items[1].id, "arc#3");
         assert_eq!(with_answer_line("Question: Q\n"), "Question: Q\nAnswer:");
-        assert_eq!(
-            with_answer_line("Question: Q\nAnswer:"),
-            "Question: Q\nAnswer:"
-        );
-        std::fs::write(
-            &path,
-            "{\"query\": \"Q\", \"choices\": [\"x\"], \"gold\": 3}",
-        )
-        .unwrap();
-        assert!(
-            read_choices(&path, "arc")
-                .unwrap_err()
-                .to_string()
-                .contains("arc.jsonl:1: gold is 3")
-        );
+        assert_eq!(with_answer_line("Question: Q\nAnswer:"), "Question: Q\nAnswer:");
+        std::fs::write(&path, "{\"query\": \"Q\", \"choices\": [\"x\"], \"gold\": 3}").unwrap();
+        assert!(read_choices(&path, "arc").unwrap_err().to_string().contains("arc.jsonl:1: gold is 3"));
     }
 
     #[test]
     fn mmlu_with_an_example() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dev.csv");
-        std::fs::write(&path, "question,choice0,choice1,choice2,choice3,answer\n\"A \"\"b\"\", c\nd? \",1,2,\"3,0\",4,2\nQ,w,x,y,z,0").unwrap();
+        std::fs::write(
+            &path,
+            "question,choice0,choice1,choice2,choice3,answer\n\"A \"\"b\"\", c\nd? \",1,2,\"3,0\",4,2\nQ,w,x,y,z,0",
+        )
+        .unwrap();
         let task = read_mmlu(&path, Some(&path), "abstract_algebra", 1).unwrap();
         assert_eq!(
             task.items[1].prompt,
@@ -271,17 +205,9 @@ mod tests {
                     .into()
             )
         );
-        assert_eq!(
-            (task.items[0].gold, task.items[0].answer.as_str()),
-            (2, "C")
-        );
+        assert_eq!((task.items[0].gold, task.items[0].answer.as_str()), (2, "C"));
         std::fs::write(&path, "h\nQ,w,x,y,z,7").unwrap();
-        assert!(
-            read_mmlu(&path, None, "s", 0)
-                .unwrap_err()
-                .to_string()
-                .contains("dev.csv:1: expected six fields")
-        );
+        assert!(read_mmlu(&path, None, "s", 0).unwrap_err().to_string().contains("dev.csv:1: expected six fields"));
         assert!(read_mmlu(&path, None, "s", 1).is_err());
     }
 }

@@ -24,11 +24,7 @@ pub struct ComparisonOptions {
 
 impl Default for ComparisonOptions {
     fn default() -> Self {
-        Self {
-            alpha: 0.05,
-            margin: 0.01,
-            bootstrap: BootstrapOptions::default(),
-        }
+        Self { alpha: 0.05, margin: 0.01, bootstrap: BootstrapOptions::default() }
     }
 }
 
@@ -98,23 +94,13 @@ pub struct Comparison {
 }
 
 /// Compares two evaluations of the same items. Refused when they are not: other items, another order, other prompts.
-pub fn compare(
-    first: &Evaluation,
-    second: &Evaluation,
-    options: &ComparisonOptions,
-) -> Result<Comparison, EvalError> {
+pub fn compare(first: &Evaluation, second: &Evaluation, options: &ComparisonOptions) -> Result<Comparison, EvalError> {
     check(first, second)?;
     let pairs = || first.items.iter().zip(&second.items);
     let count = |first_right: bool, second_right: bool| {
-        pairs()
-            .filter(|(a, b)| a.correct == first_right && b.correct == second_right)
-            .count()
+        pairs().filter(|(a, b)| a.correct == first_right && b.correct == second_right).count()
     };
-    let counts = Paired {
-        items: first.items.len(),
-        gained: count(false, true),
-        lost: count(true, false),
-    };
+    let counts = Paired { items: first.items.len(), gained: count(false, true), lost: count(true, false) };
     let changed = counts.gained + counts.lost;
     let share = |count: usize| count as f64 / counts.items as f64;
     let differences: Vec<f64> = pairs().map(|(a, b)| b.score - a.score).collect();
@@ -158,24 +144,13 @@ pub fn compare(
 
 fn check(first: &Evaluation, second: &Evaluation) -> Result<(), EvalError> {
     let refuse = |problem: String| {
-        Err(EvalError::NotComparable {
-            first: first.model.clone(),
-            second: second.model.clone(),
-            problem,
-        })
+        Err(EvalError::NotComparable { first: first.model.clone(), second: second.model.clone(), problem })
     };
     if first.task != second.task {
-        return refuse(format!(
-            "the tasks are {:?} and {:?}",
-            first.task, second.task
-        ));
+        return refuse(format!("the tasks are {:?} and {:?}", first.task, second.task));
     }
     if first.items.is_empty() || first.items.len() != second.items.len() {
-        return refuse(format!(
-            "they have {} and {} items",
-            first.items.len(),
-            second.items.len()
-        ));
+        return refuse(format!("they have {} and {} items", first.items.len(), second.items.len()));
     }
     for (a, b) in first.items.iter().zip(&second.items) {
         let part = if a.doc_hash != b.doc_hash {
@@ -230,9 +205,9 @@ impl Comparison {
             NonInferiority::NonInferior => {
                 format!("{second} is not worse than {first} by {margin}: it loses {most} at most")
             }
-            NonInferiority::Worse => format!(
-                "{second} is worse than {first}, and may lose up to {most} (allowed: {margin})"
-            ),
+            NonInferiority::Worse => {
+                format!("{second} is worse than {first}, and may lose up to {most} (allowed: {margin})")
+            }
             NonInferiority::TooFewQuestions => format!(
                 "{} items are too few to tell whether {second} loses less than {margin} against {first}: it may lose up to {most}",
                 self.items
@@ -257,11 +232,7 @@ impl fmt::Display for Signed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rounded = (1000.0 * self.0).round() / 10.0;
         // Zero has no sign.
-        if rounded == 0.0 {
-            formatter.write_str("0.0")
-        } else {
-            write!(formatter, "{rounded:+.1}")
-        }
+        if rounded == 0.0 { formatter.write_str("0.0") } else { write!(formatter, "{rounded:+.1}") }
     }
 }
 
@@ -269,11 +240,7 @@ struct PValue(f64);
 
 impl fmt::Display for PValue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 < 0.0001 {
-            formatter.write_str("below 0.0001")
-        } else {
-            write!(formatter, "{:.4}", self.0)
-        }
+        if self.0 < 0.0001 { formatter.write_str("below 0.0001") } else { write!(formatter, "{:.4}", self.0) }
     }
 }
 
@@ -310,12 +277,7 @@ mod tests {
                 }
             })
             .collect();
-        let task = Task {
-            name: "t".into(),
-            items: Vec::new(),
-            generation: Generation::default(),
-            few_shot: 0,
-        };
+        let task = Task { name: "t".into(), items: Vec::new(), generation: Generation::default(), few_shot: 0 };
         Evaluation::new(&task, model, items)
     }
 
@@ -324,46 +286,23 @@ mod tests {
         let base = evaluation("base", 200, 0, 100);
         let tuned = evaluation("tuned", 200, 10, 130);
         let comparison = compare(&base, &tuned, &ComparisonOptions::default()).unwrap();
-        assert_eq!(
-            (comparison.gained, comparison.lost, comparison.verdict),
-            (40, 10, Verdict::Better)
-        );
-        assert!(
-            (comparison.difference - 0.15).abs() < 1e-12
-                && (comparison.agreement - 0.75).abs() < 1e-12
-        );
+        assert_eq!((comparison.gained, comparison.lost, comparison.verdict), (40, 10, Verdict::Better));
+        assert!((comparison.difference - 0.15).abs() < 1e-12 && (comparison.agreement - 0.75).abs() < 1e-12);
         assert_eq!(comparison.non_inferiority, NonInferiority::NonInferior);
         let words = comparison.words();
-        assert!(
-            words.starts_with("tuned is better than base by 15.0 points (95 %: +"),
-            "{words}"
-        );
-        assert!(
-            words.contains("p = below 0.0001; 40 gained, 10 lost of 200"),
-            "{words}"
-        );
+        assert!(words.starts_with("tuned is better than base by 15.0 points (95 %: +"), "{words}");
+        assert!(words.contains("p = below 0.0001; 40 gained, 10 lost of 200"), "{words}");
         let back = compare(&tuned, &base, &ComparisonOptions::default()).unwrap();
-        assert_eq!(
-            (back.verdict, back.non_inferiority),
-            (Verdict::Worse, NonInferiority::Worse)
-        );
-        assert!(
-            back.words()
-                .starts_with("base is worse than tuned by 15.0 points (95 %: -"),
-            "{}",
-            back.words()
-        );
+        assert_eq!((back.verdict, back.non_inferiority), (Verdict::Worse, NonInferiority::Worse));
+        assert!(back.words().starts_with("base is worse than tuned by 15.0 points (95 %: -"), "{}", back.words());
         assert!((back.mcnemar.p - comparison.mcnemar.p).abs() < 1e-15);
     }
 
     #[test]
     fn few_items_show_nothing_and_say_so() {
-        let comparison = compare(
-            &evaluation("base", 20, 0, 10),
-            &evaluation("q4", 20, 1, 10),
-            &ComparisonOptions::default(),
-        )
-        .unwrap();
+        let comparison =
+            compare(&evaluation("base", 20, 0, 10), &evaluation("q4", 20, 1, 10), &ComparisonOptions::default())
+                .unwrap();
         assert_eq!(
             (comparison.verdict, comparison.non_inferiority),
             (Verdict::NoDifferenceShown, NonInferiority::TooFewQuestions)
@@ -401,18 +340,10 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Evaluation)| {
             let mut other = evaluation("other", 5, 0, 3);
             change(&mut other);
-            compare(&base, &other, &ComparisonOptions::default())
-                .unwrap_err()
-                .to_string()
+            compare(&base, &other, &ComparisonOptions::default()).unwrap_err().to_string()
         };
-        assert!(
-            refused(&|e| e.items[2].doc_hash = "x".into())
-                .contains("item i2 differs in its question")
-        );
-        assert!(
-            refused(&|e| e.items[2].prompt_hash = "x".into())
-                .contains("item i2 differs in its prompt")
-        );
+        assert!(refused(&|e| e.items[2].doc_hash = "x".into()).contains("item i2 differs in its question"));
+        assert!(refused(&|e| e.items[2].prompt_hash = "x".into()).contains("item i2 differs in its prompt"));
         assert!(refused(&|e| e.items[2].target_hash = "x".into()).contains("right answer"));
         assert!(refused(&|e| e.items.truncate(4)).contains("5 and 4 items"));
         assert!(refused(&|e| e.task = "u".into()).contains("\"t\" and \"u\""));

@@ -73,9 +73,7 @@ pub enum EvalError {
         total: usize,
     },
     /// The engine returned without an answer for every item.
-    #[error(
-        "the engine left {missing} of {total} items of task {task:?} without an answer; run again"
-    )]
+    #[error("the engine left {missing} of {total} items of task {task:?} without an answer; run again")]
     Unanswered {
         /// The task.
         task: String,
@@ -97,9 +95,7 @@ pub enum EvalError {
         problem: String,
     },
     /// Too little text for one window.
-    #[error(
-        "the text has {tokens} tokens, but a window needs {window}; give a longer text or a smaller window"
-    )]
+    #[error("the text has {tokens} tokens, but a window needs {window}; give a longer text or a smaller window")]
     TextTooShort {
         /// Tokens of the text.
         tokens: usize,
@@ -111,10 +107,6 @@ pub enum EvalError {
 impl EvalError {
     /// A closure for `map_err` on input and output: `action` completes "cannot ...".
     pub(crate) fn file(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File {
-            path: path.to_owned(),
-            action,
-            source,
-        }
+        move |source| Self::File { path: path.to_owned(), action, source }
     }
 }

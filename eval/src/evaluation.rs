@@ -70,28 +70,18 @@ impl Evaluation {
     /// Counts over items in the order of the task.
     pub(crate) fn new(task: &Task, model: &str, items: Vec<ItemResult>) -> Self {
         let share = |right: usize| {
-            if items.is_empty() {
-                0.0
-            } else {
-                right as f64 / items.len() as f64
-            }
+            if items.is_empty() { 0.0 } else { right as f64 / items.len() as f64 }
         };
         let right = items.iter().filter(|item| item.correct).count();
-        let normalized: Option<Vec<bool>> =
-            items.iter().map(|item| item.correct_normalized).collect();
+        let normalized: Option<Vec<bool>> = items.iter().map(|item| item.correct_normalized).collect();
         let all_choices = task.items.iter().all(|item| !item.choices.is_empty());
         Self {
             task: task.name.clone(),
             model: model.to_owned(),
             few_shot: task.few_shot,
-            metric: if all_choices {
-                "acc".to_owned()
-            } else {
-                task.generation.checker.metric().to_owned()
-            },
+            metric: if all_choices { "acc".to_owned() } else { task.generation.checker.metric().to_owned() },
             accuracy: share(right),
-            accuracy_normalized: normalized
-                .map(|all| share(all.iter().filter(|&&right| right).count())),
+            accuracy_normalized: normalized.map(|all| share(all.iter().filter(|&&right| right).count())),
             wilson: wilson(right, items.len(), 0.95),
             items,
         }
@@ -104,10 +94,7 @@ impl Evaluation {
 
     /// How many items have no response.
     pub fn failed(&self) -> usize {
-        self.items
-            .iter()
-            .filter(|item| item.error.is_some())
-            .count()
+        self.items.iter().filter(|item| item.error.is_some()).count()
     }
 
     /// The result in one line: `84.0 % (95 %: 76.2 to 89.6) of 100 items`.
@@ -118,24 +105,18 @@ impl Evaluation {
             100.0 * self.wilson.low,
             100.0 * self.wilson.high,
             self.items.len(),
-            if self.items.len() == 1 {
-                "item"
-            } else {
-                "items"
-            },
+            if self.items.len() == 1 { "item" } else { "items" },
         )
     }
 }
 
 /// Hexadecimal sha256.
 pub(crate) fn sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .fold(String::with_capacity(64), |mut hex, byte| {
-            hex.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-            hex.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-            hex
-        })
+    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        hex.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+        hex.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+        hex
+    })
 }
 
 /// lm-eval's hash of a question: sha256 of Python's `json.dumps(doc, indent=2, ensure_ascii=False)`, which is the pretty form
@@ -150,10 +131,7 @@ mod tests {
 
     #[test]
     fn hashes_as_python_makes_them() {
-        assert_eq!(
-            sha256("abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         // hashlib.sha256(json.dumps({"q": "é", "c": ["a", 1], "e": []}, indent=2, ensure_ascii=False).encode()).hexdigest()
         let doc: Value = serde_json::from_str(r#"{"q": "é", "c": ["a", 1], "e": []}"#).unwrap();
         assert_eq!(

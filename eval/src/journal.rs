@@ -27,12 +27,7 @@ impl Header {
             everything.push_str(&sha256(&item.prompt.as_text()));
             everything.push_str(&sha256(&item.answer));
         }
-        Self {
-            espalier_journal: 1,
-            task: task.name.clone(),
-            task_hash: sha256(&everything),
-            engine: engine.to_owned(),
-        }
+        Self { espalier_journal: 1, task: task.name.clone(), task_hash: sha256(&everything), engine: engine.to_owned() }
     }
 }
 
@@ -54,24 +49,15 @@ impl Journal {
             .open(path)
             .map_err(EvalError::file(path, "open the journal"))?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)
-            .map_err(EvalError::file(path, "read the journal"))?;
-        let complete = bytes
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |newline| newline + 1);
+        file.read_to_end(&mut bytes).map_err(EvalError::file(path, "read the journal"))?;
+        let complete = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
         let mut results = Vec::new();
-        for (index, line) in bytes[..complete]
-            .split(|&byte| byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .enumerate()
+        for (index, line) in bytes[..complete].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).enumerate()
         {
             let problem = |error: serde_json::Error| EvalError::Line {
                 path: path.to_owned(),
                 line: index + 1,
-                problem: format!(
-                    "not a line of a journal ({error}); delete the file to evaluate anew"
-                ),
+                problem: format!("not a line of a journal ({error}); delete the file to evaluate anew"),
             };
             if index == 0 {
                 let found: Header = serde_json::from_slice(line).map_err(problem)?;
@@ -80,14 +66,9 @@ impl Journal {
                 results.push(serde_json::from_slice(line).map_err(problem)?);
             }
         }
-        file.set_len(complete as u64)
-            .map_err(EvalError::file(path, "cut the torn line off the journal"))?;
-        file.seek(SeekFrom::End(0))
-            .map_err(EvalError::file(path, "write the journal"))?;
-        let mut journal = Self {
-            path: path.to_owned(),
-            file,
-        };
+        file.set_len(complete as u64).map_err(EvalError::file(path, "cut the torn line off the journal"))?;
+        file.seek(SeekFrom::End(0)).map_err(EvalError::file(path, "write the journal"))?;
+        let mut journal = Self { path: path.to_owned(), file };
         if complete == 0 {
             journal.write_line(header)?;
         }
@@ -103,20 +84,13 @@ impl Journal {
         // Strings, numbers and lists always have a JSON form.
         let mut line = serde_json::to_string(value).unwrap_or_default();
         line.push('\n');
-        self.file
-            .write_all(line.as_bytes())
-            .map_err(EvalError::file(&self.path, "write the journal"))
+        self.file.write_all(line.as_bytes()).map_err(EvalError::file(&self.path, "write the journal"))
     }
 }
 
 fn check(path: &Path, found: &Header, expected: &Header) -> Result<(), EvalError> {
     let differs = |what, found: &str, expected: &str| {
-        Err(EvalError::Journal {
-            path: path.to_owned(),
-            what,
-            found: found.to_owned(),
-            expected: expected.to_owned(),
-        })
+        Err(EvalError::Journal { path: path.to_owned(), what, found: found.to_owned(), expected: expected.to_owned() })
     };
     if found.task != expected.task {
         return differs("task", &found.task, &expected.task);

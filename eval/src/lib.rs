@@ -29,8 +29,6 @@ mod task;
 pub use compare::{Comparison, ComparisonOptions, NonInferiority, Verdict, compare};
 pub use error::EvalError;
 pub use evaluation::{Evaluation, ItemResult};
-pub use run::{
-    Answerer, EvaluationOptions, ItemAnswer, OnAnswer, Progress, Verifier, evaluate, evaluate_with,
-};
+pub use run::{Answerer, EvaluationOptions, ItemAnswer, OnAnswer, Progress, Verifier, evaluate, evaluate_with};
 pub use scoring::{Checker, Normalization};
 pub use task::{Generation, Item, ItemPrompt, Prompting, Task};

@@ -45,10 +45,7 @@ pub fn perplexity(
     // A window of three is the smallest with a token to score.
     let window = window.max(3);
     if tokens.len() < window {
-        return Err(EvalError::TextTooShort {
-            tokens: tokens.len(),
-            window,
-        });
+        return Err(EvalError::TextTooShort { tokens: tokens.len(), window });
     }
     let requests = windows(&tokens, window, bos, most_windows);
     let bytes: usize = requests
@@ -66,10 +63,7 @@ pub fn perplexity(
         flow
     })?;
     if interrupted {
-        return Err(EvalError::Interrupted {
-            done,
-            total: requests.len(),
-        });
+        return Err(EvalError::Interrupted { done, total: requests.len() });
     }
     Ok(summarize(&losses, scored(window), bytes))
 }
@@ -79,12 +73,7 @@ fn scored(window: usize) -> usize {
     window - window / 2 - 1
 }
 
-fn windows(
-    tokens: &[u32],
-    window: usize,
-    bos: Option<u32>,
-    most: Option<usize>,
-) -> Vec<ScoreRequest> {
+fn windows(tokens: &[u32], window: usize, bos: Option<u32>, most: Option<usize>) -> Vec<ScoreRequest> {
     tokens
         .chunks_exact(window)
         .take(most.unwrap_or(usize::MAX))
@@ -94,10 +83,7 @@ fn windows(
             if let (Some(first), Some(bos)) = (context.first_mut(), bos) {
                 *first = bos;
             }
-            ScoreRequest {
-                context,
-                continuation: continuation.to_vec(),
-            }
+            ScoreRequest { context, continuation: continuation.to_vec() }
         })
         .collect()
 }
@@ -108,10 +94,7 @@ fn summarize(losses: &[f64], tokens_each: usize, bytes: usize) -> Perplexity {
     let tokens = losses.len() * tokens_each;
     let total: f64 = losses.iter().sum();
     let mean_nll = total / tokens as f64;
-    let spread: f64 = losses
-        .iter()
-        .map(|loss| (loss / tokens_each as f64 - mean_nll).powi(2))
-        .sum();
+    let spread: f64 = losses.iter().map(|loss| (loss / tokens_each as f64 - mean_nll).powi(2)).sum();
     let error_of_mean = (spread / (windows - 1.0) / windows).sqrt();
     let perplexity = mean_nll.exp();
     Perplexity {
@@ -135,10 +118,7 @@ mod tests {
         let requests = windows(&tokens, 512, Some(9999), None);
         assert_eq!(requests.len(), 2);
         assert_eq!(requests[1].context.len(), 257);
-        assert_eq!(
-            (requests[1].context[0], requests[1].context[1]),
-            (9999, 513)
-        );
+        assert_eq!((requests[1].context[0], requests[1].context[1]), (9999, 513));
         assert_eq!(requests[1].continuation, (769..1024).collect::<Vec<u32>>());
         assert_eq!(windows(&tokens, 512, None, Some(1))[0].context[0], 0);
     }

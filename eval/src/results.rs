@@ -32,8 +32,7 @@ pub fn write(
 ) -> Result<Vec<PathBuf>, EvalError> {
     fs::create_dir_all(directory).map_err(EvalError::file(directory, "make the folder"))?;
     let results = directory.join(format!("results_{stem}.json"));
-    let mut text =
-        serde_json::to_string_pretty(&results_json(run, evaluations)).unwrap_or_default();
+    let mut text = serde_json::to_string_pretty(&results_json(run, evaluations)).unwrap_or_default();
     text.push('\n');
     write_whole(&results, |file| file.write_all(text.as_bytes()))?;
     let mut paths = vec![results];
@@ -52,19 +51,14 @@ pub fn write(
 }
 
 /// A temporary name, then the final one.
-fn write_whole(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
-) -> Result<(), EvalError> {
+fn write_whole(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<(), EvalError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     let partial = PathBuf::from(name);
     let written = File::create(&partial).and_then(|file| {
         let mut file = BufWriter::new(file);
         fill(&mut file)?;
-        file.into_inner()
-            .map_err(std::io::IntoInnerError::into_error)?
-            .sync_all()?;
+        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
         fs::rename(&partial, path)
     });
     if written.is_err() {
@@ -132,19 +126,13 @@ fn metric_names(evaluation: &Evaluation) -> Vec<&str> {
 fn metrics_json(evaluation: &Evaluation) -> Value {
     let n = evaluation.items.len() as f64;
     let standard_error = |share: f64| {
-        if n > 1.0 {
-            (share * (1.0 - share) / (n - 1.0)).sqrt()
-        } else {
-            f64::NAN
-        }
+        if n > 1.0 { (share * (1.0 - share) / (n - 1.0)).sqrt() } else { f64::NAN }
     };
     let mut metrics = Map::new();
     metrics.insert("alias".to_owned(), json!(evaluation.task));
     metrics.insert("sample_len".to_owned(), json!(evaluation.items.len()));
-    let values = [
-        (evaluation.metric.as_str(), Some(evaluation.accuracy)),
-        ("acc_norm", evaluation.accuracy_normalized),
-    ];
+    let values =
+        [(evaluation.metric.as_str(), Some(evaluation.accuracy)), ("acc_norm", evaluation.accuracy_normalized)];
     for (name, value) in values {
         if let Some(value) = value {
             metrics.insert(format!("{name},none"), json!(value));
@@ -171,10 +159,7 @@ fn sanitized(name: &str) -> String {
     let mut result = String::new();
     let mut inside = false;
     for character in name.chars() {
-        let bad = matches!(
-            character,
-            '"' | '<' | '>' | ':' | '/' | '|' | '\\' | '?' | '*' | '[' | ']'
-        );
+        let bad = matches!(character, '"' | '<' | '>' | ':' | '/' | '|' | '\\' | '?' | '*' | '[' | ']');
         if !bad {
             result.push(character);
         } else if !inside {
@@ -187,32 +172,17 @@ fn sanitized(name: &str) -> String {
 
 fn sample_json(evaluation: &Evaluation, item: &ItemResult) -> Value {
     let (arguments, responses, filtered) = if item.continuations.is_empty() {
-        let arguments =
-            vec![json!({"arg_0": item.prompt, "arg_1": {"do_sample": false, "temperature": 0.0}})];
+        let arguments = vec![json!({"arg_0": item.prompt, "arg_1": {"do_sample": false, "temperature": 0.0}})];
         (arguments, json!([[item.response]]), json!([item.extracted]))
     } else {
-        let arguments = item
-            .continuations
-            .iter()
-            .map(|choice| json!({"arg_0": item.prompt, "arg_1": choice}))
-            .collect();
+        let arguments =
+            item.continuations.iter().map(|choice| json!({"arg_0": item.prompt, "arg_1": choice})).collect();
         // lm-eval writes log-likelihood and "is it the greedy text" as strings; the second is not asked for here.
-        let pairs: Vec<Value> = item
-            .logprobs
-            .iter()
-            .map(|logprob| json!([logprob.to_string(), "False"]))
-            .collect();
-        (
-            arguments,
-            pairs.iter().map(|pair| json!([pair])).collect::<Value>(),
-            Value::Array(pairs),
-        )
+        let pairs: Vec<Value> = item.logprobs.iter().map(|logprob| json!([logprob.to_string(), "False"])).collect();
+        (arguments, pairs.iter().map(|pair| json!([pair])).collect::<Value>(), Value::Array(pairs))
     };
-    let arguments: Map<String, Value> = arguments
-        .into_iter()
-        .enumerate()
-        .map(|(index, pair)| (format!("gen_args_{index}"), pair))
-        .collect();
+    let arguments: Map<String, Value> =
+        arguments.into_iter().enumerate().map(|(index, pair)| (format!("gen_args_{index}"), pair)).collect();
     let mut sample = json!({
         "doc_id": item.index,
         "doc": item.doc,
@@ -254,16 +224,9 @@ mod tests {
             doc: json!({"q": index}),
             test: None,
         };
-        let task = Task {
-            name: "t".into(),
-            items: vec![item(0), item(1)],
-            generation: Generation::default(),
-            few_shot: 2,
-        };
-        let options = EvaluationOptions {
-            model: "m",
-            ..EvaluationOptions::default()
-        };
+        let task =
+            Task { name: "t".into(), items: vec![item(0), item(1)], generation: Generation::default(), few_shot: 2 };
+        let options = EvaluationOptions { model: "m", ..EvaluationOptions::default() };
         let mut answer = |items: &[&Item], on_answer: crate::run::OnAnswer<'_>| {
             for at in 0..items.len() {
                 let answer = if choices.is_empty() {
@@ -275,19 +238,13 @@ mod tests {
             }
             Ok(())
         };
-        evaluate_with("x", &task, &options, &mut answer, &mut |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap()
+        evaluate_with("x", &task, &options, &mut answer, &mut |_| ControlFlow::Continue(())).unwrap()
     }
 
     #[test]
     fn multiple_choice_in_the_form_of_lm_eval() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunDescription {
-            model: "org/model:1".into(),
-            ..RunDescription::default()
-        };
+        let run = RunDescription { model: "org/model:1".into(), ..RunDescription::default() };
         let paths = write(folder.path(), "fixed", &run, &[evaluation(&["a", "bb"])]).unwrap();
         assert_eq!(paths[0].file_name().unwrap(), "results_fixed.json");
         assert_eq!(paths[1].file_name().unwrap(), "samples_t_fixed.jsonl");
@@ -300,22 +257,10 @@ mod tests {
         assert_eq!(results["n-shot"]["t"], 2);
         let samples = fs::read_to_string(&paths[1]).unwrap();
         let sample: Value = serde_json::from_str(samples.lines().nth(1).unwrap()).unwrap();
-        assert_eq!(
-            sample["arguments"]["gen_args_1"],
-            json!({"arg_0": "Q", "arg_1": " bb"})
-        );
-        assert_eq!(
-            sample["resps"],
-            json!([[["-1.5", "False"]], [["-1", "False"]]])
-        );
-        assert_eq!(
-            sample["filtered_resps"],
-            json!([["-1.5", "False"], ["-1", "False"]])
-        );
-        assert_eq!(
-            (&sample["acc"], &sample["acc_norm"], &sample["target"]),
-            (&json!(0.0), &json!(0.0), &json!("0"))
-        );
+        assert_eq!(sample["arguments"]["gen_args_1"], json!({"arg_0": "Q", "arg_1": " bb"}));
+        assert_eq!(sample["resps"], json!([[["-1.5", "False"]], [["-1", "False"]]]));
+        assert_eq!(sample["filtered_resps"], json!([["-1.5", "False"], ["-1", "False"]]));
+        assert_eq!((&sample["acc"], &sample["acc_norm"], &sample["target"]), (&json!(0.0), &json!(0.0), &json!("0")));
         let before = fs::read(&paths[0]).unwrap();
         write(folder.path(), "fixed", &run, &[evaluation(&["a", "bb"])]).unwrap();
         assert_eq!(fs::read(&paths[0]).unwrap(), before);
@@ -326,14 +271,8 @@ mod tests {
     fn generated_answers_in_the_form_of_lm_eval() {
         let evaluation = evaluation(&[]);
         let sample = sample_json(&evaluation, &evaluation.items[0]);
-        assert_eq!(
-            (&sample["resps"], &sample["filtered_resps"]),
-            (&json!([["A."]]), &json!(["a"]))
-        );
-        assert_eq!(
-            (&sample["exact_match"], &sample["metrics"]),
-            (&json!(1.0), &json!(["exact_match"]))
-        );
+        assert_eq!((&sample["resps"], &sample["filtered_resps"]), (&json!([["A."]]), &json!(["a"])));
+        assert_eq!((&sample["exact_match"], &sample["metrics"]), (&json!(1.0), &json!(["exact_match"])));
         assert_eq!(metrics_json(&evaluation)["exact_match,none"], 1.0);
     }
 }

@@ -99,23 +99,14 @@ pub fn evaluate_with(
     let mut progress = Progress {
         done: results.iter().flatten().count(),
         total: task.items.len(),
-        correct: results
-            .iter()
-            .flatten()
-            .filter(|result| result.correct)
-            .count(),
+        correct: results.iter().flatten().filter(|result| result.correct).count(),
     };
-    let pending: Vec<usize> = (0..task.items.len())
-        .filter(|&index| results[index].is_none())
-        .collect();
+    let pending: Vec<usize> = (0..task.items.len()).filter(|&index| results[index].is_none()).collect();
     let items: Vec<&Item> = pending.iter().map(|&index| &task.items[index]).collect();
     let mut failure = None;
     if !items.is_empty() {
         if on_progress(progress).is_break() {
-            return Err(EvalError::Interrupted {
-                done: progress.done,
-                total: progress.total,
-            });
+            return Err(EvalError::Interrupted { done: progress.done, total: progress.total });
         }
         answer(&items, &mut |at, answer| {
             let Some(&index) = pending.get(at).filter(|&&index| results[index].is_none()) else {
@@ -133,10 +124,7 @@ pub fn evaluate_with(
             results[index] = Some(result);
             let flow = on_progress(progress);
             if flow.is_break() && progress.done < progress.total {
-                failure = Some(EvalError::Interrupted {
-                    done: progress.done,
-                    total: progress.total,
-                });
+                failure = Some(EvalError::Interrupted { done: progress.done, total: progress.total });
             }
             flow
         })?;
@@ -147,30 +135,17 @@ pub fn evaluate_with(
     let finished: Vec<ItemResult> = results.into_iter().flatten().collect();
     if finished.len() < task.items.len() {
         let missing = task.items.len() - finished.len();
-        return Err(EvalError::Unanswered {
-            task: task.name.clone(),
-            missing,
-            total: task.items.len(),
-        });
+        return Err(EvalError::Unanswered { task: task.name.clone(), missing, total: task.items.len() });
     }
     Ok(Evaluation::new(task, options.model, finished))
 }
 
 /// The result of an item.
-fn score(
-    task: &Task,
-    index: usize,
-    answer: ItemAnswer,
-    verify: Option<Verifier<'_>>,
-) -> ItemResult {
+fn score(task: &Task, index: usize, answer: ItemAnswer, verify: Option<Verifier<'_>>) -> ItemResult {
     let item = &task.items[index];
     let prompt = item.prompt.as_text();
     let choices = !item.choices.is_empty();
-    let target = if choices {
-        item.gold.to_string()
-    } else {
-        item.answer.clone()
-    };
+    let target = if choices { item.gold.to_string() } else { item.answer.clone() };
     let mut result = ItemResult {
         id: item.id.clone(),
         index,
@@ -182,11 +157,7 @@ fn score(
         prompt,
         response: String::new(),
         extracted: String::new(),
-        continuations: item
-            .choices
-            .iter()
-            .map(|choice| [item.prompt.delimiter(), choice].concat())
-            .collect(),
+        continuations: item.choices.iter().map(|choice| [item.prompt.delimiter(), choice].concat()).collect(),
         logprobs: Vec::new(),
         correct: false,
         correct_normalized: choices.then_some(false),
@@ -204,15 +175,9 @@ fn score(
             result.response = text;
         }
         ItemAnswer::Logprobs(logprobs) => {
-            let characters = item
-                .choices
-                .iter()
-                .map(|choice| choice.chars().count().max(1) as f64);
-            let per_character: Vec<f64> = logprobs
-                .iter()
-                .zip(characters)
-                .map(|(logprob, count)| logprob / count)
-                .collect();
+            let characters = item.choices.iter().map(|choice| choice.chars().count().max(1) as f64);
+            let per_character: Vec<f64> =
+                logprobs.iter().zip(characters).map(|(logprob, count)| logprob / count).collect();
             let likeliest = first_greatest(&logprobs);
             result.correct = likeliest == Some(item.gold);
             result.correct_normalized = Some(first_greatest(&per_character) == Some(item.gold));
@@ -254,19 +219,11 @@ mod tests {
             gold: 1,
             answer: format!("A{index}"),
             doc: json!({"q": index}),
-            test: Some(TestItem {
-                question: format!("Q{index}"),
-                ..TestItem::default()
-            }),
+            test: Some(TestItem { question: format!("Q{index}"), ..TestItem::default() }),
         };
         Task {
             name: "t".into(),
-            items: vec![
-                item(0, &["x", "yyyy"]),
-                item(1, &[]),
-                item(2, &[]),
-                item(3, &[]),
-            ],
+            items: vec![item(0, &["x", "yyyy"]), item(1, &[]), item(2, &[]), item(3, &[])],
             generation: Generation::default(),
             few_shot: 0,
         }
@@ -282,11 +239,7 @@ mod tests {
     }
 
     /// Answers backwards, at most `most` items, and counts what it was asked.
-    fn run(
-        options: &EvaluationOptions<'_>,
-        most: usize,
-        asked: &mut usize,
-    ) -> Result<Evaluation, EvalError> {
+    fn run(options: &EvaluationOptions<'_>, most: usize, asked: &mut usize) -> Result<Evaluation, EvalError> {
         evaluate_with(
             "fake",
             &task(),
@@ -301,26 +254,14 @@ mod tests {
                 Ok(())
             },
             &mut |progress| {
-                if progress.done >= most {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                if progress.done >= most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             },
         )
     }
 
     #[test]
     fn items_are_scored_in_the_order_of_the_task() {
-        let evaluation = run(
-            &EvaluationOptions {
-                model: "base",
-                ..EvaluationOptions::default()
-            },
-            9,
-            &mut 0,
-        )
-        .unwrap();
+        let evaluation = run(&EvaluationOptions { model: "base", ..EvaluationOptions::default() }, 9, &mut 0).unwrap();
         let right: Vec<bool> = evaluation.items.iter().map(|item| item.correct).collect();
         assert_eq!(right, [false, true, false, false]);
         // -1 / 1 against -2 / 4 per character
@@ -328,14 +269,7 @@ mod tests {
         assert_eq!(evaluation.items[0].response, "x");
         assert_eq!(evaluation.items[0].continuations, [" x", " yyyy"]);
         assert_eq!(evaluation.items[2].error.as_deref(), Some("too long"));
-        assert_eq!(
-            (
-                evaluation.accuracy,
-                evaluation.failed(),
-                evaluation.accuracy_normalized
-            ),
-            (0.25, 1, None)
-        );
+        assert_eq!((evaluation.accuracy, evaluation.failed(), evaluation.accuracy_normalized), (0.25, 1, None));
     }
 
     #[test]
@@ -343,10 +277,7 @@ mod tests {
         let mut task = task();
         task.generation.checker = Checker::Verify;
         let verify = |test: &TestItem, response: &str| test.question == "Q3" && response == "wrong";
-        let options = EvaluationOptions {
-            verify: Some(&verify),
-            ..EvaluationOptions::default()
-        };
+        let options = EvaluationOptions { verify: Some(&verify), ..EvaluationOptions::default() };
         let result = score(&task, 3, ItemAnswer::Text("wrong".into()), options.verify);
         assert!(result.correct && result.score > 0.5);
         assert!(!score(&task, 1, ItemAnswer::Text("A1".into()), options.verify).correct);
@@ -357,26 +288,11 @@ mod tests {
     fn an_interrupted_run_goes_on_and_ends_with_the_same_result() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.journal");
-        let options = EvaluationOptions {
-            model: "m",
-            journal: Some(&path),
-            verify: None,
-        };
-        let unbroken = run(
-            &EvaluationOptions {
-                journal: None,
-                ..options
-            },
-            9,
-            &mut 0,
-        )
-        .unwrap();
+        let options = EvaluationOptions { model: "m", journal: Some(&path), verify: None };
+        let unbroken = run(&EvaluationOptions { journal: None, ..options }, 9, &mut 0).unwrap();
         let mut asked = 0;
         let error = run(&options, 2, &mut asked).unwrap_err();
-        assert!(
-            matches!(error, EvalError::Interrupted { done: 2, total: 4 }),
-            "{error}"
-        );
+        assert!(matches!(error, EvalError::Interrupted { done: 2, total: 4 }), "{error}");
         // A torn line: killed while writing.
         let mut bytes = std::fs::read(&path).unwrap();
         let complete = bytes.len();
@@ -384,27 +300,12 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let resumed = run(&options, 9, &mut asked).unwrap();
         assert_eq!(asked, 4);
-        assert_eq!(
-            serde_json::to_string(&resumed).unwrap(),
-            serde_json::to_string(&unbroken).unwrap()
-        );
+        assert_eq!(serde_json::to_string(&resumed).unwrap(), serde_json::to_string(&unbroken).unwrap());
         // Whatever byte the kill came at, the result is the same.
         let whole = std::fs::read(&path).unwrap();
-        for length in [
-            0,
-            1,
-            50,
-            complete - 1,
-            complete,
-            complete + 1,
-            whole.len() - 1,
-        ] {
+        for length in [0, 1, 50, complete - 1, complete, complete + 1, whole.len() - 1] {
             std::fs::write(&path, &whole[..length]).unwrap();
-            assert_eq!(
-                run(&options, 9, &mut 0).unwrap(),
-                unbroken,
-                "cut at {length}"
-            );
+            assert_eq!(run(&options, 9, &mut 0).unwrap(), unbroken, "cut at {length}");
         }
         assert_eq!(run(&options, 9, &mut asked).unwrap(), unbroken);
         assert_eq!(asked, 4, "a finished run asks nothing");
@@ -414,49 +315,25 @@ mod tests {
     fn the_journal_of_another_model_or_task_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.journal");
-        let options = EvaluationOptions {
-            journal: Some(&path),
-            ..EvaluationOptions::default()
-        };
+        let options = EvaluationOptions { journal: Some(&path), ..EvaluationOptions::default() };
         run(&options, 9, &mut 0).unwrap();
         let again = |identity: &str, task: &Task| {
-            evaluate_with(identity, task, &options, &mut |_, _| Ok(()), &mut |_| {
-                ControlFlow::Continue(())
-            })
+            evaluate_with(identity, task, &options, &mut |_, _| Ok(()), &mut |_| ControlFlow::Continue(()))
         };
         assert!(again("fake", &task()).is_ok());
-        assert!(
-            again("other", &task())
-                .unwrap_err()
-                .to_string()
-                .contains("another model (fake, now other)")
-        );
+        assert!(again("other", &task()).unwrap_err().to_string().contains("another model (fake, now other)"));
         let mut changed = task();
         changed.items[1].prompt = ItemPrompt::Text("changed".into());
-        assert!(
-            again("fake", &changed)
-                .unwrap_err()
-                .to_string()
-                .contains("version of the task")
-        );
+        assert!(again("fake", &changed).unwrap_err().to_string().contains("version of the task"));
         std::fs::write(&path, "not a journal\n").unwrap();
-        assert!(
-            again("fake", &task())
-                .unwrap_err()
-                .to_string()
-                .contains("t.journal:1: not a line")
-        );
+        assert!(again("fake", &task()).unwrap_err().to_string().contains("t.journal:1: not a line"));
     }
 
     #[test]
     fn items_left_without_an_answer_are_an_error() {
-        let error = evaluate_with(
-            "x",
-            &task(),
-            &EvaluationOptions::default(),
-            &mut |_, _| Ok(()),
-            &mut |_| ControlFlow::Continue(()),
-        );
+        let error = evaluate_with("x", &task(), &EvaluationOptions::default(), &mut |_, _| Ok(()), &mut |_| {
+            ControlFlow::Continue(())
+        });
         assert!(error.unwrap_err().to_string().contains("left 4 of 4 items"));
     }
 

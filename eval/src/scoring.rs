@@ -15,11 +15,7 @@ pub struct Normalization {
 
 impl Default for Normalization {
     fn default() -> Self {
-        Self {
-            collapse_whitespace: true,
-            ignore_case: true,
-            trim_punctuation: true,
-        }
+        Self { collapse_whitespace: true, ignore_case: true, trim_punctuation: true }
     }
 }
 
@@ -29,8 +25,7 @@ impl Normalization {
         let mut text = text.trim();
         if self.trim_punctuation {
             text = text.trim_matches(|c: char| {
-                c.is_whitespace()
-                    || matches!(c, '.' | ',' | ';' | ':' | '!' | '"' | '\'' | '`' | '*')
+                c.is_whitespace() || matches!(c, '.' | ',' | ';' | ':' | '!' | '"' | '\'' | '`' | '*')
             });
         }
         let mut result = if self.collapse_whitespace {
@@ -69,9 +64,7 @@ impl Checker {
     /// Whether `response` is right where `answer` would be.
     pub fn is_correct(self, response: &str, answer: &str) -> bool {
         match self {
-            Self::Exact(normalization) => {
-                normalization.apply(response) == normalization.apply(answer)
-            }
+            Self::Exact(normalization) => normalization.apply(response) == normalization.apply(answer),
             Self::Verify => Self::default().is_correct(response, answer),
             Self::Contains(normalization) => {
                 contains_words(&normalization.apply(response), &normalization.apply(answer))
@@ -86,9 +79,7 @@ impl Checker {
     /// The part of the response that is compared: a number, or the normalised text.
     pub fn extract(self, response: &str) -> String {
         match self {
-            Self::Exact(normalization) | Self::Contains(normalization) => {
-                normalization.apply(response)
-            }
+            Self::Exact(normalization) | Self::Contains(normalization) => normalization.apply(response),
             Self::Verify => response.trim().to_owned(),
             Self::Number => last_number(response).unwrap_or_default(),
         }
@@ -110,9 +101,8 @@ fn contains_words(text: &str, part: &str) -> bool {
         return false;
     }
     let boundary = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
-    text.match_indices(part).any(|(at, _)| {
-        boundary(text[..at].chars().next_back()) && boundary(text[at + part.len()..].chars().next())
-    })
+    text.match_indices(part)
+        .any(|(at, _)| boundary(text[..at].chars().next_back()) && boundary(text[at + part.len()..].chars().next()))
 }
 
 /// The last number of a text in one canonical form: without thousands separators, plus sign, leading zeros, and zeros after the
@@ -134,9 +124,7 @@ pub fn last_number(text: &str) -> Option<String> {
         start -= 1;
     }
     // A minus belongs to the number unless something stands directly before it (a range, a date, a compound word).
-    let negative = start > 0
-        && bytes[start - 1] == b'-'
-        && (start == 1 || !bytes[start - 2].is_ascii_alphanumeric());
+    let negative = start > 0 && bytes[start - 1] == b'-' && (start == 1 || !bytes[start - 2].is_ascii_alphanumeric());
     let number: String = text[start..end].chars().filter(|&c| c != ',').collect();
     let (whole, fraction) = number.split_once('.').unwrap_or((&number, ""));
     let whole = whole.trim_start_matches('0');
@@ -162,16 +150,9 @@ mod tests {
         let checker = Checker::default();
         assert!(checker.is_correct(" **The  Rhine.**\n", "the Rhine"));
         assert!(!checker.is_correct("The Rhine river", "the Rhine"));
-        let strict = Checker::Exact(Normalization {
-            collapse_whitespace: false,
-            ignore_case: false,
-            trim_punctuation: false,
-        });
-        assert!(
-            strict.is_correct(" a ", "a")
-                && !strict.is_correct("A", "a")
-                && !strict.is_correct("a.", "a")
-        );
+        let strict =
+            Checker::Exact(Normalization { collapse_whitespace: false, ignore_case: false, trim_punctuation: false });
+        assert!(strict.is_correct(" a ", "a") && !strict.is_correct("A", "a") && !strict.is_correct("a.", "a"));
     }
 
     #[test]

@@ -34,11 +34,7 @@ pub struct Generation {
 
 impl Default for Generation {
     fn default() -> Self {
-        Self {
-            max_tokens: 256,
-            stop: Vec::new(),
-            checker: Checker::default(),
-        }
+        Self { max_tokens: 256, stop: Vec::new(), checker: Checker::default() }
     }
 }
 
@@ -113,10 +109,7 @@ impl Task {
         generation: Generation,
     ) -> Result<Self, EvalError> {
         let name = task_name(&leaf.id);
-        let refuse = |problem: String| EvalError::Task {
-            task: name.clone(),
-            problem,
-        };
+        let refuse = |problem: String| EvalError::Task { task: name.clone(), problem };
         if leaf.test.is_empty() {
             return Err(refuse(format!(
                 "{} has no held-out test; add `test: test.jsonl` with questions and answers",
@@ -131,12 +124,7 @@ impl Task {
         }
         let examples: Vec<(String, &str)> = leaf.seeds[..few_shot]
             .iter()
-            .map(|seed| {
-                (
-                    with_context(seed.context.as_deref(), &seed.question),
-                    seed.answer.as_str(),
-                )
-            })
+            .map(|seed| (with_context(seed.context.as_deref(), &seed.question), seed.answer.as_str()))
             .collect();
         let mut items = Vec::with_capacity(leaf.test.len());
         for (index, test) in leaf.test.iter().enumerate() {
@@ -144,29 +132,24 @@ impl Task {
                 0
             } else {
                 test.choices.iter().position(|choice| *choice == test.answer).ok_or_else(|| {
-                    refuse(format!("test item {}: the answer {:?} is not among the choices; write it as one of them", index + 1, test.answer))
+                    refuse(format!(
+                        "test item {}: the answer {:?} is not among the choices; write it as one of them",
+                        index + 1,
+                        test.answer
+                    ))
                 })?
             };
             items.push(Item {
                 id: format!("{}#{}", leaf.id, index + 1),
-                prompt: prompting.prompt(
-                    &examples,
-                    &with_context(test.context.as_deref(), &test.question),
-                ),
+                prompt: prompting.prompt(&examples, &with_context(test.context.as_deref(), &test.question)),
                 choices: test.choices.clone(),
                 gold,
                 answer: test.answer.clone(),
-                doc: serde_json::to_value(test)
-                    .unwrap_or_else(|_| json!({"question": test.question})),
+                doc: serde_json::to_value(test).unwrap_or_else(|_| json!({"question": test.question})),
                 test: Some(test.clone()),
             });
         }
-        Ok(Self {
-            name,
-            items,
-            generation,
-            few_shot,
-        })
+        Ok(Self { name, items, generation, few_shot })
     }
 
     /// Only the first `count` items.
@@ -212,15 +195,7 @@ fn with_context(context: Option<&str>, question: &str) -> String {
 
 /// The id of a leaf as a name for files.
 fn task_name(id: &str) -> String {
-    id.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_') {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect()
+    id.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_') { c } else { '_' }).collect()
 }
 
 #[cfg(test)]
@@ -238,12 +213,7 @@ mod tests {
         };
         Leaf {
             id: "skills/dates/add days".into(),
-            seeds: vec![Seed {
-                question: "Q0".into(),
-                answer: "A0".into(),
-                context: Some("C0\n".into()),
-                line: 1,
-            }],
+            seeds: vec![Seed { question: "Q0".into(), answer: "A0".into(), context: Some("C0\n".into()), line: 1 }],
             test: vec![test("Q1", "B", &["A", "B"]), test("Q2", "two", &[])],
             ..Leaf::default()
         }
@@ -253,21 +223,9 @@ mod tests {
     fn a_leaf_becomes_items_with_examples_before_them() {
         let task = Task::from_leaf(&leaf(), 1, Prompting::Chat, Generation::default()).unwrap();
         assert_eq!(task.name, "skills_dates_add_days");
-        assert_eq!(
-            (
-                task.items[0].gold,
-                task.items[0].choices.len(),
-                task.items[1].choices.len()
-            ),
-            (1, 2, 0)
-        );
-        let ItemPrompt::Chat(messages) = &task.items[1].prompt else {
-            panic!("chat")
-        };
-        let contents: Vec<&str> = messages
-            .iter()
-            .map(|message| message.content.as_str())
-            .collect();
+        assert_eq!((task.items[0].gold, task.items[0].choices.len(), task.items[1].choices.len()), (1, 2, 0));
+        let ItemPrompt::Chat(messages) = &task.items[1].prompt else { panic!("chat") };
+        let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
         assert_eq!(contents, ["C0\n\nQ0", "A0", "Q2"]);
         let task = Task::from_leaf(&leaf(), 1, Prompting::Text, Generation::default()).unwrap();
         assert_eq!(
@@ -280,16 +238,9 @@ mod tests {
     fn what_cannot_be_asked_is_refused() {
         let mut wrong = leaf();
         wrong.test[0].answer = "C".into();
-        let error = Task::from_leaf(&wrong, 0, Prompting::Chat, Generation::default())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("test item 1") && error.contains("\"C\""),
-            "{error}"
-        );
+        let error = Task::from_leaf(&wrong, 0, Prompting::Chat, Generation::default()).unwrap_err().to_string();
+        assert!(error.contains("test item 1") && error.contains("\"C\""), "{error}");
         assert!(Task::from_leaf(&leaf(), 2, Prompting::Chat, Generation::default()).is_err());
-        assert!(
-            Task::from_leaf(&Leaf::default(), 0, Prompting::Chat, Generation::default()).is_err()
-        );
+        assert!(Task::from_leaf(&Leaf::default(), 0, Prompting::Chat, Generation::default()).is_err());
     }
 }

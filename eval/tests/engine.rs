@@ -1,12 +1,11 @@
 //! Evaluation with a real model.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail this way")]
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use espalier_eval::perplexity::{WINDOW, perplexity};
-use espalier_eval::{
-    Checker, EvaluationOptions, Generation, Normalization, Prompting, Task, benchmark, evaluate,
-};
+use espalier_eval::{Checker, EvaluationOptions, Generation, Normalization, Prompting, Task, benchmark, evaluate};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::Model;
 use espalier_taxonomy::{Leaf, TestItem};
@@ -17,9 +16,7 @@ fn engine() -> Option<Engine> {
         return None;
     };
     let model = Model::open(Path::new(&path)).unwrap();
-    Some(Engine::Native(
-        NativeEngine::load(&model, None, &EngineOptions::default()).unwrap(),
-    ))
+    Some(Engine::Native(NativeEngine::load(&model, None, &EngineOptions::default()).unwrap()))
 }
 
 #[test]
@@ -36,10 +33,7 @@ fn a_small_model_answers_choices_and_questions() {
     )
     .unwrap();
     let task = benchmark::read_choices(&path, "small").unwrap();
-    let options = EvaluationOptions {
-        model: "smollm2",
-        ..EvaluationOptions::default()
-    };
+    let options = EvaluationOptions { model: "smollm2", ..EvaluationOptions::default() };
     let mut steps = 0;
     let evaluation = evaluate(&engine, &task, &options, &mut |_| {
         steps += 1;
@@ -66,23 +60,14 @@ fn a_small_model_answers_choices_and_questions() {
         ],
         ..Leaf::default()
     };
-    let generation = Generation {
-        max_tokens: 24,
-        checker: Checker::Contains(Normalization::default()),
-        ..Generation::default()
-    };
+    let generation =
+        Generation { max_tokens: 24, checker: Checker::Contains(Normalization::default()), ..Generation::default() };
     let task = Task::from_leaf(&leaf, 0, Prompting::Chat, generation).unwrap();
     let journal = folder.path().join("facts.journal");
-    let options = EvaluationOptions {
-        journal: Some(&journal),
-        ..options
-    };
+    let options = EvaluationOptions { journal: Some(&journal), ..options };
     let first = evaluate(&engine, &task, &options, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(first.correct(), 2, "{first:#?}");
-    let again = evaluate(&engine, &task, &options, &mut |_| {
-        panic!("nothing is left to ask")
-    })
-    .unwrap();
+    let again = evaluate(&engine, &task, &options, &mut |_| panic!("nothing is left to ask")).unwrap();
     assert_eq!(again, first);
 }
 
@@ -91,21 +76,13 @@ fn perplexity_is_that_of_llama_perplexity() {
     let Some(Engine::Native(engine)) = engine() else {
         return;
     };
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/assets/text/wiki.test.raw"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/text/wiki.test.raw");
     let text = std::fs::read_to_string(path).unwrap();
-    let found = perplexity(&engine, &text, WINDOW, Some(4), &mut |_, _| {
-        ControlFlow::Continue(())
-    })
-    .unwrap();
+    let found = perplexity(&engine, &text, WINDOW, Some(4), &mut |_, _| ControlFlow::Continue(())).unwrap();
     println!("{found:?}");
     assert_eq!((found.windows, found.tokens), (4, 1020));
     // `llama-perplexity -c 512 --chunks 4` of llama.cpp on the same file and text; its products round activations to 8 bits.
     assert!((found.perplexity - 22.8855).abs() < 0.5, "{found:?}");
-    let error = perplexity(&engine, "short", WINDOW, None, &mut |_, _| {
-        ControlFlow::Continue(())
-    });
+    let error = perplexity(&engine, "short", WINDOW, None, &mut |_, _| ControlFlow::Continue(()));
     assert!(error.unwrap_err().to_string().contains("needs 512"));
 }

@@ -7,36 +7,21 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use espalier_inference::{
-    Counts, EngineError, EngineOptions, NativeEngine, Prompt, Request, Sampling,
-};
+use espalier_inference::{Counts, EngineError, EngineOptions, NativeEngine, Prompt, Request, Sampling};
 use espalier_model::Model;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let path = arguments
-        .first()
-        .ok_or("usage: generate_rate MODEL [SEQUENCES] [PROMPT] [NEW] [SHARED] [f32|bf16]")?;
+    let path = arguments.first().ok_or("usage: generate_rate MODEL [SEQUENCES] [PROMPT] [NEW] [SHARED] [f32|bf16]")?;
     let number = |index: usize, default: usize| -> Result<usize, std::num::ParseIntError> {
-        arguments
-            .get(index)
-            .map_or(Ok(default), |text| text.parse())
+        arguments.get(index).map_or(Ok(default), |text| text.parse())
     };
-    let (sequences, prompt, new, shared) = (
-        number(1, 32)?,
-        number(2, 128)?,
-        number(3, 64)?,
-        number(4, 0)?,
-    );
+    let (sequences, prompt, new, shared) = (number(1, 32)?, number(2, 128)?, number(3, 64)?, number(4, 0)?);
     let precision = arguments.get(5).map_or("bf16", String::as_str).parse()?;
 
     let start = Instant::now();
     let model = Model::open(Path::new(path))?;
-    let options = EngineOptions {
-        precision,
-        max_sequences: sequences,
-        ..EngineOptions::default()
-    };
+    let options = EngineOptions { precision, max_sequences: sequences, ..EngineOptions::default() };
     let mut engine = NativeEngine::load(&model, None, &options)?;
     println!(
         "loaded in {:.2} s, {:.0} MB of weights",
@@ -56,14 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .map(|sequence| Request {
                 seed: sequence as u64,
                 sampling: Sampling::at_temperature(1.0),
-                ..Request::new(
-                    Prompt::Tokens(
-                        (0..prompt)
-                            .map(|position| token(sequence, position))
-                            .collect(),
-                    ),
-                    new,
-                )
+                ..Request::new(Prompt::Tokens((0..prompt).map(|position| token(sequence, position)).collect()), new)
             })
             .collect()
     };

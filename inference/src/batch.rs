@@ -23,15 +23,10 @@ const WORTH_WAITING: usize = 32;
 const EXPECTED_ANSWER: usize = 256;
 
 /// The receiver of answers.
-pub(crate) type OnAnswer<'a> =
-    dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()> + 'a;
+pub(crate) type OnAnswer<'a> = dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()> + 'a;
 
 /// Answers all requests; see [`NativeEngine::generate`].
-pub(crate) fn generate(
-    engine: &NativeEngine,
-    requests: &[Request],
-    on_answer: &mut OnAnswer<'_>,
-) -> Counts {
+pub(crate) fn generate(engine: &NativeEngine, requests: &[Request], on_answer: &mut OnAnswer<'_>) -> Counts {
     let context = engine.context();
     let prompts: Vec<Result<Vec<u32>, EngineError>> = requests
         .par_iter()
@@ -40,10 +35,7 @@ pub(crate) fn generate(
             if tokens.len() < context {
                 Ok(tokens)
             } else {
-                Err(EngineError::PromptTooLong {
-                    prompt: tokens.len(),
-                    context,
-                })
+                Err(EngineError::PromptTooLong { prompt: tokens.len(), context })
             }
         })
         .collect();
@@ -51,9 +43,7 @@ pub(crate) fn generate(
     for (index, prompt) in prompts.into_iter().enumerate() {
         let flow = match prompt {
             Err(error) => on_answer(index, Err(error)),
-            Ok(prompt) if requests[index].max_tokens == 0 => {
-                on_answer(index, Ok(empty_answer(prompt.len())))
-            }
+            Ok(prompt) if requests[index].max_tokens == 0 => on_answer(index, Ok(empty_answer(prompt.len()))),
             Ok(prompt) => {
                 waiting.push((index, prompt));
                 ControlFlow::Continue(())
@@ -64,19 +54,13 @@ pub(crate) fn generate(
         }
     }
     let order: Vec<usize> = if engine.shares_prefixes {
-        let views: Vec<&[u32]> = waiting
-            .iter()
-            .map(|(_, prompt)| prompt.as_slice())
-            .collect();
+        let views: Vec<&[u32]> = waiting.iter().map(|(_, prompt)| prompt.as_slice()).collect();
         prefix::order(&views)
     } else {
         (0..waiting.len()).collect()
     };
     let mut waiting: Vec<Option<(usize, Vec<u32>)>> = waiting.into_iter().map(Some).collect();
-    let queue = order
-        .into_iter()
-        .filter_map(|at| waiting[at].take())
-        .collect();
+    let queue = order.into_iter().filter_map(|at| waiting[at].take()).collect();
     let mut scheduler = Scheduler::new(engine, requests, queue);
     // A break carries no value: it only says that the receiver has enough.
     let _ = scheduler.run(on_answer);
@@ -84,13 +68,7 @@ pub(crate) fn generate(
 }
 
 fn empty_answer(prompt_tokens: usize) -> Answer {
-    Answer {
-        text: String::new(),
-        tokens: Vec::new(),
-        finish: Finish::Length,
-        logprobs: Vec::new(),
-        prompt_tokens,
-    }
+    Answer { text: String::new(), tokens: Vec::new(), finish: Finish::Length, logprobs: Vec::new(), prompt_tokens }
 }
 
 /// A sequence that has a place.
@@ -109,13 +87,7 @@ struct Active<'a> {
 }
 
 impl<'a> Active<'a> {
-    fn new(
-        index: usize,
-        request: &'a Request,
-        prompt: Vec<u32>,
-        computed: usize,
-        vocabulary: usize,
-    ) -> Self {
+    fn new(index: usize, request: &'a Request, prompt: Vec<u32>, computed: usize, vocabulary: usize) -> Self {
         let mut active = Self {
             index,
             request,
@@ -124,11 +96,7 @@ impl<'a> Active<'a> {
             logprobs: Vec::new(),
             text: GrowingText::new(&request.stop),
             seen: Vec::new(),
-            is_seen: if request.sampling.penalizes() {
-                vec![false; vocabulary]
-            } else {
-                Vec::new()
-            },
+            is_seen: if request.sampling.penalizes() { vec![false; vocabulary] } else { Vec::new() },
             prompt,
         };
         for position in 0..active.prompt.len() {
@@ -171,8 +139,8 @@ impl<'a> Active<'a> {
         if self.text.push(engine.tokenizer(), token) {
             return Some(Finish::Stop);
         }
-        let full = self.tokens.len() >= self.request.max_tokens
-            || self.prompt.len() + self.tokens.len() >= engine.context();
+        let full =
+            self.tokens.len() >= self.request.max_tokens || self.prompt.len() + self.tokens.len() >= engine.context();
         full.then_some(Finish::Length)
     }
 
@@ -211,16 +179,9 @@ struct Scheduler<'a> {
 }
 
 impl<'a> Scheduler<'a> {
-    fn new(
-        engine: &'a NativeEngine,
-        requests: &'a [Request],
-        queue: Vec<(usize, Vec<u32>)>,
-    ) -> Self {
+    fn new(engine: &'a NativeEngine, requests: &'a [Request], queue: Vec<(usize, Vec<u32>)>) -> Self {
         // Every sequence that writes needs a row in every step.
-        let max_active = engine
-            .max_sequences
-            .min(engine.max_batch_tokens)
-            .min(queue.len());
+        let max_active = engine.max_sequences.min(engine.max_batch_tokens).min(queue.len());
         let config = &engine.weights.config;
         let mut queue = queue.into_iter();
         let next = queue.next();
@@ -253,20 +214,12 @@ impl<'a> Scheduler<'a> {
             }
             self.counts.steps += 1;
             let places = &self.places;
-            forward(
-                &self.engine.weights,
-                &batch,
-                &mut self.caches,
-                &mut workspace,
-                &mut |first, logits| {
-                    let rows = logits.par_chunks_mut(vocabulary).zip(&writers[first..]);
-                    chosen.par_extend(rows.map_init(Vec::new, |weights, (logits, &place)| {
-                        places[place]
-                            .as_ref()
-                            .map(|active| active.choose(logits, weights))
-                    }));
-                },
-            );
+            forward(&self.engine.weights, &batch, &mut self.caches, &mut workspace, &mut |first, logits| {
+                let rows = logits.par_chunks_mut(vocabulary).zip(&writers[first..]);
+                chosen.par_extend(rows.map_init(Vec::new, |weights, (logits, &place)| {
+                    places[place].as_ref().map(|active| active.choose(logits, weights))
+                }));
+            });
             for (place, chosen) in writers.into_iter().zip(chosen.drain(..)) {
                 if let Some(chosen) = chosen {
                     self.take_token(place, chosen, on_answer)?;
@@ -284,19 +237,15 @@ impl<'a> Scheduler<'a> {
             if let Some(source) = self.source.as_ref().filter(|_| self.engine.shares_prefixes) {
                 // The last token is always computed: its logits start the answer.
                 let useful = prefix::common_prefix(&source.prompt, prompt).min(prompt.len() - 1);
-                let computed = source.left_with.or_else(|| {
-                    self.places[source.place]
-                        .as_ref()
-                        .map(|active| active.computed)
-                });
+                let computed =
+                    source.left_with.or_else(|| self.places[source.place].as_ref().map(|active| active.computed));
                 shared = useful.min(computed.unwrap_or(0));
                 if source.left_with.is_none() && useful - shared >= WORTH_WAITING {
                     return;
                 }
             }
             let source_place = self.source.as_ref().map(|source| source.place);
-            let free = (0..self.places.len())
-                .find(|&at| self.places[at].is_none() && Some(at) != source_place);
+            let free = (0..self.places.len()).find(|&at| self.places[at].is_none() && Some(at) != source_place);
             let (Some(place), Some((index, prompt))) = (free, self.next.take()) else {
                 return;
             };
@@ -304,26 +253,15 @@ impl<'a> Scheduler<'a> {
             self.counts.prompt_tokens_logical += prompt.len();
             self.caches[place].clear();
             // A long limit is seldom reached: what lies beyond grows as it comes.
-            self.caches[place]
-                .reserve(prompt.len() + self.requests[index].max_tokens.min(EXPECTED_ANSWER));
+            self.caches[place].reserve(prompt.len() + self.requests[index].max_tokens.min(EXPECTED_ANSWER));
             if let Some(source) = source_place.filter(|_| shared > 0)
                 && let Ok([own, source]) = self.caches.get_disjoint_mut([place, source])
             {
                 own.share_prefix(source, shared);
             }
-            self.source = Some(Source {
-                place,
-                prompt: prompt.clone(),
-                left_with: None,
-            });
+            self.source = Some(Source { place, prompt: prompt.clone(), left_with: None });
             let vocabulary = self.engine.weights.config.vocabulary;
-            self.places[place] = Some(Active::new(
-                index,
-                &self.requests[index],
-                prompt,
-                shared,
-                vocabulary,
-            ));
+            self.places[place] = Some(Active::new(index, &self.requests[index], prompt, shared, vocabulary));
             self.admitted.push(place);
         }
     }
@@ -333,12 +271,7 @@ impl<'a> Scheduler<'a> {
     fn compose(&mut self, batch: &mut Batch) -> Vec<usize> {
         batch.clear();
         let reading = |active: &Active<'_>| active.prompt.len().saturating_sub(active.computed);
-        let writing = self
-            .places
-            .iter()
-            .flatten()
-            .filter(|active| reading(active) == 0)
-            .count();
+        let writing = self.places.iter().flatten().filter(|active| reading(active) == 0).count();
         let mut room = self.engine.max_batch_tokens - writing;
         let mut share = vec![1; self.places.len()];
         for &place in &self.admitted {
@@ -364,23 +297,14 @@ impl<'a> Scheduler<'a> {
             if end == known {
                 writers.push(place);
             }
-            self.counts.prompt_tokens_computed +=
-                end.min(active.prompt.len()).saturating_sub(active.computed);
+            self.counts.prompt_tokens_computed += end.min(active.prompt.len()).saturating_sub(active.computed);
             active.computed = end;
         }
         writers
     }
 
-    fn take_token(
-        &mut self,
-        place: usize,
-        chosen: TokenLogprob,
-        on_answer: &mut OnAnswer<'_>,
-    ) -> ControlFlow<()> {
-        let Some(finish) = self.places[place]
-            .as_mut()
-            .and_then(|active| active.accept(self.engine, chosen))
-        else {
+    fn take_token(&mut self, place: usize, chosen: TokenLogprob, on_answer: &mut OnAnswer<'_>) -> ControlFlow<()> {
+        let Some(finish) = self.places[place].as_mut().and_then(|active| active.accept(self.engine, chosen)) else {
             return ControlFlow::Continue(());
         };
         let Some(active) = self.places[place].take() else {

@@ -20,13 +20,7 @@ impl LayerCache {
     }
 
     /// Appends the keys and values that stand in `rows` (each `stride` long) at `key` and `value`.
-    pub(crate) fn append(
-        &mut self,
-        rows: &[f32],
-        stride: usize,
-        key: Range<usize>,
-        value: Range<usize>,
-    ) {
+    pub(crate) fn append(&mut self, rows: &[f32], stride: usize, key: Range<usize>, value: Range<usize>) {
         let added = rows.len() / stride * key.len();
         let grown = (self.keys.len() + added).next_multiple_of(GROWTH * key.len());
         for buffer in [&mut self.keys, &mut self.values] {
@@ -62,10 +56,7 @@ pub(crate) struct SequenceCache {
 impl SequenceCache {
     /// An empty cache; memory comes with the first rows.
     pub(crate) fn new(layers: usize, width: usize) -> Self {
-        Self {
-            layers: (0..layers).map(|_| LayerCache::default()).collect(),
-            width,
-        }
+        Self { layers: (0..layers).map(|_| LayerCache::default()).collect(), width }
     }
 
     /// Makes room for so many positions, so that a sequence whose length is known grows without copies.
@@ -90,10 +81,7 @@ impl SequenceCache {
     pub(crate) fn share_prefix(&mut self, other: &Self, positions: usize) {
         let length = positions * self.width;
         for (mine, theirs) in self.layers.iter_mut().zip(&other.layers) {
-            for (to, from) in [
-                (&mut mine.keys, &theirs.keys),
-                (&mut mine.values, &theirs.values),
-            ] {
+            for (to, from) in [(&mut mine.keys, &theirs.keys), (&mut mine.values, &theirs.values)] {
                 to.clear();
                 to.extend_from_slice(&from[..length]);
             }

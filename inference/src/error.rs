@@ -21,9 +21,7 @@ pub enum EngineError {
         context: usize,
     },
     /// A text to be scored does not fit.
-    #[error(
-        "the text to be scored has {tokens} tokens, but the context window holds {context}; split it"
-    )]
+    #[error("the text to be scored has {tokens} tokens, but the context window holds {context}; split it")]
     TextTooLong {
         /// Tokens in the text.
         tokens: usize,
@@ -31,9 +29,7 @@ pub enum EngineError {
         context: usize,
     },
     /// There is nothing to start from.
-    #[error(
-        "the prompt is empty and the model has no BOS token to start from; give at least one token"
-    )]
+    #[error("the prompt is empty and the model has no BOS token to start from; give at least one token")]
     EmptyPrompt,
     /// There is nothing to score.
     #[error("score request {index} has an empty continuation; give at least one token to score")]
@@ -70,9 +66,7 @@ pub enum EngineError {
         problem: String,
     },
     /// The server could not be reached, or the connection broke.
-    #[error(
-        "{url}: {problem} (tried {attempts} times); check that the server runs and that host and port are right"
-    )]
+    #[error("{url}: {problem} (tried {attempts} times); check that the server runs and that host and port are right")]
     Connection {
         /// Where.
         url: String,

@@ -67,15 +67,8 @@ impl Batch {
                 last.rows.end += 1;
             }
             last => {
-                debug_assert!(
-                    last.is_none_or(|last| last.sequence <= sequence),
-                    "sequences in rising order"
-                );
-                self.segments.push(Segment {
-                    sequence,
-                    start: position,
-                    rows: row..row + 1,
-                });
+                debug_assert!(last.is_none_or(|last| last.sequence <= sequence), "sequences in rising order");
+                self.segments.push(Segment { sequence, start: position, rows: row..row + 1 });
             }
         }
     }
@@ -119,17 +112,7 @@ pub(crate) fn forward(
     if rows == 0 {
         return;
     }
-    let Workspace {
-        hidden,
-        normed,
-        qkv,
-        query,
-        attended,
-        gate_up,
-        activated,
-        low,
-        logits,
-    } = workspace;
+    let Workspace { hidden, normed, qkv, query, attended, gate_up, activated, low, logits } = workspace;
     let hidden = take(hidden, rows * width);
     hidden
         .par_chunks_mut(width)
@@ -142,37 +125,19 @@ pub(crate) fn forward(
     let last = weights.layers.len() - 1;
     for (index, layer) in weights.layers.iter().enumerate() {
         let normed = take(normed, rows * width);
-        rms_norm(
-            &hidden[..rows * width],
-            &layer.attention_norm,
-            config.rms_epsilon,
-            normed,
-        );
+        rms_norm(&hidden[..rows * width], &layer.attention_norm, config.rms_epsilon, normed);
         let qkv = take(qkv, rows * fused);
-        layer
-            .qkv
-            .apply(normed, rows, qkv, low, Accumulate::Overwrite);
+        layer.qkv.apply(normed, rows, qkv, low, Accumulate::Overwrite);
         let query = take(query, rows * query_width);
         rotate(weights, layer, &batch.positions, qkv, query);
         let attended = take(attended, rows * query_width);
-        attend(
-            weights,
-            index,
-            &batch.segments,
-            caches,
-            qkv,
-            query,
-            attended,
-        );
+        attend(weights, index, &batch.segments, caches, qkv, query, attended);
 
         if index == last && batch.wanted.len() < rows {
             // Nobody reads the other rows any more.
             for (to, &from) in batch.wanted.iter().enumerate() {
                 hidden.copy_within(from * width..(from + 1) * width, to * width);
-                attended.copy_within(
-                    from * query_width..(from + 1) * query_width,
-                    to * query_width,
-                );
+                attended.copy_within(from * query_width..(from + 1) * query_width, to * query_width);
             }
             rows = batch.wanted.len();
             if rows == 0 {
@@ -180,20 +145,12 @@ pub(crate) fn forward(
             }
         }
         let hidden = &mut hidden[..rows * width];
-        layer.output.apply(
-            &attended[..rows * query_width],
-            rows,
-            hidden,
-            low,
-            Accumulate::Add,
-        );
+        layer.output.apply(&attended[..rows * query_width], rows, hidden, low, Accumulate::Add);
 
         let normed = &mut normed[..rows * width];
         rms_norm(hidden, &layer.mlp_norm, config.rms_epsilon, normed);
         let both = take(gate_up, rows * 2 * config.feed_forward);
-        layer
-            .gate_up
-            .apply(normed, rows, both, low, Accumulate::Overwrite);
+        layer.gate_up.apply(normed, rows, both, low, Accumulate::Overwrite);
         let activated = take(activated, rows * config.feed_forward);
         activated
             .par_chunks_mut(config.feed_forward)
@@ -203,9 +160,7 @@ pub(crate) fn forward(
                 let (gate, up) = both.split_at(config.feed_forward);
                 swiglu(gate, up, out);
             });
-        layer
-            .down
-            .apply(activated, rows, hidden, low, Accumulate::Add);
+        layer.down.apply(activated, rows, hidden, low, Accumulate::Add);
     }
 
     let vocabulary = config.vocabulary;
@@ -214,13 +169,7 @@ pub(crate) fn forward(
         let normed = take(normed, hidden.len());
         rms_norm(hidden, &weights.final_norm, config.rms_epsilon, normed);
         let logits = take(logits, chunk_rows * vocabulary);
-        matmul(
-            normed,
-            chunk_rows,
-            &weights.head,
-            logits,
-            Accumulate::Overwrite,
-        );
+        matmul(normed, chunk_rows, &weights.head, logits, Accumulate::Overwrite);
         visit(chunk * HEAD_ROWS, logits);
     }
 }
@@ -339,21 +288,9 @@ mod tests {
         assert_eq!(
             batch.segments,
             [
-                Segment {
-                    sequence: 0,
-                    start: 4,
-                    rows: 0..2
-                },
-                Segment {
-                    sequence: 0,
-                    start: 5,
-                    rows: 2..3
-                },
-                Segment {
-                    sequence: 2,
-                    start: 6,
-                    rows: 3..4
-                },
+                Segment { sequence: 0, start: 4, rows: 0..2 },
+                Segment { sequence: 0, start: 5, rows: 2..3 },
+                Segment { sequence: 2, start: 6, rows: 3..4 },
             ]
         );
         assert_eq!(batch.wanted, [1, 2]);

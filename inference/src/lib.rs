@@ -56,9 +56,7 @@ use std::ops::ControlFlow;
 
 pub use error::EngineError;
 pub use native::{EngineOptions, NativeEngine};
-pub use request::{
-    Answer, Counts, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob,
-};
+pub use request::{Answer, Counts, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};
 pub use server::{ServerEngine, ServerOptions};
 
 /// Something that answers requests.

@@ -26,12 +26,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self {
-            precision: Precision::Bf16,
-            max_sequences: 32,
-            max_batch_tokens: 512,
-            context: None,
-        }
+        Self { precision: Precision::Bf16, max_sequences: 32, max_batch_tokens: 512, context: None }
     }
 }
 
@@ -51,9 +46,7 @@ pub struct NativeEngine {
 
 impl std::fmt::Debug for NativeEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NativeEngine")
-            .field("identity", &self.identity)
-            .finish_non_exhaustive()
+        f.debug_struct("NativeEngine").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
 
@@ -62,49 +55,32 @@ impl NativeEngine {
     ///
     /// # Errors
     /// A tensor that cannot be read, an adapter of another model, an option out of range.
-    pub fn load(
-        model: &Model,
-        adapter: Option<&LoraAdapter>,
-        options: &EngineOptions,
-    ) -> Result<Self, EngineError> {
+    pub fn load(model: &Model, adapter: Option<&LoraAdapter>, options: &EngineOptions) -> Result<Self, EngineError> {
         let config = model.config();
         let context = options.context.unwrap_or(config.context);
         if context == 0 || context > config.context {
             return Err(EngineError::Option {
                 option: "context",
-                problem: format!(
-                    "{context} is not between 1 and the model's own window of {}",
-                    config.context
-                ),
+                problem: format!("{context} is not between 1 and the model's own window of {}", config.context),
             });
         }
         if options.max_sequences == 0 {
-            return Err(EngineError::Option {
-                option: "max_sequences",
-                problem: "must be at least 1".to_owned(),
-            });
+            return Err(EngineError::Option { option: "max_sequences", problem: "must be at least 1".to_owned() });
         }
         if options.max_batch_tokens == 0 {
-            return Err(EngineError::Option {
-                option: "max_batch_tokens",
-                problem: "must be at least 1".to_owned(),
-            });
+            return Err(EngineError::Option { option: "max_batch_tokens", problem: "must be at least 1".to_owned() });
         }
         let weights = Weights::load(model, adapter, options.precision, context)?;
         let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
         let text_of = |id: Option<u32>| id.map_or("", |id| tokenizer.token_text(id));
         let template = model.chat_template();
         let source = (!template.is_builtin()).then(|| template.source());
-        let template =
-            ChatTemplate::new(source, text_of(tokenizer.bos()), text_of(tokenizer.eos()))?;
+        let template = ChatTemplate::new(source, text_of(tokenizer.bos()), text_of(tokenizer.eos()))?;
         let identity = match adapter {
             None => format!("{}-{}", model.sha256()?, options.precision),
-            Some(adapter) => format!(
-                "{}+{}-{}",
-                model.sha256()?,
-                crate::weights::adapter_hash(adapter),
-                options.precision
-            ),
+            Some(adapter) => {
+                format!("{}+{}-{}", model.sha256()?, crate::weights::adapter_hash(adapter), options.precision)
+            }
         };
         Ok(Self {
             weights: Box::new(weights),
@@ -242,11 +218,7 @@ impl NativeEngine {
     ///
     /// # Errors
     /// More tokens than the window holds; an unknown token id.
-    pub fn logits(
-        &self,
-        tokens: &[u32],
-        visit: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), EngineError> {
+    pub fn logits(&self, tokens: &[u32], visit: &mut dyn FnMut(usize, &[f32])) -> Result<(), EngineError> {
         score::logits(self, tokens, visit)
     }
 }

@@ -16,9 +16,8 @@ pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 pub(crate) fn order(texts: &[&[u32]]) -> Vec<usize> {
     let mut sorted: Vec<usize> = (0..texts.len()).collect();
     sorted.sort_by(|&a, &b| texts[a].cmp(texts[b]).then(a.cmp(&b)));
-    let mut groups: Vec<&[usize]> = sorted
-        .chunk_by(|&a, &b| common_prefix(texts[a], texts[b]) >= WORTH_GROUPING)
-        .collect();
+    let mut groups: Vec<&[usize]> =
+        sorted.chunk_by(|&a, &b| common_prefix(texts[a], texts[b]) >= WORTH_GROUPING).collect();
     groups.sort_by_key(|group| group.iter().copied().min());
     groups.concat()
 }
@@ -32,14 +31,8 @@ mod tests {
         let head_a: Vec<u32> = (100..120).collect();
         let head_b: Vec<u32> = (0..20).collect();
         let with = |head: &[u32], tail: &[u32]| [head, tail].concat();
-        let texts = [
-            with(&head_a, &[7]),
-            with(&head_b, &[3]),
-            with(&head_a, &[5]),
-            vec![50],
-            with(&head_b, &[1, 1]),
-            vec![],
-        ];
+        let texts =
+            [with(&head_a, &[7]), with(&head_b, &[3]), with(&head_a, &[5]), vec![50], with(&head_b, &[1, 1]), vec![]];
         let views: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
         assert_eq!(order(&views), [2, 0, 4, 1, 3, 5]);
     }

@@ -34,13 +34,7 @@ pub struct Sampling {
 
 impl Sampling {
     /// The most probable token always.
-    pub const GREEDY: Self = Self {
-        temperature: 0.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-    };
+    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 };
 
     /// Whether tokens seen before are treated differently.
     pub(crate) fn penalizes(&self) -> bool {
@@ -49,10 +43,7 @@ impl Sampling {
 
     /// Plain sampling at a temperature.
     pub fn at_temperature(temperature: f32) -> Self {
-        Self {
-            temperature,
-            ..Self::GREEDY
-        }
+        Self { temperature, ..Self::GREEDY }
     }
 }
 
@@ -82,14 +73,7 @@ pub struct Request {
 impl Request {
     /// A greedy request without stop strings, with seed 0.
     pub fn new(prompt: Prompt, max_tokens: usize) -> Self {
-        Self {
-            prompt,
-            max_tokens,
-            sampling: Sampling::GREEDY,
-            seed: 0,
-            stop: Vec::new(),
-            top_logprobs: 0,
-        }
+        Self { prompt, max_tokens, sampling: Sampling::GREEDY, seed: 0, stop: Vec::new(), top_logprobs: 0 }
     }
 }
 

@@ -62,35 +62,19 @@ impl Lane<'_> {
         };
         self.items = rest;
         let context = item.context;
-        let shared = if self.shares {
-            prefix::common_prefix(self.context, context).min(context.len() - 1)
-        } else {
-            0
-        };
-        let row = |position, token| Row {
-            position,
-            token,
-            targets: Vec::new(),
-        };
-        self.rows
-            .extend((shared..context.len()).map(|position| row(position, context[position])));
+        let shared = if self.shares { prefix::common_prefix(self.context, context).min(context.len() - 1) } else { 0 };
+        let row = |position, token| Row { position, token, targets: Vec::new() };
+        self.rows.extend((shared..context.len()).map(|position| row(position, context[position])));
         if let Some(last) = self.rows.back_mut() {
-            let first_tokens = item.continuations.iter().map(|&(request, tokens)| Target {
-                request,
-                token: tokens[0],
-            });
+            let first_tokens = item.continuations.iter().map(|&(request, tokens)| Target { request, token: tokens[0] });
             last.targets.extend(first_tokens);
         }
         for &(request, tokens) in &item.continuations {
-            self.rows
-                .extend(tokens.windows(2).enumerate().map(|(at, pair)| Row {
-                    position: context.len() + at,
-                    token: pair[0],
-                    targets: vec![Target {
-                        request,
-                        token: pair[1],
-                    }],
-                }));
+            self.rows.extend(tokens.windows(2).enumerate().map(|(at, pair)| Row {
+                position: context.len() + at,
+                token: pair[0],
+                targets: vec![Target { request, token: pair[1] }],
+            }));
         }
         self.context = context;
         true
@@ -112,11 +96,7 @@ pub(crate) fn loglikelihood(
     on_score: &mut OnScore<'_>,
 ) -> Result<(), EngineError> {
     let tokenizer = engine.tokenizer();
-    let start: Vec<u32> = tokenizer
-        .bos()
-        .or_else(|| tokenizer.eos())
-        .into_iter()
-        .collect();
+    let start: Vec<u32> = tokenizer.bos().or_else(|| tokenizer.eos()).into_iter().collect();
     let window = engine.context();
     let mut contexts = Vec::with_capacity(requests.len());
     for (index, request) in requests.iter().enumerate() {
@@ -127,16 +107,9 @@ pub(crate) fn loglikelihood(
             return Err(EngineError::EmptyContinuation { index });
         }
         if scored > window {
-            return Err(EngineError::TextTooLong {
-                tokens: scored,
-                context: window,
-            });
+            return Err(EngineError::TextTooLong { tokens: scored, context: window });
         }
-        let context = if request.context.is_empty() {
-            &start
-        } else {
-            &request.context
-        };
+        let context = if request.context.is_empty() { &start } else { &request.context };
         if context.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
@@ -145,11 +118,7 @@ pub(crate) fn loglikelihood(
         contexts.push(&context[context.len().saturating_sub(room)..]);
     }
 
-    let order = if engine.shares_prefixes {
-        prefix::order(&contexts)
-    } else {
-        (0..requests.len()).collect()
-    };
+    let order = if engine.shares_prefixes { prefix::order(&contexts) } else { (0..requests.len()).collect() };
     let mut items: Vec<Item<'_>> = Vec::new();
     for index in order {
         let continuation = (index, requests[index].continuation.as_slice());
@@ -157,34 +126,18 @@ pub(crate) fn loglikelihood(
             Some(item) if engine.shares_prefixes && item.context == contexts[index] => {
                 item.continuations.push(continuation);
             }
-            _ => items.push(Item {
-                context: contexts[index],
-                continuations: vec![continuation],
-            }),
+            _ => items.push(Item { context: contexts[index], continuations: vec![continuation] }),
         }
     }
     let mut sums: Vec<Sum> = requests
         .iter()
-        .map(|request| Sum {
-            logprob: 0.0,
-            greedy: true,
-            missing: request.continuation.len(),
-        })
+        .map(|request| Sum { logprob: 0.0, greedy: true, missing: request.continuation.len() })
         .collect();
 
-    let lanes = rayon::current_num_threads()
-        .min(MAX_LANES)
-        .min(engine.max_batch_tokens)
-        .min(items.len())
-        .max(1);
+    let lanes = rayon::current_num_threads().min(MAX_LANES).min(engine.max_batch_tokens).min(items.len()).max(1);
     let mut lanes: Vec<Lane<'_>> = items
         .chunks(items.len().div_ceil(lanes).max(1))
-        .map(|items| Lane {
-            items,
-            context: &[],
-            rows: VecDeque::new(),
-            shares: engine.shares_prefixes,
-        })
+        .map(|items| Lane { items, context: &[], rows: VecDeque::new(), shares: engine.shares_prefixes })
         .collect();
     let mut caches: Vec<SequenceCache> = lanes.iter().map(|_| new_cache(engine)).collect();
     let mut batch = Batch::default();
@@ -197,48 +150,24 @@ pub(crate) fn loglikelihood(
         if batch.is_empty() {
             return Ok(());
         }
-        forward(
-            &engine.weights,
-            &batch,
-            &mut caches,
-            &mut workspace,
-            &mut |first, logits| {
-                found.par_extend(logits.par_chunks(vocabulary).zip(&targets[first..]).map(
-                    |(logits, targets)| {
-                        let normalizer = log_sum_exp(logits);
-                        let best = argmax(logits) as u32;
-                        targets
-                            .iter()
-                            .map(|target| {
-                                (
-                                    logits[target.token as usize] - normalizer,
-                                    best == target.token,
-                                )
-                            })
-                            .collect()
-                    },
-                ));
-            },
-        );
-        for (target, (logprob, greedy)) in
-            targets.drain(..).flatten().zip(found.drain(..).flatten())
-        {
+        forward(&engine.weights, &batch, &mut caches, &mut workspace, &mut |first, logits| {
+            found.par_extend(logits.par_chunks(vocabulary).zip(&targets[first..]).map(|(logits, targets)| {
+                let normalizer = log_sum_exp(logits);
+                let best = argmax(logits) as u32;
+                targets
+                    .iter()
+                    .map(|target| (logits[target.token as usize] - normalizer, best == target.token))
+                    .collect()
+            }));
+        });
+        for (target, (logprob, greedy)) in targets.drain(..).flatten().zip(found.drain(..).flatten()) {
             let sum = &mut sums[target.request];
             sum.logprob += f64::from(logprob);
             sum.greedy &= greedy;
             sum.missing -= 1;
             if sum.missing == 0 {
                 let tokens = requests[target.request].continuation.len();
-                if on_score(
-                    target.request,
-                    Score {
-                        logprob: sum.logprob,
-                        greedy: sum.greedy,
-                        tokens,
-                    },
-                )
-                .is_break()
-                {
+                if on_score(target.request, Score { logprob: sum.logprob, greedy: sum.greedy, tokens }).is_break() {
                     return Ok(());
                 }
             }
@@ -247,12 +176,7 @@ pub(crate) fn loglikelihood(
 }
 
 /// Fills a batch from all lanes in equal parts; what one lane does not need goes to those after it.
-fn fill(
-    engine: &NativeEngine,
-    lanes: &mut [Lane<'_>],
-    batch: &mut Batch,
-    targets: &mut Vec<Vec<Target>>,
-) {
+fn fill(engine: &NativeEngine, lanes: &mut [Lane<'_>], batch: &mut Batch, targets: &mut Vec<Vec<Target>>) {
     batch.clear();
     let count = lanes.len();
     for (sequence, lane) in lanes.iter_mut().enumerate() {
@@ -278,22 +202,13 @@ fn new_cache(engine: &NativeEngine) -> SequenceCache {
 }
 
 /// Runs `tokens` as one sequence; shows the logits of rows from `first_wanted` on, in chunks: `visit(position, rows)`.
-fn run_text(
-    engine: &NativeEngine,
-    tokens: &[u32],
-    first_wanted: usize,
-    visit: &mut dyn FnMut(usize, &mut [f32]),
-) {
+fn run_text(engine: &NativeEngine, tokens: &[u32], first_wanted: usize, visit: &mut dyn FnMut(usize, &mut [f32])) {
     let mut caches = [new_cache(engine)];
     let mut batch = Batch::default();
     let mut workspace = Workspace::default();
     // Whole chunks of the head, where the limit allows.
     let step = engine.max_batch_tokens;
-    let step = if step > HEAD_ROWS {
-        step / HEAD_ROWS * HEAD_ROWS
-    } else {
-        step
-    };
+    let step = if step > HEAD_ROWS { step / HEAD_ROWS * HEAD_ROWS } else { step };
     for (part, piece) in tokens.chunks(step).enumerate() {
         batch.clear();
         let start = part * step;
@@ -301,13 +216,9 @@ fn run_text(
             batch.push(0, start + offset, token, start + offset >= first_wanted);
         }
         let shown = start.max(first_wanted);
-        forward(
-            &engine.weights,
-            &batch,
-            &mut caches,
-            &mut workspace,
-            &mut |first, logits| visit(shown + first, logits),
-        );
+        forward(&engine.weights, &batch, &mut caches, &mut workspace, &mut |first, logits| {
+            visit(shown + first, logits);
+        });
     }
 }
 
@@ -325,26 +236,17 @@ pub(crate) fn token_logprobs(engine: &NativeEngine, tokens: &[u32]) -> Vec<f32> 
     // The last token is scored but never read, so a window of `window` inputs scores one more token.
     while logprobs.len() + 1 < tokens.len() {
         let done = logprobs.len();
-        let start = if done == 0 {
-            0
-        } else {
-            (done + 1).saturating_sub(window.div_ceil(2))
-        };
+        let start = if done == 0 { 0 } else { (done + 1).saturating_sub(window.div_ceil(2)) };
         let end = (start + window).min(tokens.len() - 1);
-        run_text(
-            engine,
-            &tokens[start..end],
-            done - start,
-            &mut |position, logits| {
-                let targets = &tokens[start + position + 1..];
-                logprobs.par_extend(
-                    logits
-                        .par_chunks(vocabulary)
-                        .zip(targets)
-                        .map(|(logits, &token)| logits[token as usize] - log_sum_exp(logits)),
-                );
-            },
-        );
+        run_text(engine, &tokens[start..end], done - start, &mut |position, logits| {
+            let targets = &tokens[start + position + 1..];
+            logprobs.par_extend(
+                logits
+                    .par_chunks(vocabulary)
+                    .zip(targets)
+                    .map(|(logits, &token)| logits[token as usize] - log_sum_exp(logits)),
+            );
+        });
     }
     logprobs
 }
@@ -358,10 +260,7 @@ pub(crate) fn logits(
     engine.weights.check_tokens(tokens)?;
     let context = engine.context();
     if tokens.len() > context {
-        return Err(EngineError::TextTooLong {
-            tokens: tokens.len(),
-            context,
-        });
+        return Err(EngineError::TextTooLong { tokens: tokens.len(), context });
     }
     let vocabulary = engine.weights.config.vocabulary;
     run_text(engine, tokens, 0, &mut |first, logits| {

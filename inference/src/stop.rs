@@ -14,17 +14,10 @@ pub(crate) struct GrowingText {
 impl GrowingText {
     /// An empty text with its stop strings.
     pub(crate) fn new(stops: &[String]) -> Self {
-        let stops: Vec<Vec<u8>> = stops
-            .iter()
-            .filter(|stop| !stop.is_empty())
-            .map(|stop| stop.clone().into_bytes())
-            .collect();
+        let stops: Vec<Vec<u8>> =
+            stops.iter().filter(|stop| !stop.is_empty()).map(|stop| stop.clone().into_bytes()).collect();
         let longest = stops.iter().map(Vec::len).max().unwrap_or(0);
-        Self {
-            bytes: Vec::new(),
-            stops,
-            longest,
-        }
+        Self { bytes: Vec::new(), stops, longest }
     }
 
     /// Appends a token. When that completes a stop string, the text is cut before it and `true` comes back.
@@ -35,11 +28,7 @@ impl GrowingText {
     fn push_bytes(&mut self, added: &[u8]) -> bool {
         let from = (self.bytes.len() + 1).saturating_sub(self.longest);
         self.bytes.extend_from_slice(added);
-        let first = self
-            .stops
-            .iter()
-            .filter_map(|stop| find(&self.bytes, stop, from))
-            .min();
+        let first = self.stops.iter().filter_map(|stop| find(&self.bytes, stop, from)).min();
         if let Some(at) = first {
             self.bytes.truncate(at);
         }
@@ -54,11 +43,7 @@ impl GrowingText {
 
 /// Where `needle` first begins in `bytes[from..]`.
 fn find(bytes: &[u8], needle: &[u8], from: usize) -> Option<usize> {
-    bytes
-        .get(from..)?
-        .windows(needle.len())
-        .position(|window| window == needle)
-        .map(|at| from + at)
+    bytes.get(from..)?.windows(needle.len()).position(|window| window == needle).map(|at| from + at)
 }
 
 #[cfg(test)]
@@ -68,31 +53,20 @@ mod tests {
     fn write(stops: &[&str], pieces: &[&str]) -> (String, Option<usize>) {
         let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
         let mut text = GrowingText::new(&stops);
-        let stopped = pieces
-            .iter()
-            .position(|piece| text.push_bytes(piece.as_bytes()));
+        let stopped = pieces.iter().position(|piece| text.push_bytes(piece.as_bytes()));
         (text.into_text(), stopped)
     }
 
     #[test]
     fn stop_strings_are_found_across_tokens() {
-        assert_eq!(
-            write(&["\n\n"], &["One", ".\n", "\nTwo"]),
-            ("One.".to_owned(), Some(2))
-        );
-        assert_eq!(
-            write(&["END"], &["xE", "N", "Dy"]),
-            ("x".to_owned(), Some(2))
-        );
+        assert_eq!(write(&["\n\n"], &["One", ".\n", "\nTwo"]), ("One.".to_owned(), Some(2)));
+        assert_eq!(write(&["END"], &["xE", "N", "Dy"]), ("x".to_owned(), Some(2)));
         assert_eq!(write(&["abc"], &["ab", "abc"]), ("ab".to_owned(), Some(1)));
     }
 
     #[test]
     fn the_earliest_stop_string_wins() {
-        assert_eq!(
-            write(&["world", "o"], &["hello world"]),
-            ("hell".to_owned(), Some(0))
-        );
+        assert_eq!(write(&["world", "o"], &["hello world"]), ("hell".to_owned(), Some(0)));
     }
 
     #[test]

@@ -29,38 +29,13 @@ pub(crate) struct Projection {
 
 impl Projection {
     /// `y (=|+=) x W^T + scale * (x A^T) B^T` for `m` rows; `low` is working memory of the branch.
-    pub(crate) fn apply(
-        &self,
-        x: &[f32],
-        m: usize,
-        y: &mut [f32],
-        low: &mut Vec<f32>,
-        accumulate: Accumulate,
-    ) {
+    pub(crate) fn apply(&self, x: &[f32], m: usize, y: &mut [f32], low: &mut Vec<f32>, accumulate: Accumulate) {
         matmul(x, m, &self.matrix, y, accumulate);
         if let Some(branch) = &self.branch {
             low.resize(m * branch.rank, 0.0);
             let (inputs, outputs) = (self.matrix.columns(), self.matrix.rows());
-            matmul_nt(
-                x,
-                &branch.a,
-                m,
-                branch.rank,
-                inputs,
-                1.0,
-                low,
-                Accumulate::Overwrite,
-            );
-            matmul_nt(
-                low,
-                &branch.b,
-                m,
-                outputs,
-                branch.rank,
-                branch.scale,
-                y,
-                Accumulate::Add,
-            );
+            matmul_nt(x, &branch.a, m, branch.rank, inputs, 1.0, low, Accumulate::Overwrite);
+            matmul_nt(low, &branch.b, m, outputs, branch.rank, branch.scale, y, Accumulate::Add);
         }
     }
 }
@@ -81,11 +56,7 @@ pub(crate) struct Layer {
 
 /// The token embedding: the file's own blocks, decoded a row at a time, since a step looks up only a few rows.
 enum Embedding {
-    Blocks {
-        block_type: BlockType,
-        row_bytes: usize,
-        bytes: Vec<u8>,
-    },
+    Blocks { block_type: BlockType, row_bytes: usize, bytes: Vec<u8> },
     Values(Vec<f32>),
 }
 
@@ -117,17 +88,10 @@ impl Weights {
             .map(|layer| load_layer(model, &config, layer, precision, &mut branches))
             .collect::<Result<_, _>>()?;
         branches.all_used()?;
-        let head_name = if config.tied_head {
-            "token_embd.weight"
-        } else {
-            "output.weight"
-        };
+        let head_name = if config.tied_head { "token_embd.weight" } else { "output.weight" };
         let head = pack(precision, &[model.tensor(head_name)?])?;
-        let factors = if model.has_tensor("rope_freqs.weight") {
-            Some(vector(model, "rope_freqs.weight")?)
-        } else {
-            None
-        };
+        let factors =
+            if model.has_tensor("rope_freqs.weight") { Some(vector(model, "rope_freqs.weight")?) } else { None };
         Ok(Self {
             context,
             attention: AttentionShape {
@@ -136,13 +100,7 @@ impl Weights {
                 head_dim: config.head_dim,
                 scale: 1.0 / (config.head_dim as f32).sqrt(),
             },
-            rope: RopeTable::new(
-                config.head_dim,
-                config.rotary_dims,
-                config.rope_theta,
-                factors.as_deref(),
-                context,
-            ),
+            rope: RopeTable::new(config.head_dim, config.rotary_dims, config.rope_theta, factors.as_deref(), context),
             rope_style: config.rope_style(),
             layers,
             final_norm: vector(model, "output_norm.weight")?,
@@ -159,20 +117,9 @@ impl Weights {
             Embedding::Values(values) => {
                 out.copy_from_slice(&values[row * out.len()..(row + 1) * out.len()]);
             }
-            Embedding::Blocks {
-                block_type,
-                row_bytes,
-                bytes,
-            } => {
-                let decoded = blocks::decode(
-                    *block_type,
-                    &bytes[row * row_bytes..(row + 1) * row_bytes],
-                    out,
-                );
-                debug_assert!(
-                    decoded.is_ok(),
-                    "lengths were checked when the embedding was loaded"
-                );
+            Embedding::Blocks { block_type, row_bytes, bytes } => {
+                let decoded = blocks::decode(*block_type, &bytes[row * row_bytes..(row + 1) * row_bytes], out);
+                debug_assert!(decoded.is_ok(), "lengths were checked when the embedding was loaded");
             }
         }
     }
@@ -188,12 +135,8 @@ impl Weights {
 
     /// Memory of matrices and embedding.
     pub(crate) fn bytes(&self) -> usize {
-        let layer = |l: &Layer| {
-            [&l.qkv, &l.output, &l.gate_up, &l.down]
-                .iter()
-                .map(|p| p.matrix.bytes())
-                .sum::<usize>()
-        };
+        let layer =
+            |l: &Layer| [&l.qkv, &l.output, &l.gate_up, &l.down].iter().map(|p| p.matrix.bytes()).sum::<usize>();
         let embedding = match &self.embedding {
             Embedding::Blocks { bytes, .. } => bytes.len(),
             Embedding::Values(values) => size_of_val(values.as_slice()),
@@ -209,11 +152,7 @@ impl Embedding {
         if let (Some(bytes), Some(row_bytes)) = (tensor.raw(), row_bytes)
             && bytes.len() == row_bytes * info.rows
         {
-            return Ok(Self::Blocks {
-                block_type: info.block_type,
-                row_bytes,
-                bytes: bytes.to_vec(),
-            });
+            return Ok(Self::Blocks { block_type: info.block_type, row_bytes, bytes: bytes.to_vec() });
         }
         Ok(Self::Values(tensor.to_vec()?))
     }
@@ -232,16 +171,10 @@ fn load_layer(
             .iter()
             .map(|module| model.tensor(&format!("{}.weight", name(module))))
             .collect::<Result<Vec<_>, ModelError>>()?;
-        let shapes: Vec<(String, usize)> = modules
-            .iter()
-            .zip(&tensors)
-            .map(|(module, tensor)| (name(module), tensor.info().rows))
-            .collect();
+        let shapes: Vec<(String, usize)> =
+            modules.iter().zip(&tensors).map(|(module, tensor)| (name(module), tensor.info().rows)).collect();
         let branch = branches.take(&shapes, tensors[0].info().columns)?;
-        Ok(Projection {
-            matrix: pack(precision, &tensors)?,
-            branch,
-        })
+        Ok(Projection { matrix: pack(precision, &tensors)?, branch })
     };
     let qkv = projection(&["attn_q", "attn_k", "attn_v"])?;
     let output = projection(&["attn_output"])?;
@@ -303,20 +236,12 @@ struct Branches<'a> {
 
 impl<'a> Branches<'a> {
     fn new(adapter: Option<&'a LoraAdapter>) -> Self {
-        let unused = adapter
-            .iter()
-            .flat_map(|adapter| adapter.modules.keys())
-            .map(String::as_str)
-            .collect();
+        let unused = adapter.iter().flat_map(|adapter| adapter.modules.keys()).map(String::as_str).collect();
         Self { adapter, unused }
     }
 
     /// The side branch of modules (name, outputs) that share one packed matrix, if the adapter has any of them.
-    fn take(
-        &mut self,
-        modules: &[(String, usize)],
-        inputs: usize,
-    ) -> Result<Option<SideBranch>, EngineError> {
+    fn take(&mut self, modules: &[(String, usize)], inputs: usize) -> Result<Option<SideBranch>, EngineError> {
         let Some(adapter) = self.adapter else {
             return Ok(None);
         };
@@ -359,12 +284,7 @@ impl<'a> Branches<'a> {
             }
             first_rank += own_rank;
         }
-        Ok(Some(SideBranch {
-            a,
-            b,
-            rank,
-            scale: adapter.scale(),
-        }))
+        Ok(Some(SideBranch { a, b, rank, scale: adapter.scale() }))
     }
 
     fn all_used(&self) -> Result<(), EngineError> {

@@ -6,9 +6,7 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::{answers, engine, mixed_requests, options, text};
-use espalier_inference::{
-    Answer, EngineError, EngineOptions, Finish, Prompt, Request, Sampling, ScoreRequest,
-};
+use espalier_inference::{Answer, EngineError, EngineOptions, Finish, Prompt, Request, Sampling, ScoreRequest};
 use espalier_kernels::Precision;
 use espalier_model::{Message, SpecialTokens};
 
@@ -22,28 +20,10 @@ fn unwrap_all(answers: Vec<Result<Answer, EngineError>>) -> Vec<Answer> {
 fn the_story_begins_as_trained() {
     for precision in [Precision::F32, Precision::Bf16] {
         let engine = engine(&options(precision));
-        let found = unwrap_all(answers(
-            &engine,
-            &[text("", 60), text("Once upon a time", 50)],
-        ));
-        assert!(
-            found[0].text.trim_start().starts_with(STORY),
-            "{precision}: {:?}",
-            found[0].text
-        );
-        assert!(
-            format!("Once upon a time{}", found[1].text).starts_with(STORY),
-            "{precision}: {:?}",
-            found[1].text
-        );
-        assert_eq!(
-            (
-                found[0].prompt_tokens,
-                found[0].tokens.len(),
-                found[0].finish
-            ),
-            (1, 60, Finish::Length)
-        );
+        let found = unwrap_all(answers(&engine, &[text("", 60), text("Once upon a time", 50)]));
+        assert!(found[0].text.trim_start().starts_with(STORY), "{precision}: {:?}", found[0].text);
+        assert!(format!("Once upon a time{}", found[1].text).starts_with(STORY), "{precision}: {:?}", found[1].text);
+        assert_eq!((found[0].prompt_tokens, found[0].tokens.len(), found[0].finish), (1, 60, Finish::Length));
     }
 }
 
@@ -51,23 +31,13 @@ fn the_story_begins_as_trained() {
 fn batch_size_and_limits_change_nothing() {
     let requests = mixed_requests();
     for precision in [Precision::F32, Precision::Bf16] {
-        let one_by_one = EngineOptions {
-            max_sequences: 1,
-            ..options(precision)
-        };
+        let one_by_one = EngineOptions { max_sequences: 1, ..options(precision) };
         let expected = unwrap_all(answers(&engine(&one_by_one), &requests));
         for max_sequences in [1, 3, 16] {
             for max_batch_tokens in [1, 16, 512] {
-                let options = EngineOptions {
-                    max_sequences,
-                    max_batch_tokens,
-                    ..options(precision)
-                };
+                let options = EngineOptions { max_sequences, max_batch_tokens, ..options(precision) };
                 let found = unwrap_all(answers(&engine(&options), &requests));
-                assert_eq!(
-                    found, expected,
-                    "{precision}, {max_sequences} sequences, {max_batch_tokens} tokens"
-                );
+                assert_eq!(found, expected, "{precision}, {max_sequences} sequences, {max_batch_tokens} tokens");
             }
         }
     }
@@ -83,12 +53,7 @@ fn order_and_neighbours_change_nothing() {
     found.reverse();
     assert_eq!(found, expected);
     for (request, expected) in requests.iter().zip(&expected) {
-        assert_eq!(
-            answers(&engine, std::slice::from_ref(request))
-                .remove(0)
-                .unwrap(),
-            *expected
-        );
+        assert_eq!(answers(&engine, std::slice::from_ref(request)).remove(0).unwrap(), *expected);
     }
 }
 
@@ -97,10 +62,7 @@ fn threads_change_nothing() {
     let requests = mixed_requests();
     let engine = engine(&options(Precision::Bf16));
     let with_threads = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| unwrap_all(answers(&engine, &requests)))
     };
     let expected = with_threads(1);
@@ -113,11 +75,7 @@ fn threads_change_nothing() {
 fn prefix_sharing_changes_nothing() {
     let requests = mixed_requests();
     for precision in [Precision::F32, Precision::Bf16] {
-        let mut engine = engine(&EngineOptions {
-            max_sequences: 4,
-            max_batch_tokens: 64,
-            ..options(precision)
-        });
+        let mut engine = engine(&EngineOptions { max_sequences: 4, max_batch_tokens: 64, ..options(precision) });
         let with = unwrap_all(answers(&engine, &requests));
         engine.set_prefix_sharing(false);
         assert_eq!(unwrap_all(answers(&engine, &requests)), with, "{precision}");
@@ -127,11 +85,7 @@ fn prefix_sharing_changes_nothing() {
 #[test]
 fn seeds_decide_sampled_texts() {
     let engine = engine(&options(Precision::Bf16));
-    let sampled = |seed| Request {
-        sampling: Sampling::at_temperature(1.0),
-        seed,
-        ..text("One day", 30)
-    };
+    let sampled = |seed| Request { sampling: Sampling::at_temperature(1.0), seed, ..text("One day", 30) };
     let found = unwrap_all(answers(&engine, &[sampled(1), sampled(2), sampled(1)]));
     assert_eq!(found[0], found[2]);
     assert_ne!(found[0].text, found[1].text);
@@ -140,43 +94,24 @@ fn seeds_decide_sampled_texts() {
 #[test]
 fn logprobs_agree_with_scoring() {
     let engine = engine(&options(Precision::Bf16));
-    let request = Request {
-        top_logprobs: 3,
-        ..text("One day, Lily", 20)
-    };
-    let answer = answers(&engine, std::slice::from_ref(&request))
-        .remove(0)
-        .unwrap();
+    let request = Request { top_logprobs: 3, ..text("One day, Lily", 20) };
+    let answer = answers(&engine, std::slice::from_ref(&request)).remove(0).unwrap();
     assert_eq!(answer.logprobs.len(), answer.tokens.len());
     for (chosen, token) in answer.logprobs.iter().zip(&answer.tokens) {
         assert_eq!(chosen.token, *token);
         assert_eq!(chosen.top.len(), 3);
-        assert_eq!(
-            chosen.top[0],
-            (chosen.token, chosen.logprob),
-            "greedy takes the best"
-        );
+        assert_eq!(chosen.top[0], (chosen.token, chosen.logprob), "greedy takes the best");
     }
     let context = engine.prompt_tokens(&request.prompt).unwrap();
     let mut score = None;
     engine
-        .loglikelihood(
-            &[ScoreRequest {
-                context,
-                continuation: answer.tokens.clone(),
-            }],
-            &mut |_, found| {
-                score = Some(found);
-                ControlFlow::Continue(())
-            },
-        )
+        .loglikelihood(&[ScoreRequest { context, continuation: answer.tokens.clone() }], &mut |_, found| {
+            score = Some(found);
+            ControlFlow::Continue(())
+        })
         .unwrap();
     let score = score.unwrap();
-    let sum: f64 = answer
-        .logprobs
-        .iter()
-        .map(|chosen| f64::from(chosen.logprob))
-        .sum();
+    let sum: f64 = answer.logprobs.iter().map(|chosen| f64::from(chosen.logprob)).sum();
     assert_eq!(score.logprob.to_bits(), sum.to_bits());
     assert!(score.greedy);
 }
@@ -184,22 +119,9 @@ fn logprobs_agree_with_scoring() {
 #[test]
 fn stop_strings_cut_the_text() {
     let engine = engine(&options(Precision::F32));
-    let stop = |stop: &[&str]| Request {
-        stop: stop.iter().map(|&s| s.to_owned()).collect(),
-        ..text("", 60)
-    };
-    let found = unwrap_all(answers(
-        &engine,
-        &[
-            stop(&["named Lily"]),
-            stop(&[", there", "girl"]),
-            stop(&["zebra"]),
-        ],
-    ));
-    assert_eq!(
-        found[0].text.trim_start(),
-        "Once upon a time, there was a little girl "
-    );
+    let stop = |stop: &[&str]| Request { stop: stop.iter().map(|&s| s.to_owned()).collect(), ..text("", 60) };
+    let found = unwrap_all(answers(&engine, &[stop(&["named Lily"]), stop(&[", there", "girl"]), stop(&["zebra"])]));
+    assert_eq!(found[0].text.trim_start(), "Once upon a time, there was a little girl ");
     assert_eq!(found[0].finish, Finish::Stop);
     assert_eq!(found[1].text.trim_start(), "Once upon a time");
     assert_eq!(found[2].finish, Finish::Length);
@@ -207,62 +129,33 @@ fn stop_strings_cut_the_text() {
 
 #[test]
 fn a_prompt_that_does_not_fit_is_refused_alone() {
-    let engine = engine(&EngineOptions {
-        context: Some(32),
-        ..options(Precision::F32)
-    });
+    let engine = engine(&EngineOptions { context: Some(32), ..options(Precision::F32) });
     let long = Request::new(Prompt::Tokens(vec![5; 32]), 4);
     let unknown = Request::new(Prompt::Tokens(vec![1, 512]), 4);
-    let mut found = answers(
-        &engine,
-        &[long, text("Once", 100), unknown, text("Once", 0)],
-    );
+    let mut found = answers(&engine, &[long, text("Once", 100), unknown, text("Once", 0)]);
     assert_eq!(found[3].as_ref().unwrap().tokens.len(), 0);
     let error = found.remove(2).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            EngineError::UnknownToken {
-                token: 512,
-                vocabulary: 512
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, EngineError::UnknownToken { token: 512, vocabulary: 512 }), "{error}");
     let fitting = found.remove(1).unwrap();
     assert_eq!(fitting.prompt_tokens + fitting.tokens.len(), 32);
     assert_eq!(fitting.finish, Finish::Length);
     let error = found.remove(0).unwrap_err().to_string();
-    assert!(
-        error.contains("32 tokens")
-            && error.contains("holds 32")
-            && error.contains("at least 1 token"),
-        "{error}"
-    );
+    assert!(error.contains("32 tokens") && error.contains("holds 32") && error.contains("at least 1 token"), "{error}");
 }
 
 #[test]
 fn a_break_ends_the_call() {
-    let engine = engine(&EngineOptions {
-        max_sequences: 2,
-        ..options(Precision::Bf16)
-    });
+    let engine = engine(&EngineOptions { max_sequences: 2, ..options(Precision::Bf16) });
     let requests: Vec<Request> = (0..20).map(|_| text("Once", 5)).collect();
     let mut seen = 0;
     engine
         .generate(&requests, &mut |_, _| {
             seen += 1;
-            if seen == 3 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
     assert_eq!(seen, 3);
-    engine
-        .generate(&[], &mut |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    engine.generate(&[], &mut |_, _| ControlFlow::Continue(())).unwrap();
 }
 
 #[test]
@@ -270,16 +163,8 @@ fn conversations_are_rendered_with_one_bos() {
     let engine = engine(&options(Precision::F32));
     let messages = [Message::new("user", "Tell me a story.")];
     let tokens = engine.render_chat(&messages).unwrap();
-    assert_eq!(
-        tokens
-            .iter()
-            .filter(|&&token| Some(token) == engine.tokenizer().bos())
-            .count(),
-        1
-    );
-    let answer = answers(&engine, &[Request::new(Prompt::Chat(messages.to_vec()), 8)])
-        .remove(0)
-        .unwrap();
+    assert_eq!(tokens.iter().filter(|&&token| Some(token) == engine.tokenizer().bos()).count(), 1);
+    let answer = answers(&engine, &[Request::new(Prompt::Chat(messages.to_vec()), 8)]).remove(0).unwrap();
     assert_eq!(answer.prompt_tokens, tokens.len());
 }
 
@@ -287,18 +172,8 @@ fn conversations_are_rendered_with_one_bos() {
 fn tokens_are_taken_as_they_are() {
     let engine = engine(&options(Precision::F32));
     let mut tokens = vec![engine.tokenizer().bos().unwrap()];
-    tokens.extend(
-        engine
-            .tokenizer()
-            .encode("Once upon a time", SpecialTokens::AsText),
-    );
-    let found = unwrap_all(answers(
-        &engine,
-        &[
-            Request::new(Prompt::Tokens(tokens), 20),
-            text("Once upon a time", 20),
-        ],
-    ));
+    tokens.extend(engine.tokenizer().encode("Once upon a time", SpecialTokens::AsText));
+    let found = unwrap_all(answers(&engine, &[Request::new(Prompt::Tokens(tokens), 20), text("Once upon a time", 20)]));
     assert_eq!(found[0], found[1]);
 }
 
@@ -306,31 +181,11 @@ fn tokens_are_taken_as_they_are() {
 fn options_out_of_range_are_refused() {
     let model = common::stories();
     let refused = |options: &EngineOptions| {
-        espalier_inference::NativeEngine::load(&model, None, options)
-            .unwrap_err()
-            .to_string()
+        espalier_inference::NativeEngine::load(&model, None, options).unwrap_err().to_string()
     };
-    assert!(
-        refused(&EngineOptions {
-            context: Some(513),
-            ..EngineOptions::default()
-        })
-        .contains("513")
-    );
-    assert!(
-        refused(&EngineOptions {
-            max_sequences: 0,
-            ..EngineOptions::default()
-        })
-        .contains("max_sequences")
-    );
-    assert!(
-        refused(&EngineOptions {
-            max_batch_tokens: 0,
-            ..EngineOptions::default()
-        })
-        .contains("max_batch_tokens")
-    );
+    assert!(refused(&EngineOptions { context: Some(513), ..EngineOptions::default() }).contains("513"));
+    assert!(refused(&EngineOptions { max_sequences: 0, ..EngineOptions::default() }).contains("max_sequences"));
+    assert!(refused(&EngineOptions { max_batch_tokens: 0, ..EngineOptions::default() }).contains("max_batch_tokens"));
 }
 
 #[test]
@@ -338,40 +193,22 @@ fn identity_names_model_and_precision() {
     let f32 = engine(&options(Precision::F32));
     let bf16 = engine(&options(Precision::Bf16));
     assert!(f32.identity().ends_with("-f32") && bf16.identity().ends_with("-bf16"));
-    assert_eq!(
-        f32.identity().trim_end_matches("f32"),
-        bf16.identity().trim_end_matches("bf16")
-    );
+    assert_eq!(f32.identity().trim_end_matches("f32"), bf16.identity().trim_end_matches("bf16"));
 }
 
 #[test]
 fn a_shared_head_is_computed_once() {
     let head: Vec<u32> = (0..100).map(|i| 260 + i * 7 % 250).collect();
-    let requests: Vec<Request> = (0..20)
-        .map(|i| {
-            Request::new(
-                Prompt::Tokens([head.as_slice(), &[300 + i, 400, 401]].concat()),
-                6,
-            )
-        })
-        .collect();
-    let mut engine = engine(&EngineOptions {
-        max_sequences: 4,
-        max_batch_tokens: 64,
-        ..options(Precision::Bf16)
-    });
+    let requests: Vec<Request> =
+        (0..20).map(|i| Request::new(Prompt::Tokens([head.as_slice(), &[300 + i, 400, 401]].concat()), 6)).collect();
+    let mut engine = engine(&EngineOptions { max_sequences: 4, max_batch_tokens: 64, ..options(Precision::Bf16) });
     engine.set_ignore_end(true);
     let mut count = |sharing| {
         engine.set_prefix_sharing(sharing);
-        engine
-            .generate_counted(&requests, &mut |_, _| ControlFlow::Continue(()))
-            .unwrap()
+        engine.generate_counted(&requests, &mut |_, _| ControlFlow::Continue(())).unwrap()
     };
     let shared = count(true);
     assert_eq!(shared.prompt_tokens_computed, 100 + 20 * 3);
-    assert_eq!(
-        (shared.prompt_tokens_logical, shared.new_tokens),
-        (20 * 103, 20 * 6)
-    );
+    assert_eq!((shared.prompt_tokens_logical, shared.new_tokens), (20 * 103, 20 * 6));
     assert_eq!(count(false).prompt_tokens_computed, 20 * 103);
 }

@@ -23,21 +23,15 @@ impl Reference<'_> {
     fn matrix(&self, name: &str) -> Matrix {
         let tensor = self.model.tensor(&format!("{name}.weight")).unwrap();
         let values = tensor.to_vec().unwrap();
-        let mut matrix: Matrix = values
-            .chunks(tensor.info().columns)
-            .map(|row| row.iter().map(|&v| f64::from(v)).collect())
-            .collect();
+        let mut matrix: Matrix =
+            values.chunks(tensor.info().columns).map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect();
         // W + s B A: the explicit merge that the side branch must equal.
-        if let Some((adapter, pair)) = self
-            .adapter
-            .and_then(|adapter| Some((adapter, adapter.modules.get(name)?)))
-        {
+        if let Some((adapter, pair)) = self.adapter.and_then(|adapter| Some((adapter, adapter.modules.get(name)?))) {
             let rank = pair.a.len() / pair.inputs;
             for (row, b) in matrix.iter_mut().zip(pair.b.chunks(rank)) {
                 for (column, value) in row.iter_mut().enumerate() {
-                    let product: f64 = (0..rank)
-                        .map(|r| f64::from(b[r]) * f64::from(pair.a[r * pair.inputs + column]))
-                        .sum();
+                    let product: f64 =
+                        (0..rank).map(|r| f64::from(b[r]) * f64::from(pair.a[r * pair.inputs + column])).sum();
                     *value += f64::from(adapter.scale()) * product;
                 }
             }
@@ -54,10 +48,7 @@ impl Reference<'_> {
         let config = self.model.config();
         let (d, group) = (config.head_dim, config.heads / config.kv_heads);
         let embedding = self.matrix("token_embd");
-        let mut hidden: Matrix = tokens
-            .iter()
-            .map(|&token| embedding[token as usize].clone())
-            .collect();
+        let mut hidden: Matrix = tokens.iter().map(|&token| embedding[token as usize].clone()).collect();
         for layer in 0..config.layers {
             let name = |module: &str| format!("blk.{layer}.{module}");
             let normed = self.norm(&hidden, &name("attn_norm"));
@@ -76,23 +67,15 @@ impl Reference<'_> {
                         .flat_map(|head| {
                             let at = head / group * d;
                             let scores: Vec<f64> = (0..=t)
-                                .map(|s| {
-                                    dot(&q[t][head * d..(head + 1) * d], &k[s][at..at + d])
-                                        / (d as f64).sqrt()
-                                })
+                                .map(|s| dot(&q[t][head * d..(head + 1) * d], &k[s][at..at + d]) / (d as f64).sqrt())
                                 .collect();
                             let weights = softmax(&scores);
-                            (0..d)
-                                .map(|i| (0..=t).map(|s| weights[s] * v[s][at + i]).sum())
-                                .collect::<Vec<f64>>()
+                            (0..d).map(|i| (0..=t).map(|s| weights[s] * v[s][at + i]).sum()).collect::<Vec<f64>>()
                         })
                         .collect()
                 })
                 .collect();
-            add(
-                &mut hidden,
-                &times(&attended, &self.matrix(&name("attn_output"))),
-            );
+            add(&mut hidden, &times(&attended, &self.matrix(&name("attn_output"))));
             let normed = self.norm(&hidden, &name("ffn_norm"));
             let mut gate = times(&normed, &self.matrix(&name("ffn_gate")));
             let up = times(&normed, &self.matrix(&name("ffn_up")));
@@ -121,9 +104,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 fn times(x: &Matrix, w: &Matrix) -> Matrix {
-    x.iter()
-        .map(|x| w.iter().map(|w| dot(x, w)).collect())
-        .collect()
+    x.iter().map(|x| w.iter().map(|w| dot(x, w)).collect()).collect()
 }
 
 fn add(x: &mut Matrix, y: &Matrix) {
@@ -143,12 +124,8 @@ fn softmax(x: &[f64]) -> Vec<f64> {
 fn turn(mut row: Vec<f64>, d: usize, position: usize, theta: f64) -> Vec<f64> {
     for head in row.chunks_mut(d) {
         for (i, pair) in head.chunks_mut(2).enumerate() {
-            let (sine, cosine) =
-                (position as f64 * theta.powf(-2.0 * i as f64 / d as f64)).sin_cos();
-            (pair[0], pair[1]) = (
-                pair[0] * cosine - pair[1] * sine,
-                pair[0] * sine + pair[1] * cosine,
-            );
+            let (sine, cosine) = (position as f64 * theta.powf(-2.0 * i as f64 / d as f64)).sin_cos();
+            (pair[0], pair[1]) = (pair[0] * cosine - pair[1] * sine, pair[0] * sine + pair[1] * cosine);
         }
     }
     row
@@ -166,46 +143,27 @@ fn engine_logits(engine: &NativeEngine, tokens: &[u32]) -> Vec<Vec<f32>> {
 }
 
 fn largest_difference(found: &[Vec<f32>], expected: &Matrix) -> f64 {
-    assert_eq!(
-        (found.len(), found[0].len()),
-        (expected.len(), expected[0].len())
-    );
-    found
-        .iter()
-        .flatten()
-        .zip(expected.iter().flatten())
-        .map(|(a, b)| (f64::from(*a) - b).abs())
-        .fold(0.0, f64::max)
+    assert_eq!((found.len(), found[0].len()), (expected.len(), expected[0].len()));
+    found.iter().flatten().zip(expected.iter().flatten()).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max)
 }
 
 /// BOS and a story that the model likes.
 fn story(engine: &NativeEngine) -> Vec<u32> {
-    let prompt = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw";
-    engine
-        .prompt_tokens(&espalier_inference::Prompt::Text(prompt.to_owned()))
-        .unwrap()
+    let prompt =
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw";
+    engine.prompt_tokens(&espalier_inference::Prompt::Text(prompt.to_owned())).unwrap()
 }
 
 /// An adapter of rank 4 on all modules of all layers, of an effect that cannot be overlooked.
 fn adapter(model: &Model) -> LoraAdapter {
     let mut state = 1_u64;
     let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 40) as f32 / (1_u32 << 24) as f32 - 0.5) * 0.3
     };
     let mut modules = BTreeMap::new();
     for layer in 0..model.config().layers {
-        for module in [
-            "attn_q",
-            "attn_k",
-            "attn_v",
-            "attn_output",
-            "ffn_gate",
-            "ffn_up",
-            "ffn_down",
-        ] {
+        for module in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
             // One module of a fused matrix without a branch.
             if layer == 1 && module == "attn_k" {
                 continue;
@@ -215,24 +173,10 @@ fn adapter(model: &Model) -> LoraAdapter {
             let (outputs, inputs) = (tensor.info().rows, tensor.info().columns);
             let a = (0..4 * inputs).map(|_| next()).collect();
             let b = (0..4 * outputs).map(|_| next()).collect();
-            modules.insert(
-                name,
-                LoraPair {
-                    a,
-                    b,
-                    inputs,
-                    outputs,
-                },
-            );
+            modules.insert(name, LoraPair { a, b, inputs, outputs });
         }
     }
-    LoraAdapter {
-        rank: 4,
-        alpha: 8.0,
-        rslora: false,
-        base_model: String::new(),
-        modules,
-    }
+    LoraAdapter { rank: 4, alpha: 8.0, rslora: false, base_model: String::new(), modules }
 }
 
 #[test]
@@ -240,11 +184,7 @@ fn f32_logits_agree_with_the_reference() {
     let model = stories();
     let engine = NativeEngine::load(&model, None, &options(Precision::F32)).unwrap();
     let tokens = story(&engine);
-    let expected = Reference {
-        model: &model,
-        adapter: None,
-    }
-    .logits(&tokens);
+    let expected = Reference { model: &model, adapter: None }.logits(&tokens);
     let difference = largest_difference(&engine_logits(&engine, &tokens), &expected);
     assert!(difference < 1e-4, "{difference}");
 }
@@ -254,11 +194,7 @@ fn bf16_logits_are_near_the_reference() {
     let model = stories();
     let engine = NativeEngine::load(&model, None, &options(Precision::Bf16)).unwrap();
     let tokens = story(&engine);
-    let expected = Reference {
-        model: &model,
-        adapter: None,
-    }
-    .logits(&tokens);
+    let expected = Reference { model: &model, adapter: None }.logits(&tokens);
     let found = engine_logits(&engine, &tokens);
     let mut divergence = 0.0;
     for (found, expected) in found.iter().zip(&expected) {
@@ -278,27 +214,13 @@ fn a_side_branch_equals_the_merge() {
     let base = NativeEngine::load(&model, None, &options(Precision::F32)).unwrap();
     let tokens = story(&engine);
     let found = engine_logits(&engine, &tokens);
-    let merged = Reference {
-        model: &model,
-        adapter: Some(&adapter),
-    }
-    .logits(&tokens);
+    let merged = Reference { model: &model, adapter: Some(&adapter) }.logits(&tokens);
     let difference = largest_difference(&found, &merged);
     assert!(difference < 1e-4, "{difference}");
-    let unmerged = Reference {
-        model: &model,
-        adapter: None,
-    }
-    .logits(&tokens);
-    assert!(
-        largest_difference(&found, &unmerged) > 1.0,
-        "the adapter must matter"
-    );
+    let unmerged = Reference { model: &model, adapter: None }.logits(&tokens);
+    assert!(largest_difference(&found, &unmerged) > 1.0, "the adapter must matter");
     assert_ne!(engine.identity(), base.identity());
-    assert_eq!(
-        engine.identity().split('+').next(),
-        base.identity().split('-').next()
-    );
+    assert_eq!(engine.identity().split('+').next(), base.identity().split('-').next());
 }
 
 #[test]
@@ -307,15 +229,12 @@ fn an_adapter_of_another_model_is_refused() {
     let mut wrong = adapter(&model);
     let pair = wrong.modules.remove("blk.0.attn_q").unwrap();
     wrong.modules.insert("blk.9.attn_q".to_owned(), pair);
-    let refused = |adapter: &LoraAdapter| {
-        NativeEngine::load(&model, Some(adapter), &EngineOptions::default()).unwrap_err()
-    };
+    let refused =
+        |adapter: &LoraAdapter| NativeEngine::load(&model, Some(adapter), &EngineOptions::default()).unwrap_err();
     assert!(refused(&wrong).to_string().contains("blk.9.attn_q"));
     let mut wrong = adapter(&model);
     wrong.modules.get_mut("blk.2.ffn_down").unwrap().inputs += 1;
-    assert!(
-        matches!(refused(&wrong), EngineError::Adapter { module, .. } if module == "blk.2.ffn_down")
-    );
+    assert!(matches!(refused(&wrong), EngineError::Adapter { module, .. } if module == "blk.2.ffn_down"));
 }
 
 #[test]
@@ -326,24 +245,10 @@ fn one_token_at_a_time_gives_the_same_bits() {
         let tokens = story(&at_once);
         let expected = engine_logits(&at_once, &tokens);
         for max_batch_tokens in [1, 7, 16] {
-            let options = EngineOptions {
-                max_batch_tokens,
-                ..options(precision)
-            };
-            let found = engine_logits(
-                &NativeEngine::load(&model, None, &options).unwrap(),
-                &tokens,
-            );
-            let bits = |rows: &[Vec<f32>]| {
-                rows.iter()
-                    .flatten()
-                    .map(|v| v.to_bits())
-                    .collect::<Vec<_>>()
-            };
-            assert!(
-                bits(&found) == bits(&expected),
-                "{precision}, {max_batch_tokens} rows a step"
-            );
+            let options = EngineOptions { max_batch_tokens, ..options(precision) };
+            let found = engine_logits(&NativeEngine::load(&model, None, &options).unwrap(), &tokens);
+            let bits = |rows: &[Vec<f32>]| rows.iter().flatten().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert!(bits(&found) == bits(&expected), "{precision}, {max_batch_tokens} rows a step");
         }
     }
 }
@@ -353,25 +258,12 @@ fn scores_agree_with_the_reference() {
     let model = stories();
     let engine = NativeEngine::load(&model, None, &options(Precision::F32)).unwrap();
     let tokens = story(&engine);
-    let logits = Reference {
-        model: &model,
-        adapter: None,
-    }
-    .logits(&tokens);
-    let expected: f64 = (20..tokens.len())
-        .map(|at| softmax(&logits[at - 1])[tokens[at] as usize].ln())
-        .sum();
-    let request = ScoreRequest {
-        context: tokens[..20].to_vec(),
-        continuation: tokens[20..].to_vec(),
-    };
+    let logits = Reference { model: &model, adapter: None }.logits(&tokens);
+    let expected: f64 = (20..tokens.len()).map(|at| softmax(&logits[at - 1])[tokens[at] as usize].ln()).sum();
+    let request = ScoreRequest { context: tokens[..20].to_vec(), continuation: tokens[20..].to_vec() };
     engine
         .loglikelihood(&[request], &mut |_, score| {
-            assert!(
-                (score.logprob - expected).abs() < 1e-4,
-                "{} {expected}",
-                score.logprob
-            );
+            assert!((score.logprob - expected).abs() < 1e-4, "{} {expected}", score.logprob);
             assert_eq!(score.tokens, tokens.len() - 20);
             ControlFlow::Continue(())
         })

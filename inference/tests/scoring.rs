@@ -21,39 +21,21 @@ fn scores(engine: &NativeEngine, requests: &[ScoreRequest]) -> Vec<Score> {
 }
 
 fn tokens(engine: &NativeEngine, text: &str) -> Vec<u32> {
-    engine
-        .prompt_tokens(&Prompt::Text(text.to_owned()))
-        .unwrap()
+    engine.prompt_tokens(&Prompt::Text(text.to_owned())).unwrap()
 }
 
 /// Questions under two heads with four choices each, some of one token, and a few loners.
 fn choices(engine: &NativeEngine) -> Vec<ScoreRequest> {
     let head = "Once upon a time, there was a little girl named Lily. She had a dog and a cat. ";
     let mut requests = Vec::new();
-    for question in [
-        "She went to the",
-        "She saw a big",
-        "Her dog was",
-        "She went to the big",
-        "Tom had a",
-    ] {
-        let context = if question.starts_with("Tom") {
-            question.to_owned()
-        } else {
-            format!("{head}{question}")
-        };
+    for question in ["She went to the", "She saw a big", "Her dog was", "She went to the big", "Tom had a"] {
+        let context = if question.starts_with("Tom") { question.to_owned() } else { format!("{head}{question}") };
         for choice in [" park", " red ball.", "!", " house and then she slept"] {
             let continuation = tokens(engine, choice)[1..].to_vec();
-            requests.push(ScoreRequest {
-                context: tokens(engine, &context),
-                continuation,
-            });
+            requests.push(ScoreRequest { context: tokens(engine, &context), continuation });
         }
     }
-    requests.push(ScoreRequest {
-        context: Vec::new(),
-        continuation: tokens(engine, "Once")[1..].to_vec(),
-    });
+    requests.push(ScoreRequest { context: Vec::new(), continuation: tokens(engine, "Once")[1..].to_vec() });
     // The same again, later.
     requests.push(requests[2].clone());
     requests
@@ -65,26 +47,15 @@ fn sharing_and_batching_change_nothing() {
         let mut plain = engine(&options(precision));
         let requests = choices(&plain);
         plain.set_prefix_sharing(false);
-        let expected: Vec<Score> = requests
-            .iter()
-            .map(|request| scores(&plain, std::slice::from_ref(request))[0])
-            .collect();
+        let expected: Vec<Score> =
+            requests.iter().map(|request| scores(&plain, std::slice::from_ref(request))[0]).collect();
         assert_eq!(scores(&plain, &requests), expected);
         for max_batch_tokens in [1, 5, 64, 512] {
-            let engine = engine(&EngineOptions {
-                max_batch_tokens,
-                ..options(precision)
-            });
+            let engine = engine(&EngineOptions { max_batch_tokens, ..options(precision) });
             for threads in [1, 2, 5] {
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .unwrap();
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let found = pool.install(|| scores(&engine, &requests));
-                assert_eq!(
-                    found, expected,
-                    "{precision}, {max_batch_tokens} rows, {threads} threads"
-                );
+                assert_eq!(found, expected, "{precision}, {max_batch_tokens} rows, {threads} threads");
             }
         }
     }
@@ -94,55 +65,30 @@ fn sharing_and_batching_change_nothing() {
 fn scores_are_sums_of_token_logprobs() {
     let engine = engine(&options(Precision::Bf16));
     for request in choices(&engine) {
-        let context = if request.context.is_empty() {
-            vec![1]
-        } else {
-            request.context.clone()
-        };
+        let context = if request.context.is_empty() { vec![1] } else { request.context.clone() };
         let text = [context.as_slice(), &request.continuation].concat();
         let logprobs = engine.token_logprobs(&text);
         assert_eq!(logprobs.len(), text.len() - 1);
-        let sum: f64 = logprobs[context.len() - 1..]
-            .iter()
-            .map(|&logprob| f64::from(logprob))
-            .sum();
-        assert_eq!(
-            scores(&engine, &[request])[0].logprob.to_bits(),
-            sum.to_bits()
-        );
+        let sum: f64 = logprobs[context.len() - 1..].iter().map(|&logprob| f64::from(logprob)).sum();
+        assert_eq!(scores(&engine, &[request])[0].logprob.to_bits(), sum.to_bits());
     }
 }
 
 #[test]
 fn long_contexts_lose_their_beginning() {
-    let engine = engine(&EngineOptions {
-        context: Some(16),
-        ..options(Precision::F32)
-    });
+    let engine = engine(&EngineOptions { context: Some(16), ..options(Precision::F32) });
     let context: Vec<u32> = (300..340).collect();
     let continuation = vec![400, 401, 402];
-    let long = scores(
-        &engine,
-        &[ScoreRequest {
-            context: context.clone(),
-            continuation: continuation.clone(),
-        }],
-    )[0];
+    let long = scores(&engine, &[ScoreRequest { context: context.clone(), continuation: continuation.clone() }])[0];
     // 16 rows: 14 of the context and two of the continuation.
-    let cut = ScoreRequest {
-        context: context[26..].to_vec(),
-        continuation,
-    };
+    let cut = ScoreRequest { context: context[26..].to_vec(), continuation };
     assert_eq!(scores(&engine, &[cut])[0], long);
 }
 
 #[test]
 fn long_texts_are_scored_in_windows() {
     let window = 16;
-    let engine = engine(&EngineOptions {
-        context: Some(window),
-        ..options(Precision::F32)
-    });
+    let engine = engine(&EngineOptions { context: Some(window), ..options(Precision::F32) });
     let text = tokens(
         &engine,
         "Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her dog.",
@@ -155,68 +101,29 @@ fn long_texts_are_scored_in_windows() {
     // The next window starts half a window before its first new token.
     let second = engine.token_logprobs(&text[window + 1 - window / 2..]);
     assert_eq!(logprobs[window].to_bits(), second[window / 2 - 1].to_bits());
-    assert!(
-        logprobs
-            .iter()
-            .all(|logprob| logprob.is_finite() && *logprob <= 0.0)
-    );
+    assert!(logprobs.iter().all(|logprob| logprob.is_finite() && *logprob <= 0.0));
 }
 
 #[test]
 fn what_cannot_be_scored_is_refused() {
-    let engine = engine(&EngineOptions {
-        context: Some(16),
-        ..options(Precision::F32)
-    });
-    let refused = |request: ScoreRequest| {
-        engine
-            .loglikelihood(&[request], &mut |_, _| ControlFlow::Continue(()))
-            .unwrap_err()
-    };
-    let empty = ScoreRequest {
-        context: vec![1],
-        continuation: vec![],
-    };
-    assert!(matches!(
-        refused(empty),
-        EngineError::EmptyContinuation { index: 0 }
-    ));
-    let long = ScoreRequest {
-        context: vec![1],
-        continuation: vec![5; 17],
-    };
-    assert!(matches!(
-        refused(long),
-        EngineError::TextTooLong {
-            tokens: 17,
-            context: 16
-        }
-    ));
-    let unknown = ScoreRequest {
-        context: vec![9999],
-        continuation: vec![5],
-    };
-    assert!(matches!(
-        refused(unknown),
-        EngineError::UnknownToken { token: 9999, .. }
-    ));
+    let engine = engine(&EngineOptions { context: Some(16), ..options(Precision::F32) });
+    let refused =
+        |request: ScoreRequest| engine.loglikelihood(&[request], &mut |_, _| ControlFlow::Continue(())).unwrap_err();
+    let empty = ScoreRequest { context: vec![1], continuation: vec![] };
+    assert!(matches!(refused(empty), EngineError::EmptyContinuation { index: 0 }));
+    let long = ScoreRequest { context: vec![1], continuation: vec![5; 17] };
+    assert!(matches!(refused(long), EngineError::TextTooLong { tokens: 17, context: 16 }));
+    let unknown = ScoreRequest { context: vec![9999], continuation: vec![5] };
+    assert!(matches!(refused(unknown), EngineError::UnknownToken { token: 9999, .. }));
     let error = engine.logits(&[5; 17], &mut |_, _| ()).unwrap_err();
     assert!(error.to_string().contains("17 tokens"), "{error}");
-    assert!(
-        engine
-            .token_logprobs(&[1, 9999, 3])
-            .iter()
-            .all(|logprob| logprob.is_nan())
-    );
+    assert!(engine.token_logprobs(&[1, 9999, 3]).iter().all(|logprob| logprob.is_nan()));
     assert!(engine.token_logprobs(&[1]).is_empty());
 }
 
 #[test]
 fn a_break_ends_the_call() {
-    let engine = engine(&EngineOptions {
-        max_batch_tokens: 16,
-        ..options(Precision::F32)
-    });
+    let engine = engine(&EngineOptions { max_batch_tokens: 16, ..options(Precision::F32) });
     let mut seen = 0;
     engine
         .loglikelihood(&choices(&engine), &mut |_, _| {

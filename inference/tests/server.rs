@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use espalier_inference::{
-    Answer, Engine, EngineError, Finish, Prompt, Request, Sampling, ServerEngine, ServerOptions,
-};
+use espalier_inference::{Answer, Engine, EngineError, Finish, Prompt, Request, Sampling, ServerEngine, ServerOptions};
 use espalier_model::Message;
 use serde_json::{Value, json};
 
@@ -32,15 +30,10 @@ impl Loopback {
                 let body = serde_json::from_str(&body).unwrap_or(Value::Null);
                 let number = counter.fetch_add(1, Ordering::SeqCst);
                 let (status, text) = reply(number, request.url(), &body);
-                let _ = request
-                    .respond(tiny_http::Response::from_string(text).with_status_code(status));
+                let _ = request.respond(tiny_http::Response::from_string(text).with_status_code(status));
             }
         });
-        Self {
-            server,
-            thread: Some(thread),
-            requests,
-        }
+        Self { server, thread: Some(thread), requests }
     }
 
     fn url(&self) -> String {
@@ -100,54 +93,27 @@ fn conversations_and_texts_go_to_their_paths() {
     let server = Loopback::start(move |_, path, body| {
         seen.lock().unwrap().push((path.to_owned(), body.clone()));
         if path == "/v1/chat/completions" {
-            (
-                200,
-                chat_reply(&format!(
-                    "re: {}",
-                    body["messages"][0]["content"].as_str().unwrap()
-                )),
-            )
+            (200, chat_reply(&format!("re: {}", body["messages"][0]["content"].as_str().unwrap())))
         } else {
-            (
-                200,
-                json!({"choices": [{"text": " world", "finish_reason": "length"}]}).to_string(),
-            )
+            (200, json!({"choices": [{"text": " world", "finish_reason": "length"}]}).to_string())
         }
     });
     let text = Request {
-        sampling: Sampling {
-            temperature: 0.5,
-            top_k: 4,
-            top_p: 0.9,
-            min_p: 0.1,
-            repetition_penalty: 1.5,
-        },
+        sampling: Sampling { temperature: 0.5, top_k: 4, top_p: 0.9, min_p: 0.1, repetition_penalty: 1.5 },
         seed: 3,
         stop: vec!["\n".to_owned()],
         ..Request::new(Prompt::Text("hello".to_owned()), 7)
     };
-    let requests: Vec<Request> = (0..10)
-        .map(|i| chat(&i.to_string()))
-        .chain([text])
-        .collect();
+    let requests: Vec<Request> = (0..10).map(|i| chat(&i.to_string())).chain([text]).collect();
     let answers = ask(&server.url(), &requests);
     for (index, answer) in answers[..10].iter().enumerate() {
         let answer = answer.as_ref().unwrap();
-        assert_eq!(
-            (answer.text.as_str(), answer.prompt_tokens),
-            (format!("re: {index}").as_str(), 9)
-        );
+        assert_eq!((answer.text.as_str(), answer.prompt_tokens), (format!("re: {index}").as_str(), 9));
     }
     let answer = answers[10].as_ref().unwrap();
-    assert_eq!(
-        (answer.text.as_str(), answer.finish),
-        (" world", Finish::Length)
-    );
+    assert_eq!((answer.text.as_str(), answer.finish), (" world", Finish::Length));
     let bodies = bodies.lock().unwrap();
-    let (_, body) = bodies
-        .iter()
-        .find(|(path, _)| path == "/v1/completions")
-        .unwrap();
+    let (_, body) = bodies.iter().find(|(path, _)| path == "/v1/completions").unwrap();
     assert_eq!(
         *body,
         json!({"model": "small", "prompt": "hello", "max_tokens": 7, "temperature": 0.5, "seed": 3, "top_p": 0.9_f32,
@@ -170,14 +136,8 @@ fn a_passing_failure_is_tried_again() {
 #[test]
 fn a_lasting_failure_is_reported_with_its_body() {
     let server = Loopback::start(|_, _, _| (500, "out of memory".to_owned() + &"!".repeat(500)));
-    let error = ask(&server.url(), &[chat("x")])
-        .remove(0)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("answered 500 (tried 3 times): out of memory!!!"),
-        "{error}"
-    );
+    let error = ask(&server.url(), &[chat("x")]).remove(0).unwrap_err().to_string();
+    assert!(error.contains("answered 500 (tried 3 times): out of memory!!!"), "{error}");
     assert!(error.len() < 400, "{error}");
     assert_eq!(server.count(), 3);
 }
@@ -185,50 +145,27 @@ fn a_lasting_failure_is_reported_with_its_body() {
 #[test]
 fn a_refusal_is_not_tried_again() {
     let server = Loopback::start(|_, _, _| (401, "no key".to_owned()));
-    let error = ask(&server.url(), &[chat("x")])
-        .remove(0)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("401") && error.contains("ESPALIER_API_KEY"),
-        "{error}"
-    );
+    let error = ask(&server.url(), &[chat("x")]).remove(0).unwrap_err().to_string();
+    assert!(error.contains("401") && error.contains("ESPALIER_API_KEY"), "{error}");
     assert_eq!(server.count(), 1);
 }
 
 #[test]
 fn garbage_is_named() {
-    for (text, missing) in [
-        ("<html>hello</html>", "not JSON"),
-        ("{\"ok\":true}", "\"choices\" is missing"),
-    ] {
+    for (text, missing) in [("<html>hello</html>", "not JSON"), ("{\"ok\":true}", "\"choices\" is missing")] {
         let server = Loopback::start(move |_, _, _| (200, text.to_owned()));
         let error = ask(&server.url(), &[chat("x")]).remove(0).unwrap_err();
         assert!(matches!(error, EngineError::Garbage { .. }));
-        assert!(
-            error.to_string().contains(missing) && error.to_string().contains(text),
-            "{error}"
-        );
+        assert!(error.to_string().contains(missing) && error.to_string().contains(text), "{error}");
     }
 }
 
 #[test]
 fn a_refused_connection_says_where() {
     // A port that was free a moment ago.
-    let url = {
-        format!(
-            "http://{}",
-            std::net::TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-        )
-    };
+    let url = { format!("http://{}", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()) };
     let error = ask(&url, &[chat("x")]).remove(0).unwrap_err();
-    assert!(
-        matches!(error, EngineError::Connection { attempts: 3, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, EngineError::Connection { attempts: 3, .. }), "{error}");
     assert!(error.to_string().contains(&url), "{error}");
 }
 
@@ -236,11 +173,7 @@ fn a_refused_connection_says_where() {
 fn a_silent_server_times_out() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let options = ServerOptions {
-        timeout: Duration::from_millis(200),
-        attempts: 1,
-        ..options()
-    };
+    let options = ServerOptions { timeout: Duration::from_millis(200), attempts: 1, ..options() };
     let engine = ServerEngine::new(&url, options).unwrap();
     let start = Instant::now();
     let mut failed = false;
@@ -262,11 +195,7 @@ fn a_break_ends_the_call() {
     engine
         .generate(&requests, &mut |_, _| {
             answers += 1;
-            if answers == 2 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if answers == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
     assert_eq!(answers, 2);
@@ -276,20 +205,10 @@ fn a_break_ends_the_call() {
 #[test]
 fn the_first_listed_model_is_used() {
     let server = Loopback::start(|_, path, body| match path {
-        "/v1/models" => (
-            200,
-            json!({"data": [{"id": "first"}, {"id": "second"}]}).to_string(),
-        ),
+        "/v1/models" => (200, json!({"data": [{"id": "first"}, {"id": "second"}]}).to_string()),
         _ => (200, chat_reply(body["model"].as_str().unwrap())),
     });
-    let engine = ServerEngine::new(
-        &server.url(),
-        ServerOptions {
-            model: None,
-            ..options()
-        },
-    )
-    .unwrap();
+    let engine = ServerEngine::new(&server.url(), ServerOptions { model: None, ..options() }).unwrap();
     engine
         .generate(&[chat("x")], &mut |_, answer| {
             assert_eq!(answer.unwrap().text, "first");

@@ -23,17 +23,8 @@ fn a_chat_answer_is_sane() {
     let Some(model) = model() else { return };
     let engine = NativeEngine::load(&model, None, &options(Precision::Bf16)).unwrap();
     let ask = |question: &str| Request::new(Prompt::Chat(vec![Message::new("user", question)]), 48);
-    let found = answers(
-        &engine,
-        &[
-            ask("What is the capital of France?"),
-            ask("Write one sentence about the sea."),
-        ],
-    );
-    let texts: Vec<String> = found
-        .into_iter()
-        .map(|answer| answer.unwrap().text)
-        .collect();
+    let found = answers(&engine, &[ask("What is the capital of France?"), ask("Write one sentence about the sea.")]);
+    let texts: Vec<String> = found.into_iter().map(|answer| answer.unwrap().text).collect();
     println!("{texts:#?}");
     assert!(texts[0].contains("Paris"), "{}", texts[0]);
     assert!(texts[1].split_whitespace().count() > 4, "{}", texts[1]);
@@ -43,25 +34,15 @@ fn a_chat_answer_is_sane() {
 fn a_head_that_requests_share_changes_nothing() {
     let Some(model) = model() else { return };
     let mut engine = NativeEngine::load(&model, None, &options(Precision::Bf16)).unwrap();
-    let head =
-        "Question: What is 2 + 2?\nAnswer: 4\n\nQuestion: What is 3 + 5?\nAnswer: 8\n\n".repeat(2);
+    let head = "Question: What is 2 + 2?\nAnswer: 4\n\nQuestion: What is 3 + 5?\nAnswer: 8\n\n".repeat(2);
     let requests: Vec<Request> = (1..5)
         .map(|i| Request {
             stop: vec!["\n".to_owned()],
-            ..Request::new(
-                Prompt::Text(format!("{head}Question: What is {i} + 1?\nAnswer:")),
-                12,
-            )
+            ..Request::new(Prompt::Text(format!("{head}Question: What is {i} + 1?\nAnswer:")), 12)
         })
         .collect();
-    let with: Vec<_> = answers(&engine, &requests)
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
+    let with: Vec<_> = answers(&engine, &requests).into_iter().map(Result::unwrap).collect();
     engine.set_prefix_sharing(false);
-    let without: Vec<_> = answers(&engine, &requests)
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
+    let without: Vec<_> = answers(&engine, &requests).into_iter().map(Result::unwrap).collect();
     assert_eq!(with, without);
 }

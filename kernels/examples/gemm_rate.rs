@@ -6,8 +6,7 @@
 use std::time::{Duration, Instant};
 
 use espalier_kernels::{
-    Accumulate, InstructionSet, PackedMatrix, Precision, matmul_nn, matmul_nt, matmul_tn,
-    matmul_with,
+    Accumulate, InstructionSet, PackedMatrix, Precision, matmul_nn, matmul_nt, matmul_tn, matmul_with,
 };
 
 /// `M x K x N`: rows, inputs, outputs.
@@ -24,14 +23,10 @@ const SHAPES: [[usize; 3]; 8] = [
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let is_wanted =
-        |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
     // Calls from a pool's own thread, as the engine and the trainer make them.
     let threads = rayon::current_num_threads();
-    println!(
-        "{threads} threads, {} is the best instruction set",
-        InstructionSet::detect()
-    );
+    println!("{threads} threads, {} is the best instruction set", InstructionSet::detect());
     #[cfg(target_arch = "x86_64")]
     peak::print();
     rayon::scope(|_| {
@@ -40,12 +35,7 @@ fn main() {
                 packed(precision, m, k, n, &is_wanted);
             }
         }
-        for [m, n, k] in [
-            [2048, 16, 1536],
-            [2048, 16, 576],
-            [1, 16, 1536],
-            [32, 16, 1536],
-        ] {
+        for [m, n, k] in [[2048, 16, 1536], [2048, 16, 576], [1, 16, 1536], [32, 16, 1536]] {
             let (a, b) = (values(m * k), values(n * k));
             let mut y = vec![0.0; m * n];
             rate(&format!("nt {m}x{k}x{n}"), [m, n, k], 0, &is_wanted, || {
@@ -61,15 +51,9 @@ fn main() {
             rate(&format!("nt {m}x{k}x{n}"), [m, n, k], 0, &is_wanted, || {
                 matmul_nt(&a, &b, m, n, k, 2.0, &mut y, Accumulate::Overwrite);
             });
-            rate(
-                &format!("nt+ {m}x{k}x{n}"),
-                [m, n, k],
-                0,
-                &is_wanted,
-                || {
-                    matmul_nt(&a, &b, m, n, k, 2.0, &mut y, Accumulate::Add);
-                },
-            );
+            rate(&format!("nt+ {m}x{k}x{n}"), [m, n, k], 0, &is_wanted, || {
+                matmul_nt(&a, &b, m, n, k, 2.0, &mut y, Accumulate::Add);
+            });
         }
         for [m, n, k] in [[16, 1536, 2048], [1536, 16, 2048], [576, 16, 2048]] {
             let (a, b) = (values(m * k), values(n * k));
@@ -103,18 +87,10 @@ fn packed(precision: Precision, m: usize, k: usize, n: usize, is_wanted: &dyn Fn
 }
 
 fn values(count: usize) -> Vec<f32> {
-    (0..count)
-        .map(|i| ((i * 2_654_435_761) >> 8 & 0xffff) as f32 / 32768.0 - 1.0)
-        .collect()
+    (0..count).map(|i| ((i * 2_654_435_761) >> 8 & 0xffff) as f32 / 32768.0 - 1.0).collect()
 }
 
-fn rate(
-    name: &str,
-    [m, n, k]: [usize; 3],
-    bytes: usize,
-    is_wanted: &dyn Fn(&str) -> bool,
-    mut call: impl FnMut(),
-) {
+fn rate(name: &str, [m, n, k]: [usize; 3], bytes: usize, is_wanted: &dyn Fn(&str) -> bool, mut call: impl FnMut()) {
     if !is_wanted(name) {
         return;
     }
@@ -128,10 +104,7 @@ fn rate(
     }
     let gflops = 2.0 * (m * n * k) as f64 / best / 1e9;
     let gigabytes = bytes as f64 / best / 1e9;
-    println!(
-        "{name:36} {gflops:9.1} GFLOP/s {:10.1} us {gigabytes:8.1} GB/s of weights",
-        best * 1e6
-    );
+    println!("{name:36} {gflops:9.1} GFLOP/s {:10.1} us {gigabytes:8.1} GB/s of weights", best * 1e6);
 }
 
 /// What the multiply-add instructions give without any memory.

@@ -32,11 +32,7 @@ pub(crate) enum Scratch {
 ///
 /// The buffer is taken out of the thread's slot meanwhile: when `work` waits for other threads, this thread may run
 /// another task that asks for scratch memory too, and that one simply gets a fresh buffer.
-pub(crate) fn with_scratch<T>(
-    which: Scratch,
-    count: usize,
-    work: impl FnOnce(&mut [Line]) -> T,
-) -> T {
+pub(crate) fn with_scratch<T>(which: Scratch, count: usize, work: impl FnOnce(&mut [Line]) -> T) -> T {
     let slot = match which {
         Scratch::Activations => &SMALL,
         Scratch::RightSide => &LARGE,

@@ -25,13 +25,7 @@ const VARIABLE: &str = "ESPALIER_ISA";
 
 impl InstructionSet {
     /// All of them, in rising order.
-    const ALL: [Self; 5] = [
-        Self::Portable,
-        Self::Avx2,
-        Self::Avx512,
-        Self::Avx512Bf16,
-        Self::Amx,
-    ];
+    const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
 
     /// The best instruction set of this CPU, found once; the environment variable `ESPALIER_ISA`
     /// (`portable|avx2|avx512|avx512bf16|amx`) lowers it. An unknown name in the variable is ignored, and one that
@@ -39,9 +33,7 @@ impl InstructionSet {
     pub fn detect() -> Self {
         static BEST: OnceLock<InstructionSet> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let wish = std::env::var(VARIABLE)
-                .ok()
-                .and_then(|name| Self::from_name(&name));
+            let wish = std::env::var(VARIABLE).ok().and_then(|name| Self::from_name(&name));
             lowered(best(), wish)
         })
     }
@@ -70,9 +62,7 @@ impl InstructionSet {
 
     /// The instruction set of a name, upper or lower case.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|isa| isa.name().eq_ignore_ascii_case(name.trim()))
+        Self::ALL.into_iter().find(|isa| isa.name().eq_ignore_ascii_case(name.trim()))
     }
 }
 
@@ -105,11 +95,7 @@ fn best_uncached() -> InstructionSet {
     if !has!("avx512bf16") {
         return InstructionSet::Avx512;
     }
-    if crate::gemm::amx_works() {
-        InstructionSet::Amx
-    } else {
-        InstructionSet::Avx512Bf16
-    }
+    if crate::gemm::amx_works() { InstructionSet::Amx } else { InstructionSet::Avx512Bf16 }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -126,23 +112,14 @@ mod tests {
         for isa in InstructionSet::ALL {
             assert_eq!(InstructionSet::from_name(isa.name()), Some(isa));
         }
-        assert_eq!(
-            InstructionSet::from_name(" AVX2 "),
-            Some(InstructionSet::Avx2)
-        );
+        assert_eq!(InstructionSet::from_name(" AVX2 "), Some(InstructionSet::Avx2));
         assert_eq!(InstructionSet::from_name("sse9"), None);
     }
 
     #[test]
     fn the_variable_only_lowers() {
-        assert_eq!(
-            lowered(InstructionSet::Avx512, Some(InstructionSet::Avx2)),
-            InstructionSet::Avx2
-        );
-        assert_eq!(
-            lowered(InstructionSet::Avx2, Some(InstructionSet::Amx)),
-            InstructionSet::Avx2
-        );
+        assert_eq!(lowered(InstructionSet::Avx512, Some(InstructionSet::Avx2)), InstructionSet::Avx2);
+        assert_eq!(lowered(InstructionSet::Avx2, Some(InstructionSet::Amx)), InstructionSet::Avx2);
         assert_eq!(lowered(InstructionSet::Avx2, None), InstructionSet::Avx2);
     }
 

@@ -103,22 +103,11 @@ impl PackedMatrix {
                         fill_row(first + j, row);
                         write_row(precision, row, place);
                     }
-                    transpose(
-                        block,
-                        words,
-                        count,
-                        words,
-                        bytemuck::cast_slice_mut(target),
-                        PANEL,
-                    );
+                    transpose(block, words, count, words, bytemuck::cast_slice_mut(target), PANEL);
                 },
             );
         }
-        Self {
-            rows,
-            columns,
-            storage: Storage::new(precision, lines),
-        }
+        Self { rows, columns, storage: Storage::new(precision, lines) }
     }
 
     /// Packs `W^T` (a matrix of `columns` outputs and `rows` inputs) from the same rows, for `dX = dY W`.
@@ -134,54 +123,45 @@ impl PackedMatrix {
         let shared = SharedMut::new(bytemuck::cast_slice_mut::<Line, u32>(&mut lines));
         let inputs_per_word = inputs_per_word(precision);
         // A task takes 32 inputs and writes their part of every panel.
-        (0..rows.div_ceil(INPUT_BLOCK))
-            .into_par_iter()
-            .for_each_init(
-                || [vec![0.0; columns], vec![0.0; columns]],
-                |[even, odd], block| {
-                    let last = rows.min((block + 1) * INPUT_BLOCK);
-                    for input in (block * INPUT_BLOCK..last).step_by(inputs_per_word) {
-                        fill_row(input, even);
-                        if input + 1 < last && inputs_per_word == 2 {
-                            fill_row(input + 1, odd);
-                        } else {
-                            odd.fill(0.0);
-                        }
-                        for panel in 0..panels {
-                            let first = panel * PANEL;
-                            let count = PANEL.min(columns - first);
-                            let mut run = [0_u32; PANEL];
-                            match precision {
-                                Precision::F32 => run[..count].copy_from_slice(
-                                    bytemuck::cast_slice(&even[first..first + count]),
-                                ),
-                                Precision::Bf16 => {
-                                    let mut halves = [[0_u16; PANEL]; 2];
-                                    round_row(&even[first..first + count], &mut halves[0]);
-                                    round_row(&odd[first..first + count], &mut halves[1]);
-                                    for (j, word) in run.iter_mut().enumerate() {
-                                        *word =
-                                            u32::from(halves[0][j]) | u32::from(halves[1][j]) << 16;
-                                    }
+        (0..rows.div_ceil(INPUT_BLOCK)).into_par_iter().for_each_init(
+            || [vec![0.0; columns], vec![0.0; columns]],
+            |[even, odd], block| {
+                let last = rows.min((block + 1) * INPUT_BLOCK);
+                for input in (block * INPUT_BLOCK..last).step_by(inputs_per_word) {
+                    fill_row(input, even);
+                    if input + 1 < last && inputs_per_word == 2 {
+                        fill_row(input + 1, odd);
+                    } else {
+                        odd.fill(0.0);
+                    }
+                    for panel in 0..panels {
+                        let first = panel * PANEL;
+                        let count = PANEL.min(columns - first);
+                        let mut run = [0_u32; PANEL];
+                        match precision {
+                            Precision::F32 => {
+                                run[..count].copy_from_slice(bytemuck::cast_slice(&even[first..first + count]));
+                            }
+                            Precision::Bf16 => {
+                                let mut halves = [[0_u16; PANEL]; 2];
+                                round_row(&even[first..first + count], &mut halves[0]);
+                                round_row(&odd[first..first + count], &mut halves[1]);
+                                for (j, word) in run.iter_mut().enumerate() {
+                                    *word = u32::from(halves[0][j]) | u32::from(halves[1][j]) << 16;
                                 }
                             }
-                            let place = (panel * words + input / inputs_per_word) * PANEL;
-                            // SAFETY: 32 words of this panel and this input (pair), inside the buffer; every input belongs
-                            // to one task only, so no two tasks write the same words.
-                            unsafe {
-                                shared
-                                    .at(place)
-                                    .copy_from_nonoverlapping(run.as_ptr(), PANEL);
-                            };
                         }
+                        let place = (panel * words + input / inputs_per_word) * PANEL;
+                        // SAFETY: 32 words of this panel and this input (pair), inside the buffer; every input belongs
+                        // to one task only, so no two tasks write the same words.
+                        unsafe {
+                            shared.at(place).copy_from_nonoverlapping(run.as_ptr(), PANEL);
+                        };
                     }
-                },
-            );
-        Self {
-            rows: columns,
-            columns: rows,
-            storage: Storage::new(precision, lines),
-        }
+                }
+            },
+        );
+        Self { rows: columns, columns: rows, storage: Storage::new(precision, lines) }
     }
 
     /// Outputs.
@@ -271,11 +251,7 @@ mod tests {
             Precision::F32 => f32::from_bits(panel[c * 32 + r % 32]),
             Precision::Bf16 => {
                 let pair = panel[c / 2 * 32 + r % 32];
-                f32::from_bits(if c.is_multiple_of(2) {
-                    pair << 16
-                } else {
-                    pair & 0xffff_0000
-                })
+                f32::from_bits(if c.is_multiple_of(2) { pair << 16 } else { pair & 0xffff_0000 })
             }
         }
     }
@@ -291,11 +267,7 @@ mod tests {
                 let padded = |n: usize| n.div_ceil(32) * 32;
                 for r in 0..padded(rows) {
                     for c in 0..padded(columns) {
-                        let mut expected = if r < rows && c < columns {
-                            value(r, c)
-                        } else {
-                            0.0
-                        };
+                        let mut expected = if r < rows && c < columns { value(r, c) } else { 0.0 };
                         if precision == Precision::Bf16 {
                             expected = half::bf16::from_f32(expected).to_f32();
                         }
@@ -312,10 +284,7 @@ mod tests {
         let packed = PackedMatrix::pack(Precision::Bf16, 33, 33, &fill);
         assert_eq!(packed.bytes(), 64 * 64 * 2);
         assert_eq!(packed.lines().as_ptr() as usize % 64, 0);
-        assert_eq!(
-            PackedMatrix::pack(Precision::F32, 32, 32, &fill).bytes(),
-            4096
-        );
+        assert_eq!(PackedMatrix::pack(Precision::F32, 32, 32, &fill).bytes(), 4096);
     }
 
     #[test]

@@ -15,14 +15,8 @@ pub(crate) fn transpose(
     if rows == 0 || columns == 0 {
         return;
     }
-    assert!(
-        source.len() >= (rows - 1) * source_stride + columns,
-        "transpose: source is too short"
-    );
-    assert!(
-        target.len() >= (columns - 1) * target_stride + rows,
-        "transpose: target is too short"
-    );
+    assert!(source.len() >= (rows - 1) * source_stride + columns, "transpose: source is too short");
+    assert!(target.len() >= (columns - 1) * target_stride + rows, "transpose: target is too short");
     #[cfg(target_arch = "x86_64")]
     let wide = std::is_x86_feature_detected!("avx512f");
     for r0 in (0..rows).step_by(16) {
@@ -54,8 +48,8 @@ pub(crate) fn transpose(
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512i, _mm512_loadu_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512,
-        _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+        __m512i, _mm512_loadu_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+        _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
     };
 
     /// Transposes 16 x 16 words: pairs of words, pairs of pairs, then two rounds of whole 128-bit lanes.
@@ -63,16 +57,10 @@ mod avx512 {
     /// # Safety
     /// AVX-512 F; 16 rows of 16 words readable at `source`, writable at `target`, at their strides (in words).
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn block(
-        source: *const u32,
-        source_stride: usize,
-        target: *mut u32,
-        target_stride: usize,
-    ) {
+    pub(super) unsafe fn block(source: *const u32, source_stride: usize, target: *mut u32, target_stride: usize) {
         // SAFETY: the caller grants the reads.
-        let r: [__m512i; 16] = std::array::from_fn(|i| unsafe {
-            _mm512_loadu_si512(source.add(i * source_stride).cast())
-        });
+        let r: [__m512i; 16] =
+            std::array::from_fn(|i| unsafe { _mm512_loadu_si512(source.add(i * source_stride).cast()) });
         // t[4g + j]: lane l holds column 4l + j of rows 4g..4g + 4.
         let mut t = r;
         for g in 0..4 {
@@ -115,26 +103,11 @@ mod tests {
             let (source_stride, target_stride) = (columns + 3, rows + 2);
             let source: Vec<u32> = (0..rows * source_stride).map(|i| i as u32).collect();
             let mut target = vec![u32::MAX; columns * target_stride];
-            transpose(
-                &source,
-                source_stride,
-                rows,
-                columns,
-                &mut target,
-                target_stride,
-            );
+            transpose(&source, source_stride, rows, columns, &mut target, target_stride);
             for c in 0..columns {
                 for r in 0..target_stride {
-                    let expected = if r < rows {
-                        source[r * source_stride + c]
-                    } else {
-                        u32::MAX
-                    };
-                    assert_eq!(
-                        target[c * target_stride + r],
-                        expected,
-                        "row {r}, column {c} of {rows} x {columns}"
-                    );
+                    let expected = if r < rows { source[r * source_stride + c] } else { u32::MAX };
+                    assert_eq!(target[c * target_stride + r], expected, "row {r}, column {c} of {rows} x {columns}");
                 }
             }
         }

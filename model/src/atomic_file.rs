@@ -29,11 +29,7 @@ impl AtomicFile {
         let temporary = target.with_file_name(name);
         let file = File::create(&temporary).map_err(ModelError::file(&temporary, "create it"))?;
         let writer = Some(BufWriter::with_capacity(1 << 20, file));
-        Ok(Self {
-            target: target.to_owned(),
-            temporary,
-            writer,
-        })
+        Ok(Self { target: target.to_owned(), temporary, writer })
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
@@ -41,9 +37,7 @@ impl AtomicFile {
         let Some(writer) = &mut self.writer else {
             return Ok(());
         };
-        writer
-            .write_all(bytes)
-            .map_err(ModelError::file(&self.temporary, "write to it"))
+        writer.write_all(bytes).map_err(ModelError::file(&self.temporary, "write to it"))
     }
 
     /// Bytes to the disk, then the name, then the folder's entry to the disk.
@@ -56,10 +50,8 @@ impl AtomicFile {
             .and_then(|()| writer.get_ref().sync_all())
             .map_err(ModelError::file(&self.temporary, "flush it to the disk"))
             .and_then(|()| {
-                fs::rename(&self.temporary, &self.target).map_err(ModelError::file(
-                    &self.target,
-                    "rename the finished file to it",
-                ))
+                fs::rename(&self.temporary, &self.target)
+                    .map_err(ModelError::file(&self.target, "rename the finished file to it"))
             });
         if renamed.is_err() {
             let _ = fs::remove_file(&self.temporary);

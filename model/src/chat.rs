@@ -34,10 +34,7 @@ pub struct Message {
 impl Message {
     /// A turn of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-        }
+        Self { role: role.into(), content: content.into() }
     }
 }
 
@@ -58,31 +55,16 @@ impl ChatTemplate {
         let builtin = source.is_none();
         let source = source.unwrap_or(PLAIN);
         let environment = environment(source).map_err(|error| failure(&error))?;
-        Ok(Self {
-            environment,
-            source: source.to_owned(),
-            builtin,
-            bos: bos.to_owned(),
-            eos: eos.to_owned(),
-        })
+        Ok(Self { environment, source: source.to_owned(), builtin, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
     /// The text of a conversation; `add_generation_prompt` opens the turn of the assistant.
     ///
     /// Fails when the template refuses the conversation, for instance because roles do not alternate.
-    pub fn render(
-        &self,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<String, ModelError> {
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
         let messages: Vec<Value> = messages
             .iter()
-            .map(|message| {
-                Value::from_pairs([
-                    ("role", message.role.as_str()),
-                    ("content", message.content.as_str()),
-                ])
-            })
+            .map(|message| Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())]))
             .collect();
         let context = context! {
             messages,
@@ -111,33 +93,20 @@ impl ChatTemplate {
 
 fn environment(source: &str) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
-    environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()?,
-    );
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(python_methods::call);
-    environment.add_function(
-        "raise_exception",
-        |message: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        },
-    );
+    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    });
     environment.add_filter("tojson", tojson);
     environment.add_template_owned(NAME, without_generation_blocks(source))?;
     Ok(environment)
 }
 
 fn failure(error: &Error) -> ModelError {
-    let line = error
-        .line()
-        .map(|line| format!(" in line {line}"))
-        .unwrap_or_default();
-    let detail = error
-        .detail()
-        .map_or_else(|| error.kind().to_string(), str::to_owned);
+    let line = error.line().map(|line| format!(" in line {line}")).unwrap_or_default();
+    let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     ModelError::invalid(
         format!("{NAME}{line}"),
         detail,
@@ -154,15 +123,8 @@ fn tojson(value: &Value, indent: Option<Value>, arguments: Kwargs) -> Result<Str
     while let Some(at) = rest.find('\\') {
         plain.push_str(&rest[..at]);
         let escape = &rest[at..];
-        let known = [
-            ("\\u003c", '<'),
-            ("\\u003e", '>'),
-            ("\\u0026", '&'),
-            ("\\u0027", '\''),
-        ];
-        let length = if let Some(&(code, character)) =
-            known.iter().find(|(code, _)| escape.starts_with(code))
-        {
+        let known = [("\\u003c", '<'), ("\\u003e", '>'), ("\\u0026", '&'), ("\\u0027", '\'')];
+        let length = if let Some(&(code, character)) = known.iter().find(|(code, _)| escape.starts_with(code)) {
             plain.push(character);
             code.len()
         } else {
@@ -187,19 +149,8 @@ fn without_generation_blocks(source: &str) -> String {
         let name = inside.trim_matches(['-', '+']).trim();
         match name {
             "generation" | "endgeneration" => {
-                let replacement = if name == "generation" {
-                    "if true"
-                } else {
-                    "endif"
-                };
-                result.push_str(
-                    &[
-                        "{%",
-                        &inside.replace(name, &format!(" {replacement} ")),
-                        "%}",
-                    ]
-                    .concat(),
-                );
+                let replacement = if name == "generation" { "if true" } else { "endif" };
+                result.push_str(&["{%", &inside.replace(name, &format!(" {replacement} ")), "%}"].concat());
             }
             _ => result.push_str(&["{%", inside, "%}"].concat()),
         }
@@ -248,10 +199,7 @@ mod tests {
     const LLAMA2: &str = "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}";
 
     fn render(source: &str, messages: &[(&str, &str)], prompt: bool) -> Result<String, ModelError> {
-        let messages: Vec<Message> = messages
-            .iter()
-            .map(|&(role, content)| Message::new(role, content))
-            .collect();
+        let messages: Vec<Message> = messages.iter().map(|&(role, content)| Message::new(role, content)).collect();
         ChatTemplate::new(Some(source), "<s>", "</s>")?.render(&messages, prompt)
     }
 
@@ -266,12 +214,7 @@ mod tests {
 
     #[test]
     fn qwen25_with_and_without_a_system_turn() {
-        let text = render(
-            QWEN25,
-            &[("system", "S"), ("user", "U"), ("assistant", "A")],
-            false,
-        )
-        .unwrap();
+        let text = render(QWEN25, &[("system", "S"), ("user", "U"), ("assistant", "A")], false).unwrap();
         assert_eq!(
             text,
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
@@ -285,16 +228,9 @@ mod tests {
 
     #[test]
     fn llama2_strips_and_raises() {
-        let text = render(
-            LLAMA2,
-            &[("system", "S"), ("user", " U "), ("assistant", "A")],
-            false,
-        )
-        .unwrap();
+        let text = render(LLAMA2, &[("system", "S"), ("user", " U "), ("assistant", "A")], false).unwrap();
         assert_eq!(text, "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n U [/INST] A </s>");
-        let error = render(LLAMA2, &[("assistant", "A")], false)
-            .unwrap_err()
-            .to_string();
+        let error = render(LLAMA2, &[("assistant", "A")], false).unwrap_err().to_string();
         assert!(error.contains("roles must alternate"), "{error}");
     }
 
@@ -302,10 +238,7 @@ mod tests {
     fn the_plain_template_is_a_prefix_of_its_own_answer() {
         let plain = ChatTemplate::new(None, "", "</s>").unwrap();
         assert!(plain.is_builtin());
-        let (question, answer) = (
-            Message::new("user", "2 + 2?"),
-            Message::new("assistant", "4"),
-        );
+        let (question, answer) = (Message::new("user", "2 + 2?"), Message::new("assistant", "4"));
         let prompt = plain.render(std::slice::from_ref(&question), true).unwrap();
         assert_eq!(prompt, "User: 2 + 2?\n\nAssistant:");
         let whole = plain.render(&[question, answer], false).unwrap();
@@ -314,33 +247,26 @@ mod tests {
 
     #[test]
     fn blocks_take_their_line_and_no_clock_is_there() {
-        let source = "{% if strftime_now is defined %}\nclock\n{% endif %}\n    {% set day = '26 Jul 2024' %}\n{{ day }}\n";
+        let source =
+            "{% if strftime_now is defined %}\nclock\n{% endif %}\n    {% set day = '26 Jul 2024' %}\n{{ day }}\n";
         assert_eq!(render(source, &[], false).unwrap(), "26 Jul 2024");
     }
 
     #[test]
     fn json_is_that_of_python() {
         let source = r#"{{ {"a": [1, 2.5, none, true], "b": "<é' & \\u003c\n>"} | tojson }}"#;
-        assert_eq!(
-            render(source, &[], false).unwrap(),
-            r#"{"a": [1, 2.5, null, true], "b": "<é' & \\u003c\n>"}"#
-        );
+        assert_eq!(render(source, &[], false).unwrap(), r#"{"a": [1, 2.5, null, true], "b": "<é' & \\u003c\n>"}"#);
     }
 
     #[test]
     fn generation_blocks_and_loop_controls() {
         let source = "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{%- generation -%} {{ m.content }} {%- endgeneration %};{% endfor %}";
-        assert_eq!(
-            render(source, &[("system", "S"), ("user", "U")], false).unwrap(),
-            "U;"
-        );
+        assert_eq!(render(source, &[("system", "S"), ("user", "U")], false).unwrap(), "U;");
     }
 
     #[test]
     fn a_broken_template_names_its_line() {
-        let error = ChatTemplate::new(Some("a\n{% if %}"), "", "")
-            .unwrap_err()
-            .to_string();
+        let error = ChatTemplate::new(Some("a\n{% if %}"), "", "").unwrap_err().to_string();
         assert!(error.contains("line 2"), "{error}");
     }
 
@@ -361,10 +287,7 @@ mod tests {
             ("'a,b,c'.rsplit(',', 1) | join('|')", "a,b|c"),
             ("'aaa'.replace('a', 'b')", "bbb"),
             ("'aaa'.replace('a', 'b', 2)", "bba"),
-            (
-                "'aB'.upper() + 'aB'.lower() + 'ab cd'.title() + 'aB'.capitalize()",
-                "ABabAb CdAb",
-            ),
+            ("'aB'.upper() + 'aB'.lower() + 'ab cd'.title() + 'aB'.capitalize()", "ABabAb CdAb"),
             ("{'a': 1}.items() | list | length", "1"),
             ("{'a': 1}.get('a') + {'a': 1}.get('b', 2)", "3"),
             ("{'a': 1}.keys() | join", "a"),
@@ -374,15 +297,9 @@ mod tests {
             ("'abcb'.count('b')", "2"),
         ] {
             let result = render(&format!("{{{{ {expression} }}}}"), &[], false);
-            assert_eq!(
-                result.unwrap_or_else(|error| error.to_string()),
-                expected,
-                "{expression}"
-            );
+            assert_eq!(result.unwrap_or_else(|error| error.to_string()), expected, "{expression}");
         }
-        let error = render("{{ 'a'.swapcase() }}", &[], false)
-            .unwrap_err()
-            .to_string();
+        let error = render("{{ 'a'.swapcase() }}", &[], false).unwrap_err().to_string();
         assert!(error.contains("swapcase"), "{error}");
     }
 }

@@ -26,9 +26,7 @@ impl Architecture {
         match name {
             "llama" => Ok(Self::Llama),
             "qwen2" => Ok(Self::Qwen2),
-            other => Err(ModelError::UnsupportedArchitecture {
-                architecture: other.to_owned(),
-            }),
+            other => Err(ModelError::UnsupportedArchitecture { architecture: other.to_owned() }),
         }
     }
 
@@ -124,23 +122,15 @@ impl ModelConfig {
         let architecture = Architecture::from_name(metadata.require_str("general.architecture")?)?;
         let key = |suffix: &str| format!("{}.{suffix}", architecture.name());
         let size = |suffix: &str| Ok::<_, ModelError>(metadata.require_u32(&key(suffix))? as usize);
-        let optional = |suffix: &str| {
-            Ok::<_, ModelError>(metadata.get_u32(&key(suffix))?.map(|value| value as usize))
-        };
+        let optional = |suffix: &str| Ok::<_, ModelError>(metadata.get_u32(&key(suffix))?.map(|value| value as usize));
         features::refuse_unimplemented(metadata, architecture)?;
         let layers = size("block_count")?;
         let hidden = size("embedding_length")?;
-        let heads = per_layer(metadata, &key("attention.head_count"))?.ok_or_else(|| {
-            ModelError::MissingKey {
-                key: key("attention.head_count"),
-            }
-        })?;
+        let heads = per_layer(metadata, &key("attention.head_count"))?
+            .ok_or_else(|| ModelError::MissingKey { key: key("attention.head_count") })?;
         let kv_heads = per_layer(metadata, &key("attention.head_count_kv"))?.unwrap_or(heads);
-        let feed_forward = per_layer(metadata, &key("feed_forward_length"))?.ok_or_else(|| {
-            ModelError::MissingKey {
-                key: key("feed_forward_length"),
-            }
-        })?;
+        let feed_forward = per_layer(metadata, &key("feed_forward_length"))?
+            .ok_or_else(|| ModelError::MissingKey { key: key("feed_forward_length") })?;
         let head_dim = match optional("attention.key_length")? {
             Some(length) => length,
             None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
@@ -163,10 +153,7 @@ impl ModelConfig {
         }
         let config = Self {
             architecture,
-            name: metadata
-                .get_str("general.name")?
-                .unwrap_or(fallback_name)
-                .to_owned(),
+            name: metadata.get_str("general.name")?.unwrap_or(fallback_name).to_owned(),
             vocabulary,
             hidden,
             layers,
@@ -176,9 +163,7 @@ impl ModelConfig {
             feed_forward,
             context: size("context_length")?,
             rms_epsilon: metadata.require_f32(&key("attention.layer_norm_rms_epsilon"))?,
-            rope_theta: metadata
-                .get_f32(&key("rope.freq_base"))?
-                .unwrap_or(10_000.0),
+            rope_theta: metadata.get_f32(&key("rope.freq_base"))?.unwrap_or(10_000.0),
             rotary_dims: optional("rope.dimension_count")?.unwrap_or(head_dim),
             tied_head,
             attention_bias,
@@ -202,19 +187,13 @@ impl ModelConfig {
             if (1..=most).contains(&value) {
                 return Ok(());
             }
-            Err(impossible(format!(
-                "{what} is {value}, outside of 1 to {most}"
-            )))
+            Err(impossible(format!("{what} is {value}, outside of 1 to {most}")))
         };
         in_range("the vocabulary", self.vocabulary, MOST_VOCABULARY)?;
         in_range("the embedding length", self.hidden, MOST_WIDTH)?;
         in_range("the number of blocks", self.layers, MOST_LAYERS)?;
         in_range("the number of heads", self.heads, MOST_WIDTH)?;
-        in_range(
-            "the number of key and value heads",
-            self.kv_heads,
-            MOST_WIDTH,
-        )?;
+        in_range("the number of key and value heads", self.kv_heads, MOST_WIDTH)?;
         in_range("the length of a head", self.head_dim, MOST_WIDTH)?;
         in_range("the width of all heads", self.query_width(), MOST_WIDTH)?;
         in_range("the feed-forward length", self.feed_forward, 8 * MOST_WIDTH)?;
@@ -226,31 +205,16 @@ impl ModelConfig {
             )));
         }
         if !self.head_dim.is_multiple_of(2) {
-            return Err(impossible(format!(
-                "the length of a head, {}, is odd",
-                self.head_dim
-            )));
+            return Err(impossible(format!("the length of a head, {}, is odd", self.head_dim)));
         }
-        if self.rotary_dims == 0
-            || self.rotary_dims > self.head_dim
-            || !self.rotary_dims.is_multiple_of(2)
-        {
-            return Err(impossible(format!(
-                "{} rotary dimensions in a head of {}",
-                self.rotary_dims, self.head_dim
-            )));
+        if self.rotary_dims == 0 || self.rotary_dims > self.head_dim || !self.rotary_dims.is_multiple_of(2) {
+            return Err(impossible(format!("{} rotary dimensions in a head of {}", self.rotary_dims, self.head_dim)));
         }
         if !(self.rms_epsilon > 0.0 && self.rms_epsilon < 1.0) {
-            return Err(impossible(format!(
-                "the RMS epsilon is {}",
-                self.rms_epsilon
-            )));
+            return Err(impossible(format!("the RMS epsilon is {}", self.rms_epsilon)));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
-            return Err(impossible(format!(
-                "the rotary base is {}",
-                self.rope_theta
-            )));
+            return Err(impossible(format!("the rotary base is {}", self.rope_theta)));
         }
         Ok(())
     }
@@ -262,10 +226,7 @@ impl ModelConfig {
             tensors.push(ExpectedTensor { name, dimensions });
         };
         let (queries, keys) = (self.query_width(), self.key_value_width());
-        push(
-            "token_embd.weight".to_owned(),
-            vec![self.hidden, self.vocabulary],
-        );
+        push("token_embd.weight".to_owned(), vec![self.hidden, self.vocabulary]);
         for layer in 0..self.layers {
             let name = |part: &str| format!("blk.{layer}.{part}");
             push(name("attn_norm.weight"), vec![self.hidden]);
@@ -277,22 +238,13 @@ impl ModelConfig {
             }
             push(name("attn_output.weight"), vec![queries, self.hidden]);
             push(name("ffn_norm.weight"), vec![self.hidden]);
-            push(
-                name("ffn_gate.weight"),
-                vec![self.hidden, self.feed_forward],
-            );
+            push(name("ffn_gate.weight"), vec![self.hidden, self.feed_forward]);
             push(name("ffn_up.weight"), vec![self.hidden, self.feed_forward]);
-            push(
-                name("ffn_down.weight"),
-                vec![self.feed_forward, self.hidden],
-            );
+            push(name("ffn_down.weight"), vec![self.feed_forward, self.hidden]);
         }
         push("output_norm.weight".to_owned(), vec![self.hidden]);
         if !self.tied_head {
-            push(
-                "output.weight".to_owned(),
-                vec![self.hidden, self.vocabulary],
-            );
+            push("output.weight".to_owned(), vec![self.hidden, self.vocabulary]);
         }
         tensors
     }
@@ -331,10 +283,7 @@ impl ModelConfig {
         metadata.insert("general.name", self.name.as_str());
         // `check` bounds each of them below 2^32.
         let mut size = |suffix: &str, value: usize| {
-            metadata.insert(
-                format!("{}.{suffix}", self.architecture.name()),
-                value as u32,
-            );
+            metadata.insert(format!("{}.{suffix}", self.architecture.name()), value as u32);
         };
         size("block_count", self.layers);
         size("context_length", self.context);
@@ -350,10 +299,7 @@ impl ModelConfig {
         size("vocab_size", self.vocabulary);
         let name = self.architecture.name();
         metadata.insert(format!("{name}.rope.freq_base"), self.rope_theta);
-        metadata.insert(
-            format!("{name}.attention.layer_norm_rms_epsilon"),
-            self.rms_epsilon,
-        );
+        metadata.insert(format!("{name}.attention.layer_norm_rms_epsilon"), self.rms_epsilon);
         metadata.insert("general.quantization_version", 2_u32);
         metadata
     }
@@ -376,9 +322,7 @@ fn per_layer(metadata: &Metadata, key: &str) -> Result<Option<usize>, ModelError
             return Ok(None);
         };
         return match items.split_first() {
-            Some((first, rest)) if rest.iter().all(|item| item == first) => {
-                Ok(Some(*first as usize))
-            }
+            Some((first, rest)) if rest.iter().all(|item| item == first) => Ok(Some(*first as usize)),
             _ => Err(ModelError::KeyType {
                 key: key.to_owned(),
                 expected: "one value for all layers".to_owned(),
@@ -413,10 +357,7 @@ mod tests {
     #[test]
     fn keys_become_a_configuration_and_keys_again() {
         let config = read(&metadata()).unwrap();
-        assert_eq!(
-            (config.head_dim, config.kv_heads, config.rotary_dims),
-            (16, 2, 16)
-        );
+        assert_eq!((config.head_dim, config.kv_heads, config.rotary_dims), (16, 2, 16));
         assert_eq!(config.name, "file");
         assert_eq!(read(&config.to_metadata()).unwrap(), config);
         assert_eq!(config.linear_shape("blk.1.attn_k"), Some((64, 32)));
@@ -427,30 +368,14 @@ mod tests {
     #[test]
     fn impossible_and_unsupported_numbers_are_refused() {
         let cases: [(&str, Value, &str); 10] = [
-            (
-                "general.architecture",
-                "mamba".into(),
-                "\"mamba\" is not supported",
-            ),
+            ("general.architecture", "mamba".into(), "\"mamba\" is not supported"),
             ("llama.block_count", 0_u32.into(), "number of blocks is 0"),
             ("llama.attention.head_count", 0_u32.into(), "divisor"),
             ("llama.attention.head_count", 5_u32.into(), "divisor"),
-            (
-                "llama.attention.head_count_kv",
-                3_u32.into(),
-                "do not divide",
-            ),
+            ("llama.attention.head_count_kv", 3_u32.into(), "do not divide"),
             ("llama.embedding_length", u32::MAX.into(), "divisor"),
-            (
-                "llama.rope.dimension_count",
-                18_u32.into(),
-                "18 rotary dimensions",
-            ),
-            (
-                "llama.attention.layer_norm_rms_epsilon",
-                f32::NAN.into(),
-                "RMS epsilon",
-            ),
+            ("llama.rope.dimension_count", 18_u32.into(), "18 rotary dimensions"),
+            ("llama.attention.layer_norm_rms_epsilon", f32::NAN.into(), "RMS epsilon"),
             ("llama.expert_count", 8_u32.into(), "8 experts"),
             ("llama.vocab_size", 99_u32.into(), "100 rows"),
         ];
@@ -462,11 +387,6 @@ mod tests {
         }
         let mut metadata = metadata();
         metadata.insert("llama.attention.head_count_kv", vec![2_i32, 1]);
-        assert!(
-            read(&metadata)
-                .unwrap_err()
-                .to_string()
-                .contains("differ by layer")
-        );
+        assert!(read(&metadata).unwrap_err().to_string().contains("differ by layer"));
     }
 }

@@ -4,8 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Remedy for files that ended early or whose bytes were changed.
-pub(crate) const DOWNLOAD_AGAIN: &str =
-    "the file is incomplete or damaged: download or export it again";
+pub(crate) const DOWNLOAD_AGAIN: &str = "the file is incomplete or damaged: download or export it again";
 
 /// An error of this crate; each message says where, what and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -34,17 +33,13 @@ pub enum ModelError {
         remedy: String,
     },
     /// A key of the metadata is not there.
-    #[error(
-        "metadata key {key:?} is missing; convert the model again with a current converter, or use another file"
-    )]
+    #[error("metadata key {key:?} is missing; convert the model again with a current converter, or use another file")]
     MissingKey {
         /// Name of the key.
         key: String,
     },
     /// A key of the metadata has a value of another type or range.
-    #[error(
-        "metadata key {key:?} holds {found}, expected {expected}; convert the model again or correct the key"
-    )]
+    #[error("metadata key {key:?} holds {found}, expected {expected}; convert the model again or correct the key")]
     KeyType {
         /// Name of the key.
         key: String,
@@ -84,9 +79,7 @@ pub enum ModelError {
         expected: Vec<usize>,
     },
     /// A request for a row or a buffer that the tensor does not have.
-    #[error(
-        "tensor {name:?}: {problem}; ask for rows 0..rows and pass buffers of `columns` elements"
-    )]
+    #[error("tensor {name:?}: {problem}; ask for rows 0..rows and pass buffers of `columns` elements")]
     TensorAccess {
         /// GGUF name.
         name: String,
@@ -115,16 +108,8 @@ pub enum ModelError {
 
 impl ModelError {
     /// A problem in a named place with its remedy.
-    pub fn invalid(
-        place: impl Into<String>,
-        problem: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        Self::Invalid {
-            place: place.into(),
-            problem: problem.into(),
-            remedy: remedy.into(),
-        }
+    pub fn invalid(place: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Invalid { place: place.into(), problem: problem.into(), remedy: remedy.into() }
     }
 
     /// Names the file in front of the message; an error that names one already stays as it is.
@@ -132,28 +117,17 @@ impl ModelError {
     pub fn in_file(self, path: &Path) -> Self {
         match self {
             Self::File { .. } | Self::In { .. } => self,
-            other => Self::In {
-                path: path.to_owned(),
-                source: Box::new(other),
-            },
+            other => Self::In { path: path.to_owned(), source: Box::new(other) },
         }
     }
 
     /// A closure for `map_err` on input and output: `action` completes "cannot ...".
     pub(crate) fn file(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File {
-            path: path.to_owned(),
-            action,
-            source,
-        }
+        move |source| Self::File { path: path.to_owned(), action, source }
     }
 
     /// Bytes that contradict their format, with the usual remedy.
-    pub(crate) fn format(
-        offset: usize,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) -> Self {
+    pub(crate) fn format(offset: usize, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self::Format {
             offset: offset as u64,
             expected: expected.into(),

@@ -39,12 +39,9 @@ pub(crate) fn open(folder: &Path) -> Result<Parts, ModelError> {
     };
     let tokenizer_config = read_text(folder, "tokenizer_config.json", &mut files)?;
     let template_file = read_text(folder, "chat_template.jinja", &mut files)?;
-    let tokenizer = Tokenizer::from_tokenizer_json_padded(
-        &tokenizer_source,
-        tokenizer_config.as_deref(),
-        config.vocabulary,
-    )
-    .map_err(|error| error.in_file(folder))?;
+    let tokenizer =
+        Tokenizer::from_tokenizer_json_padded(&tokenizer_source, tokenizer_config.as_deref(), config.vocabulary)
+            .map_err(|error| error.in_file(folder))?;
 
     let weights = weights::open(folder, &config, factors.as_deref(), &mut files)?;
     let mut metadata = config.to_metadata();
@@ -62,31 +59,18 @@ pub(crate) fn open(folder: &Path) -> Result<Parts, ModelError> {
     let tokenizer = Tokenizer::from_gguf_metadata(&metadata)?;
     files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
     let (backings, tensors) = (weights.backings, weights.tensors);
-    Ok(Parts {
-        metadata,
-        backings,
-        tensors,
-        tokenizer,
-        files,
-    })
+    Ok(Parts { metadata, backings, tensors, tokenizer, files })
 }
 
 /// The last part of the path, also of `.`; files must not hold a whole path.
 fn folder_name(folder: &Path) -> String {
     let whole = folder.canonicalize();
     let path = whole.as_deref().unwrap_or(folder);
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A text file of the folder, noted among the files that the hash covers; `None` where it is not there.
-fn read_text(
-    folder: &Path,
-    name: &str,
-    files: &mut Vec<PathBuf>,
-) -> Result<Option<String>, ModelError> {
+fn read_text(folder: &Path, name: &str, files: &mut Vec<PathBuf>) -> Result<Option<String>, ModelError> {
     let path = folder.join(name);
     match fs::read_to_string(&path) {
         Ok(text) => {

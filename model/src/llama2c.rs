@@ -35,13 +35,7 @@ pub(crate) fn open(path: &Path) -> Result<Parts, ModelError> {
     metadata.extend(tokenizer.to_gguf_metadata());
     let mut files = vec![path.to_owned(), beside];
     files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
-    Ok(Parts {
-        metadata,
-        backings: vec![Backing::Map(map)],
-        tensors,
-        tokenizer,
-        files,
-    })
+    Ok(Parts { metadata, backings: vec![Backing::Map(map)], tensors, tokenizer, files })
 }
 
 fn read_header(bytes: &[u8], name: &str) -> Result<ModelConfig, ModelError> {
@@ -55,16 +49,12 @@ fn read_header(bytes: &[u8], name: &str) -> Result<ModelConfig, ModelError> {
     let (numbers, _) = header.as_chunks::<4>();
     let number = |at: usize| i32::from_le_bytes(numbers[at]);
     let size = |at: usize, what: &str| {
-        usize::try_from(number(at))
-            .ok()
-            .filter(|&size| size > 0)
-            .ok_or_else(|| ModelError::Format {
-                offset: at as u64 * 4,
-                expected: format!("{what} above zero in a llama2.c header"),
-                found: number(at).to_string(),
-                remedy: "pass a legacy llama2.c file, a .gguf file or a Hugging Face folder"
-                    .to_owned(),
-            })
+        usize::try_from(number(at)).ok().filter(|&size| size > 0).ok_or_else(|| ModelError::Format {
+            offset: at as u64 * 4,
+            expected: format!("{what} above zero in a llama2.c header"),
+            found: number(at).to_string(),
+            remedy: "pass a legacy llama2.c file, a .gguf file or a Hugging Face folder".to_owned(),
+        })
     };
     let hidden = size(0, "the width")?;
     let heads = size(3, "the number of heads")?;
@@ -104,11 +94,7 @@ fn place_tensors(config: &ModelConfig, file: usize) -> Result<Vec<StoredTensor>,
         places.insert(name, at);
         at = at.saturating_add(elements as u64 * 4);
     };
-    let (hidden, queries, keys) = (
-        config.hidden,
-        config.query_width(),
-        config.key_value_width(),
-    );
+    let (hidden, queries, keys) = (config.hidden, config.query_width(), config.key_value_width());
     place("token_embd.weight".to_owned(), hidden * config.vocabulary);
     let each_layer = [
         ("attn_norm", hidden),
@@ -141,9 +127,7 @@ fn place_tensors(config: &ModelConfig, file: usize) -> Result<Vec<StoredTensor>,
     }
     let tensors = config.expected_tensors().into_iter().map(|tensor| {
         // Every expected tensor has its place above, and all places lie within the file.
-        let start = places
-            .get(&tensor.name)
-            .map_or(HEADER_BYTES, |&at| at as usize);
+        let start = places.get(&tensor.name).map_or(HEADER_BYTES, |&at| at as usize);
         let length = 4 * tensor.dimensions.iter().product::<usize>();
         let bytes = start..start + length;
         let (kind, order) = (BlockType::F32, RowOrder::AsStored);
@@ -162,16 +146,7 @@ mod tests {
         let bytes = |numbers: [i32; 7]| numbers.map(i32::to_le_bytes).concat();
         assert_eq!(read_header(&bytes(good), "x").unwrap().head_dim, 8);
         assert!(read_header(&bytes(good)[..27], "x").is_err());
-        for (at, value) in [
-            (0, -1),
-            (0, 63),
-            (1, 0),
-            (2, i32::MAX),
-            (3, 0),
-            (4, 3),
-            (5, i32::MIN),
-            (6, -5),
-        ] {
+        for (at, value) in [(0, -1), (0, 63), (1, 0), (2, i32::MAX), (3, 0), (4, 3), (5, i32::MIN), (6, -5)] {
             let mut numbers = good;
             numbers[at] = value;
             assert!(read_header(&bytes(numbers), "x").is_err(), "{at} = {value}");

@@ -10,9 +10,7 @@ use crate::ModelError;
 /// Maps a regular file; an empty file gives an empty slice.
 pub(crate) fn map_file(path: &Path) -> Result<Mmap, ModelError> {
     let file = File::open(path).map_err(ModelError::file(path, "open it"))?;
-    let kind = file
-        .metadata()
-        .map_err(ModelError::file(path, "read its size"))?;
+    let kind = file.metadata().map_err(ModelError::file(path, "read its size"))?;
     if !kind.is_file() {
         return Err(ModelError::invalid(
             path.display().to_string(),

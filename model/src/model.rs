@@ -51,19 +51,8 @@ impl StoredTensor {
     ) -> Self {
         let columns = dimensions.first().copied().unwrap_or(1);
         let rows = dimensions.iter().skip(1).product();
-        let info = TensorInfo {
-            name,
-            rows,
-            columns,
-            block_type,
-            dimensions,
-        };
-        Self {
-            info,
-            backing,
-            bytes,
-            order,
-        }
+        let info = TensorInfo { name, rows, columns, block_type, dimensions };
+        Self { info, backing, bytes, order }
     }
 }
 
@@ -122,13 +111,7 @@ impl Model {
     }
 
     fn assemble(parts: Parts, path: &Path) -> Result<Self, ModelError> {
-        let Parts {
-            metadata,
-            backings,
-            tensors,
-            tokenizer,
-            files,
-        } = parts;
+        let Parts { metadata, backings, tensors, tokenizer, files } = parts;
         let mut index = HashMap::with_capacity(tensors.len());
         for (at, tensor) in tensors.iter().enumerate() {
             index.insert(tensor.info.name.clone(), at);
@@ -136,14 +119,9 @@ impl Model {
         // The architecture first: what its tensors are called depends on it.
         crate::Architecture::from_name(metadata.require_str("general.architecture")?)?;
         let Some(&embedding) = index.get("token_embd.weight") else {
-            return Err(ModelError::MissingTensor {
-                name: "token_embd.weight".to_owned(),
-                expected: "any".to_owned(),
-            });
+            return Err(ModelError::MissingTensor { name: "token_embd.weight".to_owned(), expected: "any".to_owned() });
         };
-        let fallback = path
-            .file_stem()
-            .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let fallback = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let config = ModelConfig::from_metadata(
             &metadata,
             &fallback,
@@ -155,11 +133,7 @@ impl Model {
         if tokenizer.vocabulary() != config.vocabulary {
             return Err(ModelError::invalid(
                 "tokenizer",
-                format!(
-                    "it has {} tokens, but the embedding has {} rows",
-                    tokenizer.vocabulary(),
-                    config.vocabulary
-                ),
+                format!("it has {} tokens, but the embedding has {} rows", tokenizer.vocabulary(), config.vocabulary),
                 "the tokenizer is of another model: convert or download the model again",
             ));
         }
@@ -215,19 +189,12 @@ impl Model {
     /// A tensor by its GGUF name.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, ModelError> {
         let Some(&at) = self.index.get(name) else {
-            return Err(ModelError::MissingTensor {
-                name: name.to_owned(),
-                expected: "any".to_owned(),
-            });
+            return Err(ModelError::MissingTensor { name: name.to_owned(), expected: "any".to_owned() });
         };
         let stored = &self.tensors[at];
         // Sources check every range against its backing before they hand it over.
         let bytes = &self.backings[stored.backing].bytes()[stored.bytes.clone()];
-        Ok(Tensor {
-            info: &stored.info,
-            bytes,
-            order: stored.order,
-        })
+        Ok(Tensor { info: &stored.info, bytes, order: stored.order })
     }
 
     /// Divisors of the rotary frequencies (Llama 3.1 and later), one for each pair of dimensions.
@@ -263,9 +230,7 @@ fn starts_with_magic(path: &Path) -> Result<bool, ModelError> {
     use std::io::Read;
     let file = std::fs::File::open(path).map_err(ModelError::file(path, "open it"))?;
     let mut start = Vec::with_capacity(4);
-    file.take(4)
-        .read_to_end(&mut start)
-        .map_err(ModelError::file(path, "read it"))?;
+    file.take(4).read_to_end(&mut start).map_err(ModelError::file(path, "read it"))?;
     Ok(start == MAGIC)
 }
 
@@ -289,24 +254,11 @@ fn open_gguf(path: &Path) -> Result<Parts, ModelError> {
         .into_iter()
         .map(|entry| {
             let order = RowOrder::AsStored;
-            StoredTensor::new(
-                entry.name,
-                entry.dimensions,
-                entry.block_type,
-                0,
-                entry.bytes,
-                order,
-            )
+            StoredTensor::new(entry.name, entry.dimensions, entry.block_type, 0, entry.bytes, order)
         })
         .collect();
     let (backings, files) = (vec![Backing::Map(map)], vec![path.to_owned()]);
-    Ok(Parts {
-        metadata,
-        backings,
-        tensors,
-        tokenizer,
-        files,
-    })
+    Ok(Parts { metadata, backings, tensors, tokenizer, files })
 }
 
 /// Every tensor that the configuration asks for is there in its shape, and no other that would change the result.
@@ -325,15 +277,8 @@ fn check_tensors(
         };
         let found = &tensors[at].info.dimensions;
         // Trailing ones say nothing.
-        let significant = found
-            .iter()
-            .rposition(|&n| n != 1)
-            .map_or(1, |last| last + 1);
-        let wanted_significant = wanted
-            .dimensions
-            .iter()
-            .rposition(|&n| n != 1)
-            .map_or(1, |last| last + 1);
+        let significant = found.iter().rposition(|&n| n != 1).map_or(1, |last| last + 1);
+        let wanted_significant = wanted.dimensions.iter().rposition(|&n| n != 1).map_or(1, |last| last + 1);
         if found[..significant] != wanted.dimensions[..wanted_significant] {
             return Err(ModelError::TensorShape {
                 name: wanted.name.clone(),
@@ -342,8 +287,7 @@ fn check_tensors(
             });
         }
     }
-    let known: std::collections::HashSet<&str> =
-        expected.iter().map(|tensor| tensor.name.as_str()).collect();
+    let known: std::collections::HashSet<&str> = expected.iter().map(|tensor| tensor.name.as_str()).collect();
     for tensor in tensors {
         let info = &tensor.info;
         if known.contains(info.name.as_str()) {
@@ -352,10 +296,7 @@ fn check_tensors(
         if info.name != "rope_freqs.weight" {
             return Err(ModelError::invalid(
                 format!("tensor {:?}", info.name),
-                format!(
-                    "architecture {} has no use for it",
-                    config.architecture.name()
-                ),
+                format!("architecture {} has no use for it", config.architecture.name()),
                 "the model has a part that the native engine does not compute: serve it with llama-server and \
                  pass --engine http://HOST:PORT",
             ));
@@ -379,13 +320,11 @@ fn hash_file(path: &Path) -> Result<String, ModelError> {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
@@ -404,9 +343,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("abc");
         std::fs::write(&path, "abc").unwrap();
-        assert_eq!(
-            hash_file(&path).unwrap(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(hash_file(&path).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

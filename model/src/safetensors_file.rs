@@ -61,24 +61,15 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<SafeTensor>, ModelError> {
         let (start, end) = info.data_offsets;
         // The library adds offsets up without looking for an overflow, so they are checked here once more.
         let place = data.checked_add(start).zip(data.checked_add(end));
-        let Some((start, end)) = place.filter(|&(start, end)| start <= end && end <= bytes.len())
-        else {
+        let Some((start, end)) = place.filter(|&(start, end)| start <= end && end <= bytes.len()) else {
             return Err(ModelError::format(
                 0,
-                format!(
-                    "the data of tensor {name:?} within the {} bytes of the file",
-                    bytes.len()
-                ),
+                format!("the data of tensor {name:?} within the {} bytes of the file", bytes.len()),
                 format!("offsets {start} to {end}"),
             ));
         };
         let (shape, dtype) = (info.shape.clone(), info.dtype);
-        tensors.push(SafeTensor {
-            name,
-            shape,
-            dtype,
-            bytes: start..end,
-        });
+        tensors.push(SafeTensor { name, shape, dtype, bytes: start..end });
     }
     tensors.sort_by(|a, b| (a.bytes.start, &a.name).cmp(&(b.bytes.start, &b.name)));
     Ok(tensors)
@@ -91,11 +82,7 @@ pub(crate) fn decode(tensor: &SafeTensor, file: &[u8]) -> Result<Vec<f32>, Model
     // The shape was checked against the bytes, so this is no larger than twice the file.
     let mut values = vec![0.0; bytes.len() / block_type.block_bytes()];
     blocks::decode(block_type, bytes, &mut values).map_err(|error| {
-        ModelError::invalid(
-            format!("tensor {:?}", tensor.name),
-            error.to_string(),
-            DOWNLOAD_AGAIN.to_owned(),
-        )
+        ModelError::invalid(format!("tensor {:?}", tensor.name), error.to_string(), DOWNLOAD_AGAIN.to_owned())
     })?;
     Ok(values)
 }

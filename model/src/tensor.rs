@@ -53,11 +53,7 @@ impl<'a> Tensor<'a> {
         }
         // A vector is one row, whose elements are what the permutation moves.
         let is_vector = self.info.dimensions.len() == 1;
-        let stored = if is_vector {
-            index
-        } else {
-            self.order.stored(index, rows)
-        };
+        let stored = if is_vector { index } else { self.order.stored(index, rows) };
         let length = self.bytes.len() / rows;
         let bytes = &self.bytes[stored * length..(stored + 1) * length];
         blocks::decode(self.info.block_type, bytes, out).map_err(|error| {
@@ -79,10 +75,7 @@ impl<'a> Tensor<'a> {
     /// All rows in GGUF order, decoded in parallel.
     pub fn to_vec(&self) -> Result<Vec<f32>, ModelError> {
         let mut values = vec![0.0; self.info.rows * self.info.columns];
-        values
-            .par_chunks_exact_mut(self.info.columns)
-            .enumerate()
-            .try_for_each(|(index, out)| self.row(index, out))?;
+        values.par_chunks_exact_mut(self.info.columns).enumerate().try_for_each(|(index, out)| self.row(index, out))?;
         Ok(values)
     }
 

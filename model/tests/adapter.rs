@@ -12,15 +12,7 @@ use espalier_model::gguf::GgufFile;
 use espalier_model::{LoraAdapter, LoraPair, Model, ModelConfig};
 use safetensors::SafeTensors;
 
-const PARTS: [&str; 7] = [
-    "attn_q",
-    "attn_k",
-    "attn_v",
-    "attn_output",
-    "ffn_gate",
-    "ffn_up",
-    "ffn_down",
-];
+const PARTS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
 fn config() -> ModelConfig {
     let folder = tempfile::tempdir().unwrap();
@@ -36,24 +28,10 @@ fn adapter(config: &ModelConfig, rank: usize, rslora: bool) -> LoraAdapter {
             let (inputs, outputs) = config.linear_shape(&name).unwrap();
             let a = tiny::values(&format!("{name}.a"), rank * inputs);
             let b = tiny::values(&format!("{name}.b"), outputs * rank);
-            modules.insert(
-                name,
-                LoraPair {
-                    a,
-                    b,
-                    inputs,
-                    outputs,
-                },
-            );
+            modules.insert(name, LoraPair { a, b, inputs, outputs });
         }
     }
-    LoraAdapter {
-        rank,
-        alpha: 16.0,
-        rslora,
-        base_model: "tiny".to_owned(),
-        modules,
-    }
+    LoraAdapter { rank, alpha: 16.0, rslora, base_model: "tiny".to_owned(), modules }
 }
 
 #[test]
@@ -83,13 +61,7 @@ fn gguf_round_trip_keeps_factors_and_scale() {
         if !rslora {
             assert_eq!(read, written);
         }
-        assert!(
-            Model::open(&path)
-                .err()
-                .unwrap()
-                .to_string()
-                .contains("adapter")
-        );
+        assert!(Model::open(&path).err().unwrap().to_string().contains("adapter"));
     }
 }
 
@@ -143,24 +115,11 @@ fn gguf_files_have_the_shapes_of_llama_cpp() {
     let path = folder.path().join("adapter.gguf");
     adapter(&config, 4, true).save_gguf(&path, &config).unwrap();
     let file = GgufFile::open(&path).unwrap();
-    assert_eq!(
-        file.metadata().require_str("general.type").unwrap(),
-        "adapter"
-    );
+    assert_eq!(file.metadata().require_str("general.type").unwrap(), "adapter");
     let alpha = file.metadata().require_f32("adapter.lora.alpha").unwrap();
     assert!((alpha - 32.0).abs() < 1e-6);
-    assert_eq!(
-        file.tensor("blk.0.ffn_down.weight.lora_a")
-            .unwrap()
-            .dimensions,
-        [24, 4]
-    );
-    assert_eq!(
-        file.tensor("blk.0.ffn_down.weight.lora_b")
-            .unwrap()
-            .dimensions,
-        [4, 16]
-    );
+    assert_eq!(file.tensor("blk.0.ffn_down.weight.lora_a").unwrap().dimensions, [24, 4]);
+    assert_eq!(file.tensor("blk.0.ffn_down.weight.lora_b").unwrap().dimensions, [4, 16]);
 }
 
 #[test]
@@ -169,16 +128,11 @@ fn adapters_of_other_models_and_damaged_ones_are_refused() {
     let mut other = config.clone();
     other.feed_forward = 32;
     let folder = tempfile::tempdir().unwrap();
-    let (peft, gguf) = (
-        folder.path().join("peft"),
-        folder.path().join("adapter.gguf"),
-    );
+    let (peft, gguf) = (folder.path().join("peft"), folder.path().join("adapter.gguf"));
     let written = adapter(&config, 2, false);
     written.save_peft(&peft, &config).unwrap();
     written.save_gguf(&gguf, &config).unwrap();
-    let message = |path: &Path, config: &ModelConfig| {
-        LoraAdapter::load(path, config).unwrap_err().to_string()
-    };
+    let message = |path: &Path, config: &ModelConfig| LoraAdapter::load(path, config).unwrap_err().to_string();
     for path in [&peft, &gguf] {
         let message = message(path, &other);
         assert!(message.contains("blk.0.ffn_down"), "{message}");
@@ -187,22 +141,10 @@ fn adapters_of_other_models_and_damaged_ones_are_refused() {
     assert!(message(&gguf, &other).contains("ffn"));
     let mut broken = written.clone();
     broken.alpha = 0.0;
-    assert!(
-        broken
-            .save_gguf(&gguf, &config)
-            .unwrap_err()
-            .to_string()
-            .contains("alpha")
-    );
+    assert!(broken.save_gguf(&gguf, &config).unwrap_err().to_string().contains("alpha"));
     broken = written.clone();
     broken.modules.values_mut().next().unwrap().b[0] = f32::NAN;
-    assert!(
-        broken
-            .save_peft(&peft, &config)
-            .unwrap_err()
-            .to_string()
-            .contains("not finite")
-    );
+    assert!(broken.save_peft(&peft, &config).unwrap_err().to_string().contains("not finite"));
 
     for path in [peft.join("adapter_model.safetensors"), gguf.clone()] {
         let bytes = fs::read(&path).unwrap();

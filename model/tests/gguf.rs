@@ -12,11 +12,7 @@ use proptest::prelude::*;
 
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets");
 
-fn write(
-    path: &Path,
-    metadata: &Metadata,
-    tensors: &[(TensorHeader, Vec<u8>)],
-) -> Result<(), ModelError> {
+fn write(path: &Path, metadata: &Metadata, tensors: &[(TensorHeader, Vec<u8>)]) -> Result<(), ModelError> {
     let headers: Vec<TensorHeader> = tensors.iter().map(|(header, _)| header.clone()).collect();
     let mut writer = GgufWriter::create(path, metadata, &headers)?;
     for (_, data) in tensors {
@@ -40,9 +36,7 @@ fn write_stories(path: &Path) {
         .collect();
     let mut writer = GgufWriter::create(path, source.metadata(), &headers).unwrap();
     for header in &headers {
-        writer
-            .write_tensor_data(source.tensor(&header.name).unwrap().raw().unwrap())
-            .unwrap();
+        writer.write_tensor_data(source.tensor(&header.name).unwrap().raw().unwrap()).unwrap();
     }
     writer.finish().unwrap();
 }
@@ -55,10 +49,7 @@ fn small(path: &Path) {
     metadata.insert("i16", -2_i16);
     metadata.insert("f64", 0.5_f64);
     metadata.insert("flag", true);
-    metadata.insert(
-        "texts",
-        vec!["a".to_owned(), String::new(), "\u{2581}b".to_owned()],
-    );
+    metadata.insert("texts", vec!["a".to_owned(), String::new(), "\u{2581}b".to_owned()]);
     metadata.insert("numbers", vec![1_i64, -1]);
     let header = |name: &str, dimensions: &[usize], block_type| TensorHeader {
         name: name.to_owned(),
@@ -117,29 +108,15 @@ fn tensors() -> impl Strategy<Value = Tensors> {
         Just(BlockType::Q4_0),
         Just(BlockType::Q6K),
     ];
-    let one = (
-        types,
-        proptest::collection::vec(1_usize..4, 1..=4),
-        any::<u8>(),
-    );
+    let one = (types, proptest::collection::vec(1_usize..4, 1..=4), any::<u8>());
     proptest::collection::vec(one, 0..5).prop_map(|list| {
-        let build =
-            |(at, (block_type, mut dimensions, seed)): (usize, (BlockType, Vec<usize>, u8))| {
-                dimensions[0] *= block_type.block_size();
-                let rows: usize = dimensions[1..].iter().product();
-                let length = block_type.row_bytes(dimensions[0]).unwrap() * rows;
-                let data = (0..length)
-                    .map(|byte| seed.wrapping_add(byte as u8))
-                    .collect();
-                (
-                    TensorHeader {
-                        name: format!("tensor.{at}"),
-                        dimensions,
-                        block_type,
-                    },
-                    data,
-                )
-            };
+        let build = |(at, (block_type, mut dimensions, seed)): (usize, (BlockType, Vec<usize>, u8))| {
+            dimensions[0] *= block_type.block_size();
+            let rows: usize = dimensions[1..].iter().product();
+            let length = block_type.row_bytes(dimensions[0]).unwrap() * rows;
+            let data = (0..length).map(|byte| seed.wrapping_add(byte as u8)).collect();
+            (TensorHeader { name: format!("tensor.{at}"), dimensions, block_type }, data)
+        };
         list.into_iter().enumerate().map(build).collect()
     })
 }
@@ -310,9 +287,7 @@ impl Head {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.gguf");
         fs::write(&path, self.0).unwrap();
-        GgufFile::open(&path)
-            .err()
-            .map_or("no error".to_owned(), |error| error.to_string())
+        GgufFile::open(&path).err().map_or("no error".to_owned(), |error| error.to_string())
     }
 }
 
@@ -327,78 +302,29 @@ fn each_broken_rule_has_its_message() {
         (Head::new(3, 0, 1 << 40), "at most"),
         (Head::new(3, 0, 1).text("k").u32(13), "value type"),
         (Head::new(3, 0, 1).text("k").u32(8).u64(1 << 50), "at most"),
-        (
-            Head::new(3, 0, 1).text("k").u32(9).u32(10).u64(1 << 61),
-            "at most",
-        ),
-        (
-            Head::new(3, 0, 1).text("k").u32(9).u32(9).u64(1),
-            "array of arrays",
-        ),
+        (Head::new(3, 0, 1).text("k").u32(9).u32(10).u64(1 << 61), "at most"),
+        (Head::new(3, 0, 1).text("k").u32(9).u32(9).u64(1), "array of arrays"),
         (Head::new(3, 0, 1).text("").u32(4).u32(1), "empty name"),
-        (
-            Head::new(3, 0, 2)
-                .text("k")
-                .u32(4)
-                .u32(1)
-                .text("k")
-                .u32(4)
-                .u32(1),
-            "second time",
-        ),
-        (
-            Head::new(3, 0, 1).text("general.alignment").u32(4).u32(48),
-            "power of two",
-        ),
-        (
-            Head::new(3, 0, 1).text("general.alignment").u32(4).u32(0),
-            "power of two",
-        ),
-        (
-            Head::new(3, 1, 0).tensor("t", &[1, 1, 1, 1, 1], 0, 0),
-            "at most 4 dimensions",
-        ),
+        (Head::new(3, 0, 2).text("k").u32(4).u32(1).text("k").u32(4).u32(1), "second time"),
+        (Head::new(3, 0, 1).text("general.alignment").u32(4).u32(48), "power of two"),
+        (Head::new(3, 0, 1).text("general.alignment").u32(4).u32(0), "power of two"),
+        (Head::new(3, 1, 0).tensor("t", &[1, 1, 1, 1, 1], 0, 0), "at most 4 dimensions"),
         (Head::new(3, 1, 0).tensor(&long, &[1], 0, 0), "63 bytes"),
         (Head::new(3, 1, 0).tensor("t", &[1], 23, 0), "IQ4_XS"),
         (Head::new(3, 1, 0).tensor("t", &[0], 0, 0), "above zero"),
-        (
-            Head::new(3, 1, 0).tensor("t", &[33], 8, 0),
-            "whole Q8_0 blocks",
-        ),
-        (
-            Head::new(3, 1, 0).tensor("t", &[1 << 40, 1 << 40], 0, 0),
-            "above zero",
-        ),
-        (
-            Head::new(3, 1, 0).tensor("t", &[1 << 20], 0, 0),
-            "beyond the end",
-        ),
+        (Head::new(3, 1, 0).tensor("t", &[33], 8, 0), "whole Q8_0 blocks"),
+        (Head::new(3, 1, 0).tensor("t", &[1 << 40, 1 << 40], 0, 0), "above zero"),
+        (Head::new(3, 1, 0).tensor("t", &[1 << 20], 0, 0), "beyond the end"),
         (Head::new(3, 1, 0).tensor("t", &[1], 0, 32), "offset 0"),
-        (
-            Head::new(3, 2, 0)
-                .tensor("t", &[1], 0, 0)
-                .tensor("t", &[1], 0, 32),
-            "second time",
-        ),
-        (
-            Head::new(3, 2, 0)
-                .tensor("t", &[9], 0, 0)
-                .tensor("u", &[1], 0, 32),
-            "offset 64",
-        ),
+        (Head::new(3, 2, 0).tensor("t", &[1], 0, 0).tensor("t", &[1], 0, 32), "second time"),
+        (Head::new(3, 2, 0).tensor("t", &[9], 0, 0).tensor("u", &[1], 0, 32), "offset 64"),
     ];
     for (head, expected) in cases {
         let message = head.error();
-        assert!(
-            message.contains(expected),
-            "expected {expected:?} in: {message}"
-        );
+        assert!(message.contains(expected), "expected {expected:?} in: {message}");
         assert!(message.contains("x.gguf"), "{message}");
     }
-    assert_eq!(
-        Head::new(2, 1, 0).tensor("t", &[2, 2], 0, 0).error(),
-        "no error"
-    );
+    assert_eq!(Head::new(2, 1, 0).tensor("t", &[2, 2], 0, 0).error(), "no error");
 }
 
 #[test]
@@ -406,29 +332,13 @@ fn the_writer_refuses_misuse_and_leaves_the_old_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gguf");
     fs::write(&path, "old").unwrap();
-    let header = |name: &str| TensorHeader {
-        name: name.to_owned(),
-        dimensions: vec![2],
-        block_type: BlockType::F32,
-    };
+    let header = |name: &str| TensorHeader { name: name.to_owned(), dimensions: vec![2], block_type: BlockType::F32 };
     let metadata = Metadata::new();
     let mut writer = GgufWriter::create(&path, &metadata, &[header("a")]).unwrap();
     assert!(folder.path().join("x.gguf.part").exists());
-    assert!(
-        writer
-            .write_tensor_data(&[0; 9])
-            .unwrap_err()
-            .to_string()
-            .contains("lacks 8")
-    );
+    assert!(writer.write_tensor_data(&[0; 9]).unwrap_err().to_string().contains("lacks 8"));
     writer.write_tensor_data(&[0; 4]).unwrap();
-    assert!(
-        writer
-            .finish()
-            .unwrap_err()
-            .to_string()
-            .contains("4 of its 8 bytes")
-    );
+    assert!(writer.finish().unwrap_err().to_string().contains("4 of its 8 bytes"));
     assert!(!folder.path().join("x.gguf.part").exists());
     assert_eq!(fs::read(&path).unwrap(), b"old");
     assert!(GgufWriter::create(&path, &metadata, &[header("a"), header("a")]).is_err());
@@ -453,13 +363,7 @@ fn vocabulary_files_are_read_and_refused_as_models() {
     for name in ["gpt-2", "llama-spm", "qwen2", "starcoder"] {
         let path = Path::new(ASSETS).join(format!("vocab/ggml-vocab-{name}.gguf"));
         let file = GgufFile::open(&path).unwrap();
-        assert!(
-            file.metadata()
-                .require_strings("tokenizer.ggml.tokens")
-                .unwrap()
-                .len()
-                > 30_000
-        );
+        assert!(file.metadata().require_strings("tokenizer.ggml.tokens").unwrap().len() > 30_000);
         assert!(Model::open(&path).is_err());
     }
 }

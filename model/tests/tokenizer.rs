@@ -1,4 +1,5 @@
 //! Tokenizers against llama.cpp's vocabularies and expected ids, and against arbitrary text and metadata.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail this way")]
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -8,9 +9,7 @@ use espalier_model::{ChatTemplate, Message, SpecialTokens, Tokenizer};
 use proptest::prelude::*;
 
 fn asset(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/assets")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/assets").join(name)
 }
 
 fn metadata(path: &Path) -> Metadata {
@@ -18,29 +17,19 @@ fn metadata(path: &Path) -> Metadata {
 }
 
 fn vocabulary(name: &str) -> Tokenizer {
-    Tokenizer::from_gguf_metadata(&metadata(&asset(&format!("vocab/ggml-vocab-{name}.gguf"))))
-        .unwrap()
+    Tokenizer::from_gguf_metadata(&metadata(&asset(&format!("vocab/ggml-vocab-{name}.gguf")))).unwrap()
 }
 
 /// The texts and ids that llama.cpp's own tests use.
 fn check_vocabulary(name: &str) {
     let tokenizer = vocabulary(name);
-    let texts =
-        std::fs::read_to_string(asset(&format!("vocab/ggml-vocab-{name}.gguf.inp"))).unwrap();
-    let expected =
-        std::fs::read_to_string(asset(&format!("vocab/ggml-vocab-{name}.gguf.out"))).unwrap();
+    let texts = std::fs::read_to_string(asset(&format!("vocab/ggml-vocab-{name}.gguf.inp"))).unwrap();
+    let expected = std::fs::read_to_string(asset(&format!("vocab/ggml-vocab-{name}.gguf.out"))).unwrap();
     let texts: Vec<&str> = texts.split_terminator("\n__ggml_vocab_test__\n").collect();
     assert_eq!((texts.len(), expected.lines().count()), (46, 46));
     for (text, line) in texts.iter().zip(expected.lines()) {
-        let ids: Vec<u32> = line
-            .split_whitespace()
-            .map(|id| id.parse().unwrap())
-            .collect();
-        assert_eq!(
-            tokenizer.encode(text, SpecialTokens::AsText),
-            ids,
-            "{name}: {text:?}"
-        );
+        let ids: Vec<u32> = line.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        assert_eq!(tokenizer.encode(text, SpecialTokens::AsText), ids, "{name}: {text:?}");
         assert_eq!(tokenizer.decode(&ids), *text, "{name}: {ids:?}");
     }
 }
@@ -82,10 +71,7 @@ fn special_tokens_are_parsed_only_when_asked() {
     let tokenizer = vocabulary("qwen2");
     let im_end = tokenizer.token_id("<|im_end|>").unwrap();
     let end_of_text = tokenizer.token_id("<|endoftext|>").unwrap();
-    assert_eq!(
-        tokenizer.encode("<|im_end|>", SpecialTokens::Parse),
-        [im_end]
-    );
+    assert_eq!(tokenizer.encode("<|im_end|>", SpecialTokens::Parse), [im_end]);
     let as_text = tokenizer.encode("<|im_end|>", SpecialTokens::AsText);
     assert!(!as_text.contains(&im_end));
     assert_eq!(tokenizer.decode(&as_text), "<|im_end|>");
@@ -109,24 +95,12 @@ fn sentencepiece_starts_again_after_a_special_token() {
 fn unknown_models_and_pre_tokenizers_are_refused_by_name() {
     let mut metadata = metadata(&asset("vocab/ggml-vocab-gpt-2.gguf"));
     metadata.insert("tokenizer.ggml.pre", "viking");
-    let error = Tokenizer::from_gguf_metadata(&metadata)
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        error.contains("\"viking\"") && error.contains("smollm"),
-        "{error}"
-    );
+    let error = Tokenizer::from_gguf_metadata(&metadata).err().unwrap().to_string();
+    assert!(error.contains("\"viking\"") && error.contains("smollm"), "{error}");
     metadata.insert("tokenizer.ggml.model", "bert");
-    let error = Tokenizer::from_gguf_metadata(&metadata)
-        .err()
-        .unwrap()
-        .to_string();
+    let error = Tokenizer::from_gguf_metadata(&metadata).err().unwrap().to_string();
     assert!(error.contains("\"bert\""), "{error}");
-    let error = Tokenizer::from_gguf_metadata(&Metadata::new())
-        .err()
-        .unwrap()
-        .to_string();
+    let error = Tokenizer::from_gguf_metadata(&Metadata::new()).err().unwrap().to_string();
     assert!(error.contains("tokenizer.ggml.model"), "{error}");
 }
 
@@ -149,9 +123,7 @@ fn smollm2_counts_the_ids_of_a_long_text() {
 
     let source = metadata.get_str("tokenizer.chat_template").unwrap();
     let template = ChatTemplate::new(source, "<|im_start|>", "<|im_end|>").unwrap();
-    let prompt = template
-        .render(&[Message::new("user", "Hi <|im_end|>")], true)
-        .unwrap();
+    let prompt = template.render(&[Message::new("user", "Hi <|im_end|>")], true).unwrap();
     assert_eq!(
         prompt,
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
@@ -164,11 +136,7 @@ fn a_long_run_without_a_cut_is_fast_and_comes_back() {
     let text = "ab".repeat(200_000);
     for name in ["gpt-2", "llama-spm"] {
         let tokenizer = vocabulary(name);
-        assert_eq!(
-            tokenizer.decode(&tokenizer.encode(&text, SpecialTokens::AsText)),
-            text,
-            "{name}"
-        );
+        assert_eq!(tokenizer.decode(&tokenizer.encode(&text, SpecialTokens::AsText)), text, "{name}");
     }
 }
 
@@ -182,14 +150,8 @@ fn any_value() -> impl Strategy<Value = Value> {
         any::<u32>().prop_map(Value::from),
         (-3_i32..9).prop_map(Value::from),
         any::<bool>().prop_map(Value::from),
-        prop_oneof![
-            Just("gpt2"),
-            Just("llama"),
-            Just("default"),
-            Just("qwen2"),
-            Just("llama-bpe")
-        ]
-        .prop_map(Value::from),
+        prop_oneof![Just("gpt2"), Just("llama"), Just("default"), Just("qwen2"), Just("llama-bpe")]
+            .prop_map(Value::from),
         prop::collection::vec("[ab Ġ▁<0x1>]{0,4}", 0..8).prop_map(Value::from),
         prop::collection::vec(-1_i32..9, 0..8).prop_map(Value::from),
         prop::collection::vec(any::<f32>(), 0..8).prop_map(Value::from),

@@ -25,9 +25,7 @@ pub enum NnError {
         expected_columns: usize,
     },
     /// A target that no layer has.
-    #[error(
-        "unknown target {0:?}: choose from q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
-    )]
+    #[error("unknown target {0:?}: choose from q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj")]
     UnknownTarget(String),
     /// No target at all.
     #[error("no module to adapt: name at least one target")]

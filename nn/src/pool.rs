@@ -12,19 +12,13 @@ impl Pool {
     pub(crate) fn take(&self, length: usize) -> Buffer {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |values: &Vec<f32>| values.len() >= length;
-        let best = (0..free.len())
-            .filter(|&at| fits(&free[at]))
-            .min_by_key(|&at| free[at].len());
+        let best = (0..free.len()).filter(|&at| fits(&free[at])).min_by_key(|&at| free[at].len());
         let values = match best {
             // One that is far too large is left for those who need its size.
             Some(at) if free[at].len() <= 2 * length + 1024 => free.swap_remove(at),
             _ => vec![0.0; length],
         };
-        Buffer {
-            values,
-            length,
-            pool: self.clone(),
-        }
+        Buffer { values, length, pool: self.clone() }
     }
 }
 
@@ -58,11 +52,7 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.values);
-        self.pool
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(values);
+        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(values);
     }
 }
 

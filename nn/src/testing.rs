@@ -24,26 +24,15 @@ fn run(
     let device = Device::flex().autodiff();
     let tensors: Vec<Tensor<2>> = inputs
         .iter()
-        .map(|(values, shape)| {
-            Tensor::from_data(TensorData::new(values.clone(), *shape), &device).require_grad()
-        })
+        .map(|(values, shape)| Tensor::from_data(TensorData::new(values.clone(), *shape), &device).require_grad())
         .collect();
     let out = body(&tensors);
     let shape = out.dims();
     let weights = noise(99, shape[0] * shape[1]);
     let c = Tensor::<2>::from_data(TensorData::new(weights.clone(), shape), &device);
     let gradients = (out.clone() * c).sum().backward();
-    let gradients = tensors
-        .iter()
-        .map(|tensor| {
-            tensor
-                .grad(&gradients)
-                .unwrap()
-                .into_data()
-                .try_to_vec()
-                .unwrap()
-        })
-        .collect();
+    let gradients =
+        tensors.iter().map(|tensor| tensor.grad(&gradients).unwrap().into_data().try_to_vec().unwrap()).collect();
     (out.into_data().try_to_vec().unwrap(), gradients, weights)
 }
 
@@ -57,15 +46,9 @@ pub(crate) fn check_against_plain(
     let (plain_value, plain_gradients, _) = run(inputs, &plain);
     assert_close(&value, &plain_value, 1e-5, "value");
     let objective = |inputs: &[(Vec<f32>, [usize; 2])]| -> f64 {
-        let tensors: Vec<_> = inputs
-            .iter()
-            .map(|(values, shape)| matrix(values, *shape))
-            .collect();
+        let tensors: Vec<_> = inputs.iter().map(|(values, shape)| matrix(values, *shape)).collect();
         let out: Vec<f32> = fused(&tensors).into_data().try_to_vec().unwrap();
-        out.iter()
-            .zip(&weights)
-            .map(|(x, c)| f64::from(*x) * f64::from(*c))
-            .sum()
+        out.iter().zip(&weights).map(|(x, c)| f64::from(*x) * f64::from(*c)).sum()
     };
     for (index, (gradient, plain)) in gradients.iter().zip(&plain_gradients).enumerate() {
         assert_close(gradient, plain, 2e-5, &format!("gradient {index}"));
@@ -80,12 +63,7 @@ pub(crate) fn check_against_plain(
                 ((moved(step) - moved(-step)) / (2.0 * f64::from(step))) as f32
             })
             .collect();
-        assert_close(
-            gradient,
-            &differences,
-            5e-3,
-            &format!("gradient {index} against differences"),
-        );
+        assert_close(gradient, &differences, 5e-3, &format!("gradient {index} against differences"));
     }
 }
 
@@ -94,9 +72,6 @@ pub(crate) fn assert_close(left: &[f32], right: &[f32], tolerance: f32, what: &s
     assert_eq!(left.len(), right.len(), "{what}: lengths");
     let scale = right.iter().fold(1e-3_f32, |m, x| m.max(x.abs()));
     for (at, (x, y)) in left.iter().zip(right).enumerate() {
-        assert!(
-            (x - y).abs() <= tolerance * scale,
-            "{what}: element {at}: {x} for {y} (scale {scale})"
-        );
+        assert!((x - y).abs() <= tolerance * scale, "{what}: element {at}: {x} for {y} (scale {scale})");
     }
 }

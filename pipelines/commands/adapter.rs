@@ -36,7 +36,13 @@ pub fn run(command: AdapterCommand, session: Session<'_>) -> Result<Status> {
             ));
             for (name, pair) in &adapter.modules {
                 let size = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-                session.reporter.line(format!("  {name:24} {} -> {}  |A| {:.4}  |B| {:.4}", pair.inputs, pair.outputs, size(&pair.a), size(&pair.b)));
+                session.reporter.line(format!(
+                    "  {name:24} {} -> {}  |A| {:.4}  |B| {:.4}",
+                    pair.inputs,
+                    pair.outputs,
+                    size(&pair.a),
+                    size(&pair.b)
+                ));
             }
             session.reporter.result(serde_json::json!({"rank": adapter.rank, "alpha": adapter.alpha, "modules": adapter.modules.keys().collect::<Vec<_>>()}));
             Ok(Status::Done)

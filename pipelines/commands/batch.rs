@@ -1,4 +1,4 @@
-//! `pipeline batch`: a file of requests in the OpenAI batch form.
+//! `pipeline batch`: a file of requests in the `OpenAI` batch form.
 
 use super::Session;
 use super::chat::open_engine;
@@ -106,7 +106,9 @@ fn answered(output: &Path) -> Result<HashSet<String>> {
     if whole < text.len() {
         OpenOptions::new().write(true).open(output)?.set_len(whole as u64)?;
     }
-    let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?.get("custom_id")?.as_str().map(str::to_owned);
+    let id = |line: &str| {
+        serde_json::from_str::<serde_json::Value>(line).ok()?.get("custom_id")?.as_str().map(str::to_owned)
+    };
     Ok(text[..whole].lines().filter_map(id).collect())
 }
 

@@ -57,18 +57,28 @@ fn gemm(session: Session<'_>) -> Result<Status> {
     Ok(Status::Done)
 }
 
-fn generate(reference: &str, sequences: usize, prompt: usize, new: usize, shared: usize, session: Session<'_>) -> Result<Status> {
+fn generate(
+    reference: &str,
+    sequences: usize,
+    prompt: usize,
+    new: usize,
+    shared: usize,
+    session: Session<'_>,
+) -> Result<Status> {
     let mut engine = open_engine(reference, None, session)?;
     engine.set_ignore_end(true);
     let vocabulary = engine.tokenizer().vocabulary() as u64;
     // Ordinary ids, the same on every machine; special ones stand at the ends of a vocabulary.
     let token = |sequence: usize, position: usize| {
-        let mixed = ((sequence as u64 + 1) * 0x9E37_79B9_7F4A_7C15).wrapping_add(position as u64 * 0xBF58_476D_1CE4_E5B9);
+        let mixed =
+            ((sequence as u64 + 1) * 0x9E37_79B9_7F4A_7C15).wrapping_add(position as u64 * 0xBF58_476D_1CE4_E5B9);
         (vocabulary / 4 + (mixed >> 33) % (vocabulary / 2)) as u32
     };
     let requests: Vec<Request> = (0..sequences)
         .map(|sequence| Request {
-            prompt: Prompt::Tokens((0..shared).map(|p| token(0, p)).chain((0..prompt).map(|p| token(sequence + 1, p))).collect()),
+            prompt: Prompt::Tokens(
+                (0..shared).map(|p| token(0, p)).chain((0..prompt).map(|p| token(sequence + 1, p))).collect(),
+            ),
             max_tokens: new,
             sampling: Sampling::default(),
             seed: 0,
@@ -97,7 +107,14 @@ fn generate(reference: &str, sequences: usize, prompt: usize, new: usize, shared
     Ok(Status::Done)
 }
 
-fn train_rate(reference: &str, batch: usize, seq: usize, rank: usize, steps: usize, session: Session<'_>) -> Result<Status> {
+fn train_rate(
+    reference: &str,
+    batch: usize,
+    seq: usize,
+    rank: usize,
+    steps: usize,
+    session: Session<'_>,
+) -> Result<Status> {
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let folder = std::env::temp_dir().join(format!("espalier-bench-{}", std::process::id()));
@@ -123,7 +140,10 @@ fn train_rate(reference: &str, batch: usize, seq: usize, rank: usize, steps: usi
     counted.sort_by(f64::total_cmp);
     let median = counted.get(counted.len() / 2).copied().unwrap_or(0.0);
     let tokens = rates.last().map_or(0, |rate| rate.0);
-    session.reporter.line(format!("{median:.0} tokens/s, {tokens} real tokens a step, {:.2} GB at most", peak_bytes() as f64 / 1e9));
+    session.reporter.line(format!(
+        "{median:.0} tokens/s, {tokens} real tokens a step, {:.2} GB at most",
+        peak_bytes() as f64 / 1e9
+    ));
     session.reporter.result(serde_json::json!({
         "tokens_per_second": median, "seconds": tokens as f64 / median.max(1e-9), "peak_bytes": peak_bytes(), "bound": "not measured",
     }));
@@ -154,6 +174,9 @@ fn conversations(model: &Model, count: usize, seq: usize) -> Vec<Vec<Turn>> {
 /// The largest resident memory of this process so far.
 fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
     line.unwrap_or(0) * 1024
 }

@@ -45,7 +45,8 @@ pub fn open_engine(reference: &str, adapter: Option<&Path>, session: Session<'_>
 /// `pipeline chat`.
 pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let label = |reference: &str, adapter: bool| {
-        let name = Path::new(reference).file_name().map_or(reference.to_owned(), |name| name.to_string_lossy().into_owned());
+        let name =
+            Path::new(reference).file_name().map_or(reference.to_owned(), |name| name.to_string_lossy().into_owned());
         if adapter { format!("{name} + adapter") } else { name }
     };
     let mut speakers = vec![Speaker {
@@ -54,10 +55,15 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         history: Vec::new(),
     }];
     if let Some(other) = &arguments.compare {
-        speakers.push(Speaker { label: label(other, false), engine: open_engine(other, None, session)?, history: Vec::new() });
+        speakers.push(Speaker {
+            label: label(other, false),
+            engine: open_engine(other, None, session)?,
+            history: Vec::new(),
+        });
     }
     if let Some(question) = &arguments.ask {
-        let answers = speakers.iter_mut().map(|speaker| answer(speaker, question, arguments)).collect::<Result<Vec<_>>>()?;
+        let answers =
+            speakers.iter_mut().map(|speaker| answer(speaker, question, arguments)).collect::<Result<Vec<_>>>()?;
         show(&speakers, &answers, session);
         return Ok(Status::Done);
     }
@@ -71,8 +77,10 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
             "" => break,
             "/clear" => speakers.iter_mut().for_each(|speaker| speaker.history.clear()),
             question => {
-                let answers =
-                    speakers.iter_mut().map(|speaker| answer(speaker, question, arguments)).collect::<Result<Vec<_>>>()?;
+                let answers = speakers
+                    .iter_mut()
+                    .map(|speaker| answer(speaker, question, arguments))
+                    .collect::<Result<Vec<_>>>()?;
                 show(&speakers, &answers, session);
             }
         }
@@ -118,6 +126,7 @@ fn show(speakers: &[Speaker], answers: &[Answer], session: Session<'_>) {
         }
         session.reporter.line(answer.text.trim());
     }
-    let texts: Vec<_> = speakers.iter().zip(answers).map(|(s, a)| serde_json::json!({"model": s.label, "text": a.text})).collect();
+    let texts: Vec<_> =
+        speakers.iter().zip(answers).map(|(s, a)| serde_json::json!({"model": s.label, "text": a.text})).collect();
     session.reporter.result(serde_json::json!({"answers": texts}));
 }

@@ -15,8 +15,15 @@ pub fn run(command: DataCommand, session: Session<'_>) -> Result<Status> {
             let lines = funnel(&read_parquet(&file)?)?;
             session.reporter.line(format!("{:44} {:>8} {:>8}  rejected because", "leaf", "written", "kept"));
             for line in &lines {
-                let reasons: Vec<String> = line.rejected_by.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-                session.reporter.line(format!("{:44} {:>8} {:>8}  {}", line.leaf, line.generated, line.accepted, reasons.join(", ")));
+                let reasons: Vec<String> =
+                    line.rejected_by.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+                session.reporter.line(format!(
+                    "{:44} {:>8} {:>8}  {}",
+                    line.leaf,
+                    line.generated,
+                    line.accepted,
+                    reasons.join(", ")
+                ));
             }
             session.reporter.result(serde_json::json!({"funnel": lines}));
             Ok(Status::Done)
@@ -44,7 +51,8 @@ fn show(file: &Path, limit: usize, rejected: bool, session: Session<'_>) -> Resu
 fn why(file: &Path, id: &str, session: Session<'_>) -> Result<Status> {
     let rows = read_parquet(file)?;
     let row = rows.iter().find(|row| row.id.starts_with(id)).ok_or_else(|| {
-        Failure::usage(format!("no row of {} begins with `{id}`", file.display())).hint("ids are shown by `pipeline data show`")
+        Failure::usage(format!("no row of {} begins with `{id}`", file.display()))
+            .hint("ids are shown by `pipeline data show`")
     })?;
     session.reporter.line(serde_json::to_string_pretty(row)?);
     session.reporter.result(serde_json::json!({"row": row}));

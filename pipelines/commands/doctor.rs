@@ -20,7 +20,8 @@ pub fn run(session: Session<'_>) -> Result<Status> {
     let here = free_bytes(Path::new("."));
     let there = free_bytes(existing(cache.root()));
     let pip = std::process::Command::new("python3").args(["-m", "pip", "--version"]).output();
-    let pip = pip.ok().filter(|out| out.status.success()).map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+    let pip =
+        pip.ok().filter(|out| out.status.success()).map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
     let unknown = || "unknown".to_owned();
     session.reporter.line(format!(
         "version       {}\nprocessor     {}\ninstructions  {} (this CPU has: {})\nthreads       {threads}\nmemory        {} free of {}\ndisk here     {} free\nmodel cache   {} ({} free)\npip           {}\ndevices       cpu (GPU back ends are cargo features of burn; this build has none)",

@@ -3,9 +3,9 @@
 use super::Session;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
+use crate::stages::StageContext;
 use crate::stages::evaluate::{Candidate, EvaluateStage, Side, evaluate_leaf};
 use crate::stages::generate::read_tree;
-use crate::stages::StageContext;
 use anyhow::Result;
 use espalier_eval::results::{self, RunDescription};
 use espalier_eval::{ComparisonOptions, Evaluation, compare};
@@ -37,10 +37,13 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let tree = read_tree(&arguments.tasks)?;
     let leaves: Vec<_> = tree.leaves.iter().filter(|leaf| !leaf.test.is_empty()).collect();
     if leaves.is_empty() {
-        return Err(Failure::usage("no leaf of this tree has a held-out test").hint("add `test: test.jsonl` to a leaf").into());
+        return Err(Failure::usage("no leaf of this tree has a held-out test")
+            .hint("add `test: test.jsonl` to a leaf")
+            .into());
     }
     let config: EvaluateStage = serde_json::from_value(serde_json::json!({"limit": arguments.limit}))?;
-    let context = StageContext { stage: "eval", reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let context =
+        StageContext { stage: "eval", reporter: session.reporter, stop: session.stop, precision: session.precision };
     let models = std::iter::once((&arguments.model, arguments.adapter.clone()))
         .chain(arguments.compare.iter().map(|model| (model, None)));
     let mut all: Vec<Vec<Evaluation>> = Vec::new();

@@ -9,11 +9,26 @@ use std::path::Path;
 /// What a starter project holds: the quickstart, to be changed step by step.
 const FILES: &[(&str, &str)] = &[
     ("pipeline.yaml", include_str!("../starter.yaml")),
-    ("taxonomy/skills/dates_to_iso/qna.yaml", include_str!("../../taxonomy/examples/quickstart/skills/dates_to_iso/qna.yaml")),
-    ("taxonomy/skills/dates_to_iso/test.jsonl", include_str!("../../taxonomy/examples/quickstart/skills/dates_to_iso/test.jsonl")),
-    ("taxonomy/knowledge/espalier_pruning/qna.yaml", include_str!("../../taxonomy/examples/quickstart/knowledge/espalier_pruning/qna.yaml")),
-    ("taxonomy/knowledge/espalier_pruning/espalier.md", include_str!("../../taxonomy/examples/quickstart/knowledge/espalier_pruning/espalier.md")),
-    ("taxonomy/knowledge/espalier_pruning/test.jsonl", include_str!("../../taxonomy/examples/quickstart/knowledge/espalier_pruning/test.jsonl")),
+    (
+        "taxonomy/skills/dates_to_iso/qna.yaml",
+        include_str!("../../taxonomy/examples/quickstart/skills/dates_to_iso/qna.yaml"),
+    ),
+    (
+        "taxonomy/skills/dates_to_iso/test.jsonl",
+        include_str!("../../taxonomy/examples/quickstart/skills/dates_to_iso/test.jsonl"),
+    ),
+    (
+        "taxonomy/knowledge/espalier_pruning/qna.yaml",
+        include_str!("../../taxonomy/examples/quickstart/knowledge/espalier_pruning/qna.yaml"),
+    ),
+    (
+        "taxonomy/knowledge/espalier_pruning/espalier.md",
+        include_str!("../../taxonomy/examples/quickstart/knowledge/espalier_pruning/espalier.md"),
+    ),
+    (
+        "taxonomy/knowledge/espalier_pruning/test.jsonl",
+        include_str!("../../taxonomy/examples/quickstart/knowledge/espalier_pruning/test.jsonl"),
+    ),
 ];
 
 /// `pipeline init`.
@@ -28,6 +43,8 @@ pub fn run(folder: &Path, session: Session<'_>) -> Result<Status> {
         session.reporter.line(format!("wrote {}", folder.join(name).display()));
     }
     session.reporter.line("\nnext:\n  pipeline taxonomy validate taxonomy   check the tree\n  pipeline plan                         what will run\n  pipeline run                          tree to measured, quantized model");
-    session.reporter.result(serde_json::json!({"folder": folder, "files": FILES.iter().map(|file| file.0).collect::<Vec<_>>()}));
+    session
+        .reporter
+        .result(serde_json::json!({"folder": folder, "files": FILES.iter().map(|file| file.0).collect::<Vec<_>>()}));
     Ok(Status::Done)
 }

@@ -17,7 +17,9 @@ pub fn run(command: ModelCommand, session: Session<'_>) -> Result<Status> {
         ModelCommand::Get { model } => {
             let found = resolve(&model, session.reporter, session.stop)?;
             session.reporter.line(format!("{}\n  sha256 {}", found.path.display(), found.sha256));
-            session.reporter.result(serde_json::json!({"path": found.path, "sha256": found.sha256, "license": found.license}));
+            session
+                .reporter
+                .result(serde_json::json!({"path": found.path, "sha256": found.sha256, "license": found.license}));
             Ok(Status::Done)
         }
         ModelCommand::Show { model, tensors } => show(&model, tensors, session),
@@ -57,7 +59,12 @@ fn list(session: Session<'_>) -> Result<Status> {
     }
     for model in &models {
         let license = model.license.as_deref().unwrap_or("licence not stated");
-        session.reporter.line(format!("{:36} {:>10}  {license}  {}", model.reference, size(model.bytes), &model.sha256[..12]));
+        session.reporter.line(format!(
+            "{:36} {:>10}  {license}  {}",
+            model.reference,
+            size(model.bytes),
+            &model.sha256[..12]
+        ));
     }
     session.reporter.result(serde_json::json!({"models": models}));
     Ok(Status::Done)

@@ -12,10 +12,23 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 /// `pipeline perplexity`.
-pub fn run(model: &str, adapter: Option<&Path>, text: &Path, reference: Option<&str>, chunks: Option<usize>, session: Session<'_>) -> Result<Status> {
-    let content = std::fs::read_to_string(text).with_context(|| format!("cannot read {} as UTF-8 text", text.display()))?;
+pub fn run(
+    model: &str,
+    adapter: Option<&Path>,
+    text: &Path,
+    reference: Option<&str>,
+    chunks: Option<usize>,
+    session: Session<'_>,
+) -> Result<Status> {
+    let content =
+        std::fs::read_to_string(text).with_context(|| format!("cannot read {} as UTF-8 text", text.display()))?;
     let engine = open_engine(model, adapter, session)?;
-    let context = StageContext { stage: "perplexity", reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let context = StageContext {
+        stage: "perplexity",
+        reporter: session.reporter,
+        stop: session.stop,
+        precision: session.precision,
+    };
     let found = perplexity(&engine, &content, WINDOW, chunks, &mut |done, total| {
         context.progress("", done as u64, total as u64, "windows", "");
         if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -35,7 +48,8 @@ pub fn run(model: &str, adapter: Option<&Path>, text: &Path, reference: Option<&
     if let Some(reference) = reference {
         let other = open_engine(reference, None, session)?;
         let ids = engine.tokenizer().encode(&content, SpecialTokens::AsText);
-        let windows: Vec<Vec<u32>> = ids.chunks_exact(WINDOW).take(chunks.unwrap_or(usize::MAX)).map(<[u32]>::to_vec).collect();
+        let windows: Vec<Vec<u32>> =
+            ids.chunks_exact(WINDOW).take(chunks.unwrap_or(usize::MAX)).map(<[u32]>::to_vec).collect();
         let divergence = espalier_quantize::divergence(&other, &engine, &windows)?;
         session.reporter.line(format!(
             "against {reference}: mean divergence {:.6}, median {:.6}, 99.9 % {:.6}, same top token {:.2} %, perplexity ratio {:.5}",

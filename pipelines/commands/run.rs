@@ -35,7 +35,12 @@ pub fn run_folder(arguments: &RunArguments, file: &PipelineFile) -> RunFolder {
 }
 
 /// A runner over the command's file and folder.
-pub fn runner<'a>(arguments: &RunArguments, engine: Option<String>, selection: Selection, session: Session<'a>) -> Result<Runner<'a>> {
+pub fn runner<'a>(
+    arguments: &RunArguments,
+    engine: Option<String>,
+    selection: Selection,
+    session: Session<'a>,
+) -> Result<Runner<'a>> {
     let file = pipeline_file(arguments)?;
     let folder = run_folder(arguments, &file);
     Ok(Runner {
@@ -50,7 +55,13 @@ pub fn runner<'a>(arguments: &RunArguments, engine: Option<String>, selection: S
 }
 
 /// `pipeline run`.
-pub fn run(arguments: &RunArguments, selection: Selection, dry_run: bool, engine: &str, session: Session<'_>) -> Result<Status> {
+pub fn run(
+    arguments: &RunArguments,
+    selection: Selection,
+    dry_run: bool,
+    engine: &str,
+    session: Session<'_>,
+) -> Result<Status> {
     let runner = runner(arguments, server(engine)?, selection, session)?;
     if dry_run {
         return show_plan(&runner, session);
@@ -97,7 +108,13 @@ fn show_plan(runner: &Runner<'_>, session: Session<'_>) -> Result<Status> {
         if let Some(object) = config.as_object() {
             for (key, value) in object {
                 let set = stage.given.contains(&format!("{key} (--set)"));
-                let origin = if set { "--set" } else if stage.given.contains(key) { "file" } else { "default" };
+                let origin = if set {
+                    "--set"
+                } else if stage.given.contains(key) {
+                    "file"
+                } else {
+                    "default"
+                };
                 let _ = writeln!(text, "    {key} = {value}  ({origin})");
             }
         }
@@ -116,7 +133,9 @@ fn prefix(before: &str, text: &str) -> String {
 fn budget(kind: crate::graph::StageKind) -> Option<&'static str> {
     use crate::graph::StageKind;
     match kind {
-        StageKind::Generate | StageKind::Train | StageKind::Evaluate => Some("3 min (with AMX; about twice that without)"),
+        StageKind::Generate | StageKind::Train | StageKind::Evaluate => {
+            Some("3 min (with AMX; about twice that without)")
+        }
         StageKind::Quantize => Some("30 s"),
         StageKind::Report => None,
     }

@@ -41,7 +41,8 @@ pub fn summary(runner: &Runner<'_>) -> Result<Summary> {
     if let Ok(modelfile) = std::fs::read_to_string(root.join("Modelfile"))
         && let Some(name) = modelfile.lines().find_map(|line| line.strip_prefix("FROM ./"))
     {
-        let _ = writeln!(text, "ollama      ollama create {} -f {}", runner.file.name, root.join("Modelfile").display());
+        let _ =
+            writeln!(text, "ollama      ollama create {} -f {}", runner.file.name, root.join("Modelfile").display());
         let _ = writeln!(text, "llama.cpp   llama-server -m {} --port 8080", root.join(name).display());
         let _ = writeln!(text, "here        pipeline chat --model {}", root.join(name).display());
     }
@@ -53,7 +54,10 @@ pub fn status(arguments: &RunArguments, session: Session<'_>) -> Result<Status> 
     let runner = runner(arguments, None, Selection::default(), session)?;
     let lock = PipelineLock::read(&runner.folder.lock())?;
     for stage in runner.stages()? {
-        let line = lock.stages.get(&stage.name).map_or_else(|| "not done".to_owned(), |locked| format!("done: {}", locked.summary));
+        let line = lock
+            .stages
+            .get(&stage.name)
+            .map_or_else(|| "not done".to_owned(), |locked| format!("done: {}", locked.summary));
         session.reporter.line(format!("{:>12}  {line}", stage.name));
         for output in lock.stages.get(&stage.name).iter().flat_map(|locked| locked.outputs.keys()) {
             let path = runner.folder.root().join(output);

@@ -108,7 +108,11 @@ fn preview(path: &Path, samples: usize, seed: u64, session: Session<'_>) -> Resu
         session.reporter.line(&leaf.id);
         for index in 0..samples as u64 {
             let drawn = espalier_sdg::draw(leaf, template, seed, index)?;
-            session.reporter.line(format!("  {}\n    -> {}", drawn.question, drawn.truth.as_deref().unwrap_or("(no exact truth)")));
+            session.reporter.line(format!(
+                "  {}\n    -> {}",
+                drawn.question,
+                drawn.truth.as_deref().unwrap_or("(no exact truth)")
+            ));
             shown.push(serde_json::json!({"leaf": leaf.id, "question": drawn.question, "truth": drawn.truth}));
         }
     }

@@ -11,13 +11,12 @@ use std::io::Read;
 pub fn run(model: &str, text: Option<String>, special: bool, session: Session<'_>) -> Result<Status> {
     let found = resolve(model, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
-    let text = match text {
-        Some(text) => text,
-        None => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("standard input is not UTF-8 text")?;
-            text
-        }
+    let text = if let Some(text) = text {
+        text
+    } else {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("standard input is not UTF-8 text")?;
+        text
     };
     let ids = model.tokenizer().encode(&text, if special { SpecialTokens::Parse } else { SpecialTokens::AsText });
     session.reporter.line(ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));

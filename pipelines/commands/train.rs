@@ -46,7 +46,8 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         }
         return Ok(Status::Done);
     }
-    let context = StageContext { stage: "train", reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let context =
+        StageContext { stage: "train", reporter: session.reporter, stop: session.stop, precision: session.precision };
     let work = arguments.out.join(".work");
     let summary = stages::train::run(&config, &student, &arguments.data, &work, &arguments.out, &context)?;
     let _ = std::fs::remove_dir_all(&work);
@@ -70,10 +71,11 @@ fn config(arguments: &Arguments) -> Result<TrainConfig> {
         Ok(())
     };
     for assignment in &arguments.set {
-        let (key, value) = assignment
-            .split_once('=')
-            .ok_or_else(|| Failure::usage(format!("cannot understand --set {assignment}")).hint("the form is `--set rank=8`"))?;
-        let value = serde_yaml::from_str(value).map_err(|error| Failure::usage(format!("--set {assignment}: {error}")))?;
+        let (key, value) = assignment.split_once('=').ok_or_else(|| {
+            Failure::usage(format!("cannot understand --set {assignment}")).hint("the form is `--set rank=8`")
+        })?;
+        let value =
+            serde_yaml::from_str(value).map_err(|error| Failure::usage(format!("--set {assignment}: {error}")))?;
         set(key, value)?;
     }
     if let Some(rank) = arguments.rank {

@@ -204,7 +204,9 @@ fn located(path: &Path, error: &serde_saphyr::Error) -> FileError {
     // The reader's text begins with its own words for the place; ours stands in front already.
     let text = error.to_string();
     let first = text.lines().next().unwrap_or("not readable as YAML");
-    let message = first.split_once(": ").map_or(first, |(place, rest)| if place.starts_with("error: line") || place.starts_with("line ") { rest } else { first });
+    let message = first.split_once(": ").map_or(first, |(place, rest)| {
+        if place.starts_with("error: line") || place.starts_with("line ") { rest } else { first }
+    });
     FileError { path: path.into(), line, column, message: message.to_owned() }
 }
 
@@ -313,8 +315,8 @@ impl<'de> Visitor<'de> for StageSeed {
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<StageSpec, E> {
-        let config = StageConfig::defaults(self.kind)
-            .map_err(|error| E::custom(format!("stage `{}`: {error}", self.name)))?;
+        let config =
+            StageConfig::defaults(self.kind).map_err(|error| E::custom(format!("stage `{}`: {error}", self.name)))?;
         Ok(StageSpec { name: self.name, kind: self.kind, needs: Vec::new(), config, given: BTreeSet::new() })
     }
 
@@ -372,7 +374,10 @@ mod tests {
 
     #[test]
     fn a_good_file_is_read_in_order_with_defaults() {
-        let file = parse("stages:\n  generate: {taxonomy: tree, seed: 9}\n  second: {uses: train, needs: [generate], rank: 4}\n").unwrap();
+        let file = parse(
+            "stages:\n  generate: {taxonomy: tree, seed: 9}\n  second: {uses: train, needs: [generate], rank: 4}\n",
+        )
+        .unwrap();
         assert_eq!(file.teacher, "m.gguf");
         assert_eq!(file.stages[1].kind, StageKind::Train);
         assert_eq!(file.stages[1].needs, ["generate"]);

@@ -34,11 +34,12 @@ impl PipelineLock {
     pub fn read(path: &Path) -> Result<Self> {
         match std::fs::read_to_string(path) {
             Ok(text) => serde_yaml::from_str(&text).with_context(|| {
-                format!("{} is not a lock file of this version\n  hint: remove it; every stage then runs again", path.display())
+                format!(
+                    "{} is not a lock file of this version\n  hint: remove it; every stage then runs again",
+                    path.display()
+                )
             }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(Self { espalier: 1, ..Self::default() })
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self { espalier: 1, ..Self::default() }),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }

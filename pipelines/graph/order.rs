@@ -59,7 +59,8 @@ fn cycle(stages: &[StageSpec], sorted: &[usize]) -> String {
             return path[start..].join(" -> ");
         }
         path.push(&stage.name);
-        current = stage.needs.iter().find(|name| unsorted(name)).and_then(|name| stages.iter().find(|s| &s.name == name));
+        current =
+            stage.needs.iter().find(|name| unsorted(name)).and_then(|name| stages.iter().find(|s| &s.name == name));
     }
     path.join(" -> ")
 }

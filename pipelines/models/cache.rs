@@ -82,7 +82,14 @@ impl ModelCache {
     }
 
     /// Moves a complete file into the cache under its content hash.
-    pub fn store(&self, reference: &str, file: &Path, name: &str, sha256: &str, license: Option<String>) -> Result<CachedModel> {
+    pub fn store(
+        &self,
+        reference: &str,
+        file: &Path,
+        name: &str,
+        sha256: &str,
+        license: Option<String>,
+    ) -> Result<CachedModel> {
         let relative = PathBuf::from("models").join(sha256).join(name);
         let place = self.root.join(&relative);
         if let Some(folder) = place.parent() {

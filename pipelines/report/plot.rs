@@ -37,10 +37,7 @@ fn escape(text: &str) -> String {
 }
 
 fn open(height: f64, title: &str) -> String {
-    format!(
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>",
-        escape(title)
-    )
+    format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>", escape(title))
 }
 
 /// Round numbers that cover a span in about `count` steps.
@@ -48,7 +45,8 @@ fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let span = (high - low).max(f64::MIN_POSITIVE);
     let raw = span / count as f64;
     let scale = 10_f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * scale).find(|step| *step >= raw).unwrap_or(scale);
+    let step =
+        [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * scale).find(|step| *step >= raw).unwrap_or(scale);
     let mut tick = (low / step).ceil() * step;
     let mut found = Vec::new();
     while tick <= high + step * 1e-9 && found.len() < 50 {
@@ -84,14 +82,19 @@ pub fn line_plot(title: &str, points: &[(f64, f64)]) -> String {
         let _ = write!(
             svg,
             "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{}</text>",
-            WIDTH - right, left - 6.0, at + 4.0, number(tick)
+            WIDTH - right,
+            left - 6.0,
+            at + 4.0,
+            number(tick)
         );
     }
     for tick in ticks(first, last, 8) {
         let _ = write!(
             svg,
             "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" {TEXT}>{}</text>",
-            x(tick), height - bottom + 18.0, number(tick)
+            x(tick),
+            height - bottom + 18.0,
+            number(tick)
         );
     }
     let path = |values: &mut dyn Iterator<Item = (f64, f64)>| {
@@ -104,7 +107,12 @@ pub fn line_plot(title: &str, points: &[(f64, f64)]) -> String {
     });
     let _ = write!(svg, "<polyline class=\"faint\" points=\"{}\"/>", path(&mut points.iter().copied()));
     let _ = write!(svg, "<polyline class=\"line\" points=\"{}\"/>", path(&mut smooth));
-    let _ = write!(svg, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" {TEXT}>step</text></svg>", WIDTH - right, height - 4.0);
+    let _ = write!(
+        svg,
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" {TEXT}>step</text></svg>",
+        WIDTH - right,
+        height - 4.0
+    );
     svg
 }
 
@@ -118,7 +126,10 @@ pub fn interval_plot(title: &str, intervals: &[Interval]) -> String {
         let _ = write!(
             svg,
             "<line x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"6\" y2=\"{1}\" class=\"grid\"/><text x=\"{0:.1}\" y=\"{2}\" text-anchor=\"middle\" {TEXT}>{3:.0} %</text>",
-            x(tick), height - 24.0, height - 8.0, tick * 100.0
+            x(tick),
+            height - 24.0,
+            height - 8.0,
+            tick * 100.0
         );
     }
     for (index, interval) in intervals.iter().enumerate() {
@@ -127,8 +138,15 @@ pub fn interval_plot(title: &str, intervals: &[Interval]) -> String {
         let _ = write!(
             svg,
             "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{}</text><line class=\"{class}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><circle class=\"{class}\" cx=\"{:.1}\" cy=\"{at:.1}\" r=\"5\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{:.1} %</text>",
-            left - 10.0, at + 4.0, escape(&interval.label), x(interval.low), x(interval.high), x(interval.value),
-            WIDTH - 4.0, at + 4.0, interval.value * 100.0
+            left - 10.0,
+            at + 4.0,
+            escape(&interval.label),
+            x(interval.low),
+            x(interval.high),
+            x(interval.value),
+            WIDTH - 4.0,
+            at + 4.0,
+            interval.value * 100.0
         );
     }
     svg.push_str("</svg>");
@@ -151,14 +169,19 @@ pub fn scatter_plot(title: &str, unit: &str, points: &[Point]) -> String {
         let _ = write!(
             svg,
             "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{:.0} %</text>",
-            WIDTH - right, left - 6.0, at + 4.0, tick * 100.0
+            WIDTH - right,
+            left - 6.0,
+            at + 4.0,
+            tick * 100.0
         );
     }
     for tick in ticks(0.0, widest, 6) {
         let _ = write!(
             svg,
             "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" {TEXT}>{} {unit}</text>",
-            x(tick), height - bottom + 20.0, number(tick)
+            x(tick),
+            height - bottom + 20.0,
+            number(tick)
         );
     }
     for point in points {
@@ -167,7 +190,12 @@ pub fn scatter_plot(title: &str, unit: &str, points: &[Point]) -> String {
         let _ = write!(
             svg,
             "<line class=\"mark strong\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/><circle class=\"mark strong\" cx=\"{at:.1}\" cy=\"{:.1}\" r=\"5\"/><text x=\"{:.1}\" y=\"{:.1}\" {TEXT}>{}</text>",
-            y(low), y(high), y(value), at + 9.0, y(value) - 6.0, escape(&point.label)
+            y(low),
+            y(high),
+            y(value),
+            at + 9.0,
+            y(value) - 6.0,
+            escape(&point.label)
         );
     }
     svg.push_str("</svg>");
@@ -196,7 +224,9 @@ mod tests {
             scatter_plot("sizes", "MB", &[point]),
             scatter_plot("sizes", "MB", &[]),
         ] {
-            assert!(svg.starts_with("<svg") && svg.ends_with("</svg>") && !svg.contains("<base>") && !svg.contains("NaN"));
+            assert!(
+                svg.starts_with("<svg") && svg.ends_with("</svg>") && !svg.contains("<base>") && !svg.contains("NaN")
+            );
         }
     }
 }

@@ -27,9 +27,13 @@ impl<'a> Bound<'a> {
             StageConfig::Generate(config) => {
                 let taxonomy = self.tree_path(&config.taxonomy);
                 if !taxonomy.exists() {
-                    return Err(Failure::usage(format!("stage `{}`: there is no skills tree at {}", self.stage.name, config.taxonomy.display()))
-                        .hint("`taxonomy:` is a path from the working folder, or from the pipeline file's folder")
-                        .into());
+                    return Err(Failure::usage(format!(
+                        "stage `{}`: there is no skills tree at {}",
+                        self.stage.name,
+                        config.taxonomy.display()
+                    ))
+                    .hint("`taxonomy:` is a path from the working folder, or from the pipeline file's folder")
+                    .into());
                 }
                 generate::read_tree(&taxonomy)?;
             }
@@ -53,9 +57,13 @@ impl<'a> Bound<'a> {
 
     fn need(&self, kind: StageKind, what: &str) -> Result<&'a StageSpec> {
         self.above(kind).ok_or_else(|| {
-            Failure::usage(format!("stage `{}` has no {what}: no stage that it needs does `{}`", self.stage.name, kind.name()))
-                .hint(format!("add `needs: [{}]`", kind.name()))
-                .into()
+            Failure::usage(format!(
+                "stage `{}` has no {what}: no stage that it needs does `{}`",
+                self.stage.name,
+                kind.name()
+            ))
+            .hint(format!("add `needs: [{}]`", kind.name()))
+            .into()
         })
     }
 
@@ -159,13 +167,22 @@ impl<'a> Bound<'a> {
 
     /// Why a stage without an entry in the lock runs.
     pub fn unfinished(&self) -> String {
-        if self.work().is_dir() { "it was begun and not finished: it goes on".into() } else { "it has not run yet".into() }
+        if self.work().is_dir() {
+            "it was begun and not finished: it goes on".into()
+        } else {
+            "it has not run yet".into()
+        }
     }
 
     /// Runs the stage.
     pub fn execute(&self, models: &Models, from: &Components) -> Result<String> {
         let runner = self.runner;
-        let context = StageContext { stage: &self.stage.name, reporter: runner.reporter, stop: runner.stop, precision: runner.precision };
+        let context = StageContext {
+            stage: &self.stage.name,
+            reporter: runner.reporter,
+            stop: runner.stop,
+            precision: runner.precision,
+        };
         let folder = self.folder();
         std::fs::create_dir_all(&folder)?;
         let trained = self.above(StageKind::Train).map(|stage| self.folder_of(stage));
@@ -218,7 +235,10 @@ impl<'a> Bound<'a> {
             facts: vec![
                 ("student".into(), model(&models.student)),
                 ("teacher".into(), model(&models.teacher)),
-                ("numerics".into(), format!("{} on {}", self.runner.precision, espalier_kernels::InstructionSet::detect().name())),
+                (
+                    "numerics".into(),
+                    format!("{} on {}", self.runner.precision, espalier_kernels::InstructionSet::detect().name()),
+                ),
                 ("version".into(), format!("espalier {}", env!("CARGO_PKG_VERSION"))),
             ],
             configuration: self

@@ -78,9 +78,8 @@ pub struct Models {
 impl Runner<'_> {
     /// The stages in running order.
     pub fn stages(&self) -> Result<Vec<&StageSpec>> {
-        let sorted = order(&self.file.stages).map_err(|error| {
-            Failure::usage(format!("{}: {error}", self.file.path.display()))
-        })?;
+        let sorted = order(&self.file.stages)
+            .map_err(|error| Failure::usage(format!("{}: {error}", self.file.path.display())))?;
         Ok(sorted.into_iter().map(|index| &self.file.stages[index]).collect())
     }
 
@@ -140,7 +139,7 @@ impl Runner<'_> {
         for stage in stages.into_iter().filter(|stage| selected.contains(&stage.name.as_str())) {
             match self.execute_stage(stage, &models) {
                 Ok(()) => {}
-                Err(error) if error.chain().any(|cause| cause.is::<Interrupted>()) => {
+                Err(error) if error.chain().any(<dyn std::error::Error + 'static>::is::<Interrupted>) => {
                     self.reporter.send(&Event::Note {
                         stage: stage.name.clone(),
                         message: "interrupted; the same command goes on from here".into(),
@@ -215,7 +214,8 @@ impl Runner<'_> {
         let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
         let find = |wanted: &String| {
             names.iter().position(|name| name == wanted).ok_or_else(|| {
-                Failure::usage(format!("there is no stage `{wanted}`")).hint(format!("stages here: {}", names.join(", ")))
+                Failure::usage(format!("there is no stage `{wanted}`"))
+                    .hint(format!("stages here: {}", names.join(", ")))
             })
         };
         for name in &self.selection.force {

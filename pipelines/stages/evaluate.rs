@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use espalier_eval::results::{self, RunDescription};
 use espalier_eval::statistics::equivalence::USUAL_CHANGED;
 use espalier_eval::{
-    Checker, Comparison, ComparisonOptions, EvalError, Evaluation, EvaluationOptions, Generation, Prompting, Task, compare, evaluate,
+    Checker, Comparison, ComparisonOptions, EvalError, Evaluation, EvaluationOptions, Generation, Prompting, Task,
+    compare, evaluate,
 };
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::{LoraAdapter, Model};
@@ -142,7 +143,13 @@ pub struct ModelScore {
 }
 
 /// Scores every candidate on every test, item by item resumable in `work`, and writes results to `out`.
-pub fn run(config: &EvaluateStage, inputs: &Inputs<'_>, work: &Path, out: &Path, context: &StageContext<'_>) -> Result<String> {
+pub fn run(
+    config: &EvaluateStage,
+    inputs: &Inputs<'_>,
+    work: &Path,
+    out: &Path,
+    context: &StageContext<'_>,
+) -> Result<String> {
     let tree = read_tree(inputs.taxonomy)?;
     let leaves: Vec<&Leaf> = tree.leaves.iter().filter(|leaf| !leaf.test.is_empty()).collect();
     if leaves.is_empty() {
@@ -177,7 +184,13 @@ fn candidates(config: &EvaluateStage, inputs: &Inputs<'_>) -> Result<Vec<Candida
             Side::Base => {
                 found.push(base("base", "base", Side::Base, None, 0));
                 if config.shots > 0 {
-                    found.push(base(&format!("base, {} shots", config.shots), "base_few_shot", Side::Base, None, config.shots));
+                    found.push(base(
+                        &format!("base, {} shots", config.shots),
+                        "base_few_shot",
+                        Side::Base,
+                        None,
+                        config.shots,
+                    ));
                 }
             }
             Side::Tuned => {
@@ -188,9 +201,11 @@ fn candidates(config: &EvaluateStage, inputs: &Inputs<'_>) -> Result<Vec<Candida
             }
             Side::Quantized => {
                 let folder = inputs.quantized.as_ref().ok_or_else(|| {
-                    Failure::usage("`quantized` is to be compared, but no stage before quantizes").hint("add `needs: [quantize]`")
+                    Failure::usage("`quantized` is to be compared, but no stage before quantizes")
+                        .hint("add `needs: [quantize]`")
                 })?;
-                let text = std::fs::read_to_string(folder.join("quantize.json")).context("cannot read quantize.json")?;
+                let text =
+                    std::fs::read_to_string(folder.join("quantize.json")).context("cannot read quantize.json")?;
                 let made: Made = serde_json::from_str(&text).context("quantize.json is damaged")?;
                 found.extend(made.files.into_iter().map(|file| Candidate {
                     label: format!("tuned, {}", file.file_type),
@@ -248,7 +263,8 @@ pub fn evaluate_leaf(
     }
     let key = format!("{VERSION}\n{}\n{}\n{:?}\n{}", leaf.id, leaf.hash, config, candidate.shots);
     let journal = work.join(format!("{}.jsonl", &hash_bytes(format!("{key}\n{}", engine.identity()).as_bytes())[..24]));
-    let options = EvaluationOptions { model: &candidate.label, journal: Some(&journal), ..EvaluationOptions::default() };
+    let options =
+        EvaluationOptions { model: &candidate.label, journal: Some(&journal), ..EvaluationOptions::default() };
     let part = format!("{} {}", candidate.label, leaf.id);
     let result = evaluate(engine, &task, &options, &mut |progress| {
         let detail = format!("{} right", progress.correct);
@@ -261,7 +277,12 @@ pub fn evaluate_leaf(
     }
 }
 
-fn compare_all(config: &EvaluateStage, candidates: &[Candidate], leaves: &[&Leaf], all: &[Vec<Evaluation>]) -> Result<Scores> {
+fn compare_all(
+    config: &EvaluateStage,
+    candidates: &[Candidate],
+    leaves: &[&Leaf],
+    all: &[Vec<Evaluation>],
+) -> Result<Scores> {
     let find = |side: Side| candidates.iter().position(|candidate| candidate.side == side && candidate.shots == 0);
     let mut tasks = Vec::new();
     for (task, leaf) in leaves.iter().enumerate() {
@@ -275,7 +296,9 @@ fn compare_all(config: &EvaluateStage, candidates: &[Candidate], leaves: &[&Leaf
                 Side::Tuned => find(Side::Base),
                 Side::Quantized => find(Side::Tuned).or(find(Side::Base)),
             };
-            let options = ComparisonOptions { margin: config.margin.max(detectable), ..ComparisonOptions::default() };
+            // A test that shows nothing below a quarter of its items must not pass for proof by a margin as wide.
+            let margin = if detectable <= 0.25 { config.margin.max(detectable) } else { config.margin };
+            let options = ComparisonOptions { margin, ..ComparisonOptions::default() };
             let comparison = against.map(|other| compare(&all[other][task], evaluation, &options)).transpose()?;
             scores.push(ModelScore {
                 label: candidate.label.clone(),

@@ -185,9 +185,10 @@ fn leaf_rows(
     let mut journal = Journal::open(journal)?;
     let alone = Tree { root: tree.root.clone(), leaves: vec![leaf.clone()], notes: Vec::new() };
     let count = |text: &str| model.tokenizer().encode(text, espalier_model::SpecialTokens::AsText).len();
-    let made = espalier_sdg::generate(&alone, &config.flows(), engine, &count, &mut journal, context.stop, &mut |event| {
-        report(event, context);
-    });
+    let made =
+        espalier_sdg::generate(&alone, &config.flows(), engine, &count, &mut journal, context.stop, &mut |event| {
+            report(event, context);
+        });
     match made {
         Err(SdgError::Interrupted { .. }) => Err(Interrupted.into()),
         made => Ok(made?),

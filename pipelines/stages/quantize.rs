@@ -60,7 +60,9 @@ pub fn file_name(file_type: &str) -> String {
 /// Reads the file types of a configuration.
 pub fn file_types(config: &QuantizeStage) -> Result<Vec<FileType>> {
     if config.types.is_empty() {
-        return Err(Failure::usage("`types` is empty: there is nothing to write").hint("for instance `types: [Q8_0, Q4_K_M]`").into());
+        return Err(Failure::usage("`types` is empty: there is nothing to write")
+            .hint("for instance `types: [Q8_0, Q4_K_M]`")
+            .into());
     }
     config.types.iter().map(|name| parse_type(name)).collect()
 }

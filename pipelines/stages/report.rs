@@ -3,7 +3,10 @@
 use super::evaluate::{ModelScore, Scores, Side, TaskScores};
 use super::quantize::Made;
 use crate::content::{hash_file, write_atomically};
-use crate::report::{FileLine, FunnelRow, Interval, Page, Point, SampleRow, ScoreRow, TaskSection, interval_plot, line_plot, render, scatter_plot};
+use crate::report::{
+    FileLine, FunnelRow, Interval, Page, Point, SampleRow, ScoreRow, TaskSection, interval_plot, line_plot, render,
+    scatter_plot,
+};
 use crate::reporter::size;
 use anyhow::{Context, Result};
 use espalier_dataset::{Row, Verdict, funnel, read_parquet};
@@ -146,9 +149,19 @@ fn score_row(score: &ModelScore) -> ScoreRow {
     if let Some(comparison) = &score.comparison {
         let interval = comparison.intervals.bca;
         row.against.clone_from(&comparison.first);
-        row.difference = format!("{:+.1} points ({:+.1} to {:+.1})", comparison.difference * 100.0, interval.low * 100.0, interval.high * 100.0);
-        row.p_value = if comparison.mcnemar.p < 0.0001 { "< 0.0001".into() } else { format!("{:.4}", comparison.mcnemar.p) };
-        row.verdict = if score.side == Side::Quantized { non_inferiority(comparison.non_inferiority, comparison.margin) } else { finding(comparison.verdict) };
+        row.difference = format!(
+            "{:+.1} points ({:+.1} to {:+.1})",
+            comparison.difference * 100.0,
+            interval.low * 100.0,
+            interval.high * 100.0
+        );
+        row.p_value =
+            if comparison.mcnemar.p < 0.0001 { "< 0.0001".into() } else { format!("{:.4}", comparison.mcnemar.p) };
+        row.verdict = if score.side == Side::Quantized {
+            non_inferiority(comparison.non_inferiority, comparison.margin)
+        } else {
+            finding(comparison.verdict)
+        };
     }
     row
 }
@@ -183,7 +196,12 @@ fn funnel_rows(rows: &[Row]) -> Result<Vec<FunnelRow>> {
             leaf: line.leaf,
             generated: line.generated,
             accepted: line.accepted,
-            rejected: line.rejected_by.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", "),
+            rejected: line
+                .rejected_by
+                .iter()
+                .map(|(reason, count)| format!("{count} {reason}"))
+                .collect::<Vec<_>>()
+                .join(", "),
         })
         .collect())
 }
@@ -239,7 +257,11 @@ fn size_plot(made: &Made, scores: &Scores) -> Option<String> {
         .iter()
         .filter_map(|file| {
             let score = task.scores.iter().find(|score| score.file.as_deref() == Some(&file.name))?;
-            Some(Point { label: file.file_type.clone(), x: file.bytes as f64 / 1e6, y: (score.accuracy, score.low, score.high) })
+            Some(Point {
+                label: file.file_type.clone(),
+                x: file.bytes as f64 / 1e6,
+                y: (score.accuracy, score.low, score.high),
+            })
         })
         .collect();
     (!points.is_empty()).then(|| scatter_plot(&format!("Size against the score on {}", task.leaf), "MB", &points))

@@ -31,7 +31,9 @@ pub fn run(
         conversations.extend(read_messages_jsonl(file)?);
     }
     if conversations.is_empty() {
-        return Err(Failure::usage("there are no rows to train on").hint("each line of the data is {\"messages\": [...]}").into());
+        return Err(Failure::usage("there are no rows to train on")
+            .hint("each line of the data is {\"messages\": [...]}")
+            .into());
     }
     let model = Model::open(&student.path)?;
     fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;

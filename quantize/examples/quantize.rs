@@ -20,10 +20,7 @@ fn block_type(name: &str) -> Result<BlockType, Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut options = QuantizeOptions {
-        verify: std::env::var_os("NO_VERIFY").is_none(),
-        ..QuantizeOptions::default()
-    };
+    let mut options = QuantizeOptions { verify: std::env::var_os("NO_VERIFY").is_none(), ..QuantizeOptions::default() };
     let mut places = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -44,14 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file_type: FileType = file_type.parse()?;
     let start = Instant::now();
     let model = Model::open(Path::new(model))?;
-    let report = quantize(
-        &model,
-        None,
-        file_type,
-        Path::new(out),
-        &options,
-        &mut |_| {},
-    )?;
+    let report = quantize(&model, None, file_type, Path::new(out), &options, &mut |_| {})?;
     println!(
         "{file_type}: {} tensors, {:.2} MB, {:.2} bits per weight, {:.3} s",
         report.tensors.len(),

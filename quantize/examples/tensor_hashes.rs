@@ -8,9 +8,7 @@ use espalier_model::Model;
 use sha2::{Digest, Sha256};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let path = std::env::args()
-        .nth(1)
-        .ok_or("usage: tensor_hashes FILE.gguf")?;
+    let path = std::env::args().nth(1).ok_or("usage: tensor_hashes FILE.gguf")?;
     let model = Model::open(Path::new(&path))?;
     for info in model.tensors() {
         let tensor = model.tensor(&info.name)?;

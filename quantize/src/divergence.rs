@@ -49,23 +49,15 @@ pub fn divergence(
     candidate: &NativeEngine,
     texts: &[Vec<u32>],
 ) -> Result<Divergence, QuantizeError> {
-    let vocabularies = (
-        reference.tokenizer().vocabulary(),
-        candidate.tokenizer().vocabulary(),
-    );
+    let vocabularies = (reference.tokenizer().vocabulary(), candidate.tokenizer().vocabulary());
     if vocabularies.0 != vocabularies.1 {
-        return Err(QuantizeError::Vocabulary {
-            reference: vocabularies.0,
-            candidate: vocabularies.1,
-        });
+        return Err(QuantizeError::Vocabulary { reference: vocabularies.0, candidate: vocabularies.1 });
     }
     let mut positions = Positions::default();
     for text in texts.iter().filter(|text| text.len() > 1) {
         compare_text(reference, candidate, text, &mut positions)?;
     }
-    positions
-        .summary()
-        .ok_or(QuantizeError::NothingToCompare { texts: texts.len() })
+    positions.summary().ok_or(QuantizeError::NothingToCompare { texts: texts.len() })
 }
 
 /// Runs both engines over a text, in step.
@@ -86,9 +78,7 @@ fn compare_text(
             })
         });
         let compared = against(candidate, text, receiver, positions);
-        let referred = running
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let referred = running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         referred.and(compared)
     })
 }
@@ -127,10 +117,7 @@ impl Positions {
         let shifts = (log_sum_exp(reference), log_sum_exp(candidate));
         let mut divergence = 0.0;
         for (reference, candidate) in reference.iter().zip(candidate) {
-            let (p, q) = (
-                f64::from(*reference) - shifts.0,
-                f64::from(*candidate) - shifts.1,
-            );
+            let (p, q) = (f64::from(*reference) - shifts.0, f64::from(*candidate) - shifts.1);
             divergence += f64::from((p as f32).exp()) * (p - q);
         }
         // The rounding of the sums can bring equal distributions a hair below zero.
@@ -170,10 +157,7 @@ impl Positions {
 /// Logarithm of the sum of exponentials, summed in `f64`: divergences below 1e-6 are to be told apart.
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits
-        .iter()
-        .map(|logit| f64::from((logit - largest).exp()))
-        .sum();
+    let sum: f64 = logits.iter().map(|logit| f64::from((logit - largest).exp())).sum();
     f64::from(largest) + sum.ln()
 }
 
@@ -196,11 +180,7 @@ fn quantile(sorted: &[f64], part: f64) -> f64 {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use super::*;
 

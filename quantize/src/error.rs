@@ -62,9 +62,7 @@ pub enum QuantizeError {
         block_type: BlockType,
     },
     /// An adapter that belongs to another model.
-    #[error(
-        "the adapter does not fit the model: module {module:?}: {problem}; use the model that it was trained on"
-    )]
+    #[error("the adapter does not fit the model: module {module:?}: {problem}; use the model that it was trained on")]
     Adapter {
         /// GGUF name of the module.
         module: String,
@@ -97,9 +95,7 @@ pub enum QuantizeError {
         texts: usize,
     },
     /// Two models that do not share a vocabulary.
-    #[error(
-        "the reference has {reference} tokens and the candidate {candidate}; compare models with one vocabulary"
-    )]
+    #[error("the reference has {reference} tokens and the candidate {candidate}; compare models with one vocabulary")]
     Vocabulary {
         /// Of the reference.
         reference: usize,

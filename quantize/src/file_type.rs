@@ -8,10 +8,7 @@ use espalier_kernels::BlockType;
 use crate::QuantizeError;
 
 /// A mix of block types, named as llama-quantize names it.
-#[allow(
-    non_camel_case_types,
-    reason = "the names of the mixes carry underscores"
-)]
+#[allow(non_camel_case_types, reason = "the names of the mixes carry underscores")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FileType {
     /// 32-bit floats.
@@ -127,13 +124,10 @@ impl FromStr for FileType {
             "Q3_K" | "Q4_K" | "Q5_K" => format!("{upper}_M"),
             _ => upper,
         };
-        Self::ALL
-            .into_iter()
-            .find(|file_type| file_type.name() == full)
-            .ok_or_else(|| QuantizeError::UnknownFileType {
-                name: name.to_owned(),
-                known: Self::ALL.map(Self::name).join(", "),
-            })
+        Self::ALL.into_iter().find(|file_type| file_type.name() == full).ok_or_else(|| QuantizeError::UnknownFileType {
+            name: name.to_owned(),
+            known: Self::ALL.map(Self::name).join(", "),
+        })
     }
 }
 
@@ -152,27 +146,18 @@ impl<'de> serde::Deserialize<'de> for FileType {
 
 /// The block type with this name (`Q4_K`, in any case).
 pub(crate) fn block_type_named(name: &str) -> Option<BlockType> {
-    BlockType::ALL
-        .into_iter()
-        .find(|block_type| block_type.name().eq_ignore_ascii_case(name))
+    BlockType::ALL.into_iter().find(|block_type| block_type.name().eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use super::*;
 
     #[test]
     fn every_name_reads_back() {
         for file_type in FileType::ALL {
-            assert_eq!(
-                file_type.name().to_lowercase().parse::<FileType>().unwrap(),
-                file_type
-            );
+            assert_eq!(file_type.name().to_lowercase().parse::<FileType>().unwrap(), file_type);
         }
         assert_eq!("q4_k".parse::<FileType>().unwrap(), FileType::Q4_K_M);
         let error = "Q9".parse::<FileType>().unwrap_err().to_string();

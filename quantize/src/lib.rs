@@ -34,10 +34,7 @@ pub use encode::EncodeError;
 pub use error::QuantizeError;
 pub use file_type::FileType;
 pub use merge::{MergedModule, check_adapter};
-pub use mix::{
-    Fallback, MixOptions, ModelDimensions, TensorPlan, TensorShape, TypeOverride, plan,
-    tensor_order,
-};
+pub use mix::{Fallback, MixOptions, ModelDimensions, TensorPlan, TensorShape, TypeOverride, plan, tensor_order};
 pub use provenance::{Origin, Provenance};
 pub use report::{FallbackGroup, QuantizeReport, TensorReport};
 pub use verify::{Verification, error_bound, relative_error, verify};

@@ -19,10 +19,7 @@ impl<'a> MergedModule<'a> {
     /// The module of `adapter` for the tensor `name` (`blk.0.attn_q.weight`), if it has one.
     pub fn of(adapter: &'a LoraAdapter, name: &str) -> Option<Self> {
         let pair = adapter.modules.get(name.strip_suffix(".weight")?)?;
-        Some(Self {
-            pair,
-            scale: adapter.scale(),
-        })
+        Some(Self { pair, scale: adapter.scale() })
     }
 
     /// Adds row `output` of `s B A` to that row of `W`.
@@ -52,24 +49,15 @@ impl<'a> MergedModule<'a> {
 /// # Errors
 ///
 /// Names the first module without a matrix, with other shapes, or with a rank that is not a whole number.
-pub fn check_adapter(
-    adapter: &LoraAdapter,
-    tensors: &[TensorShape<'_>],
-) -> Result<(), QuantizeError> {
+pub fn check_adapter(adapter: &LoraAdapter, tensors: &[TensorShape<'_>]) -> Result<(), QuantizeError> {
     for (module, pair) in &adapter.modules {
-        let fail = |problem: String| QuantizeError::Adapter {
-            module: module.clone(),
-            problem,
-        };
+        let fail = |problem: String| QuantizeError::Adapter { module: module.clone(), problem };
         let name = format!("{module}.weight");
         let tensor = tensors
             .iter()
             .find(|tensor| tensor.name == name)
             .ok_or_else(|| fail(format!("the model has no tensor {name:?}")))?;
-        let (inputs, outputs) = (
-            tensor.dimensions[0],
-            tensor.dimensions[1..].iter().product::<usize>(),
-        );
+        let (inputs, outputs) = (tensor.dimensions[0], tensor.dimensions[1..].iter().product::<usize>());
         if (pair.inputs, pair.outputs) != (inputs, outputs) {
             return Err(fail(format!(
                 "it is made for {} inputs and {} outputs, the model has {inputs} and {outputs}",
@@ -89,11 +77,7 @@ pub fn check_adapter(
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use std::collections::BTreeMap;
 
@@ -102,17 +86,8 @@ mod tests {
     use super::*;
 
     fn adapter(rank: usize, inputs: usize, outputs: usize) -> LoraAdapter {
-        let wave = |n: usize, step: f32| {
-            (0..n)
-                .map(|i| (i as f32 * step).sin() * 0.3)
-                .collect::<Vec<_>>()
-        };
-        let pair = LoraPair {
-            a: wave(rank * inputs, 0.7),
-            b: wave(outputs * rank, 1.3),
-            inputs,
-            outputs,
-        };
+        let wave = |n: usize, step: f32| (0..n).map(|i| (i as f32 * step).sin() * 0.3).collect::<Vec<_>>();
+        let pair = LoraPair { a: wave(rank * inputs, 0.7), b: wave(outputs * rank, 1.3), inputs, outputs };
         LoraAdapter {
             rank,
             alpha: 32.0,
@@ -133,19 +108,14 @@ mod tests {
             let expected: Vec<f64> = (0..inputs)
                 .map(|i| {
                     let product: f64 = (0..rank)
-                        .map(|r| {
-                            f64::from(pair.b[output * rank + r]) * f64::from(pair.a[r * inputs + i])
-                        })
+                        .map(|r| f64::from(pair.b[output * rank + r]) * f64::from(pair.a[r * inputs + i]))
                         .sum();
                     f64::from(row[i]) + f64::from(adapter.scale()) * product
                 })
                 .collect();
             module.add_to_row(output, &mut row, &mut vec![9.0; inputs]);
             for (got, expected) in row.iter().zip(expected) {
-                assert!(
-                    (f64::from(*got) - expected).abs() < 1e-6,
-                    "{got} {expected}"
-                );
+                assert!((f64::from(*got) - expected).abs() < 1e-6, "{got} {expected}");
             }
         }
         assert!(MergedModule::of(&adapter, "blk.0.attn_q.bias").is_none());
@@ -155,24 +125,11 @@ mod tests {
     #[test]
     fn an_adapter_of_another_model_is_named() {
         let adapter = adapter(4, 48, 5);
-        let tensor = |name, dimensions| {
-            [TensorShape {
-                name,
-                dimensions,
-                block_type: BlockType::F32,
-            }]
-        };
+        let tensor = |name, dimensions| [TensorShape { name, dimensions, block_type: BlockType::F32 }];
         assert!(check_adapter(&adapter, &tensor("blk.0.attn_q.weight", &[48, 5])).is_ok());
-        let error = check_adapter(&adapter, &tensor("blk.0.attn_q.weight", &[64, 5]))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("blk.0.attn_q") && error.contains("48 inputs"),
-            "{error}"
-        );
-        let error = check_adapter(&adapter, &tensor("blk.0.attn_k.weight", &[48, 5]))
-            .unwrap_err()
-            .to_string();
+        let error = check_adapter(&adapter, &tensor("blk.0.attn_q.weight", &[64, 5])).unwrap_err().to_string();
+        assert!(error.contains("blk.0.attn_q") && error.contains("48 inputs"), "{error}");
+        let error = check_adapter(&adapter, &tensor("blk.0.attn_k.weight", &[48, 5])).unwrap_err().to_string();
         assert!(error.contains("no tensor"), "{error}");
     }
 }

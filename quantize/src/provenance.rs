@@ -33,22 +33,15 @@ impl Provenance {
         for (kind, origin) in [("base_model", &self.base_model), ("dataset", &self.rows)] {
             let Some(origin) = origin else { continue };
             let prefix = format!("general.{kind}.");
-            let stale: Vec<String> = metadata
-                .iter()
-                .map(|(key, _)| key.to_owned())
-                .filter(|key| key.starts_with(&prefix))
-                .collect();
+            let stale: Vec<String> =
+                metadata.iter().map(|(key, _)| key.to_owned()).filter(|key| key.starts_with(&prefix)).collect();
             for key in stale {
                 metadata.remove(&key);
             }
             metadata.insert(format!("{prefix}count"), 1_u32);
             metadata.insert(format!("{prefix}0.name"), origin.name.as_str());
         }
-        for (kind, origin) in [
-            ("base_model", &self.base_model),
-            ("adapter", &self.adapter),
-            ("rows", &self.rows),
-        ] {
+        for (kind, origin) in [("base_model", &self.base_model), ("adapter", &self.adapter), ("rows", &self.rows)] {
             let Some(origin) = origin else { continue };
             metadata.insert(format!("espalier.{kind}.name"), origin.name.as_str());
             metadata.insert(format!("espalier.{kind}.sha256"), origin.sha256.as_str());
@@ -57,18 +50,12 @@ impl Provenance {
 
     /// Whether a key of a written file may differ from the source's.
     pub(crate) fn owns(key: &str) -> bool {
-        ["general.base_model.", "general.dataset.", "espalier."]
-            .iter()
-            .any(|prefix| key.starts_with(prefix))
+        ["general.base_model.", "general.dataset.", "espalier."].iter().any(|prefix| key.starts_with(prefix))
     }
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use super::*;
 
@@ -78,17 +65,8 @@ mod tests {
         metadata.insert("general.architecture", "llama");
         metadata.insert("general.base_model.count", 2_u32);
         metadata.insert("general.base_model.1.name", "older");
-        let origin = |name: &str| {
-            Some(Origin {
-                name: name.to_owned(),
-                sha256: "0".repeat(64),
-            })
-        };
-        let provenance = Provenance {
-            base_model: origin("base"),
-            adapter: origin("adapter"),
-            rows: None,
-        };
+        let origin = |name: &str| Some(Origin { name: name.to_owned(), sha256: "0".repeat(64) });
+        let provenance = Provenance { base_model: origin("base"), adapter: origin("adapter"), rows: None };
         provenance.write_to(&mut metadata);
         let keys: Vec<_> = metadata.iter().map(|(key, _)| key.to_owned()).collect();
         assert_eq!(

@@ -27,39 +27,25 @@ pub struct TensorReport {
     /// Whether an adapter was folded in.
     pub merged: bool,
     /// The type that the mix asked for, where its block does not divide the rows.
-    #[serde(
-        serialize_with = "wanted_name",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(serialize_with = "wanted_name", skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
 }
 
 impl TensorReport {
     /// Number of weights.
     pub fn parameters(&self) -> u64 {
-        self.dimensions
-            .iter()
-            .map(|extent| *extent as u64)
-            .product()
+        self.dimensions.iter().map(|extent| *extent as u64).product()
     }
 }
 
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature is serde's"
-)]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
 fn by_name<S: Serializer>(block_type: &BlockType, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(block_type.name())
 }
 
 #[allow(clippy::ref_option, reason = "the signature is serde's")]
-fn wanted_name<S: Serializer>(
-    fallback: &Option<Fallback>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    fallback
-        .map(|fallback| fallback.wanted.name())
-        .serialize(serializer)
+fn wanted_name<S: Serializer>(fallback: &Option<Fallback>, serializer: S) -> Result<S::Ok, S::Error> {
+    fallback.map(|fallback| fallback.wanted.name()).serialize(serializer)
 }
 
 /// All tensors that fell back from one type to another for the same reason.
@@ -112,20 +98,14 @@ impl QuantizeReport {
 
     /// Weights in tensors whose rows the wanted block does not divide.
     pub fn parameters_fallen_back(&self) -> u64 {
-        self.tensors
-            .iter()
-            .filter(|tensor| tensor.fallback.is_some())
-            .map(TensorReport::parameters)
-            .sum()
+        self.tensors.iter().filter(|tensor| tensor.fallback.is_some()).map(TensorReport::parameters).sum()
     }
 
     /// Weights that were quantized in the source already and are now quantized a second time.
     pub fn parameters_requantized(&self) -> u64 {
         self.tensors
             .iter()
-            .filter(|tensor| {
-                tensor.from.block_size() > 1 && (tensor.from != tensor.to || tensor.merged)
-            })
+            .filter(|tensor| tensor.from.block_size() > 1 && (tensor.from != tensor.to || tensor.merged))
             .map(TensorReport::parameters)
             .sum()
     }
@@ -137,21 +117,14 @@ impl QuantizeReport {
             let Some(Fallback { wanted, columns }) = tensor.fallback else {
                 continue;
             };
-            let known = groups.iter_mut().find(|group| {
-                (group.from, group.to, group.columns) == (wanted, tensor.to, columns)
-            });
+            let known =
+                groups.iter_mut().find(|group| (group.from, group.to, group.columns) == (wanted, tensor.to, columns));
             if let Some(group) = known {
                 group.tensors += 1;
                 group.parameters += tensor.parameters();
             } else {
                 let parameters = tensor.parameters();
-                groups.push(FallbackGroup {
-                    from: wanted,
-                    to: tensor.to,
-                    columns,
-                    tensors: 1,
-                    parameters,
-                });
+                groups.push(FallbackGroup { from: wanted, to: tensor.to, columns, tensors: 1, parameters });
             }
         }
         groups.sort_by_key(|group| std::cmp::Reverse(group.parameters));

@@ -85,39 +85,20 @@ pub fn verify(
     let metadata_keys = compare_metadata(path, model.metadata(), written.metadata())?;
     let (rows, largest_error) = compare_rows(path, model, adapter, &written, &report.tensors)?;
     let texts = compare_tokens(path, model, &written, texts)?;
-    Ok(Verification {
-        tensors: report.tensors.len(),
-        rows,
-        largest_error,
-        metadata_keys,
-        texts,
-    })
+    Ok(Verification { tensors: report.tensors.len(), rows, largest_error, metadata_keys, texts })
 }
 
 fn failed(path: &Path, problem: String) -> QuantizeError {
-    QuantizeError::Verify {
-        path: path.to_owned(),
-        problem,
-    }
+    QuantizeError::Verify { path: path.to_owned(), problem }
 }
 
-fn compare_headers(
-    path: &Path,
-    written: &Model,
-    expected: &[TensorReport],
-) -> Result<(), QuantizeError> {
+fn compare_headers(path: &Path, written: &Model, expected: &[TensorReport]) -> Result<(), QuantizeError> {
     let count = written.tensors().count();
     if count != expected.len() {
-        return Err(failed(
-            path,
-            format!("it holds {count} tensors, not {}", expected.len()),
-        ));
+        return Err(failed(path, format!("it holds {count} tensors, not {}", expected.len())));
     }
     for (info, expected) in written.tensors().zip(expected) {
-        if info.name != expected.name
-            || info.dimensions != expected.dimensions
-            || info.block_type != expected.to
-        {
+        if info.name != expected.name || info.dimensions != expected.dimensions || info.block_type != expected.to {
             return Err(failed(
                 path,
                 format!(
@@ -136,19 +117,10 @@ fn compare_headers(
 }
 
 /// Number of keys compared.
-fn compare_metadata(
-    path: &Path,
-    source: &Metadata,
-    written: &Metadata,
-) -> Result<usize, QuantizeError> {
+fn compare_metadata(path: &Path, source: &Metadata, written: &Metadata) -> Result<usize, QuantizeError> {
     let mut compared = 0;
     for (key, value) in source.iter() {
-        let set_here = [
-            "general.file_type",
-            "general.quantization_version",
-            "general.alignment",
-        ]
-        .contains(&key)
+        let set_here = ["general.file_type", "general.quantization_version", "general.alignment"].contains(&key)
             || key.starts_with("split.")
             || Provenance::owns(key);
         if set_here {
@@ -157,16 +129,10 @@ fn compare_metadata(
         match written.get(key) {
             Some(other) if other == value => compared += 1,
             Some(_) => {
-                return Err(failed(
-                    path,
-                    format!("metadata key {key:?} has another value than the source"),
-                ));
+                return Err(failed(path, format!("metadata key {key:?} has another value than the source")));
             }
             None => {
-                return Err(failed(
-                    path,
-                    format!("metadata key {key:?} of the source is missing"),
-                ));
+                return Err(failed(path, format!("metadata key {key:?} of the source is missing")));
             }
         }
     }
@@ -191,10 +157,7 @@ fn compare_rows(
             && !tensor.merged
         {
             if source != copy {
-                return Err(failed(
-                    path,
-                    format!("tensor {:?} is not the copy that it should be", tensor.name),
-                ));
+                return Err(failed(path, format!("tensor {:?} is not the copy that it should be", tensor.name)));
             }
             continue;
         }
@@ -224,13 +187,7 @@ fn compare_rows(
 /// First, last, and evenly spread between them.
 fn sampled_rows(rows: usize) -> impl Iterator<Item = usize> {
     let count = SAMPLED_ROWS.min(rows);
-    (0..count).map(move |sample| {
-        if count < 2 {
-            0
-        } else {
-            sample * (rows - 1) / (count - 1)
-        }
-    })
+    (0..count).map(move |sample| if count < 2 { 0 } else { sample * (rows - 1) / (count - 1) })
 }
 
 /// The largest difference in a row, each as a part of the largest magnitude in its block.
@@ -258,9 +215,7 @@ pub fn relative_error(block_type: BlockType, expected: &[f32], decoded: &[f32]) 
     let slack = greatest_factor(block_type) / (1 << 25) as f32;
     let mut largest: f32 = 0.0;
     for (expected, decoded) in expected.chunks(block).zip(decoded.chunks(block)) {
-        let magnitude = expected
-            .iter()
-            .fold(0.0, |largest: f32, value| largest.max(value.abs()));
+        let magnitude = expected.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
         for (expected, decoded) in expected.iter().zip(decoded) {
             let difference = (expected - decoded).abs();
             if !difference.is_finite() {
@@ -292,43 +247,28 @@ fn greatest_factor(block_type: BlockType) -> f32 {
 }
 
 /// Number of texts compared.
-fn compare_tokens(
-    path: &Path,
-    model: &Model,
-    written: &Model,
-    texts: &[String],
-) -> Result<usize, QuantizeError> {
+fn compare_tokens(path: &Path, model: &Model, written: &Model, texts: &[String]) -> Result<usize, QuantizeError> {
     let mut compared = 0;
     for text in TEXTS.into_iter().chain(texts.iter().map(String::as_str)) {
         for special in [SpecialTokens::Parse, SpecialTokens::AsText] {
-            if model.tokenizer().encode(text, special) != written.tokenizer().encode(text, special)
-            {
+            if model.tokenizer().encode(text, special) != written.tokenizer().encode(text, special) {
                 let start: String = text.chars().take(40).collect();
                 return Err(failed(
                     path,
-                    format!(
-                        "the text that starts {start:?} has other token ids than in the source"
-                    ),
+                    format!("the text that starts {start:?} has other token ids than in the source"),
                 ));
             }
         }
         compared += 1;
     }
     if model.chat_template().source() != written.chat_template().source() {
-        return Err(failed(
-            path,
-            "its chat template is not that of the source".to_owned(),
-        ));
+        return Err(failed(path, "its chat template is not that of the source".to_owned()));
     }
     Ok(compared)
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use super::*;
 
@@ -350,9 +290,6 @@ mod tests {
         decoded[41] += 0.5;
         assert!((relative_error(BlockType::Q8_0, &expected, &decoded) - 0.5).abs() < 1e-2);
         decoded[50] = f32::NAN;
-        assert_eq!(
-            relative_error(BlockType::Q8_0, &expected, &decoded),
-            f32::INFINITY
-        );
+        assert_eq!(relative_error(BlockType::Q8_0, &expected, &decoded), f32::INFINITY);
     }
 }

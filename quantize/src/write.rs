@@ -38,12 +38,7 @@ pub struct QuantizeOptions {
 
 impl Default for QuantizeOptions {
     fn default() -> Self {
-        Self {
-            mix: MixOptions::default(),
-            provenance: Provenance::default(),
-            verify: true,
-            verify_texts: Vec::new(),
-        }
+        Self { mix: MixOptions::default(), provenance: Provenance::default(), verify: true, verify_texts: Vec::new() }
     }
 }
 
@@ -96,21 +91,12 @@ pub fn quantize(
     let infos: Vec<&TensorInfo> = model.tensors().collect();
     let shapes: Vec<TensorShape<'_>> = infos
         .iter()
-        .map(|info| TensorShape {
-            name: &info.name,
-            dimensions: &info.dimensions,
-            block_type: info.block_type,
-        })
+        .map(|info| TensorShape { name: &info.name, dimensions: &info.dimensions, block_type: info.block_type })
         .collect();
     if let Some(adapter) = adapter {
         check_adapter(adapter, &shapes)?;
     }
-    let plans = plan(
-        file_type,
-        ModelDimensions::from(model.config()),
-        &shapes,
-        &options.mix,
-    )?;
+    let plans = plan(file_type, ModelDimensions::from(model.config()), &shapes, &options.mix)?;
     let tensors = plans
         .iter()
         .map(|plan| planned(infos[plan.index], plan, adapter))
@@ -124,10 +110,7 @@ pub fn quantize(
         })
         .collect();
     let total = tensors.iter().map(|tensor| tensor.bytes).sum();
-    on_progress(QuantizeEvent::Planned {
-        tensors: tensors.len(),
-        bytes: total,
-    });
+    on_progress(QuantizeEvent::Planned { tensors: tensors.len(), bytes: total });
 
     let metadata = output_metadata(model.metadata(), file_type, &options.provenance);
     let full = |error: ModelError| disk_full(error, out, total);
@@ -140,10 +123,7 @@ pub fn quantize(
         let mut emit = |bytes: &[u8]| -> Result<(), QuantizeError> {
             writer.write_tensor_data(bytes).map_err(full)?;
             written += bytes.len() as u64;
-            on_progress(QuantizeEvent::Progress {
-                tensor: tensor.name.clone(),
-                bytes: written,
-            });
+            on_progress(QuantizeEvent::Progress { tensor: tensor.name.clone(), bytes: written });
             Ok(())
         };
         match source.raw() {
@@ -154,27 +134,14 @@ pub fn quantize(
             }
             _ => buffers.encode_tensor(&source, module, tensor.to, &mut emit)?,
         }
-        on_progress(QuantizeEvent::Tensor {
-            index,
-            report: tensor.clone(),
-        });
+        on_progress(QuantizeEvent::Tensor { index, report: tensor.clone() });
     }
     writer.finish().map_err(full)?;
 
     let file_bytes = std::fs::metadata(out)
-        .map_err(|source| ModelError::File {
-            path: out.to_owned(),
-            action: "read its size",
-            source,
-        })?
+        .map_err(|source| ModelError::File { path: out.to_owned(), action: "read its size", source })?
         .len();
-    let mut report = QuantizeReport {
-        path: out.to_owned(),
-        file_type,
-        file_bytes,
-        tensors,
-        verification: None,
-    };
+    let mut report = QuantizeReport { path: out.to_owned(), file_type, file_bytes, tensors, verification: None };
     if options.verify {
         on_progress(QuantizeEvent::Verifying);
         report.verification = Some(verify(model, adapter, &report, &options.verify_texts)?);
@@ -183,20 +150,13 @@ pub fn quantize(
 }
 
 /// The report on a tensor, before it is written.
-fn planned(
-    info: &TensorInfo,
-    plan: &TensorPlan,
-    adapter: Option<&LoraAdapter>,
-) -> Result<TensorReport, QuantizeError> {
-    let row_bytes =
-        plan.block_type
-            .row_bytes(info.columns)
-            .ok_or_else(|| QuantizeError::RowLength {
-                option: "the mix",
-                tensor: info.name.clone(),
-                columns: info.columns,
-                block_type: plan.block_type,
-            })?;
+fn planned(info: &TensorInfo, plan: &TensorPlan, adapter: Option<&LoraAdapter>) -> Result<TensorReport, QuantizeError> {
+    let row_bytes = plan.block_type.row_bytes(info.columns).ok_or_else(|| QuantizeError::RowLength {
+        option: "the mix",
+        tensor: info.name.clone(),
+        columns: info.columns,
+        block_type: plan.block_type,
+    })?;
     Ok(TensorReport {
         name: info.name.clone(),
         dimensions: info.dimensions.clone(),
@@ -215,10 +175,9 @@ fn output_metadata(source: &Metadata, file_type: FileType, provenance: &Provenan
         metadata.remove(key);
     }
     provenance.write_to(&mut metadata);
-    for (key, value) in [
-        ("general.quantization_version", QUANTIZATION_VERSION),
-        ("general.file_type", file_type.ggml_id()),
-    ] {
+    for (key, value) in
+        [("general.quantization_version", QUANTIZATION_VERSION), ("general.file_type", file_type.ggml_id())]
+    {
         metadata.remove(key);
         metadata.insert(key, value);
     }
@@ -230,20 +189,14 @@ fn disk_full(error: ModelError, path: &Path, needed: u64) -> QuantizeError {
     fn is_full(error: &ModelError) -> bool {
         match error {
             ModelError::File { source, .. } => {
-                matches!(
-                    source.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                )
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             ModelError::In { source, .. } => is_full(source),
             _ => false,
         }
     }
     if is_full(&error) {
-        QuantizeError::DiskFull {
-            path: PathBuf::from(path),
-            needed,
-        }
+        QuantizeError::DiskFull { path: PathBuf::from(path), needed }
     } else {
         QuantizeError::Model(error)
     }
@@ -292,132 +245,69 @@ pub(crate) fn read_rows(
     let columns = source.info().columns;
     // Several rows a task: a row of a small model is too little work.
     let rows_per_task = (16 * 1024 / columns.max(1)).max(1);
-    values
-        .par_chunks_mut(rows_per_task * columns)
-        .enumerate()
-        .try_for_each(|(task, values)| {
-            let mut scratch = if module.is_some() {
-                vec![0.0; columns]
-            } else {
-                Vec::new()
-            };
-            for (offset, row) in values.chunks_exact_mut(columns).enumerate() {
-                let index = first + task * rows_per_task + offset;
-                source.row(index, row)?;
-                if let Some(module) = &module {
-                    module.add_to_row(index, row, &mut scratch);
-                }
+    values.par_chunks_mut(rows_per_task * columns).enumerate().try_for_each(|(task, values)| {
+        let mut scratch = if module.is_some() { vec![0.0; columns] } else { Vec::new() };
+        for (offset, row) in values.chunks_exact_mut(columns).enumerate() {
+            let index = first + task * rows_per_task + offset;
+            source.row(index, row)?;
+            if let Some(module) = &module {
+                module.add_to_row(index, row, &mut scratch);
             }
-            Ok(())
-        })
+        }
+        Ok(())
+    })
 }
 
 /// Names tensor and row of an element of a slab.
 fn in_tensor(name: &str, first_row: usize, columns: usize, error: EncodeError) -> QuantizeError {
     let (row, source) = match error {
-        EncodeError::NotFinite { index, value } => (
-            index / columns,
-            EncodeError::NotFinite {
-                index: index % columns,
-                value,
-            },
-        ),
-        EncodeError::Overflow { block_type, index } => (
-            index / columns,
-            EncodeError::Overflow {
-                block_type,
-                index: index % columns,
-            },
-        ),
+        EncodeError::NotFinite { index, value } => {
+            (index / columns, EncodeError::NotFinite { index: index % columns, value })
+        }
+        EncodeError::Overflow { block_type, index } => {
+            (index / columns, EncodeError::Overflow { block_type, index: index % columns })
+        }
         other => (0, other),
     };
-    QuantizeError::Encode {
-        tensor: name.to_owned(),
-        row: first_row + row,
-        source,
-    }
+    QuantizeError::Encode { tensor: name.to_owned(), row: first_row + row, source }
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use super::*;
 
     fn file_error(kind: io::ErrorKind) -> ModelError {
-        ModelError::File {
-            path: "x.gguf".into(),
-            action: "write to it",
-            source: kind.into(),
-        }
+        ModelError::File { path: "x.gguf".into(), action: "write to it", source: kind.into() }
     }
 
     #[test]
     fn a_full_disk_is_named_with_the_size_that_is_needed() {
-        let inside = ModelError::In {
-            path: "x".into(),
-            source: Box::new(file_error(io::ErrorKind::StorageFull)),
-        };
-        for error in [
-            file_error(io::ErrorKind::StorageFull),
-            file_error(io::ErrorKind::QuotaExceeded),
-            inside,
-        ] {
+        let inside = ModelError::In { path: "x".into(), source: Box::new(file_error(io::ErrorKind::StorageFull)) };
+        for error in [file_error(io::ErrorKind::StorageFull), file_error(io::ErrorKind::QuotaExceeded), inside] {
             let message = disk_full(error, Path::new("out.gguf"), 145_000_000).to_string();
-            assert!(
-                message.contains("no space left") && message.contains("145 MB"),
-                "{message}"
-            );
+            assert!(message.contains("no space left") && message.contains("145 MB"), "{message}");
         }
-        let other = disk_full(
-            file_error(io::ErrorKind::PermissionDenied),
-            Path::new("out.gguf"),
-            1,
-        );
+        let other = disk_full(file_error(io::ErrorKind::PermissionDenied), Path::new("out.gguf"), 1);
         assert!(matches!(other, QuantizeError::Model(_)));
     }
 
     #[test]
     fn places_in_a_slab_become_rows() {
-        let error = in_tensor(
-            "t",
-            100,
-            64,
-            EncodeError::NotFinite {
-                index: 130,
-                value: f32::INFINITY,
-            },
-        );
+        let error = in_tensor("t", 100, 64, EncodeError::NotFinite { index: 130, value: f32::INFINITY });
         let message = error.to_string();
-        assert!(
-            message.starts_with("tensor \"t\", row 102: element 2 is inf"),
-            "{message}"
-        );
+        assert!(message.starts_with("tensor \"t\", row 102: element 2 is inf"), "{message}");
     }
 
     #[test]
     fn the_type_stands_last_and_a_split_is_forgotten() {
         let mut source = Metadata::new();
-        for (key, value) in [
-            ("general.file_type", 3_u32),
-            ("split.count", 2),
-            ("llama.block_count", 5),
-        ] {
+        for (key, value) in [("general.file_type", 3_u32), ("split.count", 2), ("llama.block_count", 5)] {
             source.insert(key, value);
         }
         let metadata = output_metadata(&source, FileType::Q4_K_M, &Provenance::default());
         let keys: Vec<_> = metadata.iter().map(|(key, _)| key).collect();
-        assert_eq!(
-            keys,
-            [
-                "llama.block_count",
-                "general.quantization_version",
-                "general.file_type"
-            ]
-        );
+        assert_eq!(keys, ["llama.block_count", "general.quantization_version", "general.file_type"]);
         assert_eq!(metadata.get_u32("general.file_type").unwrap(), Some(15));
     }
 }

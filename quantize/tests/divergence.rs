@@ -1,33 +1,20 @@
 //! Divergence between engines on a real model.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 
 use std::path::Path;
 
 use espalier_inference::{EngineOptions, NativeEngine};
 use espalier_kernels::Precision;
 use espalier_model::{Model, SpecialTokens};
-use espalier_quantize::{
-    Divergence, FileType, QuantizeError, QuantizeOptions, divergence, quantize,
-};
+use espalier_quantize::{Divergence, FileType, QuantizeError, QuantizeOptions, divergence, quantize};
 
 fn stories() -> Model {
-    Model::open(Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/assets/model/stories260K.bin"
-    )))
-    .unwrap()
+    Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
 }
 
 fn engine(model: &Model) -> NativeEngine {
-    let options = EngineOptions {
-        precision: Precision::F32,
-        ..EngineOptions::default()
-    };
+    let options = EngineOptions { precision: Precision::F32, ..EngineOptions::default() };
     NativeEngine::load(model, None, &options).unwrap()
 }
 
@@ -54,38 +41,19 @@ fn a_model_does_not_diverge_from_itself_and_more_bits_diverge_less() {
     let same = divergence(&reference, &engine(&model), &texts).unwrap();
     assert!(same.mean_kld < 1e-9 && same.max < 1e-6, "{same:?}");
     assert_eq!(same.same_top, 1.0);
-    assert_eq!(
-        same.tokens,
-        texts.iter().map(|text| text.len() - 1).sum::<usize>()
-    );
+    assert_eq!(same.tokens, texts.iter().map(|text| text.len() - 1).sum::<usize>());
 
     let measured: Vec<Divergence> = [FileType::Q8_0, FileType::Q4_0]
         .into_iter()
         .map(|file_type| {
             let out = folder.path().join(format!("{file_type}.gguf"));
-            quantize(
-                &model,
-                None,
-                file_type,
-                &out,
-                &QuantizeOptions::default(),
-                &mut |_| {},
-            )
-            .unwrap();
+            quantize(&model, None, file_type, &out, &QuantizeOptions::default(), &mut |_| {}).unwrap();
             divergence(&reference, &engine(&Model::open(&out).unwrap()), &texts).unwrap()
         })
         .collect();
-    let [q8, q4] = measured.as_slice() else {
-        unreachable!()
-    };
-    assert!(
-        q8.mean_kld > 0.0 && q8.mean_kld < 0.005 && q8.same_top > 0.95,
-        "{q8:?}"
-    );
-    assert!(
-        q4.mean_kld > 4.0 * q8.mean_kld && q4.rms_delta_p > q8.rms_delta_p,
-        "{q4:?}"
-    );
+    let [q8, q4] = measured.as_slice() else { unreachable!() };
+    assert!(q8.mean_kld > 0.0 && q8.mean_kld < 0.005 && q8.same_top > 0.95, "{q8:?}");
+    assert!(q4.mean_kld > 4.0 * q8.mean_kld && q4.rms_delta_p > q8.rms_delta_p, "{q4:?}");
     assert!(q4.median <= q4.p99_9 && q4.p99_9 <= q4.max);
     assert!((q8.perplexity_ratio - 1.0).abs() < 0.02, "{q8:?}");
 }
@@ -95,10 +63,7 @@ fn texts_without_a_next_token_are_refused() {
     let model = stories();
     let engine = engine(&model);
     let error = divergence(&engine, &engine, &[vec![1], vec![]]).unwrap_err();
-    assert!(
-        matches!(error, QuantizeError::NothingToCompare { texts: 2 }),
-        "{error}"
-    );
+    assert!(matches!(error, QuantizeError::NothingToCompare { texts: 2 }), "{error}");
 }
 
 #[test]

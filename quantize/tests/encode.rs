@@ -1,10 +1,6 @@
 //! The encoders against the decoders of `kernels`: bounds, corners, and values that nobody should quantize.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 
 use espalier_kernels::BlockType;
 use espalier_kernels::blocks::decode;
@@ -26,12 +22,8 @@ fn weights(count: usize, deviation: f32) -> Vec<f32> {
     let mut state = 1_u64;
     (0..count)
         .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            let sum: i64 = (0..4)
-                .map(|part| ((state >> (16 * part)) & 0xFFFF) as i64)
-                .sum();
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let sum: i64 = (0..4).map(|part| ((state >> (16 * part)) & 0xFFFF) as i64).sum();
             (sum - 131_070) as f32 / 37_837.0 * deviation
         })
         .collect()
@@ -42,12 +34,7 @@ fn every_type_stays_within_its_bound_on_weights() {
     let values = weights(64 * 256, 0.05);
     for block_type in BlockType::ALL {
         let error = round_trip_error(block_type, &values);
-        assert!(
-            error <= error_bound(block_type),
-            "{}: {error} > {}",
-            block_type.name(),
-            error_bound(block_type)
-        );
+        assert!(error <= error_bound(block_type), "{}: {error} > {}", block_type.name(), error_bound(block_type));
     }
 }
 
@@ -59,11 +46,7 @@ fn more_bits_mean_less_error() {
         encode(block_type, &values, &mut bytes).unwrap();
         let mut decoded = vec![0.0; values.len()];
         decode(block_type, &bytes, &mut decoded).unwrap();
-        values
-            .iter()
-            .zip(&decoded)
-            .map(|(value, decoded)| f64::from(value - decoded).powi(2))
-            .sum()
+        values.iter().zip(&decoded).map(|(value, decoded)| f64::from(value - decoded).powi(2)).sum()
     };
     for pair in [
         [BlockType::Q2K, BlockType::Q3K],
@@ -76,24 +59,14 @@ fn more_bits_mean_less_error() {
         [BlockType::Q8_0, BlockType::F16],
     ] {
         let [worse, better] = pair.map(mean_square);
-        assert!(
-            worse > better,
-            "{} {worse} {} {better}",
-            pair[0].name(),
-            pair[1].name()
-        );
+        assert!(worse > better, "{} {worse} {} {better}", pair[0].name(), pair[1].name());
     }
 }
 
 #[test]
 fn zeros_and_equal_values_come_back() {
     for block_type in BlockType::ALL {
-        assert_eq!(
-            round_trip_error(block_type, &[0.0; 512]),
-            0.0,
-            "{}",
-            block_type.name()
-        );
+        assert_eq!(round_trip_error(block_type, &[0.0; 512]), 0.0, "{}", block_type.name());
         let equal = round_trip_error(block_type, &[-0.5; 512]);
         assert!(equal < 2e-3, "{}: {equal}", block_type.name());
     }
@@ -123,10 +96,7 @@ fn what_is_no_number_is_refused_with_its_place() {
         for block_type in BlockType::ALL {
             let mut out = vec![7];
             let error = encode(block_type, &values, &mut out).unwrap_err();
-            assert!(
-                matches!(error, EncodeError::NotFinite { index: 20_001, .. }),
-                "{error}"
-            );
+            assert!(matches!(error, EncodeError::NotFinite { index: 20_001, .. }), "{error}");
             assert_eq!(out, [7]);
         }
     }
@@ -136,20 +106,11 @@ fn what_is_no_number_is_refused_with_its_place() {
 fn values_beyond_half_precision_are_refused_with_their_block() {
     let mut values = vec![1.0; 1024];
     values[700] = 1e30;
-    for (block_type, first) in [
-        (BlockType::Q4_0, 672),
-        (BlockType::Q8_0, 672),
-        (BlockType::Q4K, 512),
-        (BlockType::F16, 700),
-    ] {
+    for (block_type, first) in
+        [(BlockType::Q4_0, 672), (BlockType::Q8_0, 672), (BlockType::Q4K, 512), (BlockType::F16, 700)]
+    {
         let error = encode(block_type, &values, &mut Vec::new()).unwrap_err();
-        assert_eq!(
-            error,
-            EncodeError::Overflow {
-                block_type,
-                index: first
-            }
-        );
+        assert_eq!(error, EncodeError::Overflow { block_type, index: first });
     }
     encode(BlockType::F32, &values, &mut Vec::new()).unwrap();
     encode(BlockType::Bf16, &values, &mut Vec::new()).unwrap();
@@ -158,22 +119,9 @@ fn values_beyond_half_precision_are_refused_with_their_block() {
 #[test]
 fn lengths_are_checked() {
     let error = encode(BlockType::Q4K, &[0.0; 300], &mut Vec::new()).unwrap_err();
-    assert_eq!(
-        error,
-        EncodeError::PartialBlock {
-            block_type: BlockType::Q4K,
-            elements: 300
-        }
-    );
+    assert_eq!(error, EncodeError::PartialBlock { block_type: BlockType::Q4K, elements: 300 });
     let error = encode_into(BlockType::Q8_0, &[0.0; 64], &mut [0; 67]).unwrap_err();
-    assert_eq!(
-        error,
-        EncodeError::OutputLength {
-            block_type: BlockType::Q8_0,
-            needed: 68,
-            given: 67
-        }
-    );
+    assert_eq!(error, EncodeError::OutputLength { block_type: BlockType::Q8_0, needed: 68, given: 67 });
 }
 
 /// Rows of 512 from far below to near the top of half precision, with runs of one sign and zeros among them.
@@ -184,13 +132,8 @@ fn rows() -> impl Strategy<Value = Vec<f32>> {
         Just(vec![0.0; 32]),
         (-1.0f32..1.0).prop_map(|value| vec![value; 32]),
     ];
-    (prop::collection::vec(group, 16), -9.0f32..4.0).prop_map(|(groups, exponent)| {
-        groups
-            .concat()
-            .iter()
-            .map(|value| value * 10f32.powf(exponent))
-            .collect()
-    })
+    (prop::collection::vec(group, 16), -9.0f32..4.0)
+        .prop_map(|(groups, exponent)| groups.concat().iter().map(|value| value * 10f32.powf(exponent)).collect())
 }
 
 proptest! {

@@ -2,11 +2,7 @@
 //!
 //! `tests/golden/*.json` were made by `scripts/quantize-parity.sh --golden`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 
 #[path = "support/random_llama.rs"]
 mod random_llama;
@@ -20,11 +16,7 @@ use espalier_quantize::{FileType, QuantizeOptions, quantize};
 use sha2::{Digest, Sha256};
 
 fn stories() -> Model {
-    Model::open(Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/assets/model/stories260K.bin"
-    )))
-    .unwrap()
+    Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
 }
 
 /// Lines as the example `tensor_hashes` prints them.
@@ -53,24 +45,11 @@ struct Golden {
 
 fn check(model: &Model, golden: &str, folder: &Path) {
     let golden: Golden = serde_json::from_str(golden).unwrap();
-    assert_eq!(
-        golden.files.len(),
-        FileType::ALL.len() - 1,
-        "one file a type but F32: {}",
-        golden.command
-    );
+    assert_eq!(golden.files.len(), FileType::ALL.len() - 1, "one file a type but F32: {}", golden.command);
     for (name, expected) in golden.files {
         let file_type: FileType = name.parse().unwrap();
         let out = folder.join(format!("{file_type}.gguf"));
-        quantize(
-            model,
-            None,
-            file_type,
-            &out,
-            &QuantizeOptions::default(),
-            &mut |_| {},
-        )
-        .unwrap();
+        quantize(model, None, file_type, &out, &QuantizeOptions::default(), &mut |_| {}).unwrap();
         let lines = hashes(&out);
         for (line, expected) in lines.lines().zip(&expected) {
             assert_eq!(line, expected, "{file_type}");
@@ -82,11 +61,7 @@ fn check(model: &Model, golden: &str, folder: &Path) {
 #[test]
 fn the_260k_model_equals_llama_quantize() {
     let folder = tempfile::tempdir().unwrap();
-    check(
-        &stories(),
-        include_str!("golden/stories260K.json"),
-        folder.path(),
-    );
+    check(&stories(), include_str!("golden/stories260K.json"), folder.path());
 }
 
 #[test]
@@ -94,9 +69,5 @@ fn a_model_with_widths_of_256_equals_llama_quantize() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("random.gguf");
     random_llama::write(&stories(), &path).unwrap();
-    check(
-        &Model::open(&path).unwrap(),
-        include_str!("golden/random_llama.json"),
-        folder.path(),
-    );
+    check(&Model::open(&path).unwrap(), include_str!("golden/random_llama.json"), folder.path());
 }

@@ -1,10 +1,6 @@
 //! Whole files: what is written, what is reported, what is refused.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 
 #[path = "support/random_llama.rs"]
 mod random_llama;
@@ -17,17 +13,12 @@ use espalier_kernels::BlockType;
 use espalier_model::gguf::{GgufWriter, TensorHeader};
 use espalier_model::{LoraAdapter, LoraPair, Model};
 use espalier_quantize::{
-    FileType, Origin, Provenance, QuantizeError, QuantizeEvent, QuantizeOptions, QuantizeReport,
-    quantize, verify,
+    FileType, Origin, Provenance, QuantizeError, QuantizeEvent, QuantizeOptions, QuantizeReport, quantize, verify,
 };
 use tempfile::TempDir;
 
 fn stories() -> Model {
-    Model::open(Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/assets/model/stories260K.bin"
-    )))
-    .unwrap()
+    Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
 }
 
 /// The random llama in a folder of its own.
@@ -39,36 +30,14 @@ fn random() -> (TempDir, Model) {
     (folder, model)
 }
 
-fn plainly(
-    model: &Model,
-    adapter: Option<&LoraAdapter>,
-    file_type: FileType,
-    out: &Path,
-) -> QuantizeReport {
-    quantize(
-        model,
-        adapter,
-        file_type,
-        out,
-        &QuantizeOptions::default(),
-        &mut |_| {},
-    )
-    .unwrap()
+fn plainly(model: &Model, adapter: Option<&LoraAdapter>, file_type: FileType, out: &Path) -> QuantizeReport {
+    quantize(model, adapter, file_type, out, &QuantizeOptions::default(), &mut |_| {}).unwrap()
 }
 
 fn adapter(inputs: usize, outputs: usize) -> LoraAdapter {
     let rank = 8;
-    let wave = |n: usize, step: f32| {
-        (0..n)
-            .map(|i| (i as f32 * step).sin() * 0.1)
-            .collect::<Vec<_>>()
-    };
-    let pair = LoraPair {
-        a: wave(rank * inputs, 0.37),
-        b: wave(outputs * rank, 1.1),
-        inputs,
-        outputs,
-    };
+    let wave = |n: usize, step: f32| (0..n).map(|i| (i as f32 * step).sin() * 0.1).collect::<Vec<_>>();
+    let pair = LoraPair { a: wave(rank * inputs, 0.37), b: wave(outputs * rank, 1.1), inputs, outputs };
     LoraAdapter {
         rank,
         alpha: 16.0,
@@ -84,43 +53,22 @@ fn an_adapter_is_folded_in() {
     let adapter = adapter(256, 128);
     let out = folder.path().join("merged.gguf");
     let report = plainly(&model, Some(&adapter), FileType::F32, &out);
-    let merged: Vec<_> = report
-        .tensors
-        .iter()
-        .filter(|tensor| tensor.merged)
-        .map(|tensor| &tensor.name)
-        .collect();
+    let merged: Vec<_> = report.tensors.iter().filter(|tensor| tensor.merged).map(|tensor| &tensor.name).collect();
     assert_eq!(merged, ["blk.1.attn_v.weight"]);
 
-    let before = model
-        .tensor("blk.1.attn_v.weight")
-        .unwrap()
-        .to_vec()
-        .unwrap();
-    let after = Model::open(&out)
-        .unwrap()
-        .tensor("blk.1.attn_v.weight")
-        .unwrap()
-        .to_vec()
-        .unwrap();
+    let before = model.tensor("blk.1.attn_v.weight").unwrap().to_vec().unwrap();
+    let after = Model::open(&out).unwrap().tensor("blk.1.attn_v.weight").unwrap().to_vec().unwrap();
     let pair = &adapter.modules["blk.1.attn_v"];
     for output in 0..128 {
         for input in 0..256 {
-            let product: f64 = (0..8)
-                .map(|r| f64::from(pair.b[output * 8 + r]) * f64::from(pair.a[r * 256 + input]))
-                .sum();
-            let expected =
-                f64::from(before[output * 256 + input]) + f64::from(adapter.scale()) * product;
+            let product: f64 =
+                (0..8).map(|r| f64::from(pair.b[output * 8 + r]) * f64::from(pair.a[r * 256 + input])).sum();
+            let expected = f64::from(before[output * 256 + input]) + f64::from(adapter.scale()) * product;
             assert!((f64::from(after[output * 256 + input]) - expected).abs() < 1e-6);
         }
     }
     // The same adapter goes into a quantized file, which the check then compares with the merged rows.
-    plainly(
-        &model,
-        Some(&adapter),
-        FileType::Q4_K_M,
-        &folder.path().join("merged.Q4_K_M.gguf"),
-    );
+    plainly(&model, Some(&adapter), FileType::Q4_K_M, &folder.path().join("merged.Q4_K_M.gguf"));
 }
 
 #[test]
@@ -128,15 +76,7 @@ fn a_foreign_adapter_is_refused_before_anything_is_written() {
     let (folder, model) = random();
     let out = folder.path().join("x.gguf");
     let options = QuantizeOptions::default();
-    let error = quantize(
-        &model,
-        Some(&adapter(64, 128)),
-        FileType::Q8_0,
-        &out,
-        &options,
-        &mut |_| {},
-    )
-    .unwrap_err();
+    let error = quantize(&model, Some(&adapter(64, 128)), FileType::Q8_0, &out, &options, &mut |_| {}).unwrap_err();
     assert!(matches!(error, QuantizeError::Adapter { .. }), "{error}");
     assert!(!out.exists());
 }
@@ -148,44 +88,22 @@ fn quantizing_twice_copies_and_equal_inputs_give_equal_files() {
     plainly(&model, None, FileType::Q4_K_M, &path("once.gguf"));
     plainly(&model, None, FileType::Q4_K_M, &path("again.gguf"));
     assert!(fs::read(path("once.gguf")).unwrap() == fs::read(path("again.gguf")).unwrap());
-    let report = plainly(
-        &Model::open(&path("once.gguf")).unwrap(),
-        None,
-        FileType::Q4_K_M,
-        &path("twice.gguf"),
-    );
+    let report = plainly(&Model::open(&path("once.gguf")).unwrap(), None, FileType::Q4_K_M, &path("twice.gguf"));
     assert!(fs::read(path("once.gguf")).unwrap() == fs::read(path("twice.gguf")).unwrap());
     assert_eq!(report.parameters_requantized(), 0);
-    let report = plainly(
-        &Model::open(&path("once.gguf")).unwrap(),
-        None,
-        FileType::Q4_0,
-        &path("other.gguf"),
-    );
+    let report = plainly(&Model::open(&path("once.gguf")).unwrap(), None, FileType::Q4_0, &path("other.gguf"));
     assert!(report.parameters_requantized() > report.parameters() / 2);
 }
 
 #[test]
 fn the_report_says_how_much_fell_back_and_why() {
     let folder = tempfile::tempdir().unwrap();
-    let report = plainly(
-        &stories(),
-        None,
-        FileType::Q4_K_M,
-        &folder.path().join("small.gguf"),
-    );
+    let report = plainly(&stories(), None, FileType::Q4_K_M, &folder.path().join("small.gguf"));
     let notes = report.notes().join("\n");
-    assert!(
-        notes.contains("rows of 64 are not a multiple of 256"),
-        "{notes}"
-    );
+    assert!(notes.contains("rows of 64 are not a multiple of 256"), "{notes}");
     assert!(notes.contains("F16 in place of"), "{notes}");
     assert!(report.parameters_fallen_back() * 10 > report.parameters() * 9);
-    assert_eq!(
-        report.parameters(),
-        260_032,
-        "the weights of the 260K model"
-    );
+    assert_eq!(report.parameters(), 260_032, "the weights of the 260K model");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["file_type"], "Q4_K_M");
 }
@@ -195,19 +113,12 @@ fn progress_ends_at_the_total() {
     let folder = tempfile::tempdir().unwrap();
     let (mut planned, mut last, mut tensors) = (0, 0, 0);
     let out = folder.path().join("small.gguf");
-    quantize(
-        &stories(),
-        None,
-        FileType::Q8_0,
-        &out,
-        &QuantizeOptions::default(),
-        &mut |event| match event {
-            QuantizeEvent::Planned { bytes, .. } => planned = bytes,
-            QuantizeEvent::Progress { bytes, .. } => last = bytes,
-            QuantizeEvent::Tensor { index, .. } => tensors = index + 1,
-            QuantizeEvent::Verifying => assert_eq!(last, planned),
-        },
-    )
+    quantize(&stories(), None, FileType::Q8_0, &out, &QuantizeOptions::default(), &mut |event| match event {
+        QuantizeEvent::Planned { bytes, .. } => planned = bytes,
+        QuantizeEvent::Progress { bytes, .. } => last = bytes,
+        QuantizeEvent::Tensor { index, .. } => tensors = index + 1,
+        QuantizeEvent::Verifying => assert_eq!(last, planned),
+    })
     .unwrap();
     assert_eq!((last, tensors), (planned, 48 - 1));
 }
@@ -215,12 +126,7 @@ fn progress_ends_at_the_total() {
 #[test]
 fn where_the_weights_come_from_stands_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    let origin = |name: &str| {
-        Some(Origin {
-            name: name.to_owned(),
-            sha256: "ab".repeat(32),
-        })
-    };
+    let origin = |name: &str| Some(Origin { name: name.to_owned(), sha256: "ab".repeat(32) });
     let options = QuantizeOptions {
         provenance: Provenance {
             base_model: origin("stories"),
@@ -230,25 +136,11 @@ fn where_the_weights_come_from_stands_in_the_file() {
         ..QuantizeOptions::default()
     };
     let out = folder.path().join("small.gguf");
-    quantize(
-        &stories(),
-        None,
-        FileType::Q8_0,
-        &out,
-        &options,
-        &mut |_| {},
-    )
-    .unwrap();
+    quantize(&stories(), None, FileType::Q8_0, &out, &options, &mut |_| {}).unwrap();
     let written = Model::open(&out).unwrap();
     let text = |key: &str| written.metadata().get_str(key).unwrap().map(str::to_owned);
-    assert_eq!(
-        text("general.base_model.0.name").as_deref(),
-        Some("stories")
-    );
-    assert_eq!(
-        text("general.dataset.0.name").as_deref(),
-        Some("rows.parquet")
-    );
+    assert_eq!(text("general.base_model.0.name").as_deref(), Some("stories"));
+    assert_eq!(text("general.dataset.0.name").as_deref(), Some("rows.parquet"));
     assert_eq!(text("espalier.adapter.sha256"), Some("ab".repeat(32)));
 }
 
@@ -278,25 +170,10 @@ fn a_weight_that_is_no_number_is_named_and_nothing_is_left() {
     let broken = Model::open(&source).unwrap();
     let target = tempfile::tempdir().unwrap();
     let out = target.path().join("x.gguf");
-    let error = quantize(
-        &broken,
-        None,
-        FileType::Q4_K_M,
-        &out,
-        &QuantizeOptions::default(),
-        &mut |_| {},
-    )
-    .unwrap_err();
+    let error = quantize(&broken, None, FileType::Q4_K_M, &out, &QuantizeOptions::default(), &mut |_| {}).unwrap_err();
     let message = error.to_string();
-    assert!(
-        message.contains("\"blk.2.ffn_gate.weight\", row 5: element 7 is NaN"),
-        "{message}"
-    );
-    assert_eq!(
-        fs::read_dir(target.path()).unwrap().count(),
-        0,
-        "no file is left behind"
-    );
+    assert!(message.contains("\"blk.2.ffn_gate.weight\", row 5: element 7 is NaN"), "{message}");
+    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0, "no file is left behind");
 }
 
 #[test]
@@ -319,10 +196,7 @@ fn a_changed_file_fails_its_check() {
     });
     assert!(message.contains("row"), "{message}");
     let message = spoil(&|bytes| {
-        let key = bytes
-            .windows(12)
-            .position(|window| window == b"general.name")
-            .unwrap();
+        let key = bytes.windows(12).position(|window| window == b"general.name").unwrap();
         bytes[key + 12 + 4 + 8] ^= 1;
     });
     assert!(message.contains("general.name"), "{message}");

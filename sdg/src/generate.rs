@@ -73,7 +73,10 @@ pub fn generate(
 ///
 /// # Errors
 /// As [`generate`].
-#[expect(clippy::too_many_arguments, reason = "each is a different side of one call: what, with what, where to, and who hears of it")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different side of one call: what, with what, where to, and who hears of it"
+)]
 pub fn generate_with(
     tree: &Tree,
     config: &GenerateConfig,
@@ -94,7 +97,12 @@ pub fn generate_with(
             config,
             identity,
             total: jobs.iter().filter(|job| job.leaf == leaf.id).count(),
-            done: journal.rows().iter().filter(|row| row.leaf == leaf.id).map(|row| (row.id.clone(), row.clone())).collect(),
+            done: journal
+                .rows()
+                .iter()
+                .filter(|row| row.leaf == leaf.id)
+                .map(|row| (row.id.clone(), row.clone()))
+                .collect(),
         };
         work.run(&jobs, journal, stop, &mut *answer, on_event)?;
         let mut made: Vec<Row> = jobs.iter().filter_map(|job| work.done.remove(&job.id)).collect();
@@ -188,7 +196,8 @@ impl LeafWork<'_> {
     /// The first try of a known question takes the likeliest tokens; invented ones need chance to differ from each other.
     fn request(&self, job: &Job, attempt: usize) -> Request {
         let invented = matches!(job.flow, Flow::Invented | Flow::Document);
-        let temperature = if attempt == 0 && !invented { self.config.temperature } else { self.config.retry_temperature };
+        let temperature =
+            if attempt == 0 && !invented { self.config.temperature } else { self.config.retry_temperature };
         Request {
             sampling: Sampling { temperature, ..Sampling::GREEDY },
             seed: sampling_seed(job, attempt),
@@ -348,7 +357,13 @@ mod tests {
                 asked.extend(turns.iter().map(|turn| turn.content.clone()));
                 stop.store(asked.len() >= stop_after, Ordering::Relaxed);
                 let text = if request.seed % 2 == 0 { "1999-01-01" } else { "no idea" };
-                let answer = Answer { text: text.into(), tokens: vec![], finish: Finish::Stop, logprobs: vec![], prompt_tokens: 0 };
+                let answer = Answer {
+                    text: text.into(),
+                    tokens: vec![],
+                    finish: Finish::Stop,
+                    logprobs: vec![],
+                    prompt_tokens: 0,
+                };
                 if on_answer(index, Ok(answer)).is_break() {
                     break;
                 }
@@ -361,7 +376,8 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_generation_ends_with_the_same_rows_and_no_test_question_leaks() -> Result<(), Box<dyn std::error::Error>> {
+    fn an_interrupted_generation_ends_with_the_same_rows_and_no_test_question_leaks()
+    -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let (whole, asked) = run(&mut Journal::open(&folder.path().join("whole.jsonl"))?, usize::MAX)?;
         assert_eq!(whole.len(), 20);

@@ -84,7 +84,8 @@ mod tests {
         assert!(held_out.question(None, "what is it"));
         assert!(!held_out.question(Some("x"), "what is it"));
         let draw = |year: i64, day: i64| {
-            [("year".to_owned(), year.into()), ("day".to_owned(), day.into()), ("style".to_owned(), "long".into())].into()
+            [("year".to_owned(), year.into()), ("day".to_owned(), day.into()), ("style".to_owned(), "long".into())]
+                .into()
         };
         assert!(held_out.slots(&draw(2019, 5)));
         assert!(!held_out.slots(&draw(2019, 6)));

@@ -62,9 +62,7 @@ fn questions(leaf: &Leaf, template: &QuestionTemplate, findings: &mut Findings<'
         if let Err(error) = draw(leaf, template, 0, index) {
             let place = match &error {
                 crate::SdgError::Expression { part, .. } if part.starts_with("questions.") => leaf.places.template,
-                crate::SdgError::Expression { part, .. }
-                    if matches!(&leaf.verify, Some(Verify::Exact { expression, .. }) if expression == part) =>
-                {
+                crate::SdgError::Expression { part, .. } if matches!(&leaf.verify, Some(Verify::Exact { expression, .. }) if expression == part) => {
                     leaf.places.verify
                 }
                 crate::SdgError::Expression { part, .. } => place(part.split(", ").next().unwrap_or(part)),
@@ -95,12 +93,7 @@ fn questions(leaf: &Leaf, template: &QuestionTemplate, findings: &mut Findings<'
     }
 }
 
-fn unused(
-    template: &QuestionTemplate,
-    leaf: &Leaf,
-    findings: &mut Findings<'_>,
-    place: &dyn Fn(&str) -> Place,
-) {
+fn unused(template: &QuestionTemplate, leaf: &Leaf, findings: &mut Findings<'_>, place: &dyn Fn(&str) -> Place) {
     let check = match &leaf.verify {
         Some(Verify::Exact { expression, .. } | Verify::Expression { expression }) => expression.as_str(),
         _ => "",
@@ -115,7 +108,11 @@ fn unused(
     };
     for name in template.slots.keys() {
         if !uses(name) {
-            findings.warning(place(name), format!("nothing uses the slot `{name}`"), "use it in the template, or remove it");
+            findings.warning(
+                place(name),
+                format!("nothing uses the slot `{name}`"),
+                "use it in the template, or remove it",
+            );
         }
     }
 }
@@ -161,11 +158,15 @@ mod tests {
             slots: [("n".to_owned(), slot()), ("m".to_owned(), slot())].into(),
             ..QuestionTemplate::default()
         });
-        let lines: Vec<String> = lint(&leaf).iter().map(|finding| finding.to_string().lines().next().unwrap_or("").to_owned()).collect();
-        assert_eq!(lines, [
-            "x/qna.yaml:12:5: warning: nothing uses the slot `m`",
-            "x/qna.yaml:9:3: warning: the template gives 4 different questions, and 10 samples are wanted",
-        ]);
+        let lines: Vec<String> =
+            lint(&leaf).iter().map(|finding| finding.to_string().lines().next().unwrap_or("").to_owned()).collect();
+        assert_eq!(
+            lines,
+            [
+                "x/qna.yaml:12:5: warning: nothing uses the slot `m`",
+                "x/qna.yaml:9:3: warning: the template gives 4 different questions, and 10 samples are wanted",
+            ]
+        );
         if let Some(questions) = &mut leaf.questions {
             questions.template = "{{ n | wonder }}".into();
         }

@@ -73,11 +73,7 @@ pub struct Job {
 ///
 /// # Errors
 /// Templates that cannot be filled in, and seeds that are held-out test questions.
-pub fn plan(
-    tree: &Tree,
-    config: &GenerateConfig,
-    count_tokens: &dyn Fn(&str) -> usize,
-) -> Result<Vec<Job>, SdgError> {
+pub fn plan(tree: &Tree, config: &GenerateConfig, count_tokens: &dyn Fn(&str) -> usize) -> Result<Vec<Job>, SdgError> {
     config.validate().map_err(SdgError::Config)?;
     let mut jobs = Vec::new();
     for leaf in &tree.leaves {
@@ -176,8 +172,11 @@ impl Builder<'_> {
             .documents
             .iter()
             .flat_map(|document| {
-                let name = document.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                chunks(document, self.config.chunk_tokens, count_tokens).into_iter().map(move |chunk| (name.clone(), chunk))
+                let name =
+                    document.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                chunks(document, self.config.chunk_tokens, count_tokens)
+                    .into_iter()
+                    .map(move |chunk| (name.clone(), chunk))
             })
             .collect();
         if self.config.knowledge_documents {

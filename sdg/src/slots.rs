@@ -175,8 +175,7 @@ pub(crate) fn derive(
                 waiting.push((name, expression));
                 continue;
             }
-            let value =
-                expressions::evaluate_value(expression, values).map_err(|reason| (name.clone(), reason))?;
+            let value = expressions::evaluate_value(expression, values).map_err(|reason| (name.clone(), reason))?;
             values.insert(name.clone(), value);
         }
         if waiting.len() == before {

@@ -53,9 +53,7 @@ impl Verifier {
     /// [`SdgError::Verify`] for a pattern or a schema that cannot be used.
     pub fn new(leaf: &Leaf) -> Result<Self, SdgError> {
         let check = leaf.verify.as_ref().map(compile).transpose();
-        check
-            .map(|check| Self { check })
-            .map_err(|reason| SdgError::Verify { leaf: leaf.id.clone(), reason })
+        check.map(|check| Self { check }).map_err(|reason| SdgError::Verify { leaf: leaf.id.clone(), reason })
     }
 
     /// Whether the leaf has a check.
@@ -262,10 +260,8 @@ mod tests {
 
     #[test]
     fn test_items_are_compared_with_their_answer() {
-        let leaf = Leaf {
-            verify: Some(Verify::Exact { expression: "nothing".into(), ignore_case: true }),
-            ..Leaf::default()
-        };
+        let leaf =
+            Leaf { verify: Some(Verify::Exact { expression: "nothing".into(), ignore_case: true }), ..Leaf::default() };
         let item = TestItem { question: "q".into(), answer: "Paris".into(), ..TestItem::default() };
         let verifier = Verifier::new(&leaf).unwrap();
         assert!(verifier.check_test(&leaf, &item, "paris.").unwrap().passed);

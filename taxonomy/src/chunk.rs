@@ -157,11 +157,8 @@ fn finish(lines: &mut Vec<&str>, sections: &mut [Section]) {
                 !number.is_empty() && number.len() <= 3 && number.bytes().all(|b| b.is_ascii_digit())
             })
     });
-    let text = if structured {
-        lines.join("\n")
-    } else {
-        lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
-    };
+    let text =
+        if structured { lines.join("\n") } else { lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ") };
     lines.clear();
     if let Some(section) = sections.last_mut() {
         section.paragraphs.push(text);
@@ -170,7 +167,8 @@ fn finish(lines: &mut Vec<&str>, sections: &mut [Section]) {
 
 /// `## Title ##` as level and title.
 fn heading(line: &str) -> Option<(usize, &str)> {
-    let line = line.strip_prefix("   ").or_else(|| line.strip_prefix("  ")).or_else(|| line.strip_prefix(' ')).unwrap_or(line);
+    let line =
+        line.strip_prefix("   ").or_else(|| line.strip_prefix("  ")).or_else(|| line.strip_prefix(' ')).unwrap_or(line);
     let level = line.bytes().take_while(|&byte| byte == b'#').count();
     let rest = &line[level..];
     if !(1..=6).contains(&level) || !(rest.is_empty() || rest.starts_with([' ', '\t'])) {
@@ -198,14 +196,17 @@ mod tests {
         let text = "Intro here.\n\n# Trees\n\nOne two\nthree four.\n\nFive six.\n\n## Apple\n\n- a\n- b\n\n```\n# not a heading\n\nx\n```\n\n# Walls\n\nStone.\n";
         let found = chunks(&document(text), 6, &count);
         let as_pairs: Vec<(&str, &str)> = found.iter().map(|c| (c.heading.as_str(), c.text.as_str())).collect();
-        assert_eq!(as_pairs, [
-            ("", "Intro here."),
-            ("Trees", "One two three four.\n\nFive six."),
-            ("Trees > Apple", "- a\n- b"),
-            ("Trees > Apple", "```\n# not a heading\nx"),
-            ("Trees > Apple", "```"),
-            ("Walls", "Stone."),
-        ]);
+        assert_eq!(
+            as_pairs,
+            [
+                ("", "Intro here."),
+                ("Trees", "One two three four.\n\nFive six."),
+                ("Trees > Apple", "- a\n- b"),
+                ("Trees > Apple", "```\n# not a heading\nx"),
+                ("Trees > Apple", "```"),
+                ("Walls", "Stone."),
+            ]
+        );
     }
 
     #[test]

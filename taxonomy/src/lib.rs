@@ -39,7 +39,5 @@ mod tree;
 
 pub use chunk::{Chunk, chunks};
 pub use diagnostic::{Diagnostic, Severity};
-pub use leaf::{
-    Document, Leaf, LeafKind, LeafVersion, Place, Places, QuestionTemplate, Seed, Slot, TestItem, Verify,
-};
+pub use leaf::{Document, Leaf, LeafKind, LeafVersion, Place, Places, QuestionTemplate, Seed, Slot, TestItem, Verify};
 pub use tree::{Tree, read_tree};

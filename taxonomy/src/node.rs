@@ -66,16 +66,15 @@ impl Node {
             Value::Float(value) => (*value).into(),
             Value::Text(value) => value.clone().into(),
             Value::Sequence(items) => items.iter().map(Self::to_json).collect(),
-            Value::Mapping(entries) => {
-                entries.iter().map(|(key, node)| (key.name.clone(), node.to_json())).collect()
-            }
+            Value::Mapping(entries) => entries.iter().map(|(key, node)| (key.name.clone(), node.to_json())).collect(),
         }
     }
 }
 
 /// Reads one YAML document; an empty one is `Null`.
 pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
-    let options = serde_saphyr::options! { with_snippet: false };
+    // `n`, `y`, `on` and `off` are texts, as YAML 1.2 has it.
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
         Ok(raw) => Ok(node(raw)),
         Err(error) => Err(syntax_error(&error)),
@@ -87,6 +86,8 @@ fn syntax_error(error: &serde_saphyr::Error) -> SyntaxError {
     let rendered = error.render();
     // The place goes in front of our message: the reader's own mention of it would say it twice.
     let message = strip_place(rendered.lines().next().unwrap_or("cannot be read"));
+    // Advice for programmers who use the reader.
+    let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default().to_owned();
     SyntaxError { place, message }
 }
 
@@ -227,7 +228,7 @@ mod tests {
         let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..10 {
             let inner = vec![format!("*a{}", level - 1); 10].join(", ");
-            text += &format!("a{level}: &a{level} [{inner}]\n");
+            text = format!("{text}a{level}: &a{level} [{inner}]\n");
         }
         assert!(parse(&text).is_err());
     }

@@ -80,12 +80,7 @@ fn leaf_name(file: &Path) -> String {
     folder.map_or_else(|| "leaf".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn find(
-    folder: &Path,
-    id: &str,
-    files: &mut Vec<(String, PathBuf)>,
-    findings: &mut Vec<Diagnostic>,
-) {
+fn find(folder: &Path, id: &str, files: &mut Vec<(String, PathBuf)>, findings: &mut Vec<Diagnostic>) {
     let entries: Result<Vec<_>, io::Error> = fs::read_dir(folder).and_then(Iterator::collect);
     let mut entries = match entries {
         Ok(entries) => entries,

@@ -1,4 +1,5 @@
 //! What an author reads after a mistake. The texts are part of the interface: a change here is a change for users.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail this way")]
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +27,7 @@ fn findings(files: &[(&str, &str)]) -> String {
 }
 
 fn seeds(count: usize) -> String {
-    (0..count).map(|n| format!("  - question: Q{n}?\n    answer: A{n}.\n")).collect()
+    (0..count).map(|n| format!("  - question: Q{n}?\n    answer: A{n}.\n")).collect::<Vec<_>>().concat()
 }
 
 fn skill(rest: &str) -> String {
@@ -42,7 +43,20 @@ fn yaml_that_cannot_be_read() {
         ("twice/qna.yaml", "espalier: 1\ncreated_by: me\ncreated_by: you\n"),
         ("list/qna.yaml", "- espalier: 1\n"),
         ("empty/qna.yaml", "# nothing yet\n"),
-    ]), @"");
+    ]), @r#"
+    bracket/qna.yaml:3:14: error: this is not YAML: illegal placement of ':' indicator
+      hint: look at the indentation here and in the line above, and put texts with `:`, `#`, `[` or `{` in quotes
+    colon/qna.yaml:2:24: error: this is not YAML: mapping values are not allowed in this context
+      hint: a text with `: ` in it must stand in quotes
+    empty/qna.yaml:1:1: warning: the file is empty and is skipped
+      hint: write a leaf into it, or delete it
+    list/qna.yaml:1:1: error: a leaf is a mapping of keys to values, this is a list
+      hint: begin with `espalier: 1` and `created_by: YOUR_NAME`
+    tab/qna.yaml:3:2: error: this is not YAML: tabs disallowed within this context (block indentation)
+      hint: indent with spaces: YAML allows no tabs there
+    twice/qna.yaml:3:1: error: this is not YAML: duplicate mapping key: created_by
+      hint: a key may stand once in a mapping: remove or rename the second one
+    "#);
 }
 
 #[test]
@@ -53,7 +67,26 @@ fn keys_and_types() {
         ("c/qna.yaml", "version: '3'\n"),
         ("d/qna.yaml", "espalier: 1\nversion: 3\n"),
         ("e/qna.yml", "x"),
-    ]), @"");
+    ]), @r#"
+    a/qna.yaml:1:1: error: `created_by` is missing in a leaf
+      hint: `createdby` is there: write `created_by`
+    a/qna.yaml:2:1: error: unknown key `createdby` in a leaf
+      hint: did you mean `created_by`?
+    a/qna.yaml:3:19: error: `task_description` is a text, this is a number
+      hint: put it in quotes, so that YAML reads it as text
+    a/qna.yaml:4:16: error: `seed_examples` is a list, this is text
+      hint: begin each item with `- `, indented below
+    a/qna.yaml:5:1: error: unknown key `colour` in a leaf
+      hint: remove it; known here: espalier, version, created_by, task_description, seed_examples, questions, verify, samples, test
+    b/qna.yaml:1:11: error: this version of our form is not known
+      hint: write `espalier: 1`
+    c/qna.yaml:1:10: error: `version` is 1, 2 or 3, a number without quotes
+      hint: write `version: 3`, or `espalier: 1` for our own form
+    d/qna.yaml:1:1: error: `espalier` and `version` stand together
+      hint: keep `espalier: 1` for our own form, or `version: 3` for InstructLab's
+    e/qna.yml:1:1: warning: qna.yml is not read
+      hint: rename it to qna.yaml
+    "#);
 }
 
 #[test]
@@ -68,7 +101,26 @@ fn seed_examples_of_each_form() {
         ("knowledge/short/qna.yaml", knowledge),
         ("twins/qna.yaml", &twins),
         ("two/qna.yaml", &skill("").replace("  - question: Q2?\n    answer: A2.\n", "")),
-    ]), @"");
+    ]), @r#"
+    compositional_skills/four/qna.yaml:5:3: error: 4 seed examples, and the form asks for 5 or more
+      hint: add 1 more under `seed_examples`
+    compositional_skills/none/qna.yaml:3:16: error: 0 seed examples, and the form asks for 1 or more
+      hint: add 1 more under `seed_examples`
+    knowledge/old/qna.yaml:1:1: error: knowledge before version 3 is no longer read
+      hint: write `version: 3`, with contexts that have 3 `questions_and_answers` each, or use `espalier: 1`
+    knowledge/short/qna.yaml:1:1: error: `document` is missing in a leaf
+      hint: add `document: ...`
+    knowledge/short/qna.yaml:5:1: error: unknown key `task_description` in a leaf
+      hint: remove it; known here: espalier, version, created_by, domain, document_outline, seed_examples, document
+    knowledge/short/qna.yaml:7:3: error: 1 seed example, and the form asks for 5 or more
+      hint: add 4 more under `seed_examples`
+    knowledge/short/qna.yaml:9:7: error: 1 question, and the form asks for 3 or more
+      hint: add 2 more about this context
+    twins/qna.yaml:11:1: error: this seed example is the same as the one in line 5
+      hint: change or remove one of them
+    two/qna.yaml:5:1: error: 2 seed examples, and the form asks for 3 or more
+      hint: add 1 more under `seed_examples`
+    "#);
 }
 
 #[test]
@@ -80,7 +132,26 @@ fn parts_of_our_own_form() {
         ("verify/qna.yaml", &skill("verify: {exact: n, regex: x}\n")),
         ("exact/qna.yaml", &skill("verify: {exact: n}\n")),
         ("samples/qna.yaml", &skill("samples: many\n")),
-    ]), @"");
+    ]), @r#"
+    document/qna.yaml:4:18: error: the document gone.md cannot be read: No such file or directory (os error 2)
+      hint: put it at TREE/document/gone.md, or correct `path`
+    exact/qna.yaml:11:1: error: `verify: {exact: ...}` computes the truth from slots, and this leaf has no `questions`
+      hint: add `questions: {template, slots}`, or verify by `regex`, `json_schema` or `expression`
+    outside/qna.yaml:4:18: error: the document ../x.md lies outside the folder of its leaf
+      hint: copy it into the folder and give its name there: a leaf must be whole when it is moved
+    samples/qna.yaml:11:10: error: `samples` is a whole number from 1 to 1000000
+      hint: write how many samples the leaf is to give: `samples: 40`
+    slots/qna.yaml:14:8: error: the slot `n` is not a range that can be drawn from
+      hint: write a list [a, b], or {from: 1, to: 9}, {from: 0.5, to: 9.5, decimals: 1} or {from: 2001-01-31, to: 2009-12-31}
+    slots/qna.yaml:15:5: error: the name `answer` is taken
+      hint: give it another name
+    slots/qna.yaml:16:8: error: the slot `d` is not a range that can be drawn from
+      hint: write a list [a, b], or {from: 1, to: 9}, {from: 0.5, to: 9.5, decimals: 1} or {from: 2001-01-31, to: 2009-12-31}
+    slots/qna.yaml:17:12: error: the slot `e` has "a" twice
+      hint: remove one of the two
+    verify/qna.yaml:11:9: error: `verify` has exactly one check
+      hint: write one of {exact: EXPRESSION}, {regex: PATTERN}, {json_schema: SCHEMA}, {expression: EXPRESSION}
+    "#);
 }
 
 #[test]
@@ -90,12 +161,30 @@ fn rows_of_a_test() {
         ("a/qna.yaml", &skill("test: test.jsonl\n")),
         ("a/test.jsonl", rows),
         ("b/qna.yaml", &skill("test: gone.jsonl\n")),
-    ]), @"");
+    ]), @r#"
+    a/test.jsonl:2:2: error: this test row cannot be read: expected ident
+      hint: a row is {"question": "...", "answer": "..."}, and may have choices, context and slots
+    a/test.jsonl:3:18: error: this test row cannot be read: missing field `answer`
+      hint: a row is {"question": "...", "answer": "..."}, and may have choices, context and slots
+    a/test.jsonl:5:1: error: the answer "z" is not one of the choices
+      hint: write the right choice word by word as `answer`
+    a/test.jsonl:6:1: error: this test question is also a seed example
+      hint: remove it here or there: a test must be held out
+    a/test.jsonl:7:1: error: this test question stands in line 1 too
+      hint: remove one of the two
+    a/test.jsonl:8:42: error: this test row cannot be read: unknown field `colour`, expected one of `question`, `answer`, `choices`, `context`, `slots`
+      hint: a row is {"question": "...", "answer": "..."}, and may have choices, context and slots
+    b/qna.yaml:11:7: error: the test gone.jsonl cannot be read: No such file or directory (os error 2)
+      hint: put it at TREE/b/gone.jsonl, or correct `test`
+    "#);
 }
 
 #[test]
 fn no_leaf_and_no_path() {
-    insta::assert_snapshot!(findings(&[("readme.md", "x")]), @"");
+    insta::assert_snapshot!(findings(&[("readme.md", "x")]), @r#"
+    :1:1: error: no qna.yaml in this folder or below it
+      hint: a tree has one folder for each leaf, with a qna.yaml in it
+    "#);
     let error = read_tree(Path::new("/nowhere/at/all")).unwrap_err();
     assert!(error[0].to_string().starts_with("/nowhere/at/all:1:1: error: cannot open: "));
 }

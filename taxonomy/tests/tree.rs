@@ -1,4 +1,5 @@
 //! Whole trees: speed, hashes, robustness.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail this way")]
 
 use std::fs;
 use std::path::Path;
@@ -30,7 +31,8 @@ samples: 12
 fn write(folder: &Path, text: &str) {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("qna.yaml"), text).unwrap();
-    fs::write(folder.join("test.jsonl"), "{\"question\": \"5 + 5?\", \"answer\": \"10\", \"slots\": {\"a\": 5}}\n").unwrap();
+    fs::write(folder.join("test.jsonl"), "{\"question\": \"5 + 5?\", \"answer\": \"10\", \"slots\": {\"a\": 5}}\n")
+        .unwrap();
 }
 
 #[test]
@@ -55,7 +57,10 @@ fn our_own_form_is_read_whole() {
 fn the_hash_is_of_content_alone() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("a"), SKILL);
-    write(&folder.path().join("b/c"), &format!("# a comment\n{}", SKILL.replace("created_by: me", "created_by:   you")));
+    write(
+        &folder.path().join("b/c"),
+        &format!("# a comment\n{}", SKILL.replace("created_by: me", "created_by:   you")),
+    );
     write(&folder.path().join("d"), &SKILL.replace("Add.", "Add!"));
     let tree = read_tree(folder.path()).unwrap();
     let hash = |id| &tree.leaf(id).unwrap().hash;

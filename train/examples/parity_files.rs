@@ -17,20 +17,12 @@ use serde_json::json;
 fn conversations() -> Vec<Vec<Turn>> {
     let rows = [
         ("Write 3 May 2021 as an ISO date.", "2021-05-03"),
-        (
-            "What does Lily see?",
-            "Lily sees a red ball near the big house. She is happy.",
-        ),
+        ("What does Lily see?", "Lily sees a red ball near the big house. She is happy."),
         ("Write 12 December 1999 as an ISO date.", "1999-12-12"),
         ("Name two animals.", "A cat and a dog."),
     ];
-    let turn = |role: &str, content: &str| Turn {
-        role: role.to_owned(),
-        content: content.to_owned(),
-    };
-    rows.iter()
-        .map(|(question, answer)| vec![turn("user", question), turn("assistant", answer)])
-        .collect()
+    let turn = |role: &str, content: &str| Turn { role: role.to_owned(), content: content.to_owned() };
+    rows.iter().map(|(question, answer)| vec![turn("user", question), turn("assistant", answer)]).collect()
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,34 +33,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (path, out) = (Path::new(path), Path::new(out));
     std::fs::create_dir_all(out)?;
     let model = Model::open(path)?;
-    let config = TrainConfig {
-        max_sequence: 128,
-        ..TrainConfig::default()
-    };
+    let config = TrainConfig { max_sequence: 128, ..TrainConfig::default() };
     let rows = encode(&model, &conversations(), &config)?.rows;
-    let sequences: Vec<_> = rows
-        .iter()
-        .map(|row| json!({"tokens": row.tokens, "learn": row.learn}))
-        .collect();
-    let rates: Vec<f64> = (0..10)
-        .map(|step| 5e-4 * (1.0 - 0.08 * f64::from(step)))
-        .collect();
+    let sequences: Vec<_> = rows.iter().map(|row| json!({"tokens": row.tokens, "learn": row.learn})).collect();
+    let rates: Vec<f64> = (0..10).map(|step| 5e-4 * (1.0 - 0.08 * f64::from(step))).collect();
     let batch = json!({"sequences": sequences, "learning_rates": rates, "max_grad_norm": 1.0});
     std::fs::write(out.join("batch.json"), serde_json::to_string(&batch)?)?;
     let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128)?);
-    let options = LoraOptions {
-        rank: 4,
-        alpha: 8.0,
-        rslora: false,
-        targets: Vec::new(),
-    };
+    let options = LoraOptions { rank: 4, alpha: 8.0, rslora: false, targets: Vec::new() };
     let mut network = LoraModel::new(frozen, options, 5)?;
     for (index, value) in network.parameters_mut().iter_mut().enumerate() {
         *value += ((index * 7919 % 1009) as f32 / 1009.0 - 0.5) * 0.02;
     }
-    network
-        .to_adapter("base")
-        .save_peft(&out.join("adapter"), model.config())?;
+    network.to_adapter("base").save_peft(&out.join("adapter"), model.config())?;
     if path.extension().is_some_and(|extension| extension == "bin") {
         write_folder(&model, &out.join("model"))?;
     }
@@ -87,10 +64,7 @@ fn write_folder(model: &Model, folder: &Path) -> Result<(), Box<dyn std::error::
         "rms_norm_eps": config.rms_epsilon, "rope_theta": config.rope_theta,
         "tie_word_embeddings": config.tied_head, "attention_bias": false, "mlp_bias": false, "dtype": "float32",
     });
-    std::fs::write(
-        folder.join("config.json"),
-        serde_json::to_string_pretty(&description)?,
-    )?;
+    std::fs::write(folder.join("config.json"), serde_json::to_string_pretty(&description)?)?;
     let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
     for info in model.tensors() {
         let (name, heads) = match info.name.split('.').collect::<Vec<_>>().as_slice() {
@@ -122,38 +96,17 @@ fn write_folder(model: &Model, folder: &Path) -> Result<(), Box<dyn std::error::
                 for (pair, part) in (0..half).flat_map(|pair| [(pair, 0), (pair, 1)]) {
                     let from = (head * config.head_dim + 2 * pair + part) * info.columns;
                     let to = (head * config.head_dim + part * half + pair) * info.columns;
-                    ordered[to..to + info.columns]
-                        .copy_from_slice(&values[from..from + info.columns]);
+                    ordered[to..to + info.columns].copy_from_slice(&values[from..from + info.columns]);
                 }
             }
         }
-        let shape = if info.dimensions.len() == 1 {
-            vec![info.columns]
-        } else {
-            vec![info.rows, info.columns]
-        };
-        tensors.insert(
-            name,
-            (
-                shape,
-                ordered
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect(),
-            ),
-        );
+        let shape = if info.dimensions.len() == 1 { vec![info.columns] } else { vec![info.rows, info.columns] };
+        tensors.insert(name, (shape, ordered.iter().flat_map(|value| value.to_le_bytes()).collect()));
     }
     let views = tensors
         .iter()
         .map(|(name, (shape, bytes))| {
-            Ok((
-                name,
-                safetensors::tensor::TensorView::new(
-                    safetensors::Dtype::F32,
-                    shape.clone(),
-                    bytes,
-                )?,
-            ))
+            Ok((name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)?))
         })
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);

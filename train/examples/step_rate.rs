@@ -12,62 +12,30 @@ use espalier_train::{Precision, TrainConfig};
 fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace()
-        .nth(1)?
-        .parse::<u64>()
-        .ok()
-        .map(|kilobytes| kilobytes * 1024)
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let path = arguments
-        .first()
-        .cloned()
-        .or_else(|| std::env::var("ESPALIER_TEST_SMOLLM2").ok())
-        .map(PathBuf::from);
+    let path = arguments.first().cloned().or_else(|| std::env::var("ESPALIER_TEST_SMOLLM2").ok()).map(PathBuf::from);
     let path = path.ok_or("name a model, or set ESPALIER_TEST_SMOLLM2")?;
-    let number = |at: usize, default: usize| {
-        arguments
-            .get(at)
-            .map_or(Ok(default), |text| text.parse::<usize>())
-    };
+    let number = |at: usize, default: usize| arguments.get(at).map_or(Ok(default), |text| text.parse::<usize>());
     let (sequences, length, rank) = (number(1, 4)?, number(2, 512)?, number(3, 16)?);
-    let precision: Precision = arguments
-        .get(4)
-        .map_or(Ok(Precision::Bf16), |text| text.parse())?;
+    let precision: Precision = arguments.get(4).map_or(Ok(Precision::Bf16), |text| text.parse())?;
     let started = Instant::now();
     let model = Model::open(&path)?;
     let frozen = Arc::new(FrozenTransformer::load(&model, precision, length)?);
-    println!(
-        "packed {} MB in {:.2} s",
-        frozen.bytes() >> 20,
-        started.elapsed().as_secs_f64()
-    );
-    let options = LoraOptions {
-        rank,
-        alpha: 2.0 * rank as f32,
-        rslora: false,
-        targets: Vec::new(),
-    };
+    println!("packed {} MB in {:.2} s", frozen.bytes() >> 20, started.elapsed().as_secs_f64());
+    let options = LoraOptions { rank, alpha: 2.0 * rank as f32, rslora: false, targets: Vec::new() };
     let mut network = LoraModel::new(frozen, options, 0)?;
     let vocabulary = model.config().vocabulary as u32;
     let rows: Vec<Vec<u32>> = (0..sequences as u32)
-        .map(|row| {
-            (0..=length as u32)
-                .map(|at| (row * 7919 + at * 104_729) % vocabulary)
-                .collect()
-        })
+        .map(|row| (0..=length as u32).map(|at| (row * 7919 + at * 104_729) % vocabulary).collect())
         .collect();
     let learn = vec![true; length + 1];
-    let batch = Batch::pack(
-        rows.iter().map(|row| (row.as_slice(), learn.as_slice())),
-        1.0 / (sequences * length) as f32,
-    )?;
-    let config = TrainConfig {
-        learning_rate: 1e-3,
-        ..TrainConfig::default()
-    };
+    let batch =
+        Batch::pack(rows.iter().map(|row| (row.as_slice(), learn.as_slice())), 1.0 / (sequences * length) as f32)?;
+    let config = TrainConfig { learning_rate: 1e-3, ..TrainConfig::default() };
     let mut optimizer = AdamW::new(network.parameters().len());
     let mut gradient = vec![0.0; network.parameters().len()];
     for step in 0..6 {
@@ -76,12 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let loss = network.loss_and_gradient(&batch, &mut gradient)?;
         let computed = started.elapsed().as_secs_f64();
         let norm = clip(&mut gradient, 1.0);
-        optimizer.update(
-            network.parameters_mut(),
-            &gradient,
-            config.learning_rate,
-            &config,
-        );
+        optimizer.update(network.parameters_mut(), &gradient, config.learning_rate, &config);
         let seconds = started.elapsed().as_secs_f64();
         let tokens = (sequences * length) as f64;
         println!(

@@ -16,27 +16,20 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainErr
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    fs::rename(&temporary, path)
-        .map_err(TrainError::file(path, "rename the finished file to it"))?;
+    fs::rename(&temporary, path).map_err(TrainError::file(path, "rename the finished file to it"))?;
     sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Writes `bytes` and waits until they are on the disk.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let mut file = File::create(path).map_err(TrainError::file(path, "create it"))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(TrainError::file(path, "write to it"))
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(TrainError::file(path, "write to it"))
 }
 
 /// Makes renames inside a folder durable, where the system can.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), TrainError> {
     if cfg!(unix) {
-        let folder = if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         File::open(folder)
             .and_then(|file| file.sync_all())
             .map_err(TrainError::file(folder, "flush it to the disk"))?;

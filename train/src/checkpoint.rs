@@ -40,24 +40,14 @@ impl RunIdentity {
     pub fn difference(&self, now: &Self) -> Option<String> {
         let differences = [
             ("another base model", self.model != now.model),
-            (
-                "other data (or another chat template)",
-                self.data != now.data,
-            ),
+            ("other data (or another chat template)", self.data != now.data),
             ("other settings", self.config != now.config),
         ];
-        let mut words: Vec<String> = differences
-            .iter()
-            .filter(|(_, differs)| *differs)
-            .map(|(words, _)| (*words).to_owned())
-            .collect();
+        let mut words: Vec<String> =
+            differences.iter().filter(|(_, differs)| *differs).map(|(words, _)| (*words).to_owned()).collect();
         for (what, then, now) in [
             ("precision", &self.precision, &now.precision),
-            (
-                "instruction set",
-                &self.instruction_set,
-                &now.instruction_set,
-            ),
+            ("instruction set", &self.instruction_set, &now.instruction_set),
         ] {
             if then != now {
                 words.push(format!("{what} {then} (now {now})"));
@@ -91,11 +81,7 @@ struct Description {
 }
 
 /// Writes a checkpoint into `directory` and deletes all but the last two.
-pub fn save(
-    directory: &Path,
-    checkpoint: &Checkpoint,
-    run: &RunIdentity,
-) -> Result<(), TrainError> {
+pub fn save(directory: &Path, checkpoint: &Checkpoint, run: &RunIdentity) -> Result<(), TrainError> {
     let target = directory.join(format!("step-{:08}", checkpoint.step));
     let temporary = directory.join(format!("step-{:08}.part", checkpoint.step));
     for stale in [&temporary, &target] {
@@ -114,29 +100,15 @@ pub fn save(
     let damaged = |error: safetensors::SafeTensorError| std::io::Error::other(error.to_string());
     let bytes: Vec<(&str, Vec<u8>)> = state
         .iter()
-        .map(|(name, values)| {
-            (
-                *name,
-                values
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect(),
-            )
-        })
+        .map(|(name, values)| (*name, values.iter().flat_map(|value| value.to_le_bytes()).collect()))
         .collect();
     let views = bytes
         .iter()
-        .map(|(name, bytes)| {
-            Ok((
-                *name,
-                TensorView::new(Dtype::F32, count.to_vec(), bytes).map_err(damaged)?,
-            ))
-        })
+        .map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::F32, count.to_vec(), bytes).map_err(damaged)?)))
         .collect::<Result<Vec<_>, std::io::Error>>()
         .map_err(TrainError::file(&path, "describe the state"))?;
-    let bytes = safetensors::serialize(views, None)
-        .map_err(damaged)
-        .map_err(TrainError::file(&path, "describe the state"))?;
+    let bytes =
+        safetensors::serialize(views, None).map_err(damaged).map_err(TrainError::file(&path, "describe the state"))?;
     write_durably(&path, &bytes)?;
     let description = Description {
         step: checkpoint.step,
@@ -147,10 +119,7 @@ pub fn save(
     let json = serde_json::to_vec_pretty(&description).unwrap_or_default();
     write_durably(&temporary.join("state.json"), &json)?;
     sync_folder(&temporary)?;
-    fs::rename(&temporary, &target).map_err(TrainError::file(
-        &target,
-        "rename the finished checkpoint to it",
-    ))?;
+    fs::rename(&temporary, &target).map_err(TrainError::file(&target, "rename the finished checkpoint to it"))?;
     sync_folder(directory)?;
     remove_others(directory)
 }
@@ -164,10 +133,7 @@ pub fn load_latest(directory: &Path, run: &RunIdentity) -> Result<Option<Checkpo
             continue;
         };
         if let Some(what) = description.run.difference(run) {
-            return Err(TrainError::OtherRun {
-                directory: directory.to_owned(),
-                what,
-            });
+            return Err(TrainError::OtherRun { directory: directory.to_owned(), what });
         }
         if let Some(checkpoint) = decode(&description, &bytes) {
             return Ok(Some(checkpoint));
@@ -177,8 +143,7 @@ pub fn load_latest(directory: &Path, run: &RunIdentity) -> Result<Option<Checkpo
 }
 
 fn read(path: &Path) -> Option<(Description, Vec<u8>)> {
-    let description: Description =
-        serde_json::from_slice(&fs::read(path.join("state.json")).ok()?).ok()?;
+    let description: Description = serde_json::from_slice(&fs::read(path.join("state.json")).ok()?).ok()?;
     let bytes = fs::read(path.join("state.safetensors")).ok()?;
     (hex(&Sha256::digest(&bytes)) == description.sha256).then_some((description, bytes))
 }
@@ -187,24 +152,12 @@ fn decode(description: &Description, bytes: &[u8]) -> Option<Checkpoint> {
     let tensors = SafeTensors::deserialize(bytes).ok()?;
     let values = |name: &str| -> Option<Vec<f32>> {
         let data = tensors.tensor(name).ok()?.data().to_vec();
-        Some(
-            data.chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-        )
+        Some(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     };
-    let optimizer = AdamW {
-        first: values("optimizer.first")?,
-        second: values("optimizer.second")?,
-        updates: description.step,
-    };
+    let optimizer =
+        AdamW { first: values("optimizer.first")?, second: values("optimizer.second")?, updates: description.step };
     let parameters = values("parameters")?;
-    Some(Checkpoint {
-        step: description.step,
-        loss: description.loss,
-        parameters,
-        optimizer,
-    })
+    Some(Checkpoint { step: description.step, loss: description.loss, parameters, optimizer })
 }
 
 /// Complete checkpoints, the oldest first.
@@ -214,18 +167,10 @@ fn complete(directory: &Path) -> Result<Vec<PathBuf>, TrainError> {
     }
     let entries = fs::read_dir(directory).map_err(TrainError::file(directory, "list it"))?;
     let is_complete = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        name.strip_prefix("step-")
-            .is_some_and(|step| step.len() == 8 && step.bytes().all(|byte| byte.is_ascii_digit()))
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix("step-").is_some_and(|step| step.len() == 8 && step.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    let mut paths: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(is_complete)
-        .collect();
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_complete).collect();
     paths.sort();
     Ok(paths)
 }
@@ -255,17 +200,8 @@ mod tests {
     }
 
     fn checkpoint(step: usize) -> Checkpoint {
-        let optimizer = AdamW {
-            first: vec![0.5, step as f32],
-            second: vec![f32::MIN_POSITIVE, 2.0],
-            updates: step,
-        };
-        Checkpoint {
-            step,
-            loss: 1.25,
-            parameters: vec![-0.0, 1e-30],
-            optimizer,
-        }
+        let optimizer = AdamW { first: vec![0.5, step as f32], second: vec![f32::MIN_POSITIVE, 2.0], updates: step };
+        Checkpoint { step, loss: 1.25, parameters: vec![-0.0, 1e-30], optimizer }
     }
 
     #[test]
@@ -276,10 +212,7 @@ mod tests {
             save(folder.path(), &checkpoint(step), &run()).unwrap();
         }
         assert_eq!(complete(folder.path()).unwrap().len(), 2);
-        assert_eq!(
-            load_latest(folder.path(), &run()).unwrap(),
-            Some(checkpoint(15))
-        );
+        assert_eq!(load_latest(folder.path(), &run()).unwrap(), Some(checkpoint(15)));
     }
 
     #[test]
@@ -292,31 +225,18 @@ mod tests {
         let damaged = folder.path().join("step-00000002/state.safetensors");
         let bytes = fs::read(&damaged).unwrap();
         fs::write(&damaged, &bytes[..bytes.len() - 1]).unwrap();
-        assert_eq!(
-            load_latest(folder.path(), &run()).unwrap(),
-            Some(checkpoint(1))
-        );
+        assert_eq!(load_latest(folder.path(), &run()).unwrap(), Some(checkpoint(1)));
         // A kill in the middle of writing the same step again leaves no trouble behind.
         save(folder.path(), &checkpoint(3), &run()).unwrap();
-        assert_eq!(
-            load_latest(folder.path(), &run()).unwrap(),
-            Some(checkpoint(3))
-        );
+        assert_eq!(load_latest(folder.path(), &run()).unwrap(), Some(checkpoint(3)));
     }
 
     #[test]
     fn another_run_is_refused_in_plain_words() {
         let folder = tempfile::tempdir().unwrap();
         save(folder.path(), &checkpoint(1), &run()).unwrap();
-        let now = RunIdentity {
-            instruction_set: "amx".to_owned(),
-            data: "x".to_owned(),
-            ..run()
-        };
+        let now = RunIdentity { instruction_set: "amx".to_owned(), data: "x".to_owned(), ..run() };
         let error = load_latest(folder.path(), &now).unwrap_err().to_string();
-        assert!(
-            error.contains("other data (or another chat template), instruction set avx2 (now amx)"),
-            "{error}"
-        );
+        assert!(error.contains("other data (or another chat template), instruction set avx2 (now amx)"), "{error}");
     }
 }

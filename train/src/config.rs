@@ -62,10 +62,7 @@ pub struct TrainConfig {
     /// Seed of the initial updates and of the order of the data.
     pub seed: u64,
     /// What the frozen products compute in: `bf16` or `f32`.
-    #[serde(
-        serialize_with = "write_precision",
-        deserialize_with = "read_precision"
-    )]
+    #[serde(serialize_with = "write_precision", deserialize_with = "read_precision")]
     pub precision: Precision,
     /// Optimizer steps between checkpoints.
     pub checkpoint_every: usize,
@@ -128,118 +125,43 @@ impl TrainConfig {
     /// Refuses settings that make no sense.
     pub fn validate(&self) -> Result<(), TrainError> {
         let ensure = |right: bool, name: &'static str, problem: &str| {
-            if right {
-                Ok(())
-            } else {
-                Err(TrainError::Config {
-                    name,
-                    problem: problem.to_owned(),
-                })
-            }
+            if right { Ok(()) } else { Err(TrainError::Config { name, problem: problem.to_owned() }) }
         };
-        ensure(
-            self.alpha.is_finite() && self.alpha > 0.0,
-            "alpha",
-            "must be above zero",
-        )?;
-        ensure(
-            !self.targets.is_empty(),
-            "targets",
-            "name projections, or all-linear",
-        )?;
-        ensure(
-            self.learning_rate.is_finite() && self.learning_rate > 0.0,
-            "learning_rate",
-            "must be above zero",
-        )?;
-        ensure(
-            self.epochs > 0 || self.max_steps.is_some(),
-            "epochs",
-            "must be at least 1",
-        )?;
+        ensure(self.alpha.is_finite() && self.alpha > 0.0, "alpha", "must be above zero")?;
+        ensure(!self.targets.is_empty(), "targets", "name projections, or all-linear")?;
+        ensure(self.learning_rate.is_finite() && self.learning_rate > 0.0, "learning_rate", "must be above zero")?;
+        ensure(self.epochs > 0 || self.max_steps.is_some(), "epochs", "must be at least 1")?;
         ensure(self.max_steps != Some(0), "max_steps", "must be at least 1")?;
-        ensure(
-            self.max_sequence >= 2,
-            "max_sequence",
-            "must be at least 2 tokens",
-        )?;
-        ensure(
-            self.tokens_per_step >= self.max_sequence,
-            "tokens_per_step",
-            "must be at least max_sequence",
-        )?;
-        ensure(
-            (0.0..=1.0).contains(&self.warmup_ratio),
-            "warmup_ratio",
-            "must lie in 0 to 1",
-        )?;
+        ensure(self.max_sequence >= 2, "max_sequence", "must be at least 2 tokens")?;
+        ensure(self.tokens_per_step >= self.max_sequence, "tokens_per_step", "must be at least max_sequence")?;
+        ensure((0.0..=1.0).contains(&self.warmup_ratio), "warmup_ratio", "must lie in 0 to 1")?;
         let ratio = self.final_learning_rate_ratio;
-        ensure(
-            (0.0..=1.0).contains(&ratio),
-            "final_learning_rate_ratio",
-            "must lie in 0 to 1",
-        )?;
-        ensure(
-            self.weight_decay.is_finite() && self.weight_decay >= 0.0,
-            "weight_decay",
-            "must not be negative",
-        )?;
-        ensure(
-            (0.0..1.0).contains(&self.beta1),
-            "beta1",
-            "must lie in 0 to 1, 1 excluded",
-        )?;
-        ensure(
-            (0.0..1.0).contains(&self.beta2),
-            "beta2",
-            "must lie in 0 to 1, 1 excluded",
-        )?;
-        ensure(
-            self.epsilon.is_finite() && self.epsilon > 0.0,
-            "epsilon",
-            "must be above zero",
-        )?;
-        ensure(
-            self.max_grad_norm > 0.0,
-            "max_grad_norm",
-            "must be above zero",
-        )?;
-        ensure(
-            self.checkpoint_every > 0,
-            "checkpoint_every",
-            "must be at least 1",
-        )
+        ensure((0.0..=1.0).contains(&ratio), "final_learning_rate_ratio", "must lie in 0 to 1")?;
+        ensure(self.weight_decay.is_finite() && self.weight_decay >= 0.0, "weight_decay", "must not be negative")?;
+        ensure((0.0..1.0).contains(&self.beta1), "beta1", "must lie in 0 to 1, 1 excluded")?;
+        ensure((0.0..1.0).contains(&self.beta2), "beta2", "must lie in 0 to 1, 1 excluded")?;
+        ensure(self.epsilon.is_finite() && self.epsilon > 0.0, "epsilon", "must be above zero")?;
+        ensure(self.max_grad_norm > 0.0, "max_grad_norm", "must be above zero")?;
+        ensure(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")
     }
 
     /// The shape of the updates.
     pub fn lora(&self) -> LoraOptions {
-        LoraOptions {
-            rank: self.rank,
-            alpha: self.alpha,
-            rslora: self.rslora,
-            targets: self.targets.clone(),
-        }
+        LoraOptions { rank: self.rank, alpha: self.alpha, rslora: self.rslora, targets: self.targets.clone() }
     }
 
     /// SHA-256 over every setting that the result depends on (how often checkpoints are written is none).
     pub fn hash(&self) -> String {
-        let result = Self {
-            checkpoint_every: 1,
-            ..self.clone()
-        };
+        let result = Self { checkpoint_every: 1, ..self.clone() };
         // A struct of numbers and strings always has a JSON form.
-        hex(&Sha256::digest(
-            serde_json::to_vec(&result).unwrap_or_default(),
-        ))
+        hex(&Sha256::digest(serde_json::to_vec(&result).unwrap_or_default()))
     }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 #[cfg(test)]
@@ -249,19 +171,13 @@ mod tests {
 
     #[test]
     fn settings_are_read_and_unknown_ones_refused() {
-        let config: TrainConfig = serde_json::from_str(
-            r#"{"rank": 8, "targets": ["q_proj"], "precision": "f32", "over_long": "error"}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            (config.rank, config.precision, config.over_long),
-            (8, Precision::F32, OverLong::Error)
-        );
+        let config: TrainConfig =
+            serde_json::from_str(r#"{"rank": 8, "targets": ["q_proj"], "precision": "f32", "over_long": "error"}"#)
+                .unwrap();
+        assert_eq!((config.rank, config.precision, config.over_long), (8, Precision::F32, OverLong::Error));
         let one: TrainConfig = serde_json::from_str(r#"{"targets": "all-linear"}"#).unwrap();
         assert_eq!(one, TrainConfig::default());
-        let error = serde_json::from_str::<TrainConfig>(r#"{"learnig_rate": 1}"#)
-            .unwrap_err()
-            .to_string();
+        let error = serde_json::from_str::<TrainConfig>(r#"{"learnig_rate": 1}"#).unwrap_err().to_string();
         assert!(error.contains("unknown field `learnig_rate`"), "{error}");
         assert!(serde_json::from_str::<TrainConfig>(r#"{"precision": "f8"}"#).is_err());
     }
@@ -269,32 +185,9 @@ mod tests {
     #[test]
     fn the_hash_covers_what_the_result_depends_on() {
         let config = TrainConfig::default();
-        assert_eq!(
-            config.hash(),
-            TrainConfig {
-                checkpoint_every: 3,
-                ..config.clone()
-            }
-            .hash()
-        );
-        assert_ne!(
-            config.hash(),
-            TrainConfig {
-                seed: 1,
-                ..config.clone()
-            }
-            .hash()
-        );
-        let error = TrainConfig {
-            tokens_per_step: 100,
-            ..config
-        }
-        .validate()
-        .unwrap_err()
-        .to_string();
-        assert_eq!(
-            error,
-            "training setting tokens_per_step: must be at least max_sequence"
-        );
+        assert_eq!(config.hash(), TrainConfig { checkpoint_every: 3, ..config.clone() }.hash());
+        assert_ne!(config.hash(), TrainConfig { seed: 1, ..config.clone() }.hash());
+        let error = TrainConfig { tokens_per_step: 100, ..config }.validate().unwrap_err().to_string();
+        assert_eq!(error, "training setting tokens_per_step: must be at least max_sequence");
     }
 }

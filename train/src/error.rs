@@ -64,15 +64,8 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    pub(crate) fn file(
-        path: impl Into<PathBuf>,
-        action: &'static str,
-    ) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn file(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File {
-            path,
-            action,
-            source,
-        }
+        move |source| Self::File { path, action, source }
     }
 }

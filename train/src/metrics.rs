@@ -35,14 +35,9 @@ pub(crate) struct LossFile {
 impl LossFile {
     /// Keeps the lines up to `step` and drops later ones and a torn last one.
     pub(crate) fn open(path: PathBuf, step: usize) -> Self {
-        let previous = if step == 0 {
-            String::new()
-        } else {
-            fs::read_to_string(&path).unwrap_or_default()
-        };
+        let previous = if step == 0 { String::new() } else { fs::read_to_string(&path).unwrap_or_default() };
         let kept = |line: &&str| {
-            line.ends_with('\n')
-                && serde_json::from_str::<LossLine>(line).is_ok_and(|line| line.step <= step)
+            line.ends_with('\n') && serde_json::from_str::<LossLine>(line).is_ok_and(|line| line.step <= step)
         };
         let text = previous.split_inclusive('\n').filter(kept).collect();
         Self { path, text }
@@ -50,8 +45,7 @@ impl LossFile {
 
     pub(crate) fn push(&mut self, line: &LossLine) {
         // A struct of numbers always has a JSON form.
-        self.text
-            .push_str(&serde_json::to_string(line).unwrap_or_default());
+        self.text.push_str(&serde_json::to_string(line).unwrap_or_default());
         self.text.push('\n');
     }
 
@@ -64,8 +58,5 @@ impl LossFile {
 /// Reads a loss curve.
 pub fn read_losses(path: &Path) -> Result<Vec<LossLine>, TrainError> {
     let text = fs::read_to_string(path).map_err(TrainError::file(path, "read it"))?;
-    Ok(text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect())
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }

@@ -22,36 +22,20 @@ pub struct AdamW {
 impl AdamW {
     /// For `count` parameters, before the first update.
     pub fn new(count: usize) -> Self {
-        Self {
-            first: vec![0.0; count],
-            second: vec![0.0; count],
-            updates: 0,
-        }
+        Self { first: vec![0.0; count], second: vec![0.0; count], updates: 0 }
     }
 
     /// One update of `parameters` by `gradient`.
-    pub fn update(
-        &mut self,
-        parameters: &mut [f32],
-        gradient: &[f32],
-        learning_rate: f64,
-        config: &TrainConfig,
-    ) {
+    pub fn update(&mut self, parameters: &mut [f32], gradient: &[f32], learning_rate: f64, config: &TrainConfig) {
         self.updates += 1;
         let correction = |beta: f64| 1.0 - beta.powi(self.updates as i32);
         let step = (learning_rate / correction(config.beta1)) as f32;
         let root = correction(config.beta2).sqrt() as f32;
-        let (beta1, beta2, epsilon) = (
-            config.beta1 as f32,
-            config.beta2 as f32,
-            config.epsilon as f32,
-        );
+        let (beta1, beta2, epsilon) = (config.beta1 as f32, config.beta2 as f32, config.epsilon as f32);
         let (rest1, rest2) = ((1.0 - config.beta1) as f32, (1.0 - config.beta2) as f32);
         let keep = (1.0 - learning_rate * config.weight_decay) as f32;
         let moments = self.first.iter_mut().zip(&mut self.second);
-        for ((parameter, gradient), (first, second)) in
-            parameters.iter_mut().zip(gradient).zip(moments)
-        {
+        for ((parameter, gradient), (first, second)) in parameters.iter_mut().zip(gradient).zip(moments) {
             *first = beta1 * *first + rest1 * gradient;
             *second = beta2 * *second + rest2 * gradient * gradient;
             *parameter = *parameter * keep - step * *first / (second.sqrt() / root + epsilon);
@@ -61,12 +45,7 @@ impl AdamW {
 
 /// Euclidean norm of all gradients.
 pub fn norm(gradient: &[f32]) -> f64 {
-    let block = |values: &[f32]| {
-        values
-            .iter()
-            .map(|x| f64::from(*x) * f64::from(*x))
-            .sum::<f64>()
-    };
+    let block = |values: &[f32]| values.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
     gradient.chunks(BLOCK).map(block).sum::<f64>().sqrt()
 }
 
@@ -90,12 +69,7 @@ mod tests {
     fn the_first_update_is_the_learning_rate_in_the_direction_of_the_gradient() {
         let mut optimizer = AdamW::new(3);
         let mut parameters = [1.0, 1.0, 1.0];
-        optimizer.update(
-            &mut parameters,
-            &[0.5, -2.0, 0.0],
-            0.1,
-            &TrainConfig::default(),
-        );
+        optimizer.update(&mut parameters, &[0.5, -2.0, 0.0], 0.1, &TrainConfig::default());
         for (value, expected) in parameters.iter().zip([0.9, 1.1, 1.0]) {
             assert!((value - expected).abs() < 1e-6, "{value} for {expected}");
         }
@@ -105,10 +79,7 @@ mod tests {
     fn weight_decay_is_not_part_of_the_gradient() {
         let mut optimizer = AdamW::new(1);
         let mut parameters = [2.0];
-        let config = TrainConfig {
-            weight_decay: 0.5,
-            ..TrainConfig::default()
-        };
+        let config = TrainConfig { weight_decay: 0.5, ..TrainConfig::default() };
         optimizer.update(&mut parameters, &[0.0], 0.1, &config);
         assert!((parameters[0] - 1.9).abs() < 1e-6 && optimizer.first[0] == 0.0);
     }

@@ -26,30 +26,14 @@ pub struct Plan {
 
 impl Plan {
     /// A plan for `sequences`, none of them longer than `tokens_per_step`.
-    pub fn new(
-        sequences: &[Sequence],
-        tokens_per_step: usize,
-        max_sequence: usize,
-        seed: u64,
-    ) -> Self {
-        let lengths: Vec<usize> = sequences
-            .iter()
-            .map(|sequence| sequence.tokens.len() - 1)
-            .collect();
+    pub fn new(sequences: &[Sequence], tokens_per_step: usize, max_sequence: usize, seed: u64) -> Self {
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens.len() - 1).collect();
         let capacity = tokens_per_step.min(MICRO_BATCH_ROWS.max(max_sequence));
         let per_step = tokens_per_step.div_ceil(capacity);
         // How many bins there are depends on the lengths alone, so it is the same in every epoch.
         let order: Vec<usize> = (0..lengths.len()).collect();
-        let steps_per_epoch = best_fit_decreasing(&order, &lengths, capacity)
-            .len()
-            .div_ceil(per_step);
-        Self {
-            lengths,
-            capacity,
-            per_step,
-            seed,
-            steps_per_epoch,
-        }
+        let steps_per_epoch = best_fit_decreasing(&order, &lengths, capacity).len().div_ceil(per_step);
+        Self { lengths, capacity, per_step, seed, steps_per_epoch }
     }
 
     /// Optimizer steps in one pass over the data.
@@ -88,9 +72,7 @@ fn best_fit_decreasing(order: &[usize], lengths: &[usize], capacity: usize) -> V
             room.remove(&left);
         }
         bins[bin].push(item);
-        room.entry(left.saturating_sub(length))
-            .or_default()
-            .push(bin);
+        room.entry(left.saturating_sub(length)).or_default().push(bin);
     }
     bins
 }
@@ -116,11 +98,7 @@ mod tests {
         assert_eq!(steps.len(), plan.steps_per_epoch());
         let mut seen: Vec<usize> = steps.iter().flatten().flatten().copied().collect();
         let total: usize = lengths.iter().sum();
-        assert!(
-            steps.len() <= total.div_ceil(512) + 2,
-            "{} bins for {total} rows",
-            steps.len()
-        );
+        assert!(steps.len() <= total.div_ceil(512) + 2, "{} bins for {total} rows", steps.len());
         for bin in steps.iter().flatten() {
             assert!(bin.iter().map(|&index| lengths[index]).sum::<usize>() <= 512);
         }

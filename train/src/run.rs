@@ -55,15 +55,8 @@ pub fn train(
 ) -> Result<TrainOutcome, TrainError> {
     config.validate()?;
     let data = encode(model, conversations, config)?;
-    let plan = Plan::new(
-        &data.rows,
-        config.tokens_per_step,
-        config.max_sequence,
-        config.seed,
-    );
-    let steps = config
-        .max_steps
-        .unwrap_or(config.epochs * plan.steps_per_epoch());
+    let plan = Plan::new(&data.rows, config.tokens_per_step, config.max_sequence, config.seed);
+    let steps = config.max_steps.unwrap_or(config.epochs * plan.steps_per_epoch());
     let identity = RunIdentity {
         model: model.sha256()?,
         data: data.hash(),
@@ -73,11 +66,7 @@ pub fn train(
     };
     let checkpoints = directory.join("checkpoints");
     let resumed = checkpoint::load_latest(&checkpoints, &identity)?;
-    let frozen = Arc::new(FrozenTransformer::load(
-        model,
-        config.precision,
-        config.max_sequence,
-    )?);
+    let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.max_sequence)?);
     let mut network = LoraModel::new(frozen, config.lora(), config.seed)?;
     let mut state = resumed.unwrap_or_else(|| Checkpoint {
         step: 0,
@@ -86,43 +75,25 @@ pub fn train(
         optimizer: AdamW::new(network.parameters().len()),
     });
     let mut losses = LossFile::open(directory.join("loss.jsonl"), state.step);
-    on_event(TrainEvent::Plan(describe(
-        &data, &plan, steps, state.step, &network, &identity,
-    )));
+    on_event(TrainEvent::Plan(describe(&data, &plan, steps, state.step, &network, &identity)));
 
     let mut epoch = (usize::MAX, Vec::new());
     let mut gradient = vec![0.0; state.parameters.len()];
     while state.step < steps && !stop.load(Ordering::Relaxed) {
         let started = Instant::now();
-        let (pass, place) = (
-            state.step / plan.steps_per_epoch(),
-            state.step % plan.steps_per_epoch(),
-        );
+        let (pass, place) = (state.step / plan.steps_per_epoch(), state.step % plan.steps_per_epoch());
         if epoch.0 != pass {
             epoch = (pass, plan.epoch(pass));
         }
         let rate = learning_rate(config, state.step, steps);
         network.parameters_mut().copy_from_slice(&state.parameters);
-        let line = step(
-            &network,
-            &data.rows,
-            &epoch.1[place],
-            &mut gradient,
-            state.step + 1,
-            rate,
-            config,
-        )?;
-        state
-            .optimizer
-            .update(&mut state.parameters, &gradient, rate, config);
+        let line = step(&network, &data.rows, &epoch.1[place], &mut gradient, state.step + 1, rate, config)?;
+        state.optimizer.update(&mut state.parameters, &gradient, rate, config);
         state.step += 1;
         state.loss = line.loss;
         losses.push(&line);
         on_event(step_event(&line, steps, started));
-        if state.step.is_multiple_of(config.checkpoint_every)
-            || state.step == steps
-            || stop.load(Ordering::Relaxed)
-        {
+        if state.step.is_multiple_of(config.checkpoint_every) || state.step == steps || stop.load(Ordering::Relaxed) {
             losses.write()?;
             checkpoint::save(&checkpoints, &state, &identity)?;
             on_event(TrainEvent::Checkpoint { step: state.step });
@@ -142,19 +113,13 @@ fn step(
     learning_rate: f64,
     config: &TrainConfig,
 ) -> Result<LossLine, TrainError> {
-    let target_tokens: usize = micro_batches
-        .iter()
-        .flatten()
-        .map(|&row| rows[row].targets())
-        .sum();
+    let target_tokens: usize = micro_batches.iter().flatten().map(|&row| rows[row].targets()).sum();
     // Each target token of the step counts the same, whatever the micro-batch that it came in.
     let weight = 1.0 / target_tokens as f32;
     gradient.fill(0.0);
     let (mut loss, mut tokens) = (0.0, 0);
     for micro_batch in micro_batches {
-        let sequences = micro_batch
-            .iter()
-            .map(|&row| (rows[row].tokens.as_slice(), rows[row].learn.as_slice()));
+        let sequences = micro_batch.iter().map(|&row| (rows[row].tokens.as_slice(), rows[row].learn.as_slice()));
         let batch = Batch::pack(sequences, weight)?;
         tokens += batch.tokens.len();
         loss += network.loss_and_gradient(&batch, gradient)?;
@@ -165,14 +130,7 @@ fn step(
             return Err(TrainError::NotFinite { step: number, what });
         }
     }
-    Ok(LossLine {
-        step: number,
-        loss,
-        learning_rate,
-        grad_norm,
-        tokens,
-        target_tokens,
-    })
+    Ok(LossLine { step: number, loss, learning_rate, grad_norm, tokens, target_tokens })
 }
 
 fn step_event(line: &LossLine, steps: usize, started: Instant) -> TrainEvent {
@@ -234,10 +192,7 @@ fn finish(
         let adapter = network.to_adapter(&model.config().name);
         adapter.save_peft(&outcome.adapter, model.config())?;
         adapter.save_gguf(&outcome.adapter_gguf, model.config())?;
-        on_event(TrainEvent::Done {
-            steps,
-            loss: state.loss,
-        });
+        on_event(TrainEvent::Done { steps, loss: state.loss });
     }
     Ok(outcome)
 }

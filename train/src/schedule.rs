@@ -21,29 +21,12 @@ mod tests {
 
     #[test]
     fn rises_then_falls_to_the_floor() {
-        let config = TrainConfig {
-            learning_rate: 1.0,
-            warmup_ratio: 0.1,
-            ..TrainConfig::default()
-        };
-        let rates: Vec<f64> = (0..100)
-            .map(|step| learning_rate(&config, step, 100))
-            .collect();
-        assert!(
-            (rates[0] - 0.1).abs() < 1e-12
-                && (rates[9] - 1.0).abs() < 1e-12
-                && (rates[10] - 1.0).abs() < 1e-12
-        );
+        let config = TrainConfig { learning_rate: 1.0, warmup_ratio: 0.1, ..TrainConfig::default() };
+        let rates: Vec<f64> = (0..100).map(|step| learning_rate(&config, step, 100)).collect();
+        assert!((rates[0] - 0.1).abs() < 1e-12 && (rates[9] - 1.0).abs() < 1e-12 && (rates[10] - 1.0).abs() < 1e-12);
         assert!((rates[55] - 0.55).abs() < 1e-12);
-        assert!(
-            rates[10..].windows(2).all(|pair| pair[1] < pair[0])
-                && rates[99] > 0.1
-                && rates[99] < 0.101
-        );
-        let flat = TrainConfig {
-            warmup_ratio: 0.0,
-            ..config
-        };
+        assert!(rates[10..].windows(2).all(|pair| pair[1] < pair[0]) && rates[99] > 0.1 && rates[99] < 0.101);
+        let flat = TrainConfig { warmup_ratio: 0.0, ..config };
         assert!((learning_rate(&flat, 0, 1) - 1.0).abs() < 1e-12);
     }
 }

@@ -56,16 +56,8 @@ impl Sequences {
 }
 
 /// Encodes all conversations, checks what each teaches, and treats those that are too long as the settings say.
-pub fn encode(
-    model: &Model,
-    conversations: &[Vec<Turn>],
-    config: &TrainConfig,
-) -> Result<Sequences, TrainError> {
-    let mut sequences = Sequences {
-        rows: Vec::new(),
-        dropped: 0,
-        truncated: 0,
-    };
+pub fn encode(model: &Model, conversations: &[Vec<Turn>], config: &TrainConfig) -> Result<Sequences, TrainError> {
+    let mut sequences = Sequences { rows: Vec::new(), dropped: 0, truncated: 0 };
     for (index, turns) in conversations.iter().enumerate() {
         let mut row = encode_conversation(model, turns)
             .and_then(|row| lint(model, row))
@@ -100,10 +92,7 @@ pub fn encode(
     if sequences.rows.is_empty() {
         let why = match sequences.dropped {
             0 => "the data is empty".to_owned(),
-            dropped => format!(
-                "all {dropped} are longer than max_sequence ({}); raise it",
-                config.max_sequence
-            ),
+            dropped => format!("all {dropped} are longer than max_sequence ({}); raise it", config.max_sequence),
         };
         return Err(TrainError::Empty(why));
     }
@@ -112,23 +101,13 @@ pub fn encode(
 
 /// Tokens and flags of one conversation.
 fn encode_conversation(model: &Model, turns: &[Turn]) -> Result<Sequence, String> {
-    let messages: Vec<Message> = turns
-        .iter()
-        .map(|turn| Message {
-            role: turn.role.clone(),
-            content: turn.content.clone(),
-        })
-        .collect();
+    let messages: Vec<Message> =
+        turns.iter().map(|turn| Message { role: turn.role.clone(), content: turn.content.clone() }).collect();
     let render = |messages: &[Message], open: bool| {
-        model
-            .chat_template()
-            .render(messages, open)
-            .map_err(|error| error.to_string())
+        model.chat_template().render(messages, open).map_err(|error| error.to_string())
     };
     let Some(last) = turns.iter().rposition(|turn| turn.role == "assistant") else {
-        return Err(
-            "it has no turn of the assistant, so nothing would be learned; give it one".to_owned(),
-        );
+        return Err("it has no turn of the assistant, so nothing would be learned; give it one".to_owned());
     };
     let silent = |turn: &Turn| turn.role == "assistant" && turn.content.trim().is_empty();
     if let Some(at) = turns.iter().position(silent) {
@@ -172,16 +151,12 @@ fn encode_conversation(model: &Model, turns: &[Turn]) -> Result<Sequence, String
             None => encode(piece),
         };
         text.extend_from_slice(&new);
-        let stop = new
-            .iter()
-            .rposition(|&token| tokenizer.is_end_of_generation(token));
+        let stop = new.iter().rposition(|&token| tokenizer.is_end_of_generation(token));
         learn.extend((0..new.len()).map(|at| answer && stop.is_none_or(|stop| at <= stop)));
         tokens.extend(new);
         if answer && stop.is_none() && end == whole.len() {
             // A template without an end of turn: without one in the data the model would never stop.
-            let eos = tokenizer
-                .eos()
-                .ok_or("the model has no end token, so an answer could never end")?;
+            let eos = tokenizer.eos().ok_or("the model has no end token, so an answer could never end")?;
             tokens.push(eos);
             learn.push(true);
         }
@@ -192,23 +167,18 @@ fn encode_conversation(model: &Model, turns: &[Turn]) -> Result<Sequence, String
         learn.remove(0);
     }
     // What the template writes behind the last end of turn teaches nothing.
-    let kept = learn
-        .iter()
-        .rposition(|&learn| learn)
-        .map_or(tokens.len(), |at| at + 1);
+    let kept = learn.iter().rposition(|&learn| learn).map_or(tokens.len(), |at| at + 1);
     tokens.truncate(kept);
     learn.truncate(kept);
-    Ok(Sequence {
-        tokens,
-        learn,
-        index: 0,
-    })
+    Ok(Sequence { tokens, learn, index: 0 })
 }
 
 /// Refuses a sequence from which nothing, or no end, would be learned.
 fn lint(model: &Model, row: Sequence) -> Result<Sequence, String> {
     if row.targets() == 0 {
-        return Err("nothing in it would be learned: the chat template writes no answer; use another template".to_owned());
+        return Err(
+            "nothing in it would be learned: the chat template writes no answer; use another template".to_owned()
+        );
     }
     let ends = |at: usize| model.tokenizer().is_end_of_generation(row.tokens[at]);
     if !(0..row.tokens.len()).any(|at| row.learn[at] && ends(at)) {
@@ -254,9 +224,5 @@ pub fn show_batch(
     count: usize,
 ) -> Result<Vec<String>, TrainError> {
     let first = &conversations[..count.min(conversations.len())];
-    Ok(encode(model, first, config)?
-        .rows
-        .iter()
-        .map(|row| marked_text(model, row))
-        .collect())
+    Ok(encode(model, first, config)?.rows.iter().map(|row| marked_text(model, row)).collect())
 }

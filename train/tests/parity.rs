@@ -49,20 +49,10 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> T {
 fn check(mut network: LoraModel, folder: &Path) {
     let batch: BatchFile = read(&folder.join("batch.json"));
     let golden: Golden = read(&folder.join("golden.json"));
-    let targets = batch
-        .sequences
-        .iter()
-        .flat_map(|s| &s.learn[1..])
-        .filter(|&&learn| learn)
-        .count();
-    let packed = Batch::pack(
-        batch
-            .sequences
-            .iter()
-            .map(|s| (s.tokens.as_slice(), s.learn.as_slice())),
-        1.0 / targets as f32,
-    )
-    .unwrap();
+    let targets = batch.sequences.iter().flat_map(|s| &s.learn[1..]).filter(|&&learn| learn).count();
+    let packed =
+        Batch::pack(batch.sequences.iter().map(|s| (s.tokens.as_slice(), s.learn.as_slice())), 1.0 / targets as f32)
+            .unwrap();
     let config = TrainConfig::default();
     let mut optimizer = AdamW::new(network.parameters().len());
     let mut gradient = vec![0.0; network.parameters().len()];
@@ -75,15 +65,8 @@ fn check(mut network: LoraModel, folder: &Path) {
             "step {step}: loss {loss:.7} for {:.7}, norm {norm:.6} for {:.6}",
             golden.losses[step], golden.grad_norms[step]
         );
-        assert!(
-            (loss - golden.losses[step]).abs() < 1e-4,
-            "step {step}: loss {loss} for {}",
-            golden.losses[step]
-        );
-        assert!(
-            (norm - golden.grad_norms[step]).abs() < 1e-3 * golden.grad_norms[step],
-            "step {step}: norm"
-        );
+        assert!((loss - golden.losses[step]).abs() < 1e-4, "step {step}: loss {loss} for {}", golden.losses[step]);
+        assert!((norm - golden.grad_norms[step]).abs() < 1e-3 * golden.grad_norms[step], "step {step}: norm");
     }
 }
 
@@ -93,11 +76,8 @@ fn golden(name: &str) -> std::path::PathBuf {
 
 #[test]
 fn ten_steps_of_the_260k_model_agree_with_peft() {
-    let model = Model::open(Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/assets/model/stories260K.bin"
-    )))
-    .unwrap();
+    let model =
+        Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap();
     let folder = golden("stories260K");
     let adapter = LoraAdapter::load(&folder.join("adapter"), model.config()).unwrap();
     let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128).unwrap());
@@ -112,12 +92,7 @@ fn check_if_given(variable: &str, name: &str) {
     };
     let model = Model::open(Path::new(&path)).unwrap();
     let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128).unwrap());
-    let options = LoraOptions {
-        rank: 4,
-        alpha: 8.0,
-        rslora: false,
-        targets: Vec::new(),
-    };
+    let options = LoraOptions { rank: 4, alpha: 8.0, rslora: false, targets: Vec::new() };
     let mut network = LoraModel::new(frozen, options, 5).unwrap();
     for (index, value) in network.parameters_mut().iter_mut().enumerate() {
         *value += ((index * 7919 % 1009) as f32 / 1009.0 - 0.5) * 0.02;

@@ -11,39 +11,25 @@ use espalier_dataset::Turn;
 use espalier_model::{LoraAdapter, Model};
 use espalier_nn::transformer::{Batch, FrozenTransformer, LoraModel, LoraOptions};
 use espalier_train::tokens::{encode, marked_text};
-use espalier_train::{
-    OverLong, Precision, TrainConfig, TrainError, TrainEvent, TrainOutcome, train,
-};
+use espalier_train::{OverLong, Precision, TrainConfig, TrainError, TrainEvent, TrainOutcome, train};
 
 fn model() -> Model {
-    Model::open(Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/assets/model/stories260K.bin"
-    )))
-    .unwrap()
+    Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
 }
 
 fn turn(role: &str, content: &str) -> Turn {
-    Turn {
-        role: role.to_owned(),
-        content: content.to_owned(),
-    }
+    Turn { role: role.to_owned(), content: content.to_owned() }
 }
 
 fn conversations() -> Vec<Vec<Turn>> {
     let names = ["Lily", "Tom", "Ben", "Mia", "Sam", "Anna"];
     let things = ["ball", "cat", "tree", "boat", "hat"];
-    let pairs = names
-        .iter()
-        .flat_map(|name| things.iter().map(move |thing| (name, thing)));
+    let pairs = names.iter().flat_map(|name| things.iter().map(move |thing| (name, thing)));
     pairs
         .map(|(name, thing)| {
             vec![
                 turn("user", &format!("What does {name} see?")),
-                turn(
-                    "assistant",
-                    &format!("{name} sees a red {thing} near the big house."),
-                ),
+                turn("assistant", &format!("{name} sees a red {thing} near the big house.")),
             ]
         })
         .collect()
@@ -70,21 +56,14 @@ fn run(
 ) -> Result<(TrainOutcome, Vec<f64>), TrainError> {
     let stop = AtomicBool::new(false);
     let mut losses = Vec::new();
-    let outcome = train(
-        &model(),
-        &conversations(),
-        config,
-        directory,
-        &stop,
-        &mut |event| {
-            if let TrainEvent::Step { step, loss, .. } = event {
-                losses.push(loss);
-                if Some(step) == stop_after {
-                    stop.store(true, Ordering::Relaxed);
-                }
+    let outcome = train(&model(), &conversations(), config, directory, &stop, &mut |event| {
+        if let TrainEvent::Step { step, loss, .. } = event {
+            losses.push(loss);
+            if Some(step) == stop_after {
+                stop.store(true, Ordering::Relaxed);
             }
-        },
-    )?;
+        }
+    })?;
     Ok((outcome, losses))
 }
 
@@ -98,10 +77,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                found.insert(
-                    path.strip_prefix(directory).unwrap().to_owned(),
-                    fs::read(&path).unwrap(),
-                );
+                found.insert(path.strip_prefix(directory).unwrap().to_owned(), fs::read(&path).unwrap());
             }
         }
     }
@@ -110,12 +86,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 fn network(precision: Precision, rank: usize) -> LoraModel {
     let frozen = Arc::new(FrozenTransformer::load(&model(), precision, 128).unwrap());
-    let options = LoraOptions {
-        rank,
-        alpha: 8.0,
-        rslora: false,
-        targets: Vec::new(),
-    };
+    let options = LoraOptions { rank, alpha: 8.0, rslora: false, targets: Vec::new() };
     LoraModel::new(frozen, options, 3).unwrap()
 }
 
@@ -128,34 +99,20 @@ fn disturb(network: &mut LoraModel) {
 
 fn batch(rows: std::ops::Range<usize>, weight: f32) -> Batch {
     let data = encode(&model(), &conversations(), &config()).unwrap();
-    Batch::pack(
-        data.rows[rows]
-            .iter()
-            .map(|row| (row.tokens.as_slice(), row.learn.as_slice())),
-        weight,
-    )
-    .unwrap()
+    Batch::pack(data.rows[rows].iter().map(|row| (row.tokens.as_slice(), row.learn.as_slice())), weight).unwrap()
 }
 
 #[test]
 fn the_loss_falls_and_the_adapter_is_written() {
     for precision in [Precision::F32, Precision::Bf16] {
         let folder = tempfile::tempdir().unwrap();
-        let config = TrainConfig {
-            precision,
-            max_steps: Some(30),
-            ..config()
-        };
+        let config = TrainConfig { precision, max_steps: Some(30), ..config() };
         let (outcome, losses) = run(folder.path(), &config, None).unwrap();
         assert!(outcome.finished && losses.len() == 30);
         assert!(losses[29] < 0.5 * losses[0], "{losses:?}");
-        let lines =
-            espalier_train::metrics::read_losses(&folder.path().join("loss.jsonl")).unwrap();
+        let lines = espalier_train::metrics::read_losses(&folder.path().join("loss.jsonl")).unwrap();
         assert_eq!(
-            lines
-                .iter()
-                .map(|line| line.loss.to_bits())
-                .collect::<Vec<_>>(),
+            lines.iter().map(|line| line.loss.to_bits()).collect::<Vec<_>>(),
             losses.iter().map(|l| l.to_bits()).collect::<Vec<_>>()
         );
         let model = model();
@@ -192,16 +149,12 @@ fn an_interrupted_run_ends_with_the_same_bytes() {
             files
                 .iter()
                 .filter(|(path, _)| {
-                    !path.starts_with("checkpoints/step-00000010")
-                        && !path.starts_with("checkpoints/step-00000011")
+                    !path.starts_with("checkpoints/step-00000010") && !path.starts_with("checkpoints/step-00000011")
                 })
                 .map(|(p, b)| (p.clone(), b.clone()))
                 .collect::<BTreeMap<_, _>>()
         };
-        assert_eq!(
-            newest(&found).keys().collect::<Vec<_>>(),
-            newest(&expected).keys().collect::<Vec<_>>()
-        );
+        assert_eq!(newest(&found).keys().collect::<Vec<_>>(), newest(&expected).keys().collect::<Vec<_>>());
         assert!(newest(&found) == newest(&expected), "stopped at {stop}");
     }
 }
@@ -215,19 +168,9 @@ fn a_run_that_died_between_checkpoints_ends_with_the_same_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let death = std::panic::catch_unwind(|| {
             let never = AtomicBool::new(false);
-            train(
-                &model(),
-                &conversations(),
-                &config(),
-                folder.path(),
-                &never,
-                &mut |event| {
-                    assert!(
-                        !matches!(event, TrainEvent::Step { step, .. } if step == died),
-                        "killed here"
-                    );
-                },
-            )
+            train(&model(), &conversations(), &config(), folder.path(), &never, &mut |event| {
+                assert!(!matches!(event, TrainEvent::Step { step, .. } if step == died), "killed here");
+            })
         });
         assert!(death.is_err());
         let (_, steps) = run(folder.path(), &config(), None).unwrap();
@@ -243,49 +186,21 @@ fn a_finished_run_does_nothing_and_another_one_is_refused() {
     let before = files(folder.path());
     let (outcome, steps) = run(folder.path(), &config(), None).unwrap();
     assert!(outcome.finished && steps.is_empty() && files(folder.path()) == before);
-    let error = run(
-        folder.path(),
-        &TrainConfig {
-            rank: 2,
-            ..config()
-        },
-        None,
-    )
-    .unwrap_err()
-    .to_string();
+    let error = run(folder.path(), &TrainConfig { rank: 2, ..config() }, None).unwrap_err().to_string();
     assert!(error.contains("other settings"), "{error}");
-    let error = run(
-        folder.path(),
-        &TrainConfig {
-            precision: Precision::Bf16,
-            ..config()
-        },
-        None,
-    )
-    .unwrap_err()
-    .to_string();
+    let error =
+        run(folder.path(), &TrainConfig { precision: Precision::Bf16, ..config() }, None).unwrap_err().to_string();
     assert!(error.contains("precision f32 (now bf16)"), "{error}");
 }
 
 #[test]
 fn threads_change_no_byte() {
     let outputs = [1, 2, 3].map(|threads| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let folder = tempfile::tempdir().unwrap();
-            run(
-                folder.path(),
-                &TrainConfig {
-                    max_steps: Some(3),
-                    precision: Precision::Bf16,
-                    ..config()
-                },
-                None,
-            )
-            .unwrap();
+            run(folder.path(), &TrainConfig { max_steps: Some(3), precision: Precision::Bf16, ..config() }, None)
+                .unwrap();
             files(folder.path())
         })
     });
@@ -300,17 +215,8 @@ fn packed_sequences_do_not_see_each_other() {
     let mut gradient = vec![0.0; network.parameters().len()];
     let packed = network.loss_and_gradient(&together, &mut gradient).unwrap();
     let mut sum = vec![0.0; gradient.len()];
-    let alone: f64 = (0..6)
-        .map(|row| {
-            network
-                .loss_and_gradient(&batch(row..row + 1, 0.01), &mut sum)
-                .unwrap()
-        })
-        .sum();
-    assert!(
-        (packed - alone).abs() < 1e-5 * alone,
-        "{packed} for {alone}"
-    );
+    let alone: f64 = (0..6).map(|row| network.loss_and_gradient(&batch(row..row + 1, 0.01), &mut sum).unwrap()).sum();
+    assert!((packed - alone).abs() < 1e-5 * alone, "{packed} for {alone}");
     let scale = sum.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
     for (left, right) in gradient.iter().zip(&sum) {
         assert!((left - right).abs() < 1e-5 * scale, "{left} for {right}");
@@ -337,11 +243,7 @@ fn the_gradient_of_the_whole_model_agrees_with_differences() {
         let difference = (at(start + step) - at(start - step)) / (2.0 * f64::from(step));
         at(start);
         let error = (f64::from(gradient[index]) - difference).abs();
-        assert!(
-            error < 1e-2 * f64::from(scale),
-            "parameter {index}: {} for {difference}",
-            gradient[index]
-        );
+        assert!(error < 1e-2 * f64::from(scale), "parameter {index}: {} for {difference}", gradient[index]);
     }
 }
 
@@ -361,12 +263,8 @@ fn an_adapter_survives_both_formats() {
     disturb(&mut trained);
     let folder = tempfile::tempdir().unwrap();
     let adapter = trained.to_adapter("base");
-    adapter
-        .save_peft(&folder.path().join("adapter"), model.config())
-        .unwrap();
-    adapter
-        .save_gguf(&folder.path().join("adapter.gguf"), model.config())
-        .unwrap();
+    adapter.save_peft(&folder.path().join("adapter"), model.config()).unwrap();
+    adapter.save_gguf(&folder.path().join("adapter.gguf"), model.config()).unwrap();
     let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128).unwrap());
     for name in ["adapter", "adapter.gguf"] {
         let loaded = LoraAdapter::load(&folder.path().join(name), model.config()).unwrap();
@@ -378,24 +276,13 @@ fn an_adapter_survives_both_formats() {
 #[test]
 fn only_answers_and_their_end_are_learned() {
     let model = model();
-    let turns = vec![vec![
-        turn("user", "Hi"),
-        turn("assistant", "Hello."),
-        turn("user", "And?"),
-        turn("assistant", "Bye."),
-    ]];
+    let turns =
+        vec![vec![turn("user", "Hi"), turn("assistant", "Hello."), turn("user", "And?"), turn("assistant", "Bye.")]];
     let row = &encode(&model, &turns, &config()).unwrap().rows[0];
     let text = marked_text(&model, row);
-    let learned: Vec<&str> = text
-        .split('⟧')
-        .skip(1)
-        .map(|part| part.split('⟦').next().unwrap())
-        .collect();
+    let learned: Vec<&str> = text.split('⟧').skip(1).map(|part| part.split('⟦').next().unwrap()).collect();
     assert_eq!(learned.len(), 2, "{text}");
-    assert!(
-        learned[0].contains("Hello.") && learned[1].contains("Bye."),
-        "{text}"
-    );
+    assert!(learned[0].contains("Hello.") && learned[1].contains("Bye."), "{text}");
     let ends = row
         .tokens
         .iter()
@@ -403,10 +290,7 @@ fn only_answers_and_their_end_are_learned() {
         .filter(|(token, learn)| **learn && model.tokenizer().is_end_of_generation(**token));
     assert_eq!(ends.count(), 2, "{text}");
     assert!(
-        !text.split('⟦').any(|part| part
-            .split('⟧')
-            .nth(1)
-            .is_some_and(|learned| learned.contains("And"))),
+        !text.split('⟦').any(|part| part.split('⟧').nth(1).is_some_and(|learned| learned.contains("And"))),
         "{text}"
     );
 }
@@ -416,9 +300,7 @@ fn broken_data_is_named_with_its_place() {
     let model = model();
     let good = vec![turn("user", "Hi"), turn("assistant", "Hello.")];
     let error = |turns: Vec<Turn>, config: &TrainConfig| {
-        encode(&model, &[good.clone(), turns], config)
-            .unwrap_err()
-            .to_string()
+        encode(&model, &[good.clone(), turns], config).unwrap_err().to_string()
     };
     assert!(
         error(vec![turn("user", "Hi")], &config())
@@ -426,17 +308,11 @@ fn broken_data_is_named_with_its_place() {
     );
     assert!(error(vec![turn("user", "Hi"), turn("assistant", "")], &config()).contains("empty"));
     let long = vec![turn("user", "Hi"), turn("assistant", &"word ".repeat(200))];
-    let strict = TrainConfig {
-        over_long: OverLong::Error,
-        ..config()
-    };
+    let strict = TrainConfig { over_long: OverLong::Error, ..config() };
     assert!(error(long.clone(), &strict).contains("max_sequence is 128"));
     let dropped = encode(&model, &[good.clone(), long.clone()], &config()).unwrap();
     assert_eq!((dropped.rows.len(), dropped.dropped), (1, 1));
-    let cut = TrainConfig {
-        over_long: OverLong::Truncate,
-        ..config()
-    };
+    let cut = TrainConfig { over_long: OverLong::Truncate, ..config() };
     let cut = encode(&model, &[good, long], &cut).unwrap();
     assert_eq!((cut.rows[1].tokens.len(), cut.truncated), (128, 1));
 }

@@ -17,10 +17,7 @@ pub struct BootstrapOptions {
 
 impl Default for BootstrapOptions {
     fn default() -> Self {
-        Self {
-            draws: 10_000,
-            seed: 1234,
-        }
+        Self { draws: 10_000, seed: 1234 }
     }
 }
 
@@ -39,20 +36,10 @@ pub struct BootstrapIntervals {
 ///
 /// `BCa` after Efron, JASA 82 (1987) 171, with the jackknife acceleration of Efron and Tibshirani (1993), equation 14.15, and ties
 /// counted half, as in scipy. Quantiles interpolate linearly.
-pub fn bootstrap_mean(
-    values: &[f64],
-    confidence: f64,
-    options: BootstrapOptions,
-) -> BootstrapIntervals {
+pub fn bootstrap_mean(values: &[f64], confidence: f64, options: BootstrapOptions) -> BootstrapIntervals {
     if values.is_empty() || options.draws == 0 {
-        let nowhere = Interval {
-            low: f64::NAN,
-            high: f64::NAN,
-        };
-        return BootstrapIntervals {
-            percentile: nowhere,
-            bca: nowhere,
-        };
+        let nowhere = Interval { low: f64::NAN, high: f64::NAN };
+        return BootstrapIntervals { percentile: nowhere, bca: nowhere };
     }
     let n = values.len();
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
@@ -67,10 +54,7 @@ pub fn bootstrap_mean(
         .collect();
     means.sort_unstable_by(f64::total_cmp);
     let tail = f64::midpoint(0.0, 1.0 - confidence);
-    let percentile = Interval {
-        low: sorted_quantile(&means, tail),
-        high: sorted_quantile(&means, 1.0 - tail),
-    };
+    let percentile = Interval { low: sorted_quantile(&means, tail), high: sorted_quantile(&means, 1.0 - tail) };
     let bca = bca_levels(values, &means, tail).map_or(percentile, |(low, high)| Interval {
         low: sorted_quantile(&means, low),
         high: sorted_quantile(&means, high),
@@ -84,14 +68,10 @@ fn bca_levels(values: &[f64], sorted_means: &[f64], tail: f64) -> Option<(f64, f
     let total: f64 = values.iter().sum();
     let mean = total / n;
     // Means that are equal but for rounding count as ties.
-    let tolerance = 1e-12
-        * values
-            .iter()
-            .fold(f64::MIN_POSITIVE, |most, value| most.max(value.abs()));
+    let tolerance = 1e-12 * values.iter().fold(f64::MIN_POSITIVE, |most, value| most.max(value.abs()));
     let below = sorted_means.partition_point(|&drawn| drawn < mean - tolerance);
     let up_to = sorted_means.partition_point(|&drawn| drawn <= mean + tolerance);
-    let bias =
-        normal::quantile(f64::midpoint(below as f64, up_to as f64) / sorted_means.len() as f64);
+    let bias = normal::quantile(f64::midpoint(below as f64, up_to as f64) / sorted_means.len() as f64);
     // Leaving item i out moves the mean by (mean - x_i) / (n - 1); the common factor cancels in the acceleration.
     let (squares, cubes) = values.iter().fold((0.0, 0.0), |(squares, cubes), value| {
         let distance = value - mean;
@@ -123,10 +103,7 @@ mod tests {
         // numpy.quantile([1, 2, 4, 8], [0, .1, .5, .975])
         let sorted = [1.0, 2.0, 4.0, 8.0];
         for (level, expected) in [(0.0, 1.0), (0.1, 1.3), (0.5, 3.0), (0.975, 7.7), (1.0, 8.0)] {
-            assert!(
-                (sorted_quantile(&sorted, level) - expected).abs() < 1e-12,
-                "{level}"
-            );
+            assert!((sorted_quantile(&sorted, level) - expected).abs() < 1e-12, "{level}");
         }
     }
 
@@ -134,39 +111,15 @@ mod tests {
     fn it_is_deterministic_and_the_seed_matters() {
         let values: Vec<f64> = (0..50).map(|i| f64::from(i % 7) / 7.0).collect();
         let first = bootstrap_mean(&values, 0.95, BootstrapOptions::default());
-        assert_eq!(
-            first,
-            bootstrap_mean(&values, 0.95, BootstrapOptions::default())
-        );
-        assert_ne!(
-            first,
-            bootstrap_mean(
-                &values,
-                0.95,
-                BootstrapOptions {
-                    seed: 1,
-                    ..BootstrapOptions::default()
-                }
-            )
-        );
+        assert_eq!(first, bootstrap_mean(&values, 0.95, BootstrapOptions::default()));
+        assert_ne!(first, bootstrap_mean(&values, 0.95, BootstrapOptions { seed: 1, ..BootstrapOptions::default() }));
     }
 
     #[test]
     fn without_spread_or_values() {
         let all_one = bootstrap_mean(&[1.0; 9], 0.95, BootstrapOptions::default());
-        assert_eq!(
-            all_one.bca,
-            Interval {
-                low: 1.0,
-                high: 1.0
-            }
-        );
-        assert!(
-            bootstrap_mean(&[], 0.95, BootstrapOptions::default())
-                .bca
-                .low
-                .is_nan()
-        );
+        assert_eq!(all_one.bca, Interval { low: 1.0, high: 1.0 });
+        assert!(bootstrap_mean(&[], 0.95, BootstrapOptions::default()).bca.low.is_nan());
     }
 
     #[test]
@@ -174,17 +127,9 @@ mod tests {
         // scipy.stats.bootstrap((values,), numpy.mean, n_resamples=400000, method="percentile" | "BCa")
         let mut values = vec![0.0; 20];
         values.extend([1.0, 2.0, 4.0, 8.0, 16.0]);
-        let skewed = bootstrap_mean(
-            &values,
-            0.95,
-            BootstrapOptions {
-                draws: 100_000,
-                seed: 7,
-            },
-        );
-        let close = |found: Interval, low: f64, high: f64| {
-            (found.low - low).abs() < 0.05 && (found.high - high).abs() < 0.09
-        };
+        let skewed = bootstrap_mean(&values, 0.95, BootstrapOptions { draws: 100_000, seed: 7 });
+        let close =
+            |found: Interval, low: f64, high: f64| (found.low - low).abs() < 0.05 && (found.high - high).abs() < 0.09;
         assert!(close(skewed.percentile, 0.16, 2.80), "{skewed:?}");
         assert!(close(skewed.bca, 0.32, 3.64), "{skewed:?}");
         let mut differences = vec![0.0; 80];
@@ -192,13 +137,9 @@ mod tests {
         differences.extend([-1.0; 6]);
         let paired = bootstrap_mean(&differences, 0.95, BootstrapOptions::default());
         assert!(
-            (paired.percentile.low + 0.01).abs() < 0.011
-                && (paired.percentile.high - 0.17).abs() < 0.011,
+            (paired.percentile.low + 0.01).abs() < 0.011 && (paired.percentile.high - 0.17).abs() < 0.011,
             "{paired:?}"
         );
-        assert!(
-            (paired.bca.low - 0.0).abs() < 0.011 && (paired.bca.high - 0.17).abs() < 0.011,
-            "{paired:?}"
-        );
+        assert!((paired.bca.low - 0.0).abs() < 0.011 && (paired.bca.high - 0.17).abs() < 0.011, "{paired:?}");
     }
 }

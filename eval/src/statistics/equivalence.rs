@@ -27,12 +27,7 @@ impl Paired {
     /// hypothesis, the larger root of 2 n q^2 + ((2 n - b + c) d - b - c) q - c d (1 - d) = 0.
     /// Tango, Statistics in Medicine 17 (1998) 891. Unlike the interval of Wald it is right for few changed items.
     pub fn score(self, difference: f64) -> f64 {
-        let (n, b, c, d) = (
-            self.items as f64,
-            self.gained as f64,
-            self.lost as f64,
-            difference,
-        );
+        let (n, b, c, d) = (self.items as f64, self.gained as f64, self.lost as f64, difference);
         let linear = (2.0 * n - b + c) * d - b - c;
         let constant = -c * d * (1.0 - d);
         let q = ((linear * linear - 8.0 * n * constant).max(0.0).sqrt() - linear) / (4.0 * n);
@@ -50,10 +45,7 @@ impl Paired {
     /// The differences that the score test does not reject at a two-sided `confidence`; (-1, 1) without items.
     pub fn interval(self, confidence: f64) -> Interval {
         if self.items == 0 {
-            return Interval {
-                low: -1.0,
-                high: 1.0,
-            };
+            return Interval { low: -1.0, high: 1.0 };
         }
         let z = normal::quantile(f64::midpoint(1.0, confidence));
         let estimate = self.difference();
@@ -72,8 +64,7 @@ impl Paired {
     /// Two one-sided tests (Schuirmann 1987): p-value of "the models differ by `margin` or more"; small values show that they are
     /// equivalent within the margin.
     pub fn equivalence_p(self, margin: f64) -> f64 {
-        self.non_inferiority_p(margin)
-            .max(normal::cumulative(self.score(margin)))
+        self.non_inferiority_p(margin).max(normal::cumulative(self.score(margin)))
     }
 }
 
@@ -101,9 +92,7 @@ pub fn detectable(items: usize, changed: f64) -> f64 {
         return 1.0;
     }
     let n = items as f64;
-    (normal::quantile(0.975) * (changed.max(0.0) / n).sqrt())
-        .max(6.0 / n)
-        .min(1.0)
+    (normal::quantile(0.975) * (changed.max(0.0) / n).sqrt()).max(6.0 / n).min(1.0)
 }
 
 #[cfg(test)]
@@ -122,21 +111,13 @@ mod tests {
     #[test]
     fn at_zero_the_score_is_that_of_mcnemar() {
         // (b - c) / sqrt(b + c)
-        let paired = Paired {
-            items: 100,
-            gained: 9,
-            lost: 3,
-        };
+        let paired = Paired { items: 100, gained: 9, lost: 3 };
         assert!((paired.score(0.0) - 6.0 / 12.0_f64.sqrt()).abs() < 1e-12);
     }
 
     #[test]
     fn the_score_and_its_interval_equal_a_likelihood_maximised_numerically() {
-        let paired = |items, gained, lost| Paired {
-            items,
-            gained,
-            lost,
-        };
+        let paired = |items, gained, lost| Paired { items, gained, lost };
         // q found by scipy.optimize.minimize_scalar over the trinomial likelihood.
         for (counts, difference, expected) in [
             (paired(100, 9, 3), -0.02, 2.216_443_7),
@@ -145,11 +126,7 @@ mod tests {
             (paired(1000, 40, 52), -0.01, -0.208_853_0),
             (paired(1000, 40, 52), 0.01, -2.268_889_0),
         ] {
-            assert!(
-                (counts.score(difference) - expected).abs() < 1e-5,
-                "{counts:?}: {}",
-                counts.score(difference)
-            );
+            assert!((counts.score(difference) - expected).abs() < 1e-5, "{counts:?}: {}", counts.score(difference));
         }
         for (counts, low, high) in [
             (paired(44, 0, 1), -0.118_077_10, 0.059_393_23),
@@ -166,52 +143,17 @@ mod tests {
 
     #[test]
     fn margins() {
-        let same = Paired {
-            items: 10_000,
-            gained: 50,
-            lost: 50,
-        };
+        let same = Paired { items: 10_000, gained: 50, lost: 50 };
         assert!(same.equivalence_p(0.01) < 1e-6 && same.equivalence_p(0.0001) > 0.4);
-        let few = Paired {
-            items: 30,
-            gained: 1,
-            lost: 1,
-        };
+        let few = Paired { items: 30, gained: 1, lost: 1 };
         assert!(few.equivalence_p(0.01) > 0.3);
-        let worse = Paired {
-            items: 1000,
-            gained: 10,
-            lost: 60,
-        };
+        let worse = Paired { items: 1000, gained: 10, lost: 60 };
         assert!(worse.non_inferiority_p(0.01) > 0.99);
         // Without a single change the items themselves bound what may be hidden: 3.84 / (n + 3.84).
-        let unchanged = Paired {
-            items: 100,
-            gained: 0,
-            lost: 0,
-        }
-        .interval(0.95);
-        assert!(
-            (unchanged.low + 0.037_0).abs() < 1e-3 && (unchanged.high - 0.037_0).abs() < 1e-3,
-            "{unchanged:?}"
-        );
-        assert_eq!(
-            Paired {
-                items: 0,
-                gained: 0,
-                lost: 0
-            }
-            .interval(0.95),
-            Interval {
-                low: -1.0,
-                high: 1.0
-            }
-        );
-        let all = Paired {
-            items: 5,
-            gained: 5,
-            lost: 0,
-        };
+        let unchanged = Paired { items: 100, gained: 0, lost: 0 }.interval(0.95);
+        assert!((unchanged.low + 0.037_0).abs() < 1e-3 && (unchanged.high - 0.037_0).abs() < 1e-3, "{unchanged:?}");
+        assert_eq!(Paired { items: 0, gained: 0, lost: 0 }.interval(0.95), Interval { low: -1.0, high: 1.0 });
+        let all = Paired { items: 5, gained: 5, lost: 0 };
         assert!(all.interval(0.95).high > 0.999 && all.interval(0.95).low > 0.0);
     }
 }

@@ -10,9 +10,7 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let mut adjusted = vec![0.0; p_values.len()];
     let mut least: f64 = 0.0;
     for (rank, &index) in order.iter().enumerate() {
-        least = least
-            .max(p_values[index] * (p_values.len() - rank) as f64)
-            .min(1.0);
+        least = least.max(p_values[index] * (p_values.len() - rank) as f64).min(1.0);
         adjusted[index] = least;
     }
     adjusted

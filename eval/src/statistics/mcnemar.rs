@@ -32,11 +32,7 @@ const MANY: usize = 25;
 pub fn mcnemar(lost: usize, gained: usize) -> McNemar {
     let changed = lost + gained;
     let fewer = lost.min(gained);
-    let method = if changed < MANY {
-        McNemarMethod::Exact
-    } else {
-        McNemarMethod::MidP
-    };
+    let method = if changed < MANY { McNemarMethod::Exact } else { McNemarMethod::MidP };
     let at = fair_coin(fewer, changed);
     let mut up_to = 0.0;
     let mut probability = at;
@@ -51,18 +47,13 @@ pub fn mcnemar(lost: usize, gained: usize) -> McNemar {
         McNemarMethod::MidP if lost == gained => 1.0 - 0.5 * at,
         McNemarMethod::MidP => 2.0 * up_to - at,
     };
-    McNemar {
-        p: p.min(1.0),
-        method,
-    }
+    McNemar { p: p.min(1.0), method }
 }
 
 /// P(X = k) for X binomial(n, 1/2), with 2 k <= n.
 fn fair_coin(k: usize, n: usize) -> f64 {
     // The sum of logarithms has n/2 terms at most: no table, no special function.
-    let ln_choose: f64 = (0..k)
-        .map(|i| (((n - i) as f64) / ((i + 1) as f64)).ln())
-        .sum();
+    let ln_choose: f64 = (0..k).map(|i| (((n - i) as f64) / ((i + 1) as f64)).ln()).sum();
     (ln_choose - n as f64 * std::f64::consts::LN_2).exp()
 }
 

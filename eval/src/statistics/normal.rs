@@ -21,9 +21,7 @@ pub fn cumulative(x: f64) -> f64 {
         return 0.5 + density(x) * sum;
     }
     // x + 1/(x + 2/(x + 3/(...))), from the inside out
-    let fraction = (1..=60)
-        .rev()
-        .fold(distance, |inner, step| distance + f64::from(step) / inner);
+    let fraction = (1..=60).rev().fold(distance, |inner, step| distance + f64::from(step) / inner);
     let tail = density(distance) / fraction;
     if x < 0.0 { tail } else { 1.0 - tail }
 }
@@ -42,16 +40,11 @@ pub fn quantile(p: f64) -> f64 {
     }
     let tail = p.min(1.0 - p);
     if tail == 0.0 {
-        return if p < 0.5 {
-            f64::NEG_INFINITY
-        } else {
-            f64::INFINITY
-        };
+        return if p < 0.5 { f64::NEG_INFINITY } else { f64::INFINITY };
     }
     let t = (-2.0 * tail.ln()).sqrt();
-    let mut x = t
-        - (2.515_517 + t * (0.802_853 + t * 0.010_328))
-            / (1.0 + t * (1.432_788 + t * (0.189_269 + t * 0.001_308)));
+    let mut x =
+        t - (2.515_517 + t * (0.802_853 + t * 0.010_328)) / (1.0 + t * (1.432_788 + t * (0.189_269 + t * 0.001_308)));
     for _ in 0..4 {
         // x is the distance from the middle, so that the small tail is compared and no digit is lost.
         let error = (cumulative(-x) - tail) / density(x);
@@ -77,16 +70,8 @@ mod tests {
             (2.999, 0.998_645_663_466_272_9),
             (3.001, 0.998_654_527_174_915),
         ] {
-            assert!(
-                (cumulative(x) - p).abs() <= 1e-12 * p,
-                "cdf({x}) = {:e}, not {p:e}",
-                cumulative(x)
-            );
-            assert!(
-                (quantile(p) - x).abs() < 1e-9,
-                "ppf({p}) = {}, not {x}",
-                quantile(p)
-            );
+            assert!((cumulative(x) - p).abs() <= 1e-12 * p, "cdf({x}) = {:e}, not {p:e}", cumulative(x));
+            assert!((quantile(p) - x).abs() < 1e-9, "ppf({p}) = {}, not {x}", quantile(p));
         }
         assert!(quantile(0.5).abs() < 1e-15);
         assert!(quantile(0.0).is_infinite() && quantile(0.0) < 0.0);

@@ -9,10 +9,7 @@ use super::{Interval, normal};
 /// for few items and near 0 and 1.
 pub fn wilson(successes: usize, trials: usize, confidence: f64) -> Interval {
     if trials == 0 {
-        return Interval {
-            low: 0.0,
-            high: 1.0,
-        };
+        return Interval { low: 0.0, high: 1.0 };
     }
     let n = trials as f64;
     let p = successes.min(trials) as f64 / n;
@@ -22,11 +19,7 @@ pub fn wilson(successes: usize, trials: usize, confidence: f64) -> Interval {
     let half = z * scale * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
     // At 0 and n the formula gives exactly 0 and 1 but for rounding.
     let low = if successes == 0 { 0.0 } else { middle - half };
-    let high = if successes >= trials {
-        1.0
-    } else {
-        middle + half
-    };
+    let high = if successes >= trials { 1.0 } else { middle + half };
     Interval { low, high }
 }
 
@@ -47,12 +40,6 @@ mod tests {
             assert!((interval.low - low).abs() < 1e-9, "{k}/{n}: {interval:?}");
             assert!((interval.high - high).abs() < 1e-9, "{k}/{n}: {interval:?}");
         }
-        assert_eq!(
-            wilson(0, 0, 0.95),
-            Interval {
-                low: 0.0,
-                high: 1.0
-            }
-        );
+        assert_eq!(wilson(0, 0, 0.95), Interval { low: 0.0, high: 1.0 });
     }
 }

@@ -26,11 +26,7 @@ fn uniform(seed: u64, token_index: usize) -> f64 {
 fn penalize(logits: &mut [f32], seen: &[u32], penalty: f32) {
     for &token in seen {
         if let Some(logit) = logits.get_mut(token as usize) {
-            *logit = if *logit > 0.0 {
-                *logit / penalty
-            } else {
-                *logit * penalty
-            };
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
         }
     }
 }
@@ -51,34 +47,19 @@ pub(crate) struct Draw<'a> {
 pub(crate) fn choose(logits: &mut [f32], draw: &Draw<'_>, weights: &mut Vec<f32>) -> TokenLogprob {
     let sampling = draw.sampling;
     let normalizer = log_sum_exp(logits);
-    let top = highest(logits, draw.top_logprobs)
-        .iter()
-        .map(|best| (best.token, best.value - normalizer))
-        .collect();
+    let top = highest(logits, draw.top_logprobs).iter().map(|best| (best.token, best.value - normalizer)).collect();
     let penalized = if sampling.penalizes() { draw.seen } else { &[] };
-    let raw: Vec<f32> = penalized
-        .iter()
-        .map(|&token| logits[token as usize])
-        .collect();
+    let raw: Vec<f32> = penalized.iter().map(|&token| logits[token as usize]).collect();
     penalize(logits, penalized, sampling.repetition_penalty);
     let token = if sampling.temperature > 0.0 {
-        sample(
-            logits,
-            sampling,
-            uniform(draw.seed, draw.token_index),
-            weights,
-        )
+        sample(logits, sampling, uniform(draw.seed, draw.token_index), weights)
     } else {
         argmax(logits) as u32
     };
     for (&token, raw) in penalized.iter().zip(raw) {
         logits[token as usize] = raw;
     }
-    TokenLogprob {
-        token,
-        logprob: logits[token as usize] - normalizer,
-        top,
-    }
+    TokenLogprob { token, logprob: logits[token as usize] - normalizer, top }
 }
 
 /// Draws from the filtered distribution with the uniform number `u`.
@@ -90,31 +71,22 @@ fn sample(logits: &[f32], sampling: &Sampling, u: f64, weights: &mut Vec<f32>) -
         highest(weights, sampling.top_k)
     } else if top_p < 1.0 || sampling.min_p > 0.0 {
         // The smallest nucleus holds no token below this bar: all of them together weigh less than 1 - top_p.
-        let bar =
-            (((1.0 - top_p).max(0.0) * total / weights.len() as f64) as f32).max(sampling.min_p);
+        let bar = (((1.0 - top_p).max(0.0) * total / weights.len() as f64) as f32).max(sampling.min_p);
         // The heaviest weight is 1, so the bar never excludes it.
         let bar = bar.min(1.0);
         let mut kept: Vec<Candidate> = weights
             .iter()
             .enumerate()
             .filter(|(_, weight)| **weight >= bar)
-            .map(|(token, &value)| Candidate {
-                token: token as u32,
-                value,
-            })
+            .map(|(token, &value)| Candidate { token: token as u32, value })
             .collect();
         kept.sort_unstable_by(|a, b| b.cmp(a));
         kept
     } else {
-        return draw_from(weights.iter().copied().enumerate(), u * total)
-            .unwrap_or_else(|| argmax(weights)) as u32;
+        return draw_from(weights.iter().copied().enumerate(), u * total).unwrap_or_else(|| argmax(weights)) as u32;
     };
     if top_p < 1.0 {
-        let total = if sampling.top_k > 0 {
-            kept.iter().map(|kept| f64::from(kept.value)).sum()
-        } else {
-            total
-        };
+        let total = if sampling.top_k > 0 { kept.iter().map(|kept| f64::from(kept.value)).sum() } else { total };
         let mut mass = 0.0;
         let nucleus = kept
             .iter()
@@ -126,19 +98,12 @@ fn sample(logits: &[f32], sampling: &Sampling, u: f64, weights: &mut Vec<f32>) -
         kept.truncate(nucleus);
     }
     if sampling.min_p > 0.0 {
-        let bar = kept
-            .first()
-            .map_or(0.0, |best| best.value * sampling.min_p.min(1.0));
+        let bar = kept.first().map_or(0.0, |best| best.value * sampling.min_p.min(1.0));
         kept.retain(|kept| kept.value >= bar);
     }
     let total: f64 = kept.iter().map(|kept| f64::from(kept.value)).sum();
-    let drawn = draw_from(
-        kept.iter().map(|kept| (kept.token as usize, kept.value)),
-        u * total,
-    );
-    drawn
-        .or_else(|| kept.last().map(|kept| kept.token as usize))
-        .unwrap_or_else(|| argmax(weights)) as u32
+    let drawn = draw_from(kept.iter().map(|kept| (kept.token as usize, kept.value)), u * total);
+    drawn.or_else(|| kept.last().map(|kept| kept.token as usize)).unwrap_or_else(|| argmax(weights)) as u32
 }
 
 /// The token at which the running sum of weights passes `threshold`; the last one of positive weight if rounding kept the sum
@@ -163,13 +128,7 @@ mod tests {
     use super::*;
 
     fn draw(sampling: &Sampling) -> Draw<'_> {
-        Draw {
-            sampling,
-            seed: 1,
-            token_index: 0,
-            seen: &[],
-            top_logprobs: 0,
-        }
+        Draw { sampling, seed: 1, token_index: 0, seen: &[], top_logprobs: 0 }
     }
 
     #[test]
@@ -177,18 +136,10 @@ mod tests {
         let logits: Vec<f32> = [0.1_f32, 0.2, 0.3, 0.4].iter().map(|p| p.ln()).collect();
         let mut counts = [0_u32; 4];
         for index in 0..20_000 {
-            counts[sample(
-                &logits,
-                &Sampling::at_temperature(1.0),
-                uniform(3, index),
-                &mut Vec::new(),
-            ) as usize] += 1;
+            counts[sample(&logits, &Sampling::at_temperature(1.0), uniform(3, index), &mut Vec::new()) as usize] += 1;
         }
         for (token, expected) in [2000.0, 4000.0, 6000.0, 8000.0].into_iter().enumerate() {
-            assert!(
-                (f64::from(counts[token]) - expected).abs() < 250.0,
-                "{counts:?}"
-            );
+            assert!((f64::from(counts[token]) - expected).abs() < 250.0, "{counts:?}");
         }
     }
 
@@ -198,129 +149,44 @@ mod tests {
         let drawn = |sampling: Sampling| {
             let mut seen = [false; 4];
             for index in 0..500 {
-                seen[sample(&logits, &sampling, uniform(9, index), &mut Vec::new()) as usize] =
-                    true;
+                seen[sample(&logits, &sampling, uniform(9, index), &mut Vec::new()) as usize] = true;
             }
             seen
         };
         let plain = Sampling::at_temperature(1.0);
-        assert_eq!(
-            drawn(Sampling {
-                top_k: 2,
-                ..plain.clone()
-            }),
-            [false, false, true, true]
-        );
-        assert_eq!(
-            drawn(Sampling {
-                top_p: 0.65,
-                ..plain.clone()
-            }),
-            [false, false, true, true]
-        );
-        assert_eq!(
-            drawn(Sampling {
-                top_p: 0.75,
-                ..plain.clone()
-            }),
-            [false, true, true, true]
-        );
-        assert_eq!(
-            drawn(Sampling {
-                top_p: 0.0,
-                ..plain.clone()
-            }),
-            [false, false, false, true]
-        );
-        assert_eq!(
-            drawn(Sampling {
-                min_p: 0.4,
-                ..plain.clone()
-            }),
-            [false, true, true, true]
-        );
-        assert_eq!(
-            drawn(Sampling {
-                min_p: 2.0,
-                ..plain.clone()
-            }),
-            [false, false, false, true]
-        );
+        assert_eq!(drawn(Sampling { top_k: 2, ..plain.clone() }), [false, false, true, true]);
+        assert_eq!(drawn(Sampling { top_p: 0.65, ..plain.clone() }), [false, false, true, true]);
+        assert_eq!(drawn(Sampling { top_p: 0.75, ..plain.clone() }), [false, true, true, true]);
+        assert_eq!(drawn(Sampling { top_p: 0.0, ..plain.clone() }), [false, false, false, true]);
+        assert_eq!(drawn(Sampling { min_p: 0.4, ..plain.clone() }), [false, true, true, true]);
+        assert_eq!(drawn(Sampling { min_p: 2.0, ..plain.clone() }), [false, false, false, true]);
         // Among the best three, renormalised, 0.4 + 0.3 of 0.9 reach 0.7.
-        assert_eq!(
-            drawn(Sampling {
-                top_k: 3,
-                top_p: 0.7,
-                ..plain.clone()
-            }),
-            [false, false, true, true]
-        );
-        assert_eq!(
-            drawn(Sampling {
-                temperature: 1e-6,
-                ..plain
-            }),
-            [false, false, false, true]
-        );
+        assert_eq!(drawn(Sampling { top_k: 3, top_p: 0.7, ..plain.clone() }), [false, false, true, true]);
+        assert_eq!(drawn(Sampling { temperature: 1e-6, ..plain }), [false, false, false, true]);
     }
 
     #[test]
     fn a_penalty_changes_the_choice_but_not_the_logprob() {
         let logits = [1.0_f32, 2.0, 1.9];
-        let sampling = Sampling {
-            repetition_penalty: 2.0,
-            ..Sampling::GREEDY
-        };
-        let plain = choose(
-            &mut logits.to_vec(),
-            &draw(&Sampling::GREEDY),
-            &mut Vec::new(),
-        );
+        let sampling = Sampling { repetition_penalty: 2.0, ..Sampling::GREEDY };
+        let plain = choose(&mut logits.to_vec(), &draw(&Sampling::GREEDY), &mut Vec::new());
         assert_eq!(plain.token, 1);
-        let penalized = choose(
-            &mut logits.to_vec(),
-            &Draw {
-                seen: &[1],
-                ..draw(&sampling)
-            },
-            &mut Vec::new(),
-        );
+        let penalized = choose(&mut logits.to_vec(), &Draw { seen: &[1], ..draw(&sampling) }, &mut Vec::new());
         assert_eq!(penalized.token, 2);
         assert!((penalized.logprob - (plain.logprob - 0.1)).abs() < 1e-6);
-        let all = choose(
-            &mut logits.to_vec(),
-            &Draw {
-                seen: &[0, 1, 2],
-                ..draw(&sampling)
-            },
-            &mut Vec::new(),
-        );
-        assert_eq!(
-            (all.token, all.logprob.to_bits()),
-            (1, plain.logprob.to_bits())
-        );
+        let all = choose(&mut logits.to_vec(), &Draw { seen: &[0, 1, 2], ..draw(&sampling) }, &mut Vec::new());
+        assert_eq!((all.token, all.logprob.to_bits()), (1, plain.logprob.to_bits()));
     }
 
     #[test]
     fn logprobs_sum_to_one() {
         let mut logits: Vec<f32> = (0..50_u32).map(|i| (i * 37 % 11) as f32 * 0.3).collect();
-        let report = choose(
-            &mut logits,
-            &Draw {
-                top_logprobs: 50,
-                ..draw(&Sampling::at_temperature(2.0))
-            },
-            &mut Vec::new(),
-        );
-        let sum: f64 = report
-            .top
-            .iter()
-            .map(|(_, logprob)| f64::from(*logprob).exp())
-            .sum();
+        let report =
+            choose(&mut logits, &Draw { top_logprobs: 50, ..draw(&Sampling::at_temperature(2.0)) }, &mut Vec::new());
+        let sum: f64 = report.top.iter().map(|(_, logprob)| f64::from(*logprob).exp()).sum();
         assert!((sum - 1.0).abs() < 1e-5);
-        let same = |&(token, logprob): &(u32, f32)| {
-            token == report.token && logprob.to_bits() == report.logprob.to_bits()
-        };
+        let same =
+            |&(token, logprob): &(u32, f32)| token == report.token && logprob.to_bits() == report.logprob.to_bits();
         assert!(report.top.iter().any(same));
     }
 

@@ -10,10 +10,7 @@ const LANES: usize = 16;
 #[allow(clippy::float_cmp, reason = "the maximum is one of the values")]
 pub(crate) fn argmax(logits: &[f32]) -> usize {
     let highest = maximum(logits);
-    logits
-        .iter()
-        .position(|&logit| logit == highest)
-        .unwrap_or(0)
+    logits.iter().position(|&logit| logit == highest).unwrap_or(0)
 }
 
 fn maximum(values: &[f32]) -> f32 {
@@ -25,10 +22,7 @@ fn maximum(values: &[f32]) -> f32 {
             *lane = if value > *lane { value } else { *lane };
         }
     }
-    lanes
-        .iter()
-        .chain(rest)
-        .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
 
 /// A token with its logit or weight. The greater is the more probable; among equals the lower id.
@@ -40,9 +34,7 @@ pub(super) struct Candidate {
 
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.value
-            .total_cmp(&other.value)
-            .then(other.token.cmp(&self.token))
+        self.value.total_cmp(&other.value).then(other.token.cmp(&self.token))
     }
 }
 impl PartialOrd for Candidate {
@@ -74,10 +66,7 @@ pub(super) fn highest(values: &[f32], count: usize) -> Vec<Candidate> {
             if value.is_nan() {
                 continue;
             }
-            let candidate = Candidate {
-                token: (chunk_index * LANES + offset) as u32,
-                value,
-            };
+            let candidate = Candidate { token: (chunk_index * LANES + offset) as u32, value };
             heap.push(std::cmp::Reverse(candidate));
             if heap.len() > count {
                 heap.pop();
@@ -88,10 +77,7 @@ pub(super) fn highest(values: &[f32], count: usize) -> Vec<Candidate> {
         }
     }
     // Ascending order of `Reverse` is descending order of candidates.
-    heap.into_sorted_vec()
-        .into_iter()
-        .map(|candidate| candidate.0)
-        .collect()
+    heap.into_sorted_vec().into_iter().map(|candidate| candidate.0).collect()
 }
 
 /// `e^x` for `x <= 0`, within 2 units in the last place down to -87, 0 below. Plain arithmetic that vectorises.
@@ -147,16 +133,9 @@ mod tests {
     #[test]
     fn the_highest_are_sorted_with_ties_by_id() {
         let values: Vec<f32> = (0..1000_u32).map(|i| (i * 7919 % 101) as f32).collect();
-        let mut expected: Vec<(u32, f32)> = values
-            .iter()
-            .enumerate()
-            .map(|(i, &v)| (i as u32, v))
-            .collect();
+        let mut expected: Vec<(u32, f32)> = values.iter().enumerate().map(|(i, &v)| (i as u32, v)).collect();
         expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let found: Vec<(u32, f32)> = highest(&values, 25)
-            .iter()
-            .map(|c| (c.token, c.value))
-            .collect();
+        let found: Vec<(u32, f32)> = highest(&values, 25).iter().map(|c| (c.token, c.value)).collect();
         assert_eq!(found, expected[..25]);
     }
 
@@ -169,9 +148,6 @@ mod tests {
             assert!(error < 2.5e-7, "x {x}: relative error {error}");
         }
         assert_eq!(exp_nonpositive(0.0).to_bits(), 1.0_f32.to_bits());
-        assert_eq!(
-            exp_nonpositive(f32::NEG_INFINITY).to_bits(),
-            0.0_f32.to_bits()
-        );
+        assert_eq!(exp_nonpositive(f32::NEG_INFINITY).to_bits(), 0.0_f32.to_bits());
     }
 }

@@ -66,10 +66,7 @@ pub struct ServerEngine {
 impl std::fmt::Debug for ServerEngine {
     // By hand: the derived form would print the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerEngine")
-            .field("base", &self.base)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("ServerEngine").field("base", &self.base).field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -79,10 +76,7 @@ impl ServerEngine {
     /// # Errors
     /// A URL that is not plain http, options that are zero.
     pub fn new(url: &str, options: ServerOptions) -> Result<Self, EngineError> {
-        let refused = |problem| EngineError::Url {
-            url: url.to_owned(),
-            problem,
-        };
+        let refused = |problem| EngineError::Url { url: url.to_owned(), problem };
         let trimmed = url.trim().trim_end_matches('/');
         let Some(rest) = trimmed.strip_prefix("http://") else {
             return Err(refused("only http:// is supported"));
@@ -92,26 +86,14 @@ impl ServerEngine {
             return Err(refused("there is no host in it"));
         }
         if authority.contains('@') {
-            return Err(refused(
-                "a user or password does not belong into it; put the key into ESPALIER_API_KEY",
-            ));
+            return Err(refused("a user or password does not belong into it; put the key into ESPALIER_API_KEY"));
         }
-        for (option, value) in [
-            ("concurrency", options.concurrency),
-            ("attempts", options.attempts as usize),
-        ] {
+        for (option, value) in [("concurrency", options.concurrency), ("attempts", options.attempts as usize)] {
             if value == 0 {
-                return Err(EngineError::Option {
-                    option,
-                    problem: "must be at least 1".to_owned(),
-                });
+                return Err(EngineError::Option { option, problem: "must be at least 1".to_owned() });
             }
         }
-        let base = if trimmed.ends_with("/v1") {
-            trimmed.to_owned()
-        } else {
-            format!("{trimmed}/v1")
-        };
+        let base = if trimmed.ends_with("/v1") { trimmed.to_owned() } else { format!("{trimmed}/v1") };
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(options.timeout))
             .timeout_connect(Some(options.timeout.min(Duration::from_secs(10))))
@@ -126,14 +108,7 @@ impl ServerEngine {
             .filter(|key| !key.trim().is_empty())
             .map(|key| format!("Bearer {}", key.trim()));
         let identity = format!("{base}#{}", options.model.as_deref().unwrap_or("default"));
-        Ok(Self {
-            base,
-            options,
-            agent,
-            authorization,
-            identity,
-            listed_model: OnceLock::new(),
-        })
+        Ok(Self { base, options, agent, authorization, identity, listed_model: OnceLock::new() })
     }
 
     /// The server and the name of its model.
@@ -185,11 +160,7 @@ impl ServerEngine {
         let (path, body) = protocol::body(request, self.model());
         let url = format!("{}/{path}", self.base);
         let text = self.send(&url, Some(&body), stopped)?;
-        parse_answer(&text, request).map_err(|missing| EngineError::Garbage {
-            url,
-            missing,
-            body: beginning(&text),
-        })
+        parse_answer(&text, request).map_err(|missing| EngineError::Garbage { url, missing, body: beginning(&text) })
     }
 
     /// The model's name: as given, else the first that the server lists, else a word that servers of one model ignore.
@@ -201,14 +172,10 @@ impl ServerEngine {
             return model;
         }
         let url = format!("{}/models", self.base);
-        let listed = self
-            .try_once(&url, None)
-            .ok()
-            .filter(|(status, ..)| *status == 200)
-            .and_then(|(_, text, _)| {
-                let list: Value = serde_json::from_str(&text).ok()?;
-                Some(list.get("data")?.get(0)?.get("id")?.as_str()?.to_owned())
-            });
+        let listed = self.try_once(&url, None).ok().filter(|(status, ..)| *status == 200).and_then(|(_, text, _)| {
+            let list: Value = serde_json::from_str(&text).ok()?;
+            Some(list.get("data")?.get(0)?.get("id")?.as_str()?.to_owned())
+        });
         match listed {
             Some(model) => self.listed_model.get_or_init(|| model),
             None => "default",
@@ -216,12 +183,7 @@ impl ServerEngine {
     }
 
     /// Sends one request until it succeeds, fails for good, or has been tried often enough.
-    fn send(
-        &self,
-        url: &str,
-        body: Option<&Value>,
-        stopped: &AtomicBool,
-    ) -> Result<String, EngineError> {
+    fn send(&self, url: &str, body: Option<&Value>, stopped: &AtomicBool) -> Result<String, EngineError> {
         let mut attempts = 0;
         let mut pause = self.options.first_pause;
         loop {
@@ -232,26 +194,13 @@ impl ServerEngine {
                     let passing = status == 429 || status >= 500;
                     let url = url.to_owned();
                     let remedy = remedy(status);
-                    let error = EngineError::Status {
-                        url,
-                        status,
-                        body: beginning(&text),
-                        attempts,
-                        remedy,
-                    };
+                    let error = EngineError::Status { url, status, body: beginning(&text), attempts, remedy };
                     if !passing {
                         return Err(error);
                     }
                     (error, wished)
                 }
-                Err(problem) => (
-                    EngineError::Connection {
-                        url: url.to_owned(),
-                        problem,
-                        attempts,
-                    },
-                    None,
-                ),
+                Err(problem) => (EngineError::Connection { url: url.to_owned(), problem, attempts }, None),
             };
             if attempts >= self.options.attempts || stopped.load(Ordering::Relaxed) {
                 return Err(error);
@@ -262,11 +211,7 @@ impl ServerEngine {
     }
 
     /// One exchange: status, text, and the pause that the server wishes for.
-    fn try_once(
-        &self,
-        url: &str,
-        body: Option<&Value>,
-    ) -> Result<(u16, String, Option<Duration>), String> {
+    fn try_once(&self, url: &str, body: Option<&Value>) -> Result<(u16, String, Option<Duration>), String> {
         let response = if let Some(body) = body {
             let mut post = self.agent.post(url);
             if let Some(authorization) = &self.authorization {
@@ -317,22 +262,12 @@ mod tests {
 
     #[test]
     fn urls_with_and_without_version_are_the_same() {
-        for url in [
-            "http://127.0.0.1:8080",
-            "http://127.0.0.1:8080/",
-            "http://127.0.0.1:8080/v1/",
-        ] {
+        for url in ["http://127.0.0.1:8080", "http://127.0.0.1:8080/", "http://127.0.0.1:8080/v1/"] {
             let engine = ServerEngine::new(url, ServerOptions::default()).unwrap();
             assert_eq!(engine.identity(), "http://127.0.0.1:8080/v1#default");
         }
         for url in ["https://x", "http://", "localhost:1", "http://a:b@c"] {
-            assert!(
-                matches!(
-                    ServerEngine::new(url, ServerOptions::default()),
-                    Err(EngineError::Url { .. })
-                ),
-                "{url}"
-            );
+            assert!(matches!(ServerEngine::new(url, ServerOptions::default()), Err(EngineError::Url { .. })), "{url}");
         }
     }
 }

@@ -45,20 +45,10 @@ pub(super) fn body(request: &Request, model: &str) -> (&'static str, Value) {
     }
     if sampling.penalizes() {
         // llama-server and vLLM spell it differently; each ignores the other's word.
-        body.insert(
-            "repeat_penalty".to_owned(),
-            json!(sampling.repetition_penalty),
-        );
-        body.insert(
-            "repetition_penalty".to_owned(),
-            json!(sampling.repetition_penalty),
-        );
+        body.insert("repeat_penalty".to_owned(), json!(sampling.repetition_penalty));
+        body.insert("repetition_penalty".to_owned(), json!(sampling.repetition_penalty));
     }
-    let stop: Vec<&String> = request
-        .stop
-        .iter()
-        .filter(|stop| !stop.is_empty())
-        .collect();
+    let stop: Vec<&String> = request.stop.iter().filter(|stop| !stop.is_empty()).collect();
     if !stop.is_empty() {
         body.insert("stop".to_owned(), json!(stop));
     }
@@ -94,8 +84,7 @@ pub(super) fn beginning(text: &str) -> String {
 
 /// Reads an answer; the error names what is missing.
 pub(super) fn parse_answer(text: &str, request: &Request) -> Result<Answer, String> {
-    let json: Value =
-        serde_json::from_str(text).map_err(|error| format!("it is not JSON ({error})"))?;
+    let json: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON ({error})"))?;
     let choice = json
         .get("choices")
         .ok_or("\"choices\" is missing")?
@@ -103,9 +92,7 @@ pub(super) fn parse_answer(text: &str, request: &Request) -> Result<Answer, Stri
         .ok_or("\"choices\" is not a list with at least one entry")?;
     let chat = matches!(request.prompt, Prompt::Chat(_));
     let content = if chat {
-        let message = choice
-            .get("message")
-            .ok_or("\"choices[0].message\" is missing")?;
+        let message = choice.get("message").ok_or("\"choices[0].message\" is missing")?;
         match message.get("content") {
             // Servers send null for an empty answer.
             Some(Value::Null) => "",
@@ -114,31 +101,15 @@ pub(super) fn parse_answer(text: &str, request: &Request) -> Result<Answer, Stri
             None => return Err("\"choices[0].message.content\" is missing".to_owned()),
         }
     } else {
-        choice
-            .get("text")
-            .and_then(Value::as_str)
-            .ok_or("\"choices[0].text\" is missing or not a string")?
+        choice.get("text").and_then(Value::as_str).ok_or("\"choices[0].text\" is missing or not a string")?
     };
     let finish = match choice.get("finish_reason").and_then(Value::as_str) {
         Some("length") => Finish::Length,
         _ => Finish::Stop,
     };
-    let prompt_tokens = json
-        .pointer("/usage/prompt_tokens")
-        .and_then(Value::as_u64)
-        .unwrap_or(0) as usize;
-    let logprobs = if request.top_logprobs > 0 {
-        parse_logprobs(choice)?
-    } else {
-        Vec::new()
-    };
-    Ok(Answer {
-        text: content.to_owned(),
-        tokens: Vec::new(),
-        finish,
-        logprobs,
-        prompt_tokens,
-    })
+    let prompt_tokens = json.pointer("/usage/prompt_tokens").and_then(Value::as_u64).unwrap_or(0) as usize;
+    let logprobs = if request.top_logprobs > 0 { parse_logprobs(choice)? } else { Vec::new() };
+    Ok(Answer { text: content.to_owned(), tokens: Vec::new(), finish, logprobs, prompt_tokens })
 }
 
 /// Log-probabilities in the form that carries token ids (llama-server: `choices[0].logprobs.content[].id`).
@@ -146,9 +117,7 @@ fn parse_logprobs(choice: &Value) -> Result<Vec<TokenLogprob>, String> {
     let entries = choice
         .pointer("/logprobs/content")
         .and_then(Value::as_array)
-        .ok_or(
-            "\"choices[0].logprobs.content\" is missing though log-probabilities were asked for",
-        )?;
+        .ok_or("\"choices[0].logprobs.content\" is missing though log-probabilities were asked for")?;
     let pair = |entry: &Value| -> Option<(u32, f32)> {
         let id = u32::try_from(entry.get("id")?.as_u64()?).ok()?;
         Some((id, entry.get("logprob")?.as_f64()? as f32))
@@ -164,7 +133,9 @@ fn parse_logprobs(choice: &Value) -> Result<Vec<TokenLogprob>, String> {
             Some(TokenLogprob { token, logprob, top })
         })
         .collect::<Option<_>>()
-        .ok_or_else(|| "\"choices[0].logprobs.content[]\" has no token \"id\" (ask this server without top_logprobs)".to_owned())
+        .ok_or_else(|| {
+            "\"choices[0].logprobs.content[]\" has no token \"id\" (ask this server without top_logprobs)".to_owned()
+        })
 }
 
 #[cfg(test)]
@@ -190,23 +161,9 @@ mod tests {
         let text = r#"{"choices":[{"text":"a","finish_reason":"length","logprobs":{"content":[
             {"id":5,"token":"a","logprob":-0.5,"top_logprobs":[{"id":5,"logprob":-0.5},{"id":7,"logprob":-1.5}]}]}}],
             "usage":{"prompt_tokens":3}}"#;
-        let answer = parse_answer(
-            text,
-            &Request {
-                top_logprobs: 2,
-                ..completion()
-            },
-        )
-        .unwrap();
+        let answer = parse_answer(text, &Request { top_logprobs: 2, ..completion() }).unwrap();
         assert_eq!((answer.finish, answer.prompt_tokens), (Finish::Length, 3));
-        assert_eq!(
-            answer.logprobs,
-            [TokenLogprob {
-                token: 5,
-                logprob: -0.5,
-                top: vec![(5, -0.5), (7, -1.5)]
-            }]
-        );
+        assert_eq!(answer.logprobs, [TokenLogprob { token: 5, logprob: -0.5, top: vec![(5, -0.5), (7, -1.5)] }]);
     }
 
     #[test]

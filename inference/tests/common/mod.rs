@@ -4,27 +4,18 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use espalier_inference::{
-    Answer, EngineError, EngineOptions, NativeEngine, Prompt, Request, Sampling,
-};
+use espalier_inference::{Answer, EngineError, EngineOptions, NativeEngine, Prompt, Request, Sampling};
 use espalier_kernels::Precision;
 use espalier_model::Model;
 
 /// The trained llama model of 260K parameters.
 pub(crate) fn stories() -> Model {
-    Model::open(Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/assets/model/stories260K.bin"
-    )))
-    .unwrap()
+    Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
 }
 
 /// Options in a precision, otherwise the defaults.
 pub(crate) fn options(precision: Precision) -> EngineOptions {
-    EngineOptions {
-        precision,
-        ..EngineOptions::default()
-    }
+    EngineOptions { precision, ..EngineOptions::default() }
 }
 
 /// The 260K model in an engine.
@@ -33,24 +24,15 @@ pub(crate) fn engine(options: &EngineOptions) -> NativeEngine {
 }
 
 /// All answers in the order of their requests.
-pub(crate) fn answers(
-    engine: &NativeEngine,
-    requests: &[Request],
-) -> Vec<Result<Answer, EngineError>> {
+pub(crate) fn answers(engine: &NativeEngine, requests: &[Request]) -> Vec<Result<Answer, EngineError>> {
     let mut answers: Vec<_> = requests.iter().map(|_| None).collect();
     engine
         .generate(requests, &mut |index, answer| {
-            assert!(
-                answers[index].replace(answer).is_none(),
-                "one answer a request"
-            );
+            assert!(answers[index].replace(answer).is_none(), "one answer a request");
             ControlFlow::Continue(())
         })
         .unwrap();
-    answers
-        .into_iter()
-        .map(|answer| answer.expect("an answer for every request"))
-        .collect()
+    answers.into_iter().map(|answer| answer.expect("an answer for every request")).collect()
 }
 
 /// A request to continue a text.
@@ -60,47 +42,24 @@ pub(crate) fn text(prompt: &str, max_tokens: usize) -> Request {
 
 /// Requests of many kinds: short and long, greedy and sampled, with common heads and duplicates.
 pub(crate) fn mixed_requests() -> Vec<Request> {
-    let head = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her dog. ";
+    let head =
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her dog. ";
     let other = "Tom and Ben were good friends. They liked to build towers of blocks and to run in the big garden. ";
-    let mut requests: Vec<Request> = [
-        "One day",
-        "The dog",
-        "She saw",
-        "The sun",
-        "A big",
-        "One day, she",
-    ]
-    .iter()
-    .flat_map(|tail| [format!("{head}{tail}"), format!("{other}{tail}")])
-    .map(|prompt| text(&prompt, 24))
-    .collect();
-    requests.extend([
-        text("Once upon a time", 40),
-        text("", 40),
-        text("The", 1),
-        text(head, 24),
-        text(head, 24),
-    ]);
+    let mut requests: Vec<Request> = ["One day", "The dog", "She saw", "The sun", "A big", "One day, she"]
+        .iter()
+        .flat_map(|tail| [format!("{head}{tail}"), format!("{other}{tail}")])
+        .map(|prompt| text(&prompt, 24))
+        .collect();
+    requests.extend([text("Once upon a time", 40), text("", 40), text("The", 1), text(head, 24), text(head, 24)]);
     for (index, request) in requests.iter_mut().enumerate() {
         request.seed = index as u64;
         request.top_logprobs = index % 3;
         request.sampling = match index % 5 {
             0 => Sampling::GREEDY,
             1 => Sampling::at_temperature(1.0),
-            2 => Sampling {
-                top_k: 20,
-                top_p: 0.9,
-                ..Sampling::at_temperature(0.8)
-            },
-            3 => Sampling {
-                min_p: 0.05,
-                repetition_penalty: 1.2,
-                ..Sampling::at_temperature(1.2)
-            },
-            _ => Sampling {
-                repetition_penalty: 1.3,
-                ..Sampling::GREEDY
-            },
+            2 => Sampling { top_k: 20, top_p: 0.9, ..Sampling::at_temperature(0.8) },
+            3 => Sampling { min_p: 0.05, repetition_penalty: 1.2, ..Sampling::at_temperature(1.2) },
+            _ => Sampling { repetition_penalty: 1.3, ..Sampling::GREEDY },
         };
     }
     requests

@@ -1,15 +1,12 @@
 //! The element types of GGUF tensors that Espalier reads.
 
 use super::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
-    BlockQ8_0, K_BLOCK, LEGACY_BLOCK,
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, K_BLOCK,
+    LEGACY_BLOCK,
 };
 
 /// Element type of a GGUF tensor.
-#[allow(
-    non_camel_case_types,
-    reason = "the names of the formats carry the underscore"
-)]
+#[allow(non_camel_case_types, reason = "the names of the formats carry the underscore")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BlockType {
     /// 32-bit floats.
@@ -60,9 +57,7 @@ impl BlockType {
 
     /// The type with the id that GGUF stores (`ggml_type`), if Espalier reads it.
     pub fn from_ggml(id: u32) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|block_type| block_type.ggml_id() == id)
+        Self::ALL.into_iter().find(|block_type| block_type.ggml_id() == id)
     }
 
     /// The id that GGUF stores (`ggml_type`).
@@ -163,10 +158,8 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_format() {
-        let sizes: Vec<(usize, usize)> = BlockType::ALL
-            .iter()
-            .map(|block_type| (block_type.block_size(), block_type.block_bytes()))
-            .collect();
+        let sizes: Vec<(usize, usize)> =
+            BlockType::ALL.iter().map(|block_type| (block_type.block_size(), block_type.block_bytes())).collect();
         let expected = [
             (1, 4),
             (1, 2),

@@ -35,8 +35,7 @@ pub(super) fn half_to_f32(raw: [u8; 2]) -> f32 {
     let exponent = magnitude & EXPONENT;
     let normal = magnitude + BIAS;
     let special = magnitude + BIAS + BIAS;
-    let subnormal =
-        (f32::from_bits(magnitude | SMALLEST_NORMAL) - f32::from_bits(SMALLEST_NORMAL)).to_bits();
+    let subnormal = (f32::from_bits(magnitude | SMALLEST_NORMAL) - f32::from_bits(SMALLEST_NORMAL)).to_bits();
     let value = if exponent == 0 {
         subnormal
     } else if exponent == EXPONENT {
@@ -56,10 +55,7 @@ mod tests {
     #[test]
     fn every_half_widens_exactly() {
         for bits in 0..=u16::MAX {
-            let (value, truth) = (
-                half_to_f32(bits.to_le_bytes()),
-                f16::from_bits(bits).to_f32(),
-            );
+            let (value, truth) = (half_to_f32(bits.to_le_bytes()), f16::from_bits(bits).to_f32());
             if truth.is_nan() {
                 assert!(value.is_nan(), "{bits:#06x}");
             } else {

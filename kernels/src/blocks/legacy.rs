@@ -104,8 +104,7 @@ fn five_bits(qs: &[u8; HALF_BLOCK], qh: [u8; 4]) -> [i32; LEGACY_BLOCK] {
     let mut numbers = [0; LEGACY_BLOCK];
     for j in 0..HALF_BLOCK {
         numbers[j] = i32::from(qs[j] & 0x0F) | (((qh >> j) & 1) << 4) as i32;
-        numbers[j + HALF_BLOCK] =
-            i32::from(qs[j] >> 4) | (((qh >> (j + HALF_BLOCK)) & 1) << 4) as i32;
+        numbers[j + HALF_BLOCK] = i32::from(qs[j] >> 4) | (((qh >> (j + HALF_BLOCK)) & 1) << 4) as i32;
     }
     numbers
 }

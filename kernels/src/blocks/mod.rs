@@ -55,18 +55,11 @@ pub enum BlockError {
 pub fn decode(block_type: BlockType, bytes: &[u8], out: &mut [f32]) -> Result<(), BlockError> {
     let block_bytes = block_type.block_bytes();
     if !bytes.len().is_multiple_of(block_bytes) {
-        return Err(BlockError::PartialBlock {
-            block_type,
-            bytes: bytes.len(),
-        });
+        return Err(BlockError::PartialBlock { block_type, bytes: bytes.len() });
     }
     let elements = bytes.len() / block_bytes * block_type.block_size();
     if elements != out.len() {
-        return Err(BlockError::OutputLength {
-            block_type,
-            elements,
-            output: out.len(),
-        });
+        return Err(BlockError::OutputLength { block_type, elements, output: out.len() });
     }
     match block_type {
         BlockType::F32 => float::decode_f32(bytes, out),

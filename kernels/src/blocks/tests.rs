@@ -19,10 +19,7 @@ fn decoded(block_type: BlockType, bytes: &[u8]) -> Vec<f32> {
 }
 
 /// Made by `tests/golden/block_decoding.py`, which also says the layout.
-const GOLDEN: &[u8] = include_bytes!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/golden/block_decoding.bin"
-));
+const GOLDEN: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/block_decoding.bin"));
 
 #[test]
 fn values_are_bit_equal_to_those_of_gguf_py() {
@@ -31,16 +28,11 @@ fn values_are_bit_equal_to_those_of_gguf_py() {
     let mut seen = Vec::new();
     while !rest.is_empty() {
         let (name, others) = rest.split_at(8);
-        let name = std::str::from_utf8(name)
-            .expect("a name")
-            .trim_end_matches('\0');
+        let name = std::str::from_utf8(name).expect("a name").trim_end_matches('\0');
         let (length, values) = (word(others), word(&others[4..]));
         let (bytes, others) = others[8..].split_at(length);
         let (truth, others) = others.split_at(4 * values);
-        let block_type = BlockType::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .expect("a known type");
+        let block_type = BlockType::ALL.into_iter().find(|kind| kind.name() == name).expect("a known type");
         let out = decoded(block_type, bytes);
         assert_eq!(out.len(), values);
         for (index, value) in out.iter().enumerate() {
@@ -60,59 +52,25 @@ fn values_are_bit_equal_to_those_of_gguf_py() {
 #[test]
 fn lengths_are_checked() {
     let error = decode(BlockType::Q4_0, &[0; 35], &mut [0.0; 64]).expect_err("a partial block");
-    assert_eq!(
-        error,
-        BlockError::PartialBlock {
-            block_type: BlockType::Q4_0,
-            bytes: 35
-        }
-    );
+    assert_eq!(error, BlockError::PartialBlock { block_type: BlockType::Q4_0, bytes: 35 });
     assert_eq!(
         error.to_string(),
         "35 bytes of Q4_0 data are not whole blocks of 18 bytes; pass complete rows of the tensor"
     );
     let error = decode(BlockType::Q4_0, &[0; 36], &mut [0.0; 32]).expect_err("a short output");
-    assert_eq!(
-        error,
-        BlockError::OutputLength {
-            block_type: BlockType::Q4_0,
-            elements: 64,
-            output: 32
-        }
-    );
-    assert!(
-        error
-            .to_string()
-            .contains("hold 64 elements but the output has room for 32")
-    );
+    assert_eq!(error, BlockError::OutputLength { block_type: BlockType::Q4_0, elements: 64, output: 32 });
+    assert!(error.to_string().contains("hold 64 elements but the output has room for 32"));
     assert_eq!(decode(BlockType::Q6K, &[], &mut []), Ok(()));
 }
 
 #[test]
 fn floats_keep_their_special_values() {
-    let specials = [
-        0.0,
-        -0.0,
-        1.0,
-        -65504.0,
-        6.103_515_6e-5,
-        5.960_464_5e-8,
-        f32::INFINITY,
-        f32::NEG_INFINITY,
-    ];
+    let specials = [0.0, -0.0, 1.0, -65504.0, 6.103_515_6e-5, 5.960_464_5e-8, f32::INFINITY, f32::NEG_INFINITY];
     let bytes: Vec<u8> = specials.iter().flat_map(|value| half(*value)).collect();
-    let bits = |values: &[f32]| {
-        values
-            .iter()
-            .map(|value| value.to_bits())
-            .collect::<Vec<_>>()
-    };
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&decoded(BlockType::F16, &bytes)), bits(&specials));
     assert!(decoded(BlockType::F16, &[0x01, 0x7C])[0].is_nan());
-    assert_eq!(
-        decoded(BlockType::Bf16, &[0x80, 0x3F, 0x49, 0xC0]),
-        [1.0, -3.140_625]
-    );
+    assert_eq!(decoded(BlockType::Bf16, &[0x80, 0x3F, 0x49, 0xC0]), [1.0, -3.140_625]);
     assert_eq!(decoded(BlockType::F32, &1.5_f32.to_le_bytes()), [1.5]);
 }
 
@@ -187,10 +145,7 @@ fn q4_k_and_q5_k_share_scales_and_differ_in_the_fifth_bit() {
     let mut block = head;
     block.extend([0b10; 32]);
     block.extend([0x50; 128]);
-    assert_eq!(
-        decoded(BlockType::Q5K, &block)[32..64],
-        [0.5 * 3.0 * 21.0 - 0.25 * 2.0; 32]
-    );
+    assert_eq!(decoded(BlockType::Q5K, &block)[32..64], [0.5 * 3.0 * 21.0 - 0.25 * 2.0; 32]);
 }
 
 #[test]
@@ -223,10 +178,7 @@ fn q2_k_q3_k_and_q6_k_place_their_bits() {
     block[192 + 4] = (-2_i8).cast_unsigned();
     block[208..].copy_from_slice(&half(0.5));
     let out = decoded(BlockType::Q6K, &block);
-    assert_eq!(
-        (out[64], out[65], out[0]),
-        (-(48.0 + 7.0 - 32.0), 32.0, 0.0)
-    );
+    assert_eq!((out[64], out[65], out[0]), (-(48.0 + 7.0 - 32.0), 32.0, 0.0));
 }
 
 proptest! {

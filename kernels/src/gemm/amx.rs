@@ -34,10 +34,7 @@ pub(super) static TILES: Kernels = Kernels {
     // 640 inputs of a panel are 40 KiB: they stay in a first-level cache of 48 KiB while the rows pass.
     depth: 20,
     order: Order::Grouped,
-    session: Some(Session {
-        enter: configure,
-        leave: release,
-    }),
+    session: Some(Session { enter: configure, leave: release }),
 };
 
 static MICRO: [Micro; 2] = [multiply_hardware::<1>, multiply_hardware::<2>];
@@ -303,12 +300,7 @@ pub(super) mod model {
         unsafe fn load<const TILE: usize>(&mut self, source: *const u32, stride: usize) {
             for (r, row) in self.0[TILE].iter_mut().enumerate() {
                 // SAFETY: the caller grants the memory; strides are whole words.
-                *row = unsafe {
-                    source
-                        .byte_add(r * stride)
-                        .cast::<[u32; 16]>()
-                        .read_unaligned()
-                };
+                *row = unsafe { source.byte_add(r * stride).cast::<[u32; 16]>().read_unaligned() };
             }
         }
 
@@ -316,30 +308,19 @@ pub(super) mod model {
             for (r, row) in self.0[TILE].iter().enumerate() {
                 // SAFETY: the caller grants the memory; strides are whole words.
                 unsafe {
-                    target
-                        .byte_add(r * stride)
-                        .cast::<[u32; 16]>()
-                        .write_unaligned(*row);
+                    target.byte_add(r * stride).cast::<[u32; 16]>().write_unaligned(*row);
                 };
             }
         }
 
         unsafe fn multiply<const SUMS: usize, const LEFT: usize, const RIGHT: usize>(&mut self) {
-            let halves = |word: u32| {
-                [
-                    f32::from_bits(word << 16),
-                    f32::from_bits(word & 0xffff_0000),
-                ]
-            };
+            let halves = |word: u32| [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)];
             for m in 0..16 {
                 for n in 0..16 {
                     let mut parts = [0.0_f32; 2];
                     for k in 0..16 {
-                        let (left, right) =
-                            (halves(self.0[LEFT][m][k]), halves(self.0[RIGHT][k][n]));
-                        for (part, (left, right)) in
-                            parts.iter_mut().zip(left.into_iter().zip(right))
-                        {
+                        let (left, right) = (halves(self.0[LEFT][m][k]), halves(self.0[RIGHT][k][n]));
+                        for (part, (left, right)) in parts.iter_mut().zip(left.into_iter().zip(right)) {
                             *part = left.mul_add(right, *part);
                         }
                     }

@@ -1,9 +1,8 @@
 //! f32 and widened bf16 kernels with AVX2 and FMA: 6 rows x 16 outputs in 12 accumulators, a wide panel in two halves.
 
 use std::arch::x86_64::{
-    __m256, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_load_ps,
-    _mm256_load_si256, _mm256_loadu_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_slli_epi32, _mm256_storeu_ps,
+    __m256, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_load_ps, _mm256_load_si256,
+    _mm256_loadu_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
 };
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order, f32_depth, word_index};
@@ -31,17 +30,13 @@ const fn f32_kernels(width: usize, order: Order, micro: &'static [Micro]) -> Ker
 }
 
 /// f32, 32 outputs, grouped activations.
-pub(super) static WIDE_GROUPED: Kernels =
-    f32_kernels(32, Order::Grouped, micro!(multiply, 2, false));
+pub(super) static WIDE_GROUPED: Kernels = f32_kernels(32, Order::Grouped, micro!(multiply, 2, false));
 /// f32, 32 outputs, interleaved activations.
-pub(super) static WIDE_INTERLEAVED: Kernels =
-    f32_kernels(32, Order::Interleaved, micro!(multiply, 2, true));
+pub(super) static WIDE_INTERLEAVED: Kernels = f32_kernels(32, Order::Interleaved, micro!(multiply, 2, true));
 /// f32, 16 outputs, grouped activations.
-pub(super) static NARROW_GROUPED: Kernels =
-    f32_kernels(16, Order::Grouped, micro!(multiply, 1, false));
+pub(super) static NARROW_GROUPED: Kernels = f32_kernels(16, Order::Grouped, micro!(multiply, 1, false));
 /// f32, 16 outputs, interleaved activations.
-pub(super) static NARROW_INTERLEAVED: Kernels =
-    f32_kernels(16, Order::Interleaved, micro!(multiply, 1, true));
+pub(super) static NARROW_INTERLEAVED: Kernels = f32_kernels(16, Order::Interleaved, micro!(multiply, 1, true));
 /// bf16 panels widened to f32, 32 outputs.
 pub(super) static WIDENED: Kernels = Kernels {
     activation: Activation::Widened,
@@ -108,15 +103,13 @@ unsafe fn multiply_widened<const R: usize>(
                 for j in 0..GROUP / 2 {
                     let b0 = _mm256_load_si256(b.add(j * PANEL).cast());
                     let b1 = _mm256_load_si256(b.add(j * PANEL + 8).cast());
-                    let even =
-                        [b0, b1].map(|pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)));
+                    let even = [b0, b1].map(|pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)));
                     for (r, sum) in sums.iter_mut().enumerate() {
                         let x = _mm256_set1_ps(*a.add(r * GROUP + 2 * j));
                         sum[0] = _mm256_fmadd_ps(x, even[0], sum[0]);
                         sum[1] = _mm256_fmadd_ps(x, even[1], sum[1]);
                     }
-                    let odd =
-                        [b0, b1].map(|pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, high)));
+                    let odd = [b0, b1].map(|pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, high)));
                     for (r, sum) in sums.iter_mut().enumerate() {
                         let x = _mm256_set1_ps(*a.add(r * GROUP + 2 * j + 1));
                         sum[0] = _mm256_fmadd_ps(x, odd[0], sum[0]);
@@ -143,11 +136,7 @@ unsafe fn store<const R: usize>(sums: &[[__m256; 2]; R], c: *mut f32, c_stride: 
             // SAFETY: inside the block.
             unsafe {
                 let place = c.add(r * c_stride + v * 8);
-                let value = if add {
-                    _mm256_add_ps(_mm256_loadu_ps(place), value)
-                } else {
-                    value
-                };
+                let value = if add { _mm256_add_ps(_mm256_loadu_ps(place), value) } else { value };
                 _mm256_storeu_ps(place, value);
             }
         }

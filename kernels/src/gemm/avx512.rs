@@ -1,9 +1,9 @@
 //! f32 and widened bf16 kernels with AVX-512: 12 rows x 32 outputs in 24 accumulators.
 
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
-    _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    __m512, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_fmadd_ps,
+    _mm512_load_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order, f32_depth, word_index};
@@ -33,17 +33,13 @@ const fn f32_kernels(width: usize, order: Order, micro: &'static [Micro]) -> Ker
 }
 
 /// f32, 32 outputs, grouped activations.
-pub(super) static WIDE_GROUPED: Kernels =
-    f32_kernels(32, Order::Grouped, micro!(multiply, 2, false));
+pub(super) static WIDE_GROUPED: Kernels = f32_kernels(32, Order::Grouped, micro!(multiply, 2, false));
 /// f32, 32 outputs, interleaved activations.
-pub(super) static WIDE_INTERLEAVED: Kernels =
-    f32_kernels(32, Order::Interleaved, micro!(multiply, 2, true));
+pub(super) static WIDE_INTERLEAVED: Kernels = f32_kernels(32, Order::Interleaved, micro!(multiply, 2, true));
 /// f32, 16 outputs, grouped activations.
-pub(super) static NARROW_GROUPED: Kernels =
-    f32_kernels(16, Order::Grouped, micro!(multiply, 1, false));
+pub(super) static NARROW_GROUPED: Kernels = f32_kernels(16, Order::Grouped, micro!(multiply, 1, false));
 /// f32, 16 outputs, interleaved activations.
-pub(super) static NARROW_INTERLEAVED: Kernels =
-    f32_kernels(16, Order::Interleaved, micro!(multiply, 1, true));
+pub(super) static NARROW_INTERLEAVED: Kernels = f32_kernels(16, Order::Interleaved, micro!(multiply, 1, true));
 /// bf16 panels widened to f32, 32 outputs.
 pub(super) static WIDENED: Kernels = Kernels {
     activation: Activation::Widened,
@@ -73,8 +69,7 @@ unsafe fn multiply<const R: usize, const V: usize, const INTERLEAVED: bool>(
     unsafe {
         for _ in 0..groups {
             for j in 0..GROUP {
-                let columns: [__m512; V] =
-                    std::array::from_fn(|v| _mm512_load_ps(b.add((j * V + v) * 16)));
+                let columns: [__m512; V] = std::array::from_fn(|v| _mm512_load_ps(b.add((j * V + v) * 16)));
                 _mm_prefetch::<_MM_HINT_T1>(next.cast());
                 if V == 2 {
                     _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(half).cast());
@@ -118,8 +113,7 @@ unsafe fn multiply_widened<const R: usize>(
                 _mm_prefetch::<_MM_HINT_T1>(next.cast());
                 _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(half).cast());
                 next = next.wrapping_add(ahead.step);
-                let even =
-                    [b0, b1].map(|pairs| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)));
+                let even = [b0, b1].map(|pairs| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)));
                 for (r, sum) in sums.iter_mut().enumerate() {
                     let x = _mm512_set1_ps(*a.add(r * GROUP + 2 * j));
                     sum[0] = _mm512_fmadd_ps(x, even[0], sum[0]);
@@ -145,22 +139,13 @@ unsafe fn multiply_widened<const R: usize>(
 /// AVX-512 F; `c` holds `R` rows of `16 * V` at its stride.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn store<const R: usize, const V: usize>(
-    sums: &[[__m512; V]; R],
-    c: *mut f32,
-    c_stride: usize,
-    add: bool,
-) {
+unsafe fn store<const R: usize, const V: usize>(sums: &[[__m512; V]; R], c: *mut f32, c_stride: usize, add: bool) {
     for (r, sum) in sums.iter().enumerate() {
         for (v, &value) in sum.iter().enumerate() {
             // SAFETY: inside the block.
             unsafe {
                 let place = c.add(r * c_stride + v * 16);
-                let value = if add {
-                    _mm512_add_ps(_mm512_loadu_ps(place), value)
-                } else {
-                    value
-                };
+                let value = if add { _mm512_add_ps(_mm512_loadu_ps(place), value) } else { value };
                 _mm512_storeu_ps(place, value);
             }
         }

@@ -5,8 +5,8 @@
 //! bits from the widened kernels.
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_dpbf16_ps,
-    _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_loadu_ps,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order};
@@ -80,11 +80,7 @@ unsafe fn multiply<const R: usize>(
             let row = c.add(r * c_stride);
             for (v, &value) in sum.iter().enumerate() {
                 let place = row.add(v * 16);
-                let value = if add {
-                    _mm512_add_ps(_mm512_loadu_ps(place), value)
-                } else {
-                    value
-                };
+                let value = if add { _mm512_add_ps(_mm512_loadu_ps(place), value) } else { value };
                 _mm512_storeu_ps(place, value);
             }
         }

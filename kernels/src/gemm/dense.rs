@@ -29,16 +29,7 @@ pub fn matmul_nt(
     y: &mut [f32],
     accumulate: Accumulate,
 ) {
-    multiply(
-        InstructionSet::detect(),
-        Form::Nt,
-        a,
-        b,
-        [m, n, k],
-        alpha,
-        y,
-        accumulate,
-    );
+    multiply(InstructionSet::detect(), Form::Nt, a, b, [m, n, k], alpha, y, accumulate);
 }
 
 /// `y[m, n] (=|+=) alpha * a[m, k] b[k, n]`; see [`matmul_nt`].
@@ -56,16 +47,7 @@ pub fn matmul_nn(
     y: &mut [f32],
     accumulate: Accumulate,
 ) {
-    multiply(
-        InstructionSet::detect(),
-        Form::Nn,
-        a,
-        b,
-        [m, n, k],
-        alpha,
-        y,
-        accumulate,
-    );
+    multiply(InstructionSet::detect(), Form::Nn, a, b, [m, n, k], alpha, y, accumulate);
 }
 
 /// `y[m, n] (=|+=) alpha * a[k, m]^T b[k, n]`; see [`matmul_nt`].
@@ -83,16 +65,7 @@ pub fn matmul_tn(
     y: &mut [f32],
     accumulate: Accumulate,
 ) {
-    multiply(
-        InstructionSet::detect(),
-        Form::Tn,
-        a,
-        b,
-        [m, n, k],
-        alpha,
-        y,
-        accumulate,
-    );
+    multiply(InstructionSet::detect(), Form::Tn, a, b, [m, n, k], alpha, y, accumulate);
 }
 
 /// A result of `matmul_tn` of at most this many rows, and more columns, is computed transposed.
@@ -121,85 +94,40 @@ pub(super) fn multiply(
     y: &mut [f32],
     accumulate: Accumulate,
 ) {
-    assert_eq!(
-        a.len(),
-        m * k,
-        "the left side has the wrong length for {m} x {k}"
-    );
-    assert_eq!(
-        b.len(),
-        n * k,
-        "the right side has the wrong length for {n} x {k}"
-    );
+    assert_eq!(a.len(), m * k, "the left side has the wrong length for {m} x {k}");
+    assert_eq!(b.len(), n * k, "the right side has the wrong length for {n} x {k}");
     if form == Form::Tn && m < n && (1..=TRANSPOSED_RESULT_ROWS).contains(&m) {
         multiply_swapped(isa, a, b, [m, n, k], alpha, y, accumulate);
         return;
     }
-    let panel = if n <= 16 || (33..=48).contains(&n) {
-        Panel::Narrow
-    } else {
-        Panel::Wide
-    };
-    let order = if form == Form::Tn {
-        Order::Interleaved
-    } else {
-        Order::Grouped
-    };
+    let panel = if n <= 16 || (33..=48).contains(&n) { Panel::Narrow } else { Panel::Wide };
+    let order = if form == Form::Tn { Order::Interleaved } else { Order::Grouped };
     let kernels = dense(isa, panel, order);
     let (width, groups) = (kernels.width, k.div_ceil(GROUP));
     let panel_lines = groups * width;
-    with_scratch(
-        Scratch::RightSide,
-        n.div_ceil(width) * panel_lines,
-        |lines| {
-            if panel_lines > 0 {
-                let pack = |(index, lines): (usize, &mut [Line])| {
-                    let words: &mut [f32] = bytemuck::cast_slice_mut(lines);
-                    let first = index * width;
-                    pack_panel(
-                        form,
-                        b,
-                        [n, k],
-                        first..n.min(first + width),
-                        alpha,
-                        width,
-                        words,
-                    );
-                };
-                if lines.len() < PARALLEL_PACK_LINES {
-                    lines.chunks_mut(panel_lines).enumerate().for_each(pack);
-                } else {
-                    lines.par_chunks_mut(panel_lines).enumerate().for_each(pack);
-                }
-            }
-            let add = accumulate == Accumulate::Add;
-            let panels = &*lines;
-            if form == Form::Tn {
-                let pack = |part: Part, lines: &mut [Line]| pack_interleaved(a, m, k, &part, lines);
-                Product {
-                    kernels,
-                    panels,
-                    groups,
-                    m,
-                    n,
-                    pack,
-                }
-                .run(y, add);
+    with_scratch(Scratch::RightSide, n.div_ceil(width) * panel_lines, |lines| {
+        if panel_lines > 0 {
+            let pack = |(index, lines): (usize, &mut [Line])| {
+                let words: &mut [f32] = bytemuck::cast_slice_mut(lines);
+                let first = index * width;
+                pack_panel(form, b, [n, k], first..n.min(first + width), alpha, width, words);
+            };
+            if lines.len() < PARALLEL_PACK_LINES {
+                lines.chunks_mut(panel_lines).enumerate().for_each(pack);
             } else {
-                let pack =
-                    |part: Part, lines: &mut [Line]| pack_rows(Activation::F32, a, k, &part, lines);
-                Product {
-                    kernels,
-                    panels,
-                    groups,
-                    m,
-                    n,
-                    pack,
-                }
-                .run(y, add);
+                lines.par_chunks_mut(panel_lines).enumerate().for_each(pack);
             }
-        },
-    );
+        }
+        let add = accumulate == Accumulate::Add;
+        let panels = &*lines;
+        if form == Form::Tn {
+            let pack = |part: Part, lines: &mut [Line]| pack_interleaved(a, m, k, &part, lines);
+            Product { kernels, panels, groups, m, n, pack }.run(y, add);
+        } else {
+            let pack = |part: Part, lines: &mut [Line]| pack_rows(Activation::F32, a, k, &part, lines);
+            Product { kernels, panels, groups, m, n, pack }.run(y, add);
+        }
+    });
 }
 
 /// `a^T b` of few rows as the transposition of `b^T a`: the large side streams through as the left one then.
@@ -212,32 +140,12 @@ fn multiply_swapped(
     y: &mut [f32],
     accumulate: Accumulate,
 ) {
-    assert_eq!(
-        y.len(),
-        m * n,
-        "the result has the wrong length for {m} x {n}"
-    );
+    assert_eq!(y.len(), m * n, "the result has the wrong length for {m} x {n}");
     let mut swapped = vec![0.0; m * n];
-    multiply(
-        isa,
-        Form::Tn,
-        b,
-        a,
-        [n, m, k],
-        alpha,
-        &mut swapped,
-        Accumulate::Overwrite,
-    );
+    multiply(isa, Form::Tn, b, a, [n, m, k], alpha, &mut swapped, Accumulate::Overwrite);
     match accumulate {
         Accumulate::Overwrite => {
-            transpose(
-                bytemuck::cast_slice(&swapped),
-                m,
-                n,
-                m,
-                bytemuck::cast_slice_mut(y),
-                n,
-            );
+            transpose(bytemuck::cast_slice(&swapped), m, n, m, bytemuck::cast_slice_mut(y), n);
         }
         Accumulate::Add => {
             for (i, row) in y.chunks_exact_mut(n).enumerate() {
@@ -311,13 +219,7 @@ fn pack_interleaved(a: &[f32], m: usize, k: usize, part: &Part, lines: &mut [Lin
 
 /// Copies `count` pieces of `R` values at a stride of `m` one after another.
 fn copy_pieces<const R: usize>(source: &[f32], m: usize, count: usize, target: &mut [f32]) {
-    for (input, piece) in target
-        .as_chunks_mut::<R>()
-        .0
-        .iter_mut()
-        .take(count)
-        .enumerate()
-    {
+    for (input, piece) in target.as_chunks_mut::<R>().0.iter_mut().take(count).enumerate() {
         prefetch_row(source.as_ptr().wrapping_add((input + GROUP) * m), 1);
         piece.copy_from_slice(&source[input * m..][..R]);
     }

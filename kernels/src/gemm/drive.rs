@@ -57,13 +57,7 @@ pub(super) struct Part {
 impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
     /// Computes the product into `y`, with `add` on top of what is there.
     pub(super) fn run(&self, y: &mut [f32], add: bool) {
-        assert_eq!(
-            y.len(),
-            self.m * self.n,
-            "the result has the wrong length for {} x {}",
-            self.m,
-            self.n
-        );
+        assert_eq!(y.len(), self.m * self.n, "the result has the wrong length for {} x {}", self.m, self.n);
         if self.m == 0 || self.n == 0 {
             return;
         }
@@ -79,30 +73,18 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         let wanted = self.wanted_tasks(panels);
         // Rows are shared out first, in whole batches: each batch is packed once then.
         let row_tasks = self.m.div_ceil(batch).min(wanted);
-        let task_rows = self
-            .m
-            .div_ceil(row_tasks)
-            .next_multiple_of(self.kernels.most_rows());
+        let task_rows = self.m.div_ceil(row_tasks).next_multiple_of(self.kernels.most_rows());
         let row_tasks = self.m.div_ceil(task_rows);
         let parts = wanted.div_ceil(row_tasks).min(panels);
         let task = |index: usize| {
             let (row_task, part) = (index / parts, index % parts);
             let rows = row_task * task_rows..self.m.min((row_task + 1) * task_rows);
-            self.task(
-                rows,
-                batch,
-                part * panels / parts..(part + 1) * panels / parts,
-                shared,
-                add,
-            );
+            self.task(rows, batch, part * panels / parts..(part + 1) * panels / parts, shared, add);
         };
         if wanted == 1 {
             (0..row_tasks * parts).for_each(task);
         } else {
-            (0..row_tasks * parts)
-                .into_par_iter()
-                .with_max_len(1)
-                .for_each(task);
+            (0..row_tasks * parts).into_par_iter().with_max_len(1).for_each(task);
         }
     }
 
@@ -125,8 +107,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         if right_bytes <= NEAR_BYTES && self.kernels.order == Order::Grouped {
             return most_rows;
         }
-        let fit = (ACTIVATION_BYTES / (self.depth() * size_of::<Line>()))
-            .clamp(most_rows, MOST_BATCH_ROWS);
+        let fit = (ACTIVATION_BYTES / (self.depth() * size_of::<Line>())).clamp(most_rows, MOST_BATCH_ROWS);
         let batches = self.m.div_ceil(fit / most_rows * most_rows);
         self.m.div_ceil(batches).next_multiple_of(most_rows)
     }
@@ -141,19 +122,11 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
 
     /// Groups in a chunk: about the kernels' depth, equal shares.
     fn depth(&self) -> usize {
-        self.groups
-            .div_ceil(self.groups.div_ceil(self.kernels.depth))
+        self.groups.div_ceil(self.groups.div_ceil(self.kernels.depth))
     }
 
     /// Computes some rows of some panels on this thread, `batch` rows at a time.
-    fn task(
-        &self,
-        rows: Range<usize>,
-        batch: usize,
-        panels: Range<usize>,
-        y: SharedMut<f32>,
-        add: bool,
-    ) {
+    fn task(&self, rows: Range<usize>, batch: usize, panels: Range<usize>, y: SharedMut<f32>, add: bool) {
         let (most_rows, row_step) = (self.kernels.most_rows(), self.kernels.row_step);
         let depth = self.depth();
         let scratch_rows = batch.min(rows.len()).next_multiple_of(row_step);
@@ -187,13 +160,8 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         };
         for first in groups.clone().step_by(step) {
             for block in blocks.iter() {
-                let start =
-                    block.packed_before * groups.len() + (first - groups.start) * block.padded;
-                let part = Part {
-                    rows: block.rows,
-                    padded: block.padded,
-                    groups: first..first + step,
-                };
+                let start = block.packed_before * groups.len() + (first - groups.start) * block.padded;
+                let part = Part { rows: block.rows, padded: block.padded, groups: first..first + step };
                 (self.pack)(part, &mut scratch[start..][..block.padded * step]);
             }
         }
@@ -210,31 +178,17 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         add: bool,
     ) {
         let group_lines = self.panel_group_lines();
-        let right = &self.panels[(panel * self.groups + groups.start) * group_lines..]
-            [..groups.len() * group_lines];
+        let right = &self.panels[(panel * self.groups + groups.start) * group_lines..][..groups.len() * group_lines];
         let start: *const u32 = right.as_ptr().cast();
         let next = start.wrapping_add(self.groups * group_lines * GROUP);
         for (index, block) in blocks.iter().enumerate() {
             let ahead = match (blocks.count, index) {
-                (1, _) => Ahead {
-                    next: start.wrapping_add(AHEAD_WORDS),
-                    step: PANEL,
-                },
-                (_, 0) => Ahead {
-                    next,
-                    step: PANEL / 2,
-                },
-                (_, 1) => Ahead {
-                    next: next.wrapping_add(right.len() * GROUP / 2),
-                    step: PANEL / 2,
-                },
-                _ => Ahead {
-                    next: start,
-                    step: 0,
-                },
+                (1, _) => Ahead { next: start.wrapping_add(AHEAD_WORDS), step: PANEL },
+                (_, 0) => Ahead { next, step: PANEL / 2 },
+                (_, 1) => Ahead { next: next.wrapping_add(right.len() * GROUP / 2), step: PANEL / 2 },
+                _ => Ahead { next: start, step: 0 },
             };
-            let left =
-                &scratch[block.packed_before * groups.len()..][..block.padded * groups.len()];
+            let left = &scratch[block.packed_before * groups.len()..][..block.padded * groups.len()];
             self.block(&block, left, right, groups.len(), panel, y, add, ahead);
         }
     }
@@ -270,16 +224,12 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
             let mut copy = [0.0_f32; BLOCK * BLOCK];
             if add {
                 for r in 0..rows {
-                    place
-                        .add(r * self.n)
-                        .copy_to_nonoverlapping(copy[r * width..].as_mut_ptr(), columns);
+                    place.add(r * self.n).copy_to_nonoverlapping(copy[r * width..].as_mut_ptr(), columns);
                 }
             }
             micro(a, b, groups, copy.as_mut_ptr(), width, add, ahead);
             for r in 0..rows {
-                place
-                    .add(r * self.n)
-                    .copy_from_nonoverlapping(copy[r * width..].as_ptr(), columns);
+                place.add(r * self.n).copy_from_nonoverlapping(copy[r * width..].as_ptr(), columns);
             }
         }
     }
@@ -302,11 +252,7 @@ struct Block {
 
 impl Blocks {
     fn new(rows: Range<usize>, most_rows: usize, row_step: usize) -> Self {
-        Self {
-            count: rows.len().div_ceil(most_rows),
-            rows,
-            row_step,
-        }
+        Self { count: rows.len().div_ceil(most_rows), rows, row_step }
     }
 
     /// The first row of block `index`, counted from the task's first, in whole row steps.
@@ -328,37 +274,18 @@ impl Blocks {
 }
 
 /// Packs rows of a row-major matrix: `lines[group][row]`, what lies beyond the rows and columns becomes zero.
-pub(super) fn pack_rows(
-    activation: Activation,
-    x: &[f32],
-    columns: usize,
-    part: &Part,
-    lines: &mut [Line],
-) {
+pub(super) fn pack_rows(activation: Activation, x: &[f32], columns: usize, part: &Part, lines: &mut [Line]) {
     let inputs = activation.group_inputs();
     let first = part.groups.start * inputs;
     let last = columns.min(part.groups.end * inputs);
     for (r, row) in part.rows.clone().enumerate() {
         let row = &x[row * columns..][first..last];
-        prefetch_row(
-            x.as_ptr()
-                .wrapping_add((part.rows.start + r + ROWS_AHEAD) * columns + first),
-            last - first,
-        );
-        super::round::pack_row(
-            activation,
-            row,
-            &mut lines[r..],
-            part.padded,
-            part.groups.len(),
-        );
+        prefetch_row(x.as_ptr().wrapping_add((part.rows.start + r + ROWS_AHEAD) * columns + first), last - first);
+        super::round::pack_row(activation, row, &mut lines[r..], part.padded, part.groups.len());
     }
     let empty = Line([0; GROUP]);
     for r in part.rows.len()..part.padded {
-        lines[r..]
-            .iter_mut()
-            .step_by(part.padded)
-            .for_each(|line| *line = empty);
+        lines[r..].iter_mut().step_by(part.padded).for_each(|line| *line = empty);
     }
 }
 

@@ -32,15 +32,8 @@ pub(super) struct Ahead {
 /// The instruction set of the kernel is there; `a` holds `groups` groups of packed activations of the kernel's row
 /// count, 64-byte aligned (interleaved: 4 bytes); `b` a panel of the kernel's width with as many inputs, 64-byte
 /// aligned; `c` is readable and writable for the kernel's rows and width at its stride (in f32).
-pub(super) type Micro = unsafe fn(
-    a: *const u32,
-    b: *const u32,
-    groups: usize,
-    c: *mut f32,
-    c_stride: usize,
-    add: bool,
-    ahead: Ahead,
-);
+pub(super) type Micro =
+    unsafe fn(a: *const u32, b: *const u32, groups: usize, c: *mut f32, c_stride: usize, add: bool, ahead: Ahead);
 
 /// How activations are packed for a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,13 +171,6 @@ pub(super) const fn f32_depth(width: usize, order: Order) -> usize {
 }
 
 /// The place of row `r`, word `j` of a group of packed activations.
-pub(super) const fn word_index<const ROWS: usize, const INTERLEAVED: bool>(
-    r: usize,
-    j: usize,
-) -> usize {
-    if INTERLEAVED {
-        j * ROWS + r
-    } else {
-        r * GROUP + j
-    }
+pub(super) const fn word_index<const ROWS: usize, const INTERLEAVED: bool>(r: usize, j: usize) -> usize {
+    if INTERLEAVED { j * ROWS + r } else { r * GROUP + j }
 }

@@ -57,22 +57,8 @@ pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, y: &mut [f32], accumulate: 
 ///
 /// # Panics
 /// As [`matmul`].
-pub fn matmul_with(
-    isa: InstructionSet,
-    x: &[f32],
-    m: usize,
-    w: &PackedMatrix,
-    y: &mut [f32],
-    accumulate: Accumulate,
-) {
-    multiply_with(
-        kernel::packed(isa.usable(), w.precision()),
-        x,
-        m,
-        w,
-        y,
-        accumulate,
-    );
+pub fn matmul_with(isa: InstructionSet, x: &[f32], m: usize, w: &PackedMatrix, y: &mut [f32], accumulate: Accumulate) {
+    multiply_with(kernel::packed(isa.usable(), w.precision()), x, m, w, y, accumulate);
 }
 
 /// [`matmul`] with the microkernels given.
@@ -85,23 +71,10 @@ fn multiply_with(
     accumulate: Accumulate,
 ) {
     let columns = w.columns();
-    assert_eq!(
-        x.len(),
-        m * columns,
-        "the activations have the wrong length for {m} x {columns}"
-    );
+    assert_eq!(x.len(), m * columns, "the activations have the wrong length for {m} x {columns}");
     let groups = columns.next_multiple_of(INPUT_BLOCK) / kernels.activation.group_inputs();
-    let pack =
-        |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
-    Product {
-        kernels,
-        panels: w.lines(),
-        groups,
-        m,
-        n: w.rows(),
-        pack,
-    }
-    .run(y, accumulate == Accumulate::Add);
+    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
+    Product { kernels, panels: w.lines(), groups, m, n: w.rows(), pack }.run(y, accumulate == Accumulate::Add);
 }
 
 /// Whether this CPU and operating system have AMX and its products are right.
@@ -126,17 +99,12 @@ fn self_check(kernels: &'static kernel::Kernels) -> bool {
     let (m, rows, columns) = (51, 75, 1100);
     let value = |index: usize| ((index * 2_654_435_761) >> 7 & 0xffff) as f32 / 32768.0 - 1.0;
     let w = PackedMatrix::pack(Precision::Bf16, rows, columns, &|r, row| {
-        row.iter_mut()
-            .enumerate()
-            .for_each(|(c, x)| *x = value(r * columns + c));
+        row.iter_mut().enumerate().for_each(|(c, x)| *x = value(r * columns + c));
     });
     let x: Vec<f32> = (0..m * columns).map(|index| value(index + 77)).collect();
     let (mut plain, mut fast) = (vec![1.0; m * rows], vec![1.0; m * rows]);
     multiply_with(&portable::WIDENED, &x, m, &w, &mut plain, Accumulate::Add);
     multiply_with(kernels, &x, m, &w, &mut fast, Accumulate::Add);
     // Each of the 1,100 products is below 1: f32 sums in any order agree far better than this.
-    plain
-        .iter()
-        .zip(&fast)
-        .all(|(plain, fast)| (plain - fast).abs() < 1e-3)
+    plain.iter().zip(&fast).all(|(plain, fast)| (plain - fast).abs() < 1e-3)
 }

@@ -28,17 +28,13 @@ const fn f32_kernels(width: usize, order: Order, micro: &'static [Micro]) -> Ker
 }
 
 /// f32, 32 outputs, grouped activations.
-pub(super) static WIDE_GROUPED: Kernels =
-    f32_kernels(32, Order::Grouped, micro!(multiply, 32, false));
+pub(super) static WIDE_GROUPED: Kernels = f32_kernels(32, Order::Grouped, micro!(multiply, 32, false));
 /// f32, 32 outputs, interleaved activations.
-pub(super) static WIDE_INTERLEAVED: Kernels =
-    f32_kernels(32, Order::Interleaved, micro!(multiply, 32, true));
+pub(super) static WIDE_INTERLEAVED: Kernels = f32_kernels(32, Order::Interleaved, micro!(multiply, 32, true));
 /// f32, 16 outputs, grouped activations.
-pub(super) static NARROW_GROUPED: Kernels =
-    f32_kernels(16, Order::Grouped, micro!(multiply, 16, false));
+pub(super) static NARROW_GROUPED: Kernels = f32_kernels(16, Order::Grouped, micro!(multiply, 16, false));
 /// f32, 16 outputs, interleaved activations.
-pub(super) static NARROW_INTERLEAVED: Kernels =
-    f32_kernels(16, Order::Interleaved, micro!(multiply, 16, true));
+pub(super) static NARROW_INTERLEAVED: Kernels = f32_kernels(16, Order::Interleaved, micro!(multiply, 16, true));
 /// bf16 panels widened to f32, 32 outputs.
 pub(super) static WIDENED: Kernels = Kernels {
     activation: Activation::Widened,
@@ -104,10 +100,7 @@ unsafe fn multiply_widened<const R: usize>(
     };
     for first in (0..PANEL).step_by(LANES) {
         let mut sums = [[0.0_f32; LANES]; R];
-        for (a, b) in a
-            .chunks_exact(GROUP * R)
-            .zip(b.chunks_exact(GROUP / 2 * PANEL))
-        {
+        for (a, b) in a.chunks_exact(GROUP * R).zip(b.chunks_exact(GROUP / 2 * PANEL)) {
             for j in 0..GROUP / 2 {
                 let pairs = &b[j * PANEL + first..][..LANES];
                 for (r, sum) in sums.iter_mut().enumerate() {

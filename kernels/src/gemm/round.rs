@@ -16,17 +16,9 @@ pub(crate) fn bf16_bits(value: f32) -> u16 {
     let magnitude = bits & 0x7fff_ffff;
     let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) >> 16;
     let quiet = (bits >> 16) | 0x40;
-    let chosen = if magnitude > 0x7f80_0000 {
-        quiet
-    } else {
-        rounded
-    };
+    let chosen = if magnitude > 0x7f80_0000 { quiet } else { rounded };
     let sign = (bits >> 16) & 0x8000;
-    (if magnitude < 0x0080_0000 {
-        sign
-    } else {
-        chosen
-    }) as u16
+    (if magnitude < 0x0080_0000 { sign } else { chosen }) as u16
 }
 
 /// Rounds a row: `target[i] = bf16(source[i])`, the rest of `target` becomes zero.
@@ -63,30 +55,16 @@ pub(crate) fn round_row_widened(source: &[f32], target: &mut [f32]) {
 ///
 /// # Panics
 /// If the row does not fit in the groups, or the groups not in the lines.
-pub(super) fn pack_row(
-    activation: Activation,
-    row: &[f32],
-    lines: &mut [Line],
-    step: usize,
-    groups: usize,
-) {
+pub(super) fn pack_row(activation: Activation, row: &[f32], lines: &mut [Line], step: usize, groups: usize) {
     let inputs = activation.group_inputs();
     let whole = row.len() / inputs;
-    assert!(
-        groups == 0 || (groups - 1) * step < lines.len(),
-        "pack_row: too few lines"
-    );
-    assert!(
-        row.len() <= groups * inputs,
-        "pack_row: the row is longer than its groups"
-    );
+    assert!(groups == 0 || (groups - 1) * step < lines.len(), "pack_row: too few lines");
+    assert!(row.len() <= groups * inputs, "pack_row: the row is longer than its groups");
     let (chunks, rest) = row.split_at(whole * inputs);
     match activation {
         Activation::F32 => {
             for (group, values) in chunks.chunks_exact(GROUP).enumerate() {
-                lines[group * step]
-                    .0
-                    .copy_from_slice(bytemuck::cast_slice(values));
+                lines[group * step].0.copy_from_slice(bytemuck::cast_slice(values));
             }
         }
         Activation::Widened => widen_chunks(chunks, lines, step),
@@ -158,8 +136,8 @@ fn widen_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16 {
     use std::arch::x86_64::{
-        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_mask_storeu_epi16,
-        _mm512_maskz_loadu_ps, _mm512_storeu_si512,
+        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_mask_storeu_epi16, _mm512_maskz_loadu_ps,
+        _mm512_storeu_si512,
     };
 
     use crate::buffer::Line;
@@ -173,10 +151,7 @@ mod avx512bf16 {
             unsafe {
                 let low = _mm512_loadu_ps(values.as_ptr());
                 let high = _mm512_loadu_ps(values.as_ptr().add(16));
-                _mm512_storeu_si512(
-                    line.0.as_mut_ptr().cast(),
-                    bits(_mm512_cvtne2ps_pbh(high, low)),
-                );
+                _mm512_storeu_si512(line.0.as_mut_ptr().cast(), bits(_mm512_cvtne2ps_pbh(high, low)));
             }
         }
     }
@@ -190,8 +165,7 @@ mod avx512bf16 {
         for i in (0..whole).step_by(32) {
             // SAFETY: i + 32 <= the length of both slices.
             unsafe {
-                let pairs =
-                    _mm512_cvtne2ps_pbh(_mm512_loadu_ps(s.add(i + 16)), _mm512_loadu_ps(s.add(i)));
+                let pairs = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(s.add(i + 16)), _mm512_loadu_ps(s.add(i)));
                 _mm512_storeu_si512(t.add(i).cast(), bits(pairs));
             }
         }
@@ -202,11 +176,7 @@ mod avx512bf16 {
             unsafe {
                 let low = _mm512_maskz_loadu_ps(mask as u16, s.add(whole));
                 let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, s.wrapping_add(whole + 16));
-                _mm512_mask_storeu_epi16(
-                    t.add(whole).cast(),
-                    mask,
-                    bits(_mm512_cvtne2ps_pbh(high, low)),
-                );
+                _mm512_mask_storeu_epi16(t.add(whole).cast(), mask, bits(_mm512_cvtne2ps_pbh(high, low)));
             }
         }
     }
@@ -240,18 +210,9 @@ mod tests {
     #[test]
     fn rows_equal_single_values_in_every_length() {
         let mut state = 1_u32;
-        let mut patterns: Vec<f32> = [
-            0,
-            1,
-            0x7f_ffff,
-            0x80_0000,
-            0x7f80_0000,
-            0x7f80_0001,
-            0xffc0_1234,
-            0x3f80_8000,
-        ]
-        .map(f32::from_bits)
-        .to_vec();
+        let mut patterns: Vec<f32> = [0, 1, 0x7f_ffff, 0x80_0000, 0x7f80_0000, 0x7f80_0001, 0xffc0_1234, 0x3f80_8000]
+            .map(f32::from_bits)
+            .to_vec();
         for _ in 0..20_000 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             patterns.push(f32::from_bits(state));
@@ -262,17 +223,8 @@ mod tests {
             let mut widened = vec![7.0_f32; length + 5];
             round_row_widened(&patterns[..length], &mut widened);
             for i in 0..length + 5 {
-                let expected = if i < length {
-                    bf16_bits(patterns[i])
-                } else {
-                    0
-                };
-                assert_eq!(
-                    rounded[i],
-                    expected,
-                    "value {i} of {length}: {:#x}",
-                    patterns[i].to_bits()
-                );
+                let expected = if i < length { bf16_bits(patterns[i]) } else { 0 };
+                assert_eq!(rounded[i], expected, "value {i} of {length}: {:#x}", patterns[i].to_bits());
                 assert_eq!(widened[i].to_bits(), u32::from(expected) << 16);
             }
         }

@@ -12,10 +12,8 @@ use crate::Precision;
 
 /// The kernels of every instruction set here, and the model of the AMX tiles.
 fn kernel_sets(precision: Precision) -> Vec<(String, &'static Kernels)> {
-    let mut sets: Vec<_> = InstructionSet::available()
-        .into_iter()
-        .map(|isa| (isa.to_string(), packed(isa, precision)))
-        .collect();
+    let mut sets: Vec<_> =
+        InstructionSet::available().into_iter().map(|isa| (isa.to_string(), packed(isa, precision))).collect();
     #[cfg(target_arch = "x86_64")]
     if precision == Precision::Bf16 {
         sets.push(("model of amx".to_owned(), &amx::model::MODEL));
@@ -51,21 +49,12 @@ fn rounded(precision: Precision, x: f32) -> f64 {
 }
 
 /// `x W^T` in f64.
-fn reference(
-    precision: Precision,
-    x: &[f32],
-    m: usize,
-    w: &[f32],
-    rows: usize,
-    columns: usize,
-) -> Vec<f64> {
+fn reference(precision: Precision, x: &[f32], m: usize, w: &[f32], rows: usize, columns: usize) -> Vec<f64> {
     let mut y = vec![0.0; m * rows];
     for i in 0..m {
         for r in 0..rows {
             y[i * rows + r] = (0..columns)
-                .map(|k| {
-                    rounded(precision, x[i * columns + k]) * rounded(precision, w[r * columns + k])
-                })
+                .map(|k| rounded(precision, x[i * columns + k]) * rounded(precision, w[r * columns + k]))
                 .sum();
         }
     }
@@ -89,11 +78,7 @@ fn check(m: usize, rows: usize, columns: usize) {
                 let mut y = start.clone();
                 multiply_with(kernels, &x, m, &matrix, &mut y, accumulate);
                 for (i, &got) in y.iter().enumerate() {
-                    let before = if accumulate == Accumulate::Add {
-                        f64::from(start[i])
-                    } else {
-                        0.0
-                    };
+                    let before = if accumulate == Accumulate::Add { f64::from(start[i]) } else { 0.0 };
                     let difference = (f64::from(got) - before - expected[i]).abs();
                     assert!(
                         difference <= tolerance(columns),
@@ -108,14 +93,7 @@ fn check(m: usize, rows: usize, columns: usize) {
 
 #[test]
 fn products_equal_f64_in_odd_shapes() {
-    for (m, rows, columns) in [
-        (1, 1, 1),
-        (1, 32, 32),
-        (13, 33, 31),
-        (24, 64, 96),
-        (40, 100, 100),
-        (31, 65, 2100),
-    ] {
+    for (m, rows, columns) in [(1, 1, 1), (1, 32, 32), (13, 33, 31), (24, 64, 96), (40, 100, 100), (31, 65, 2100)] {
         check(m, rows, columns);
     }
 }
@@ -142,14 +120,8 @@ proptest! {
 
 #[test]
 fn a_row_alone_and_one_thread_give_the_same_bits() {
-    let one = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .expect("pool");
-    let two = rayon::ThreadPoolBuilder::new()
-        .num_threads(2)
-        .build()
-        .expect("pool");
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("pool");
+    let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("pool");
     let (m, rows, columns) = (77, 150, 1300);
     let (x, w) = (values(m * columns, 4), values(rows * columns, 5));
     let start = values(m * rows, 6);
@@ -164,20 +136,9 @@ fn a_row_alone_and_one_thread_give_the_same_bits() {
                 for i in 0..m {
                     let mut row = start[i * rows..][..rows].to_vec();
                     two.install(|| {
-                        multiply_with(
-                            kernels,
-                            &x[i * columns..][..columns],
-                            1,
-                            &matrix,
-                            &mut row,
-                            accumulate,
-                        );
+                        multiply_with(kernels, &x[i * columns..][..columns], 1, &matrix, &mut row, accumulate);
                     });
-                    assert_eq!(
-                        row,
-                        y[i * rows..][..rows],
-                        "{name}, {precision}, {accumulate:?}: row {i}"
-                    );
+                    assert_eq!(row, y[i * rows..][..rows], "{name}, {precision}, {accumulate:?}: row {i}");
                 }
             }
         }
@@ -188,9 +149,7 @@ fn a_row_alone_and_one_thread_give_the_same_bits() {
 fn a_transposed_packing_multiplies_by_the_transposed_matrix() {
     let (m, rows, columns) = (9, 50, 75);
     let (dy, w) = (values(m * rows, 7), values(rows * columns, 8));
-    let transposed: Vec<f32> = (0..rows * columns)
-        .map(|i| w[i % rows * columns + i / rows])
-        .collect();
+    let transposed: Vec<f32> = (0..rows * columns).map(|i| w[i % rows * columns + i / rows]).collect();
     for precision in [Precision::F32, Precision::Bf16] {
         let fill = |r: usize, row: &mut [f32]| row.copy_from_slice(&w[r * columns..][..columns]);
         let packed = PackedMatrix::pack_transposed(precision, rows, columns, &fill);
@@ -204,11 +163,7 @@ fn a_transposed_packing_multiplies_by_the_transposed_matrix() {
 
 /// The element (r, c) of a matrix stored plain or transposed.
 fn at(x: &[f32], transposed: bool, rows: usize, columns: usize, r: usize, c: usize) -> f64 {
-    f64::from(if transposed {
-        x[c * rows + r]
-    } else {
-        x[r * columns + c]
-    })
+    f64::from(if transposed { x[c * rows + r] } else { x[r * columns + c] })
 }
 
 fn check_dense(m: usize, n: usize, k: usize, alpha: f32) {
@@ -221,18 +176,10 @@ fn check_dense(m: usize, n: usize, k: usize, alpha: f32) {
                 for i in 0..m {
                     for j in 0..n {
                         let product: f64 = (0..k)
-                            .map(|l| {
-                                at(&a, form == Form::Tn, m, k, i, l)
-                                    * at(&b, form == Form::Nt, k, n, l, j)
-                            })
+                            .map(|l| at(&a, form == Form::Tn, m, k, i, l) * at(&b, form == Form::Nt, k, n, l, j))
                             .sum();
-                        let before = if accumulate == Accumulate::Add {
-                            f64::from(start[i * n + j])
-                        } else {
-                            0.0
-                        };
-                        let difference =
-                            (f64::from(y[i * n + j]) - before - f64::from(alpha) * product).abs();
+                        let before = if accumulate == Accumulate::Add { f64::from(start[i * n + j]) } else { 0.0 };
+                        let difference = (f64::from(y[i * n + j]) - before - f64::from(alpha) * product).abs();
                         assert!(
                             difference <= 2.0 * tolerance(k),
                             "{form:?}, {isa}, {accumulate:?}, {m} x {n} x {k}, element ({i}, {j}): off by {difference}"
@@ -246,70 +193,30 @@ fn check_dense(m: usize, n: usize, k: usize, alpha: f32) {
 
 #[test]
 fn dense_products_of_lora_shapes_equal_f64() {
-    for (m, n, k) in [
-        (1, 16, 576),
-        (300, 16, 130),
-        (70, 150, 16),
-        (16, 200, 1100),
-        (40, 48, 33),
-        (1, 1, 1),
-    ] {
+    for (m, n, k) in [(1, 16, 576), (300, 16, 130), (70, 150, 16), (16, 200, 1100), (40, 48, 33), (1, 1, 1)] {
         check_dense(m, n, k, 0.5);
     }
 }
 
 #[test]
 fn dense_rows_and_threads_give_the_same_bits() {
-    let one = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .expect("pool");
-    let two = rayon::ThreadPoolBuilder::new()
-        .num_threads(2)
-        .build()
-        .expect("pool");
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("pool");
+    let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("pool");
     for (m, n, k) in [(700, 16, 600), (530, 700, 16), (60, 300, 2000)] {
         let (a, b) = (values(m * k, 12), values(n * k, 13));
         for form in [Form::Nt, Form::Nn, Form::Tn] {
             for isa in InstructionSet::available() {
                 let (mut y, mut z) = (vec![0.0; m * n], vec![0.0; m * n]);
                 two.install(|| {
-                    multiply(
-                        isa,
-                        form,
-                        &a,
-                        &b,
-                        [m, n, k],
-                        2.0,
-                        &mut y,
-                        Accumulate::Overwrite,
-                    );
+                    multiply(isa, form, &a, &b, [m, n, k], 2.0, &mut y, Accumulate::Overwrite);
                 });
                 one.install(|| {
-                    multiply(
-                        isa,
-                        form,
-                        &a,
-                        &b,
-                        [m, n, k],
-                        2.0,
-                        &mut z,
-                        Accumulate::Overwrite,
-                    );
+                    multiply(isa, form, &a, &b, [m, n, k], 2.0, &mut z, Accumulate::Overwrite);
                 });
                 assert_eq!(y, z, "{form:?}, {isa}: threads");
                 if form != Form::Tn {
                     let mut row = vec![0.0; n];
-                    multiply(
-                        isa,
-                        form,
-                        &a[5 * k..][..k],
-                        &b,
-                        [1, n, k],
-                        2.0,
-                        &mut row,
-                        Accumulate::Overwrite,
-                    );
+                    multiply(isa, form, &a[5 * k..][..k], &b, [1, n, k], 2.0, &mut row, Accumulate::Overwrite);
                     assert_eq!(row, y[5 * n..][..n], "{form:?}, {isa}: row 5");
                 }
             }
@@ -320,16 +227,7 @@ fn dense_rows_and_threads_give_the_same_bits() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_self_check_accepts_the_model_and_refuses_a_wrong_kernel() {
-    unsafe fn nothing(
-        _: *const u32,
-        _: *const u32,
-        _: usize,
-        _: *mut f32,
-        _: usize,
-        _: bool,
-        _: kernel::Ahead,
-    ) {
-    }
+    unsafe fn nothing(_: *const u32, _: *const u32, _: usize, _: *mut f32, _: usize, _: bool, _: kernel::Ahead) {}
     static WRONG: Kernels = Kernels {
         activation: kernel::Activation::Pairs,
         width: 32,
@@ -348,36 +246,11 @@ fn empty_dense_products_are_allowed() {
     for form in [Form::Nt, Form::Nn, Form::Tn] {
         for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
             let isa = InstructionSet::detect();
-            multiply(
-                isa,
-                form,
-                &[],
-                &[1.0; 6],
-                [0, 3, 2],
-                2.0,
-                &mut [],
-                accumulate,
-            );
-            multiply(
-                isa,
-                form,
-                &[1.0; 6],
-                &[],
-                [3, 0, 2],
-                2.0,
-                &mut [],
-                accumulate,
-            );
+            multiply(isa, form, &[], &[1.0; 6], [0, 3, 2], 2.0, &mut [], accumulate);
+            multiply(isa, form, &[1.0; 6], &[], [3, 0, 2], 2.0, &mut [], accumulate);
             let mut y = [5.0; 6];
             multiply(isa, form, &[], &[], [2, 3, 0], 2.0, &mut y, accumulate);
-            assert_eq!(
-                y,
-                [if accumulate == Accumulate::Add {
-                    5.0
-                } else {
-                    0.0
-                }; 6]
-            );
+            assert_eq!(y, [if accumulate == Accumulate::Add { 5.0 } else { 0.0 }; 6]);
         }
     }
 }

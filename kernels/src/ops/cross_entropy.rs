@@ -25,14 +25,7 @@ pub fn cross_entropy_rows(
     weights: &[f32],
     losses: &mut [f32],
 ) -> f64 {
-    cross_entropy_rows_with(
-        InstructionSet::detect(),
-        logits,
-        vocabulary,
-        targets,
-        weights,
-        losses,
-    )
+    cross_entropy_rows_with(InstructionSet::detect(), logits, vocabulary, targets, weights, losses)
 }
 
 fn cross_entropy_rows_with(
@@ -44,55 +37,27 @@ fn cross_entropy_rows_with(
     losses: &mut [f32],
 ) -> f64 {
     let rows = targets.len();
-    assert!(
-        vocabulary > 0,
-        "cross_entropy_rows: the vocabulary is empty"
-    );
-    assert_eq!(
-        logits.len(),
-        rows * vocabulary,
-        "cross_entropy_rows: logits are not one row for each target"
-    );
-    assert_eq!(
-        weights.len(),
-        rows,
-        "cross_entropy_rows: weights are not one for each target"
-    );
-    assert_eq!(
-        losses.len(),
-        rows,
-        "cross_entropy_rows: losses are not one for each target"
-    );
+    assert!(vocabulary > 0, "cross_entropy_rows: the vocabulary is empty");
+    assert_eq!(logits.len(), rows * vocabulary, "cross_entropy_rows: logits are not one row for each target");
+    assert_eq!(weights.len(), rows, "cross_entropy_rows: weights are not one for each target");
+    assert_eq!(losses.len(), rows, "cross_entropy_rows: losses are not one for each target");
     for (row, (target, weight)) in targets.iter().zip(weights).enumerate() {
         assert!(
             *weight == 0.0 || (*target as usize) < vocabulary,
             "cross_entropy_rows: target {target} of row {row} is outside the vocabulary of {vocabulary}"
         );
     }
-    logits
-        .par_chunks_exact_mut(vocabulary)
-        .zip(losses.par_iter_mut())
-        .zip(targets.par_iter().zip(weights))
-        .for_each(|((row, loss), (target, weight))| {
+    logits.par_chunks_exact_mut(vocabulary).zip(losses.par_iter_mut()).zip(targets.par_iter().zip(weights)).for_each(
+        |((row, loss), (target, weight))| {
             if *weight == 0.0 {
                 row.fill(0.0);
                 *loss = 0.0;
             } else {
-                *loss = dispatch(
-                    isa,
-                    Row {
-                        logits: row,
-                        target: *target as usize,
-                        weight: *weight,
-                    },
-                );
+                *loss = dispatch(isa, Row { logits: row, target: *target as usize, weight: *weight });
             }
-        });
-    losses
-        .iter()
-        .zip(weights)
-        .map(|(loss, weight)| f64::from(*loss) * f64::from(*weight))
-        .sum()
+        },
+    );
+    losses.iter().zip(weights).map(|(loss, weight)| f64::from(*loss) * f64::from(*weight)).sum()
 }
 
 struct Row<'a> {
@@ -112,20 +77,11 @@ impl Operation for Row<'_> {
             let largest = maximum(simd, block);
             blocks.push((largest, store_exponentials(simd, block, largest)));
         }
-        let largest = blocks
-            .iter()
-            .fold(f32::NEG_INFINITY, |largest, block| largest.max(block.0));
+        let largest = blocks.iter().fold(f32::NEG_INFINITY, |largest, block| largest.max(block.0));
         let factor = |block: f32| (f64::from(block) - f64::from(largest)).exp();
-        let sum: f64 = blocks
-            .iter()
-            .map(|(largest, sum)| f64::from(*sum) * factor(*largest))
-            .sum();
+        let sum: f64 = blocks.iter().map(|(largest, sum)| f64::from(*sum) * factor(*largest)).sum();
         for (block, (largest, _)) in self.logits.chunks_mut(BLOCK).zip(&blocks) {
-            scale(
-                simd,
-                block,
-                (f64::from(self.weight) / sum * factor(*largest)) as f32,
-            );
+            scale(simd, block, (f64::from(self.weight) / sum * factor(*largest)) as f32);
         }
         self.logits[self.target] -= self.weight;
         (f64::from(largest) - f64::from(target_logit) + sum.ln()) as f32
@@ -136,11 +92,7 @@ impl Operation for Row<'_> {
 #[inline(always)]
 fn store_exponentials<S: Simd>(simd: S, block: &mut [f32], largest: f32) -> f32 {
     // A block of nothing but negative infinities gives zeros, not their difference.
-    let shift = simd.splat(if largest == f32::NEG_INFINITY {
-        0.0
-    } else {
-        largest
-    });
+    let shift = simd.splat(if largest == f32::NEG_INFINITY { 0.0 } else { largest });
     let mut sum = simd.splat(0.0);
     let mut chunks = block.chunks_exact_mut(S::WIDTH);
     for lanes in &mut chunks {
@@ -149,10 +101,7 @@ fn store_exponentials<S: Simd>(simd: S, block: &mut [f32], largest: f32) -> f32 
         sum = simd.add(sum, value);
     }
     let rest = chunks.into_remainder();
-    let value = exp(
-        simd,
-        simd.sub(simd.load_short(rest, f32::NEG_INFINITY), shift),
-    );
+    let value = exp(simd, simd.sub(simd.load_short(rest, f32::NEG_INFINITY), shift));
     simd.store_short(rest, value);
     simd.sum(simd.add(sum, value))
 }
@@ -190,31 +139,15 @@ mod tests {
     #[test]
     fn loss_and_gradient_agree_with_double_precision() {
         for vocabulary in [1, 3, 16, 100, 1029] {
-            let logits: Vec<f32> = noise(9, 3 * vocabulary)
-                .into_iter()
-                .map(|x| x * 8.0)
-                .collect();
+            let logits: Vec<f32> = noise(9, 3 * vocabulary).into_iter().map(|x| x * 8.0).collect();
             let targets = [0, vocabulary as u32 / 2, vocabulary as u32 - 1];
             let weights = [0.25, 1.0, 0.5];
             let truth = loss(&widen(&logits), vocabulary, &targets, &weights);
-            let gradient = gradient(&logits, |logits| {
-                loss(logits, vocabulary, &targets, &weights)
-            });
+            let gradient = gradient(&logits, |logits| loss(logits, vocabulary, &targets, &weights));
             for isa in InstructionSet::available() {
                 let (mut values, mut losses) = (logits.clone(), [0.0; 3]);
-                let sum = cross_entropy_rows_with(
-                    isa,
-                    &mut values,
-                    vocabulary,
-                    &targets,
-                    &weights,
-                    &mut losses,
-                );
-                assert!(
-                    (sum - truth).abs() <= 2e-6 * truth.abs().max(1.0),
-                    "{}: {sum} for {truth}",
-                    isa.name()
-                );
+                let sum = cross_entropy_rows_with(isa, &mut values, vocabulary, &targets, &weights, &mut losses);
+                assert!((sum - truth).abs() <= 2e-6 * truth.abs().max(1.0), "{}: {sum} for {truth}", isa.name());
                 if vocabulary > 1 {
                     assert_close(&values, &gradient, 1e-5, isa.name());
                 }
@@ -245,17 +178,8 @@ mod tests {
             let mut losses = [0.0];
             let target = BLOCK as u32;
             cross_entropy_rows_with(isa, &mut logits, vocabulary, &[target], &[2.0], &mut losses);
-            assert!(
-                (losses[0] - std::f32::consts::LN_2).abs() < 1e-6,
-                "{}: {losses:?}",
-                isa.name()
-            );
-            assert_eq!(
-                (logits[5], logits[BLOCK], logits[BLOCK + 1]),
-                (0.0, -1.0, 1.0),
-                "{}",
-                isa.name()
-            );
+            assert!((losses[0] - std::f32::consts::LN_2).abs() < 1e-6, "{}: {losses:?}", isa.name());
+            assert_eq!((logits[5], logits[BLOCK], logits[BLOCK + 1]), (0.0, -1.0, 1.0), "{}", isa.name());
             assert_eq!(logits[0], 0.0);
         }
     }
@@ -267,8 +191,7 @@ mod tests {
         let targets: Vec<u32> = (0..20).map(|row| row * 200).collect();
         let run = || {
             let (mut values, mut losses) = (logits.clone(), vec![0.0; 20]);
-            let sum =
-                cross_entropy_rows(&mut values, vocabulary, &targets, &[0.05; 20], &mut losses);
+            let sum = cross_entropy_rows(&mut values, vocabulary, &targets, &[0.05; 20], &mut losses);
             (values, losses, sum)
         };
         assert_eq!(with_threads(1, run), with_threads(3, run));

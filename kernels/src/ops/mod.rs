@@ -19,9 +19,7 @@ mod swiglu;
 #[cfg(test)]
 mod testing;
 
-pub use attention::{
-    AttentionShape, causal_attention, segmented_attention, segmented_attention_backward,
-};
+pub use attention::{AttentionShape, causal_attention, segmented_attention, segmented_attention_backward};
 pub use cross_entropy::cross_entropy_rows;
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeStyle, RopeTable, rope};

@@ -20,42 +20,16 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 
 fn rms_norm_with(isa: InstructionSet, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let n = weight.len();
-    assert!(
-        n > 0 && x.len().is_multiple_of(n),
-        "rms_norm: {} elements are not rows of {n}",
-        x.len()
-    );
-    assert_eq!(
-        x.len(),
-        out.len(),
-        "rms_norm: input and output differ in length"
-    );
+    assert!(n > 0 && x.len().is_multiple_of(n), "rms_norm: {} elements are not rows of {n}", x.len());
+    assert_eq!(x.len(), out.len(), "rms_norm: input and output differ in length");
     let task = n * (TASK_ELEMENTS / n).max(1);
     if x.len() <= task {
-        dispatch(
-            isa,
-            Forward {
-                x,
-                weight,
-                eps,
-                out,
-            },
-        );
+        dispatch(isa, Forward { x, weight, eps, out });
         return;
     }
-    x.par_chunks(task)
-        .zip(out.par_chunks_mut(task))
-        .for_each(|(x, out)| {
-            dispatch(
-                isa,
-                Forward {
-                    x,
-                    weight,
-                    eps,
-                    out,
-                },
-            );
-        });
+    x.par_chunks(task).zip(out.par_chunks_mut(task)).for_each(|(x, out)| {
+        dispatch(isa, Forward { x, weight, eps, out });
+    });
 }
 
 /// The gradient of [`rms_norm`] with respect to `x`; overwrites `dx`.
@@ -67,59 +41,19 @@ pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &m
     rms_norm_backward_with(InstructionSet::detect(), x, weight, eps, dy, dx);
 }
 
-fn rms_norm_backward_with(
-    isa: InstructionSet,
-    x: &[f32],
-    weight: &[f32],
-    eps: f32,
-    dy: &[f32],
-    dx: &mut [f32],
-) {
+fn rms_norm_backward_with(isa: InstructionSet, x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
     let n = weight.len();
-    assert!(
-        n > 0 && x.len().is_multiple_of(n),
-        "rms_norm_backward: {} elements are not rows of {n}",
-        x.len()
-    );
-    assert_eq!(
-        x.len(),
-        dy.len(),
-        "rms_norm_backward: input and its output gradient differ in length"
-    );
-    assert_eq!(
-        x.len(),
-        dx.len(),
-        "rms_norm_backward: input and its gradient differ in length"
-    );
+    assert!(n > 0 && x.len().is_multiple_of(n), "rms_norm_backward: {} elements are not rows of {n}", x.len());
+    assert_eq!(x.len(), dy.len(), "rms_norm_backward: input and its output gradient differ in length");
+    assert_eq!(x.len(), dx.len(), "rms_norm_backward: input and its gradient differ in length");
     let task = n * (TASK_ELEMENTS / n).max(1);
     if x.len() <= task {
-        dispatch(
-            isa,
-            Backward {
-                x,
-                weight,
-                eps,
-                dy,
-                dx,
-            },
-        );
+        dispatch(isa, Backward { x, weight, eps, dy, dx });
         return;
     }
-    x.par_chunks(task)
-        .zip(dy.par_chunks(task))
-        .zip(dx.par_chunks_mut(task))
-        .for_each(|((x, dy), dx)| {
-            dispatch(
-                isa,
-                Backward {
-                    x,
-                    weight,
-                    eps,
-                    dy,
-                    dx,
-                },
-            );
-        });
+    x.par_chunks(task).zip(dy.par_chunks(task)).zip(dx.par_chunks_mut(task)).for_each(|((x, dy), dx)| {
+        dispatch(isa, Backward { x, weight, eps, dy, dx });
+    });
 }
 
 struct Forward<'a> {
@@ -143,10 +77,7 @@ impl Operation for Forward<'_> {
             for ((x, w), out) in (&mut x_chunks).zip(&mut w_chunks).zip(&mut out_chunks) {
                 simd.store(out, simd.mul(simd.mul(simd.load(x), r), simd.load(w)));
             }
-            let (x, w) = (
-                simd.load_short(x_chunks.remainder(), 0.0),
-                simd.load_short(w_chunks.remainder(), 0.0),
-            );
+            let (x, w) = (simd.load_short(x_chunks.remainder(), 0.0), simd.load_short(w_chunks.remainder(), 0.0));
             simd.store_short(out_chunks.into_remainder(), simd.mul(simd.mul(x, r), w));
         }
     }
@@ -188,12 +119,7 @@ impl Operation for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let n = self.weight.len();
-        for ((x, dy), dx) in self
-            .x
-            .chunks_exact(n)
-            .zip(self.dy.chunks_exact(n))
-            .zip(self.dx.chunks_exact_mut(n))
-        {
+        for ((x, dy), dx) in self.x.chunks_exact(n).zip(self.dy.chunks_exact(n)).zip(self.dx.chunks_exact_mut(n)) {
             let r = reciprocal_root(simd, x, self.eps);
             let projection = weighted_dot(simd, x, self.weight, dy);
             let along = simd.splat(-r * r * r / n as f32 * projection);
@@ -202,11 +128,7 @@ impl Operation for Backward<'_> {
             let mut w_chunks = self.weight.chunks_exact(S::WIDTH);
             let mut dy_chunks = dy.chunks_exact(S::WIDTH);
             let mut dx_chunks = dx.chunks_exact_mut(S::WIDTH);
-            for (((x, w), dy), dx) in (&mut x_chunks)
-                .zip(&mut w_chunks)
-                .zip(&mut dy_chunks)
-                .zip(&mut dx_chunks)
-            {
+            for (((x, w), dy), dx) in (&mut x_chunks).zip(&mut w_chunks).zip(&mut dy_chunks).zip(&mut dx_chunks) {
                 let scaled = simd.mul(simd.mul(simd.load(dy), simd.load(w)), r);
                 simd.store(dx, simd.mul_add(simd.load(x), along, scaled));
             }
@@ -245,12 +167,8 @@ mod tests {
         let n = weight.len();
         x.chunks(n)
             .flat_map(|row| {
-                let r = 1.0
-                    / (row.iter().map(|x| x * x).sum::<f64>() / n as f64 + f64::from(eps)).sqrt();
-                row.iter()
-                    .zip(weight)
-                    .map(move |(x, w)| x * r * f64::from(*w))
-                    .collect::<Vec<_>>()
+                let r = 1.0 / (row.iter().map(|x| x * x).sum::<f64>() / n as f64 + f64::from(eps)).sqrt();
+                row.iter().zip(weight).map(move |(x, w)| x * r * f64::from(*w)).collect::<Vec<_>>()
             })
             .collect()
     }
@@ -274,11 +192,7 @@ mod tests {
         for n in [3, 9, 33, 80] {
             let (x, weight, dy) = (noise(3, 2 * n), noise(4, n), noise(5, 2 * n));
             let loss = |x: &[f64]| -> f64 {
-                reference(x, &weight, 1e-3)
-                    .iter()
-                    .zip(&dy)
-                    .map(|(y, dy)| y * f64::from(*dy))
-                    .sum()
+                reference(x, &weight, 1e-3).iter().zip(&dy).map(|(y, dy)| y * f64::from(*dy)).sum()
             };
             let truth = crate::ops::testing::gradient(&x, loss);
             for isa in InstructionSet::available() {

@@ -61,11 +61,7 @@ impl RopeTable {
         );
         let pairs = rotary_dims / 2;
         if let Some(factors) = frequency_factors {
-            assert_eq!(
-                factors.len(),
-                pairs,
-                "RopeTable: the frequency factors are not one for each pair"
-            );
+            assert_eq!(factors.len(), pairs, "RopeTable: the frequency factors are not one for each pair");
         }
         let frequencies: Vec<f64> = (0..pairs)
             .map(|pair| {
@@ -82,13 +78,7 @@ impl RopeTable {
                 sines.push(sine as f32);
             }
         }
-        Self {
-            head_dim,
-            pairs,
-            positions,
-            cosines,
-            sines,
-        }
+        Self { head_dim, pairs, positions, cosines, sines }
     }
 
     /// Positions in the table.
@@ -111,18 +101,7 @@ pub fn rope(
     style: RopeStyle,
     direction: Direction,
 ) {
-    rope_with(
-        InstructionSet::detect(),
-        x,
-        heads,
-        positions,
-        Turn {
-            head_dim,
-            table,
-            style,
-            direction,
-        },
-    );
+    rope_with(InstructionSet::detect(), x, heads, positions, Turn { head_dim, table, style, direction });
 }
 
 #[derive(Clone, Copy)]
@@ -135,15 +114,8 @@ struct Turn<'a> {
 
 fn rope_with(isa: InstructionSet, x: &mut [f32], heads: usize, positions: &[u32], turn: Turn<'_>) {
     let width = heads * turn.head_dim;
-    assert_eq!(
-        x.len(),
-        positions.len() * width,
-        "rope: x is not one row of {width} for each position"
-    );
-    assert_eq!(
-        turn.head_dim, turn.table.head_dim,
-        "rope: the table is for another head size"
-    );
+    assert_eq!(x.len(), positions.len() * width, "rope: x is not one row of {width} for each position");
+    assert_eq!(turn.head_dim, turn.table.head_dim, "rope: the table is for another head size");
     for position in positions {
         assert!(
             (*position as usize) < turn.table.positions,
@@ -156,30 +128,12 @@ fn rope_with(isa: InstructionSet, x: &mut [f32], heads: usize, positions: &[u32]
     }
     let rows = (TASK_ELEMENTS / width).max(1);
     if positions.len() <= rows {
-        dispatch(
-            isa,
-            Rotate {
-                x,
-                width,
-                positions,
-                turn,
-            },
-        );
+        dispatch(isa, Rotate { x, width, positions, turn });
         return;
     }
-    x.par_chunks_mut(rows * width)
-        .zip(positions.par_chunks(rows))
-        .for_each(|(x, positions)| {
-            dispatch(
-                isa,
-                Rotate {
-                    x,
-                    width,
-                    positions,
-                    turn,
-                },
-            );
-        });
+    x.par_chunks_mut(rows * width).zip(positions.par_chunks(rows)).for_each(|(x, positions)| {
+        dispatch(isa, Rotate { x, width, positions, turn });
+    });
 }
 
 struct Rotate<'a> {
@@ -196,12 +150,7 @@ impl Operation for Rotate<'_> {
     // so that all instruction sets give the same bits.
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Turn {
-            head_dim,
-            table,
-            style,
-            direction,
-        } = self.turn;
+        let Turn { head_dim, table, style, direction } = self.turn;
         let sign = match direction {
             Direction::Forward => 1.0,
             Direction::Backward => -1.0,
@@ -214,12 +163,7 @@ impl Operation for Rotate<'_> {
                 let rotated = &mut head[..2 * table.pairs];
                 match style {
                     RopeStyle::Interleaved => {
-                        for ((pair, cosine), sine) in rotated
-                            .as_chunks_mut::<2>()
-                            .0
-                            .iter_mut()
-                            .zip(cosines)
-                            .zip(sines)
+                        for ((pair, cosine), sine) in rotated.as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines)
                         {
                             let [a, b] = *pair;
                             let sine = sign * sine;
@@ -228,9 +172,7 @@ impl Operation for Rotate<'_> {
                     }
                     RopeStyle::Halves => {
                         let (low, high) = rotated.split_at_mut(table.pairs);
-                        for (((low, high), cosine), sine) in
-                            low.iter_mut().zip(high).zip(cosines).zip(sines)
-                        {
+                        for (((low, high), cosine), sine) in low.iter_mut().zip(high).zip(cosines).zip(sines) {
                             let (a, b) = (*low, *high);
                             let sine = sign * sine;
                             *low = a * cosine - b * sine;
@@ -250,13 +192,7 @@ mod tests {
 
     const STYLES: [RopeStyle; 2] = [RopeStyle::Interleaved, RopeStyle::Halves];
 
-    fn reference(
-        x: &[f32],
-        head_dim: usize,
-        rotary_dims: usize,
-        positions: &[u32],
-        style: RopeStyle,
-    ) -> Vec<f64> {
+    fn reference(x: &[f32], head_dim: usize, rotary_dims: usize, positions: &[u32], style: RopeStyle) -> Vec<f64> {
         let width = x.len() / positions.len();
         let mut out: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
         for (row, position) in out.chunks_mut(width).zip(positions) {
@@ -266,8 +202,7 @@ mod tests {
                         RopeStyle::Interleaved => (2 * pair, 2 * pair + 1),
                         RopeStyle::Halves => (pair, pair + rotary_dims / 2),
                     };
-                    let angle = f64::from(*position)
-                        * 10_000_f64.powf(-2.0 * pair as f64 / rotary_dims as f64);
+                    let angle = f64::from(*position) * 10_000_f64.powf(-2.0 * pair as f64 / rotary_dims as f64);
                     let (a, b) = (head[i], head[j]);
                     head[i] = a * angle.cos() - b * angle.sin();
                     head[j] = a * angle.sin() + b * angle.cos();
@@ -289,25 +224,9 @@ mod tests {
                 for isa in InstructionSet::available() {
                     let mut out = x.clone();
                     let direction = Direction::Forward;
-                    rope_with(
-                        isa,
-                        &mut out,
-                        3,
-                        &positions,
-                        Turn {
-                            head_dim,
-                            table: &table,
-                            style,
-                            direction,
-                        },
-                    );
+                    rope_with(isa, &mut out, 3, &positions, Turn { head_dim, table: &table, style, direction });
                     assert_close(&out, &truth, 1e-6, isa.name());
-                    assert_eq!(
-                        *bits.get_or_insert_with(|| out.clone()),
-                        out,
-                        "{}",
-                        isa.name()
-                    );
+                    assert_eq!(*bits.get_or_insert_with(|| out.clone()), out, "{}", isa.name());
                 }
             }
         }
@@ -315,33 +234,14 @@ mod tests {
 
     #[test]
     fn backward_is_the_transpose_of_forward() {
-        let table = RopeTable::new(
-            16,
-            16,
-            10_000.0,
-            Some(&[1.0, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]),
-            64,
-        );
+        let table = RopeTable::new(16, 16, 10_000.0, Some(&[1.0, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]), 64);
         let (x, dy) = (noise(2, 5 * 32), noise(3, 5 * 32));
         let positions = [3, 9, 27, 60, 63];
         for style in STYLES {
             let (mut y, mut dx) = (x.clone(), dy.clone());
             rope(&mut y, 2, 16, &positions, &table, style, Direction::Forward);
-            rope(
-                &mut dx,
-                2,
-                16,
-                &positions,
-                &table,
-                style,
-                Direction::Backward,
-            );
-            let dot = |a: &[f32], b: &[f32]| {
-                a.iter()
-                    .zip(b)
-                    .map(|(a, b)| f64::from(*a) * f64::from(*b))
-                    .sum::<f64>()
-            };
+            rope(&mut dx, 2, 16, &positions, &table, style, Direction::Backward);
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
             assert!((dot(&y, &dy) - dot(&x, &dx)).abs() < 1e-5);
             assert_ne!(x, y);
         }
@@ -362,15 +262,7 @@ mod tests {
         let x = noise(4, 256 * 9 * 64);
         let run = || {
             let mut out = x.clone();
-            rope(
-                &mut out,
-                9,
-                64,
-                &positions,
-                &table,
-                RopeStyle::Interleaved,
-                Direction::Forward,
-            );
+            rope(&mut out, 9, 64, &positions, &table, RopeStyle::Interleaved, Direction::Forward);
             out
         };
         assert_eq!(with_threads(1, run), with_threads(4, run));

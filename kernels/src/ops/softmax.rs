@@ -81,14 +81,8 @@ pub(super) fn maximum<S: Simd>(simd: S, row: &[f32]) -> f32 {
     for lanes in &mut rest {
         largest[0] = simd.max(largest[0], simd.load(lanes));
     }
-    largest[1] = simd.max(
-        largest[1],
-        simd.load_short(rest.remainder(), f32::NEG_INFINITY),
-    );
-    simd.maximum(simd.max(
-        simd.max(largest[0], largest[1]),
-        simd.max(largest[2], largest[3]),
-    ))
+    largest[1] = simd.max(largest[1], simd.load_short(rest.remainder(), f32::NEG_INFINITY));
+    simd.maximum(simd.max(simd.max(largest[0], largest[1]), simd.max(largest[2], largest[3])))
 }
 
 /// `sum_i e^(x_i - largest)`.
@@ -118,29 +112,19 @@ mod tests {
 
     fn reference(row: &[f32]) -> f64 {
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = row
-            .iter()
-            .map(|x| (f64::from(*x) - f64::from(largest)).exp())
-            .sum();
+        let sum: f64 = row.iter().map(|x| (f64::from(*x) - f64::from(largest)).exp()).sum();
         f64::from(largest) + sum.ln()
     }
 
     #[test]
     fn agrees_with_double_precision_on_every_instruction_set() {
         for length in [1, 5, 16, 100, 1024, 1025, 49_152] {
-            let row: Vec<f32> = noise(length as u64, length)
-                .into_iter()
-                .map(|x| x * 30.0)
-                .collect();
+            let row: Vec<f32> = noise(length as u64, length).into_iter().map(|x| x * 30.0).collect();
             let truth = reference(&row);
             let log_softmax: Vec<f64> = row.iter().map(|x| f64::from(*x) - truth).collect();
             for isa in InstructionSet::available() {
                 let lse = log_sum_exp_with(isa, &row);
-                assert!(
-                    (f64::from(lse) - truth).abs() < 3e-6,
-                    "{}: {lse} for {truth}",
-                    isa.name()
-                );
+                assert!((f64::from(lse) - truth).abs() < 3e-6, "{}: {lse} for {truth}", isa.name());
                 let mut out = row.clone();
                 log_softmax_row_with(isa, &mut out);
                 assert_close(&out, &log_softmax, 1e-6, isa.name());

@@ -20,11 +20,7 @@ pub fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
 
 fn swiglu_with(isa: InstructionSet, gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert_eq!(gate.len(), up.len(), "swiglu: gate and up differ in length");
-    assert_eq!(
-        gate.len(),
-        out.len(),
-        "swiglu: gate and output differ in length"
-    );
+    assert_eq!(gate.len(), out.len(), "swiglu: gate and output differ in length");
     if gate.len() <= TASK_ELEMENTS {
         dispatch(isa, Forward { gate, up, out });
         return;
@@ -44,37 +40,12 @@ pub fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], 
     swiglu_backward_with(InstructionSet::detect(), gate, up, dy, dgate, dup);
 }
 
-fn swiglu_backward_with(
-    isa: InstructionSet,
-    gate: &[f32],
-    up: &[f32],
-    dy: &[f32],
-    dgate: &mut [f32],
-    dup: &mut [f32],
-) {
-    for (name, length) in [
-        ("up", up.len()),
-        ("dy", dy.len()),
-        ("dgate", dgate.len()),
-        ("dup", dup.len()),
-    ] {
-        assert_eq!(
-            gate.len(),
-            length,
-            "swiglu_backward: gate and {name} differ in length"
-        );
+fn swiglu_backward_with(isa: InstructionSet, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+    for (name, length) in [("up", up.len()), ("dy", dy.len()), ("dgate", dgate.len()), ("dup", dup.len())] {
+        assert_eq!(gate.len(), length, "swiglu_backward: gate and {name} differ in length");
     }
     if gate.len() <= TASK_ELEMENTS {
-        dispatch(
-            isa,
-            Backward {
-                gate,
-                up,
-                dy,
-                dgate,
-                dup,
-            },
-        );
+        dispatch(isa, Backward { gate, up, dy, dgate, dup });
         return;
     }
     gate.par_chunks(TASK_ELEMENTS)
@@ -83,16 +54,7 @@ fn swiglu_backward_with(
         .zip(dgate.par_chunks_mut(TASK_ELEMENTS))
         .zip(dup.par_chunks_mut(TASK_ELEMENTS))
         .for_each(|((((gate, up), dy), dgate), dup)| {
-            dispatch(
-                isa,
-                Backward {
-                    gate,
-                    up,
-                    dy,
-                    dgate,
-                    dup,
-                },
-            );
+            dispatch(isa, Backward { gate, up, dy, dgate, dup });
         });
 }
 
@@ -119,17 +81,11 @@ impl Operation for Forward<'_> {
         let mut outs = self.out.chunks_exact_mut(S::WIDTH);
         for ((gate, up), out) in (&mut gates).zip(&mut ups).zip(&mut outs) {
             let gate = simd.load(gate);
-            simd.store(
-                out,
-                simd.mul(simd.mul(gate, logistic(simd, gate)), simd.load(up)),
-            );
+            simd.store(out, simd.mul(simd.mul(gate, logistic(simd, gate)), simd.load(up)));
         }
         let gate = simd.load_short(gates.remainder(), 0.0);
         let up = simd.load_short(ups.remainder(), 0.0);
-        simd.store_short(
-            outs.into_remainder(),
-            simd.mul(simd.mul(gate, logistic(simd, gate)), up),
-        );
+        simd.store_short(outs.into_remainder(), simd.mul(simd.mul(gate, logistic(simd, gate)), up));
     }
 }
 
@@ -143,19 +99,11 @@ struct Backward<'a> {
 
 /// The gradients with respect to gate and up.
 #[inline(always)]
-fn gradients<S: Simd>(
-    simd: S,
-    gate: S::Vector,
-    up: S::Vector,
-    dy: S::Vector,
-) -> (S::Vector, S::Vector) {
+fn gradients<S: Simd>(simd: S, gate: S::Vector, up: S::Vector, dy: S::Vector) -> (S::Vector, S::Vector) {
     let one = simd.splat(1.0);
     let s = logistic(simd, gate);
     let slope = simd.mul(s, simd.mul_add(gate, simd.sub(one, s), one));
-    (
-        simd.mul(simd.mul(dy, up), slope),
-        simd.mul(dy, simd.mul(gate, s)),
-    )
+    (simd.mul(simd.mul(dy, up), slope), simd.mul(dy, simd.mul(gate, s)))
 }
 
 impl Operation for Backward<'_> {
@@ -168,11 +116,7 @@ impl Operation for Backward<'_> {
         let mut dys = self.dy.chunks_exact(S::WIDTH);
         let mut dgates = self.dgate.chunks_exact_mut(S::WIDTH);
         let mut dups = self.dup.chunks_exact_mut(S::WIDTH);
-        for ((((gate, up), dy), dgate), dup) in (&mut gates)
-            .zip(&mut ups)
-            .zip(&mut dys)
-            .zip(&mut dgates)
-            .zip(&mut dups)
+        for ((((gate, up), dy), dgate), dup) in (&mut gates).zip(&mut ups).zip(&mut dys).zip(&mut dgates).zip(&mut dups)
         {
             let (dg, du) = gradients(simd, simd.load(gate), simd.load(up), simd.load(dy));
             simd.store(dgate, dg);
@@ -206,11 +150,7 @@ mod tests {
     fn forward_agrees_with_the_formula_on_every_instruction_set() {
         for length in [0, 1, 15, 16, 37, 1536] {
             let (gate, up, _) = inputs(length);
-            let truth: Vec<f64> = gate
-                .iter()
-                .zip(&up)
-                .map(|(g, u)| reference(f64::from(*g), f64::from(*u)))
-                .collect();
+            let truth: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| reference(f64::from(*g), f64::from(*u))).collect();
             for isa in InstructionSet::available() {
                 let mut out = vec![f32::NAN; length];
                 swiglu_with(isa, &gate, &up, &mut out);
@@ -225,20 +165,10 @@ mod tests {
         for isa in InstructionSet::available() {
             let (mut out, mut dgate, mut dup) = ([0.0; 4], [0.0; 4], [0.0; 4]);
             swiglu_with(isa, &gate, &[1.0; 4], &mut out);
-            assert_eq!(
-                out.map(f32::abs),
-                [0.0, 0.0, 100.0, 1000.0],
-                "{}",
-                isa.name()
-            );
+            assert_eq!(out.map(f32::abs), [0.0, 0.0, 100.0, 1000.0], "{}", isa.name());
             swiglu_backward_with(isa, &gate, &[1.0; 4], &[1.0; 4], &mut dgate, &mut dup);
             assert_eq!(dgate.map(f32::abs), [0.0, 0.0, 1.0, 1.0], "{}", isa.name());
-            assert_eq!(
-                dup.map(f32::abs),
-                [0.0, 0.0, 100.0, 1000.0],
-                "{}",
-                isa.name()
-            );
+            assert_eq!(dup.map(f32::abs), [0.0, 0.0, 100.0, 1000.0], "{}", isa.name());
         }
     }
 
@@ -246,14 +176,9 @@ mod tests {
     fn backward_agrees_with_central_differences() {
         let (gate, up, dy) = inputs(53);
         let loss = |gate: &[f64], up: &[f64]| -> f64 {
-            (0..gate.len())
-                .map(|i| reference(gate[i], up[i]) * f64::from(dy[i]))
-                .sum()
+            (0..gate.len()).map(|i| reference(gate[i], up[i]) * f64::from(dy[i])).sum()
         };
-        let (gate_wide, up_wide) = (
-            crate::ops::testing::widen(&gate),
-            crate::ops::testing::widen(&up),
-        );
+        let (gate_wide, up_wide) = (crate::ops::testing::widen(&gate), crate::ops::testing::widen(&up));
         let dgate_truth = gradient(&gate, |gate| loss(gate, &up_wide));
         let dup_truth = gradient(&up, |up| loss(&gate_wide, up));
         for isa in InstructionSet::available() {
@@ -268,11 +193,7 @@ mod tests {
     fn threads_change_nothing() {
         let (gate, up, dy) = inputs(100_003);
         let run = || {
-            let mut results = [
-                vec![0.0; gate.len()],
-                vec![0.0; gate.len()],
-                vec![0.0; gate.len()],
-            ];
+            let mut results = [vec![0.0; gate.len()], vec![0.0; gate.len()], vec![0.0; gate.len()]];
             let [out, dgate, dup] = &mut results;
             swiglu(&gate, &up, out);
             swiglu_backward(&gate, &up, &dy, dgate, dup);

@@ -51,9 +51,5 @@ pub(crate) fn gradient(at: &[f32], function: impl Fn(&[f64]) -> f64) -> Vec<f64>
 
 /// Runs with a pool of that many threads.
 pub(crate) fn with_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .expect("a thread pool")
-        .install(run)
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool").install(run)
 }

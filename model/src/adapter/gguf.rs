@@ -38,10 +38,7 @@ pub(super) fn load(path: &Path, config: &ModelConfig) -> Result<LoraAdapter, Mod
         } else if let Some(module) = entry.name.strip_suffix(".weight.lora_b") {
             let partner = format!("{module}.weight.lora_a");
             if file.tensor(&partner).is_none() {
-                return Err(ModelError::MissingTensor {
-                    name: partner,
-                    expected: "any".to_owned(),
-                });
+                return Err(ModelError::MissingTensor { name: partner, expected: "any".to_owned() });
             }
         } else {
             return Err(ModelError::invalid(
@@ -55,35 +52,17 @@ pub(super) fn load(path: &Path, config: &ModelConfig) -> Result<LoraAdapter, Mod
     // llama.cpp takes an alpha of 0 for a scale of 1.
     let alpha = if alpha == 0.0 { rank as f32 } else { alpha };
     let base_model = metadata.get_str(BASE_NAME)?.unwrap_or_default().to_owned();
-    Ok(LoraAdapter {
-        rank,
-        alpha,
-        rslora: false,
-        base_model,
-        modules,
-    })
+    Ok(LoraAdapter { rank, alpha, rslora: false, base_model, modules })
 }
 
 fn scale(alpha: f32, rank: usize) -> f32 {
-    if alpha == 0.0 {
-        1.0
-    } else {
-        alpha / rank as f32
-    }
+    if alpha == 0.0 { 1.0 } else { alpha / rank as f32 }
 }
 
-fn read_pair(
-    file: &GgufFile,
-    module: &str,
-    a: &TensorEntry,
-    alpha: f32,
-) -> Result<LoosePair, ModelError> {
+fn read_pair(file: &GgufFile, module: &str, a: &TensorEntry, alpha: f32) -> Result<LoosePair, ModelError> {
     let name = format!("{module}.weight.lora_b");
     let Some(b) = file.tensor(&name) else {
-        return Err(ModelError::MissingTensor {
-            name,
-            expected: "any".to_owned(),
-        });
+        return Err(ModelError::MissingTensor { name, expected: "any".to_owned() });
     };
     let matrix = |entry: &TensorEntry| match entry.dimensions.as_slice() {
         [columns] => Ok((*columns, 1)),
@@ -102,46 +81,25 @@ fn read_pair(
             "export the adapter again",
         ));
     }
-    let pair = LoraPair {
-        a: values(file, a)?,
-        b: values(file, b)?,
-        inputs,
-        outputs,
-    };
-    Ok(LoosePair {
-        pair,
-        rank,
-        scale: scale(alpha, rank),
-    })
+    let pair = LoraPair { a: values(file, a)?, b: values(file, b)?, inputs, outputs };
+    Ok(LoosePair { pair, rank, scale: scale(alpha, rank) })
 }
 
 fn values(file: &GgufFile, entry: &TensorEntry) -> Result<Vec<f32>, ModelError> {
     // The reader has checked that the product is that of the bytes in the file.
     let mut values = vec![0.0; entry.dimensions.iter().product()];
     blocks::decode(entry.block_type, file.data(entry), &mut values).map_err(|error| {
-        ModelError::invalid(
-            format!("tensor {:?}", entry.name),
-            error.to_string(),
-            "export the adapter again",
-        )
+        ModelError::invalid(format!("tensor {:?}", entry.name), error.to_string(), "export the adapter again")
     })?;
     Ok(values)
 }
 
-pub(super) fn save(
-    adapter: &LoraAdapter,
-    path: &Path,
-    config: &ModelConfig,
-) -> Result<(), ModelError> {
+pub(super) fn save(adapter: &LoraAdapter, path: &Path, config: &ModelConfig) -> Result<(), ModelError> {
     let mut metadata = Metadata::new();
     metadata.insert("general.architecture", config.architecture.name());
     metadata.insert("general.type", "adapter");
     metadata.insert("adapter.type", "lora");
-    let alpha = if adapter.rslora {
-        adapter.alpha * (adapter.rank as f32).sqrt()
-    } else {
-        adapter.alpha
-    };
+    let alpha = if adapter.rslora { adapter.alpha * (adapter.rank as f32).sqrt() } else { adapter.alpha };
     metadata.insert(ALPHA, alpha);
     metadata.insert("general.base_model.count", 1_u32);
     metadata.insert(BASE_NAME, adapter.base_model.as_str());
@@ -150,10 +108,8 @@ pub(super) fn save(
     metadata.insert("general.quantization_version", 2_u32);
     let mut headers = Vec::new();
     for (module, pair) in &adapter.modules {
-        for (factor, dimensions) in [
-            ("lora_a", [pair.inputs, adapter.rank]),
-            ("lora_b", [adapter.rank, pair.outputs]),
-        ] {
+        for (factor, dimensions) in [("lora_a", [pair.inputs, adapter.rank]), ("lora_b", [adapter.rank, pair.outputs])]
+        {
             headers.push(TensorHeader {
                 name: format!("{module}.weight.{factor}"),
                 dimensions: dimensions.to_vec(),
@@ -171,8 +127,5 @@ pub(super) fn save(
 
 /// The bytes of f32 values in a file.
 pub(super) fn little_endian(values: &[f32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }

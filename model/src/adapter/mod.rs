@@ -49,11 +49,7 @@ impl LoraAdapter {
     ///
     /// A damaged file, a kind of adapter that is not plain `LoRA`, modules or shapes that the model does not have.
     pub fn load(path: &Path, config: &ModelConfig) -> Result<Self, ModelError> {
-        let adapter = if path.is_dir() {
-            peft::load(path, config)
-        } else {
-            gguf::load(path, config)
-        };
+        let adapter = if path.is_dir() { peft::load(path, config) } else { gguf::load(path, config) };
         let adapter = adapter.map_err(|error| error.in_file(path))?;
         adapter.check(config).map_err(|error| error.in_file(path))?;
         Ok(adapter)
@@ -74,11 +70,7 @@ impl LoraAdapter {
     /// Refuses modules, shapes and numbers that do not fit the model.
     fn check(&self, config: &ModelConfig) -> Result<(), ModelError> {
         if self.rank == 0 || self.modules.is_empty() {
-            return Err(ModelError::invalid(
-                "adapter",
-                "it is empty",
-                "train it again",
-            ));
+            return Err(ModelError::invalid("adapter", "it is empty", "train it again"));
         }
         // An alpha of 0 makes an adapter without effect here, and one of full effect in llama.cpp.
         if !self.scale().is_finite() || self.alpha == 0.0 {
@@ -92,15 +84,8 @@ impl LoraAdapter {
             if Some(pair.a.len()) != self.rank.checked_mul(inputs)
                 || Some(pair.b.len()) != self.rank.checked_mul(outputs)
             {
-                let problem = format!(
-                    "its factors do not have rank {} for these shapes",
-                    self.rank
-                );
-                return Err(ModelError::invalid(
-                    place(),
-                    problem,
-                    "train or export it again",
-                ));
+                let problem = format!("its factors do not have rank {} for these shapes", self.rank);
+                return Err(ModelError::invalid(place(), problem, "train or export it again"));
             }
             if !pair.a.iter().chain(&pair.b).all(|value| value.is_finite()) {
                 let problem = "it holds values that are not finite";
@@ -112,12 +97,7 @@ impl LoraAdapter {
 }
 
 /// Refuses a module that the model does not have in this shape, and ranks above its sizes.
-fn check_shape(
-    module: &str,
-    pair: &LoraPair,
-    rank: usize,
-    config: &ModelConfig,
-) -> Result<(), ModelError> {
+fn check_shape(module: &str, pair: &LoraPair, rank: usize, config: &ModelConfig) -> Result<(), ModelError> {
     let problem = match config.linear_shape(module) {
         None => format!("model {:?} has no such linear layer", config.name),
         Some((inputs, outputs)) if (pair.inputs, pair.outputs) != (inputs, outputs) => format!(
@@ -151,22 +131,10 @@ fn unify(
     config: &ModelConfig,
     scale_of_rank: impl Fn(usize) -> f32,
 ) -> Result<(usize, BTreeMap<String, LoraPair>), ModelError> {
-    let rank = modules
-        .values()
-        .map(|module| module.rank)
-        .max()
-        .unwrap_or(0);
+    let rank = modules.values().map(|module| module.rank).max().unwrap_or(0);
     let target = scale_of_rank(rank);
     let mut unified = BTreeMap::new();
-    for (
-        name,
-        LoosePair {
-            mut pair,
-            rank: own,
-            scale,
-        },
-    ) in modules
-    {
+    for (name, LoosePair { mut pair, rank: own, scale }) in modules {
         check_shape(&name, &pair, rank, config)?;
         pair.a.resize(rank * pair.inputs, 0.0);
         if own < rank && own > 0 {
@@ -222,25 +190,13 @@ mod tests {
         };
         let product = |pair: &LoraPair, rank: usize, scale: f32| -> Vec<f32> {
             let entry = |out: usize, input: usize| {
-                let sum: f32 = (0..rank)
-                    .map(|r| pair.b[out * rank + r] * pair.a[r * pair.inputs + input])
-                    .sum();
+                let sum: f32 = (0..rank).map(|r| pair.b[out * rank + r] * pair.a[r * pair.inputs + input]).sum();
                 sum * scale
             };
-            (0..2)
-                .flat_map(|out| (0..2).map(move |input| (out, input)))
-                .map(|(o, i)| entry(o, i))
-                .collect()
+            (0..2).flat_map(|out| (0..2).map(move |input| (out, input))).map(|(o, i)| entry(o, i)).collect()
         };
-        let parts = [
-            ("blk.0.attn_q", 1, 8.0),
-            ("blk.0.attn_v", 2, 2.0),
-            ("blk.0.ffn_up", 2, 4.0),
-        ];
-        let modules = parts
-            .iter()
-            .map(|&(name, rank, scale)| (name.to_owned(), loose(rank, scale)))
-            .collect();
+        let parts = [("blk.0.attn_q", 1, 8.0), ("blk.0.attn_v", 2, 2.0), ("blk.0.ffn_up", 2, 4.0)];
+        let modules = parts.iter().map(|&(name, rank, scale)| (name.to_owned(), loose(rank, scale))).collect();
         let (rank, unified) = unify(modules, &config, |rank| 8.0 / rank as f32).unwrap();
         assert_eq!(rank, 2);
         for (name, own, scale) in parts {

@@ -75,10 +75,7 @@ fn parse_config(source: &str) -> Result<PeftConfig, ModelError> {
     if let Some(modules) = &config.modules_to_save
         && !modules.is_empty()
     {
-        return refuse(
-            "modules_to_save",
-            format!("fully trained modules ({})", modules.join(", ")),
-        );
+        return refuse("modules_to_save", format!("fully trained modules ({})", modules.join(", ")));
     }
     if config.r == 0 {
         return refuse("r", "a rank of 0".to_owned());
@@ -101,10 +98,7 @@ impl PeftConfig {
 }
 
 /// The value of the first pattern that matches the end of a module's name, after a dot or whole, as PEFT matches them.
-fn match_pattern<T: Copy>(
-    patterns: Option<&BTreeMap<String, T>>,
-    module: &str,
-) -> Result<Option<T>, ModelError> {
+fn match_pattern<T: Copy>(patterns: Option<&BTreeMap<String, T>>, module: &str) -> Result<Option<T>, ModelError> {
     for (pattern, &value) in patterns.into_iter().flatten() {
         let bad = |error: fancy_regex::Error| {
             ModelError::invalid(
@@ -123,8 +117,7 @@ fn match_pattern<T: Copy>(
 
 pub(super) fn load(folder: &Path, config: &ModelConfig) -> Result<LoraAdapter, ModelError> {
     let path = folder.join(CONFIG);
-    let source = fs::read_to_string(&path)
-        .map_err(ModelError::file(&path, "read the adapter's settings"))?;
+    let source = fs::read_to_string(&path).map_err(ModelError::file(&path, "read the adapter's settings"))?;
     let settings = parse_config(&source).map_err(|error| error.in_file(&path))?;
     let path = folder.join(WEIGHTS);
     let (map, tensors) = safetensors_file::open(&path)?;
@@ -167,15 +160,10 @@ fn read_weights(
         let (Some(a), Some(b)) = (a, b) else {
             let which = if a.is_none() { "lora_A" } else { "lora_B" };
             let name = format!("{PREFIX}{module}.{which}.weight");
-            return Err(ModelError::MissingTensor {
-                name,
-                expected: "any".to_owned(),
-            });
+            return Err(ModelError::MissingTensor { name, expected: "any".to_owned() });
         };
         let (rank, alpha) = settings.of_module(&module)?;
-        let (&[rank_of_a, inputs], &[outputs, rank_of_b]) =
-            (a.shape.as_slice(), b.shape.as_slice())
-        else {
+        let (&[rank_of_a, inputs], &[outputs, rank_of_b]) = (a.shape.as_slice(), b.shape.as_slice()) else {
             return Err(ModelError::invalid(
                 format!("adapter module {module:?}"),
                 format!("lora_A has shape {:?}, lora_B {:?}", a.shape, b.shape),
@@ -185,9 +173,7 @@ fn read_weights(
         if (rank_of_a, rank_of_b) != (rank, rank) {
             return Err(ModelError::invalid(
                 format!("adapter module {module:?}"),
-                format!(
-                    "adapter_config.json says rank {rank}, lora_A has {rank_of_a}, lora_B {rank_of_b}"
-                ),
+                format!("adapter_config.json says rank {rank}, lora_A has {rank_of_a}, lora_B {rank_of_b}"),
                 "the two files are of different adapters: export the adapter again",
             ));
         }
@@ -196,29 +182,13 @@ fn read_weights(
         let b = safetensors_file::decode(b, file)?;
         let b = match row_order(config, &name) {
             // Rows that do not divide are refused with the other shapes.
-            order if config.linear_shape(&name) == Some((inputs, outputs)) => {
-                order.to_gguf(&b, rank)
-            }
+            order if config.linear_shape(&name) == Some((inputs, outputs)) => order.to_gguf(&b, rank),
             _ => b,
         };
-        let pair = LoraPair {
-            a: safetensors_file::decode(a, file)?,
-            b,
-            inputs,
-            outputs,
-        };
-        modules.insert(
-            name,
-            LoosePair {
-                pair,
-                rank,
-                scale: settings.scale(alpha, rank),
-            },
-        );
+        let pair = LoraPair { a: safetensors_file::decode(a, file)?, b, inputs, outputs };
+        modules.insert(name, LoosePair { pair, rank, scale: settings.scale(alpha, rank) });
     }
-    let (rank, modules) = unify(modules, config, |rank| {
-        settings.scale(settings.lora_alpha, rank)
-    })?;
+    let (rank, modules) = unify(modules, config, |rank| settings.scale(settings.lora_alpha, rank))?;
     Ok(LoraAdapter {
         rank,
         alpha: settings.lora_alpha,
@@ -243,16 +213,10 @@ fn split_name(name: &str) -> Option<(String, bool)> {
 }
 
 fn row_order(config: &ModelConfig, module: &str) -> RowOrder {
-    config
-        .permuted_heads(module)
-        .map_or(RowOrder::AsStored, |heads| RowOrder::Halves { heads })
+    config.permuted_heads(module).map_or(RowOrder::AsStored, |heads| RowOrder::Halves { heads })
 }
 
-pub(super) fn save(
-    adapter: &LoraAdapter,
-    folder: &Path,
-    config: &ModelConfig,
-) -> Result<(), ModelError> {
+pub(super) fn save(adapter: &LoraAdapter, folder: &Path, config: &ModelConfig) -> Result<(), ModelError> {
     fs::create_dir_all(folder).map_err(ModelError::file(folder, "create the folder"))?;
     let mut data: Vec<(String, [usize; 2], Vec<u8>)> = Vec::new();
     let mut targets: Vec<String> = Vec::new();
@@ -263,16 +227,8 @@ pub(super) fn save(
         };
         let b = row_order(config, module).to_file(&pair.b, adapter.rank);
         let tensor = |factor: &str| format!("{PREFIX}{name}.{factor}.weight");
-        data.push((
-            tensor("lora_A"),
-            [adapter.rank, pair.inputs],
-            little_endian(&pair.a),
-        ));
-        data.push((
-            tensor("lora_B"),
-            [pair.outputs, adapter.rank],
-            little_endian(&b),
-        ));
+        data.push((tensor("lora_A"), [adapter.rank, pair.inputs], little_endian(&pair.a)));
+        data.push((tensor("lora_B"), [pair.outputs, adapter.rank], little_endian(&b)));
         targets.push(name);
     }
     let config_path = folder.join(CONFIG);
@@ -320,11 +276,7 @@ pub(super) fn save(
 
 /// PEFT writes whole alphas as integers, and some readers want them so.
 fn tidy_number(value: f32) -> serde_json::Value {
-    if value.fract() == 0.0 && value.abs() < 1e9 {
-        json!(value as i64)
-    } else {
-        json!(value)
-    }
+    if value.fract() == 0.0 && value.abs() < 1e9 { json!(value as i64) } else { json!(value) }
 }
 
 /// The last parts of the names where these stand in every layer, as PEFT writes them; whole names otherwise, so that
@@ -335,12 +287,7 @@ fn target_modules(modules: &[String], layers: usize) -> Vec<String> {
     if modules.len() == parts.len() * layers {
         return parts.into_iter().collect();
     }
-    modules
-        .iter()
-        .cloned()
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect()
+    modules.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
@@ -366,9 +313,7 @@ mod tests {
             (r#","modules_to_save":["lm_head"]"#, "lm_head"),
             (r#","fan_in_fan_out":true"#, "transposed"),
         ] {
-            let message = parse_config(&format!("{PLAIN}{extra}}}"))
-                .unwrap_err()
-                .to_string();
+            let message = parse_config(&format!("{PLAIN}{extra}}}")).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
         assert!(parse_config(r#"{"peft_type":"IA3","r":8,"lora_alpha":1}"#).is_err());
@@ -377,36 +322,20 @@ mod tests {
 
     #[test]
     fn patterns_match_ends_of_names() {
-        let source = format!(
-            r#"{PLAIN},"rank_pattern":{{"q_proj":4,"layers.1.mlp.*":2}},"alpha_pattern":{{"_proj":1}}}}"#
-        );
+        let source =
+            format!(r#"{PLAIN},"rank_pattern":{{"q_proj":4,"layers.1.mlp.*":2}},"alpha_pattern":{{"_proj":1}}}}"#);
         let config = parse_config(&source).unwrap();
-        assert_eq!(
-            config.of_module("model.layers.0.self_attn.q_proj").unwrap(),
-            (4, 16.0)
-        );
-        assert_eq!(
-            config.of_module("model.layers.1.mlp.up_proj").unwrap(),
-            (2, 16.0)
-        );
-        assert_eq!(
-            config.of_module("model.layers.11.mlp.up_proj").unwrap(),
-            (8, 16.0)
-        );
+        assert_eq!(config.of_module("model.layers.0.self_attn.q_proj").unwrap(), (4, 16.0));
+        assert_eq!(config.of_module("model.layers.1.mlp.up_proj").unwrap(), (2, 16.0));
+        assert_eq!(config.of_module("model.layers.11.mlp.up_proj").unwrap(), (8, 16.0));
     }
 
     #[test]
     fn names_are_taken_apart() {
         let name = "base_model.model.model.layers.3.mlp.up_proj.lora_A.weight";
-        assert_eq!(
-            split_name(name),
-            Some(("model.layers.3.mlp.up_proj".to_owned(), true))
-        );
+        assert_eq!(split_name(name), Some(("model.layers.3.mlp.up_proj".to_owned(), true)));
         let name = "base_model.model.model.layers.3.mlp.up_proj.lora_B.default.weight";
-        assert_eq!(
-            split_name(name),
-            Some(("model.layers.3.mlp.up_proj".to_owned(), false))
-        );
+        assert_eq!(split_name(name), Some(("model.layers.3.mlp.up_proj".to_owned(), false)));
         assert_eq!(split_name("base_model.model.lm_head.weight"), None);
     }
 

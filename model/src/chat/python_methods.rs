@@ -4,12 +4,7 @@ use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
 /// Answers a call of `method` that minijinja does not know itself.
-pub(super) fn call(
-    _: &mut State,
-    value: &Value,
-    method: &str,
-    arguments: &[Value],
-) -> Result<Value, Error> {
+pub(super) fn call(_: &mut State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::String => string_method(value.as_str().unwrap_or_default(), method, arguments),
         ValueKind::Map => map_method(value, method, arguments),
@@ -18,10 +13,7 @@ pub(super) fn call(
 }
 
 fn unknown(kind: ValueKind, method: &str) -> Error {
-    Error::new(
-        ErrorKind::UnknownMethod,
-        format!("a {kind} has no method `{method}` here"),
-    )
+    Error::new(ErrorKind::UnknownMethod, format!("a {kind} has no method `{method}` here"))
 }
 
 fn string_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value, Error> {
@@ -58,13 +50,7 @@ fn string_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value,
         "capitalize" => {
             let mut characters = text.chars();
             let first = characters.next().map(char::to_uppercase);
-            Value::from(
-                first
-                    .into_iter()
-                    .flatten()
-                    .chain(characters.flat_map(char::to_lowercase))
-                    .collect::<String>(),
-            )
+            Value::from(first.into_iter().flatten().chain(characters.flat_map(char::to_lowercase)).collect::<String>())
         }
         "join" => {
             let (parts,): (Value,) = from_args(arguments)?;
@@ -73,10 +59,7 @@ fn string_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value,
         }
         "find" => {
             let (part,): (&str,) = from_args(arguments)?;
-            Value::from(
-                text.find(part)
-                    .map_or(-1, |at| text[..at].chars().count() as i64),
-            )
+            Value::from(text.find(part).map_or(-1, |at| text[..at].chars().count() as i64))
         }
         "count" => {
             let (part,): (&str,) = from_args(arguments)?;
@@ -91,10 +74,8 @@ fn map_method(map: &Value, method: &str, arguments: &[Value]) -> Result<Value, E
     Ok(match method {
         "items" => {
             let () = from_args(arguments)?;
-            let items: Result<Vec<Value>, Error> = map
-                .try_iter()?
-                .map(|key| Ok(Value::from(vec![key.clone(), map.get_item(&key)?])))
-                .collect();
+            let items: Result<Vec<Value>, Error> =
+                map.try_iter()?.map(|key| Ok(Value::from(vec![key.clone(), map.get_item(&key)?]))).collect();
             Value::from(items?)
         }
         "keys" => {
@@ -103,41 +84,23 @@ fn map_method(map: &Value, method: &str, arguments: &[Value]) -> Result<Value, E
         }
         "values" => {
             let () = from_args(arguments)?;
-            let values: Result<Vec<Value>, Error> =
-                map.try_iter()?.map(|key| map.get_item(&key)).collect();
+            let values: Result<Vec<Value>, Error> = map.try_iter()?.map(|key| map.get_item(&key)).collect();
             Value::from(values?)
         }
         "get" => {
             let (key, default): (Value, Option<Value>) = from_args(arguments)?;
             let found = map.get_item(&key)?;
-            if found.is_undefined() {
-                default.unwrap_or_else(|| Value::from(()))
-            } else {
-                found
-            }
+            if found.is_undefined() { default.unwrap_or_else(|| Value::from(())) } else { found }
         }
         _ => return Err(unknown(ValueKind::Map, method)),
     })
 }
 
-fn strip<'t>(
-    text: &'t str,
-    arguments: &[Value],
-    left: bool,
-    right: bool,
-) -> Result<&'t str, Error> {
+fn strip<'t>(text: &'t str, arguments: &[Value], left: bool, right: bool) -> Result<&'t str, Error> {
     let (characters,): (Option<&str>,) = from_args(arguments)?;
     let stripped = |c: char| characters.map_or_else(|| c.is_whitespace(), |set| set.contains(c));
-    let text = if left {
-        text.trim_start_matches(stripped)
-    } else {
-        text
-    };
-    Ok(if right {
-        text.trim_end_matches(stripped)
-    } else {
-        text
-    })
+    let text = if left { text.trim_start_matches(stripped) } else { text };
+    Ok(if right { text.trim_end_matches(stripped) } else { text })
 }
 
 /// One text or a tuple of them.
@@ -146,9 +109,7 @@ fn any_of(arguments: &[Value], holds: impl Fn(&str) -> bool) -> Result<bool, Err
     if let Some(part) = wanted.as_str() {
         return Ok(holds(part));
     }
-    Ok(wanted
-        .try_iter()?
-        .any(|part| part.as_str().is_some_and(&holds)))
+    Ok(wanted.try_iter()?.any(|part| part.as_str().is_some_and(&holds)))
 }
 
 /// Without a separator at runs of white space, as in Python; with a limit the rest stays together.
@@ -169,10 +130,7 @@ fn split(text: &str, arguments: &[Value]) -> Result<Value, Error> {
         return Ok(parts.into_iter().collect());
     };
     if separator.is_empty() {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "split needs a separator that is not empty",
-        ));
+        return Err(Error::new(ErrorKind::InvalidOperation, "split needs a separator that is not empty"));
     }
     Ok(match limit {
         Some(limit) => text.splitn(limit + 1, separator).collect(),

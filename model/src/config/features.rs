@@ -5,10 +5,7 @@ use crate::ModelError;
 use crate::gguf::Metadata;
 
 /// Features of these architectures that change the result and that the native engine does not compute.
-pub(super) fn refuse_unimplemented(
-    metadata: &Metadata,
-    architecture: Architecture,
-) -> Result<(), ModelError> {
+pub(super) fn refuse_unimplemented(metadata: &Metadata, architecture: Architecture) -> Result<(), ModelError> {
     let name = architecture.name();
     let refuse = |key: String, found: String| {
         Err(ModelError::invalid(
@@ -34,19 +31,12 @@ pub(super) fn refuse_unimplemented(
     }
     let key = format!("{name}.attention.sliding_window");
     if let Some(window) = metadata.get_u32(&key)? {
-        let context = metadata
-            .get_u32(&format!("{name}.context_length"))?
-            .unwrap_or(u32::MAX);
+        let context = metadata.get_u32(&format!("{name}.context_length"))?.unwrap_or(u32::MAX);
         if window > 0 && window < context {
             return refuse(key, format!("a sliding window of {window} tokens"));
         }
     }
-    for scale in [
-        "logit_scale",
-        "embedding_scale",
-        "residual_scale",
-        "attention.scale",
-    ] {
+    for scale in ["logit_scale", "embedding_scale", "residual_scale", "attention.scale"] {
         let key = format!("{name}.{scale}");
         if let Some(value) = metadata.get_f32(&key)?
             && value != 0.0

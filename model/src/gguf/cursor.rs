@@ -72,13 +72,8 @@ impl<'a> Cursor<'a> {
         let length = self.count(what, 1)?;
         let at = self.at;
         let bytes = self.take(length, what)?;
-        std::str::from_utf8(bytes).map_err(|error| {
-            ModelError::format(
-                at + error.valid_up_to(),
-                format!("{what} in UTF-8"),
-                "other bytes",
-            )
-        })
+        std::str::from_utf8(bytes)
+            .map_err(|error| ModelError::format(at + error.valid_up_to(), format!("{what} in UTF-8"), "other bytes"))
     }
 
     pub(super) fn bool(&mut self) -> Result<bool, ModelError> {
@@ -86,11 +81,7 @@ impl<'a> Cursor<'a> {
         match self.array::<1>("a bool")? {
             [0] => Ok(false),
             [1] => Ok(true),
-            [other] => Err(ModelError::format(
-                at,
-                "a bool of 0 or 1",
-                other.to_string(),
-            )),
+            [other] => Err(ModelError::format(at, "a bool of 0 or 1", other.to_string())),
         }
     }
 }

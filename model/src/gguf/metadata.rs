@@ -40,9 +40,7 @@ impl Metadata {
 
     /// Keys and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.entries
-            .iter()
-            .map(|(key, value)| (key.as_str(), value))
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
     /// Whether the key is there.
@@ -103,9 +101,7 @@ impl Metadata {
 
     /// An integer of any width that fits `u64`.
     pub fn get_u64(&self, key: &str) -> Result<Option<u64>, ModelError> {
-        self.typed(key, "an integer not below 0", |value| {
-            value.as_integer().and_then(|v| u64::try_from(v).ok())
-        })
+        self.typed(key, "an integer not below 0", |value| value.as_integer().and_then(|v| u64::try_from(v).ok()))
     }
 
     /// A float (an `f64` is rounded).
@@ -145,37 +141,27 @@ impl Metadata {
     pub fn get_f32_array(&self, key: &str) -> Result<Option<Cow<'_, [f32]>>, ModelError> {
         self.typed(key, "an array of f32", |value| match value {
             Value::Array(Array::F32(items)) => Some(Cow::Borrowed(items.as_slice())),
-            Value::Array(Array::F64(items)) => {
-                Some(Cow::Owned(items.iter().map(|&v| v as f32).collect()))
-            }
+            Value::Array(Array::F64(items)) => Some(Cow::Owned(items.iter().map(|&v| v as f32).collect())),
             _ => None,
         })
     }
 
     /// An array of integers of any width that all fit `i32`.
     pub fn get_i32_array(&self, key: &str) -> Result<Option<Cow<'_, [i32]>>, ModelError> {
-        self.typed(
-            key,
-            "an array of integers that fit i32",
-            |value| match value {
-                Value::Array(Array::I32(items)) => Some(Cow::Borrowed(items.as_slice())),
-                Value::Array(array) => integers(array).map(Cow::Owned),
-                _ => None,
-            },
-        )
+        self.typed(key, "an array of integers that fit i32", |value| match value {
+            Value::Array(Array::I32(items)) => Some(Cow::Borrowed(items.as_slice())),
+            Value::Array(array) => integers(array).map(Cow::Owned),
+            _ => None,
+        })
     }
 
     /// An array of integers of any width that all fit `u32`.
     pub fn get_u32_array(&self, key: &str) -> Result<Option<Cow<'_, [u32]>>, ModelError> {
-        self.typed(
-            key,
-            "an array of integers that fit u32",
-            |value| match value {
-                Value::Array(Array::U32(items)) => Some(Cow::Borrowed(items.as_slice())),
-                Value::Array(array) => integers(array).map(Cow::Owned),
-                _ => None,
-            },
-        )
+        self.typed(key, "an array of integers that fit u32", |value| match value {
+            Value::Array(Array::U32(items)) => Some(Cow::Borrowed(items.as_slice())),
+            Value::Array(array) => integers(array).map(Cow::Owned),
+            _ => None,
+        })
     }
 }
 
@@ -262,15 +248,9 @@ mod tests {
         metadata.insert("d", "text");
         assert_eq!(metadata.get_u32("a").unwrap(), Some(7));
         assert_eq!(metadata.get_u32("none").unwrap(), None);
-        assert_eq!(
-            metadata.get_u32_array("c").unwrap().as_deref(),
-            Some(&[1_u32, 2][..])
-        );
+        assert_eq!(metadata.get_u32_array("c").unwrap().as_deref(), Some(&[1_u32, 2][..]));
         let message = metadata.get_u32("b").unwrap_err().to_string();
-        assert!(
-            message.contains("\"b\"") && message.contains("the i32 -1"),
-            "{message}"
-        );
+        assert!(message.contains("\"b\"") && message.contains("the i32 -1"), "{message}");
         let message = metadata.get_f32("d").unwrap_err().to_string();
         assert!(message.contains("the string \"text\""), "{message}");
         let message = metadata.require_bool("none").unwrap_err().to_string();

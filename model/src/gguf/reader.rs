@@ -9,8 +9,7 @@ use memmap2::Mmap;
 
 use super::cursor::Cursor;
 use super::{
-    ALIGNMENT_KEY, Array, DEFAULT_ALIGNMENT, MAGIC, MOST_DIMENSIONS, Metadata, NAME_BYTES, VERSION,
-    Value, ValueType,
+    ALIGNMENT_KEY, Array, DEFAULT_ALIGNMENT, MAGIC, MOST_DIMENSIONS, Metadata, NAME_BYTES, VERSION, Value, ValueType,
 };
 use crate::ModelError;
 use crate::error::DOWNLOAD_AGAIN;
@@ -46,18 +45,8 @@ impl GgufFile {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let map = map_file(path)?;
         let contents = parse(&map).map_err(|error| error.in_file(path))?;
-        let index = contents
-            .tensors
-            .iter()
-            .enumerate()
-            .map(|(at, t)| (t.name.clone(), at))
-            .collect();
-        Ok(Self {
-            path: path.to_owned(),
-            map,
-            contents,
-            index,
-        })
+        let index = contents.tensors.iter().enumerate().map(|(at, t)| (t.name.clone(), at)).collect();
+        Ok(Self { path: path.to_owned(), map, contents, index })
     }
 
     /// Where the file lies.
@@ -120,9 +109,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Contents, ModelError> {
             offset: 0,
             expected: "the four letters GGUF".to_owned(),
             found: format!("{:?}", String::from_utf8_lossy(magic)),
-            remedy:
-                "this is no GGUF file: pass a .gguf file, a Hugging Face folder or a llama2.c .bin"
-                    .to_owned(),
+            remedy: "this is no GGUF file: pass a .gguf file, a Hugging Face folder or a llama2.c .bin".to_owned(),
         });
     }
     let version = cursor.u32("the version")?;
@@ -148,12 +135,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Contents, ModelError> {
     let mut tensors = read_tensor_infos(&mut cursor, tensor_count)?;
     place_tensors(&mut tensors, cursor.at(), alignment, bytes.len())?;
     let tensors = tensors.into_iter().map(|pending| pending.entry).collect();
-    Ok(Contents {
-        version,
-        alignment,
-        metadata,
-        tensors,
-    })
+    Ok(Contents { version, alignment, metadata, tensors })
 }
 
 fn read_metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<Metadata, ModelError> {
@@ -162,19 +144,11 @@ fn read_metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<Metadata, Mode
         let at = cursor.at();
         let key = cursor.string("the name of a metadata key")?;
         if key.is_empty() {
-            return Err(ModelError::format(
-                at,
-                "the name of a metadata key",
-                "an empty name",
-            ));
+            return Err(ModelError::format(at, "the name of a metadata key", "an empty name"));
         }
         let value = read_value(cursor, key)?;
         if metadata.insert(key, value).is_some() {
-            return Err(ModelError::format(
-                at,
-                "each metadata key once",
-                format!("{key:?} a second time"),
-            ));
+            return Err(ModelError::format(at, "each metadata key once", format!("{key:?} a second time")));
         }
     }
     Ok(metadata)
@@ -183,13 +157,8 @@ fn read_metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<Metadata, Mode
 fn read_type(cursor: &mut Cursor<'_>, key: &str) -> Result<ValueType, ModelError> {
     let at = cursor.at();
     let id = cursor.u32("a value type")?;
-    ValueType::from_id(id).ok_or_else(|| {
-        ModelError::format(
-            at,
-            format!("a value type from 0 to 12 for key {key:?}"),
-            format!("{id}"),
-        )
-    })
+    ValueType::from_id(id)
+        .ok_or_else(|| ModelError::format(at, format!("a value type from 0 to 12 for key {key:?}"), format!("{id}")))
 }
 
 fn read_value(cursor: &mut Cursor<'_>, key: &str) -> Result<Value, ModelError> {
@@ -225,11 +194,7 @@ fn read_array(cursor: &mut Cursor<'_>, key: &str) -> Result<Array, ModelError> {
     let at = cursor.at();
     let element = read_type(cursor, key)?;
     if element == ValueType::Array {
-        return Err(ModelError::format(
-            at,
-            format!("an array of plain values for key {key:?}"),
-            "an array of arrays",
-        ));
+        return Err(ModelError::format(at, format!("an array of plain values for key {key:?}"), "an array of arrays"));
     }
     // The count is bounded by the bytes that remain, so `count * N` cannot overflow.
     let count = cursor.count("the number of elements of an array", element.least_bytes())?;
@@ -264,9 +229,7 @@ fn read_array(cursor: &mut Cursor<'_>, key: &str) -> Result<Array, ModelError> {
 }
 
 fn read_alignment(metadata: &Metadata) -> Result<usize, ModelError> {
-    let alignment = metadata
-        .get_u32(ALIGNMENT_KEY)?
-        .unwrap_or(DEFAULT_ALIGNMENT);
+    let alignment = metadata.get_u32(ALIGNMENT_KEY)?.unwrap_or(DEFAULT_ALIGNMENT);
     if !alignment.is_power_of_two() {
         return Err(ModelError::KeyType {
             key: ALIGNMENT_KEY.to_owned(),
@@ -300,11 +263,7 @@ fn read_tensor_infos(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Pendin
             ));
         }
         if !seen.insert(name) {
-            return Err(ModelError::format(
-                info_at,
-                "each tensor name once",
-                format!("{name:?} a second time"),
-            ));
+            return Err(ModelError::format(info_at, "each tensor name once", format!("{name:?} a second time")));
         }
         let rank = cursor.u32("the number of dimensions of a tensor")? as usize;
         if rank > MOST_DIMENSIONS {
@@ -326,18 +285,13 @@ fn read_tensor_infos(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Pendin
         let type_id = cursor.u32("the type of a tensor")?;
         let block_type = BlockType::from_ggml(type_id).ok_or_else(|| ModelError::Format {
             offset: type_at as u64,
-            expected:
-                "a tensor type that Espalier reads (F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, \
+            expected: "a tensor type that Espalier reads (F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, \
                        Q2_K to Q6_K)"
-                    .to_owned(),
-            found: format!(
-                "type {type_id}{} for tensor {name:?}",
-                foreign_type(type_id)
-            ),
-            remedy:
-                "quantize the model to one of these types, or serve it with llama-server and pass \
+                .to_owned(),
+            found: format!("type {type_id}{} for tensor {name:?}", foreign_type(type_id)),
+            remedy: "quantize the model to one of these types, or serve it with llama-server and pass \
                      --engine http://HOST:PORT"
-                    .to_owned(),
+                .to_owned(),
         })?;
         let offset = cursor.size("the offset of a tensor")?;
         let length = tensor_bytes(&dimensions, block_type).ok_or_else(|| {
@@ -351,18 +305,8 @@ fn read_tensor_infos(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Pendin
                 format!("{dimensions:?}"),
             )
         })?;
-        let entry = TensorEntry {
-            name: name.to_owned(),
-            dimensions,
-            block_type,
-            bytes: 0..0,
-        };
-        tensors.push(Pending {
-            entry,
-            info_at,
-            offset,
-            length,
-        });
+        let entry = TensorEntry { name: name.to_owned(), dimensions, block_type, bytes: 0..0 };
+        tensors.push(Pending { entry, info_at, offset, length });
     }
     Ok(tensors)
 }
@@ -370,27 +314,18 @@ fn read_tensor_infos(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Pendin
 /// Bytes of a tensor without padding; `None` for an empty one, for partial blocks and for sizes beyond the address space.
 pub(crate) fn tensor_bytes(dimensions: &[usize], block_type: BlockType) -> Option<usize> {
     let (&columns, outer) = dimensions.split_first()?;
-    let rows = outer
-        .iter()
-        .try_fold(1_usize, |rows, &n| rows.checked_mul(n))?;
+    let rows = outer.iter().try_fold(1_usize, |rows, &n| rows.checked_mul(n))?;
     if columns == 0 || rows == 0 {
         return None;
     }
     // ggml counts elements in i64.
-    columns
-        .checked_mul(rows)
-        .filter(|&n| i64::try_from(n).is_ok())?;
+    columns.checked_mul(rows).filter(|&n| i64::try_from(n).is_ok())?;
     block_type.row_bytes(columns)?.checked_mul(rows)
 }
 
 /// Sets the place of each tensor; like ggml it wants them one after another in the order of their information, which
 /// also rules out overlaps.
-fn place_tensors(
-    tensors: &mut [Pending],
-    head: usize,
-    alignment: usize,
-    file: usize,
-) -> Result<(), ModelError> {
+fn place_tensors(tensors: &mut [Pending], head: usize, alignment: usize, file: usize) -> Result<(), ModelError> {
     let beyond = |at: usize, name: &str| ModelError::Format {
         offset: at as u64,
         expected: format!("the data of tensor {name:?} within the file"),
@@ -411,10 +346,7 @@ fn place_tensors(
             .checked_next_multiple_of(alignment)
             .and_then(|data| data.checked_add(pending.offset))
             .ok_or_else(|| beyond(pending.info_at, name))?;
-        let end = start
-            .checked_add(pending.length)
-            .filter(|&end| end <= file)
-            .ok_or_else(|| beyond(start, name))?;
+        let end = start.checked_add(pending.length).filter(|&end| end <= file).ok_or_else(|| beyond(start, name))?;
         expected = pending
             .length
             .checked_next_multiple_of(alignment)

@@ -239,11 +239,7 @@ impl Value {
         let name = self.value_type().name();
         match self {
             Self::Array(array) => {
-                format!(
-                    "an array of {} {}",
-                    array.len(),
-                    array.element_type().name()
-                )
+                format!("an array of {} {}", array.len(), array.element_type().name())
             }
             Self::String(text) if text.chars().count() <= 40 => format!("the string {text:?}"),
             Self::String(text) => format!("a string of {} bytes", text.len()),

@@ -7,8 +7,8 @@ use espalier_kernels::BlockType;
 
 use super::reader::tensor_bytes;
 use super::{
-    ALIGNMENT_KEY, ARCHITECTURE_KEY, Array, DEFAULT_ALIGNMENT, MAGIC, MOST_DIMENSIONS, Metadata,
-    NAME_BYTES, VERSION, Value,
+    ALIGNMENT_KEY, ARCHITECTURE_KEY, Array, DEFAULT_ALIGNMENT, MAGIC, MOST_DIMENSIONS, Metadata, NAME_BYTES, VERSION,
+    Value,
 };
 use crate::ModelError;
 use crate::atomic_file::AtomicFile;
@@ -44,23 +44,11 @@ impl GgufWriter {
     /// # Errors
     ///
     /// A file that cannot be created, names that are too long or doubled, partial blocks, a bad alignment.
-    pub fn create(
-        path: &Path,
-        metadata: &Metadata,
-        tensors: &[TensorHeader],
-    ) -> Result<Self, ModelError> {
-        let (head, alignment, tensors) =
-            encode_head(metadata, tensors).map_err(|error| error.in_file(path))?;
+    pub fn create(path: &Path, metadata: &Metadata, tensors: &[TensorHeader]) -> Result<Self, ModelError> {
+        let (head, alignment, tensors) = encode_head(metadata, tensors).map_err(|error| error.in_file(path))?;
         let mut file = AtomicFile::create(path)?;
         file.write(&head)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            alignment,
-            tensors,
-            current: 0,
-            written: 0,
-        })
+        Ok(Self { path: path.to_owned(), file, alignment, tensors, current: 0, written: 0 })
     }
 
     /// Appends data of the current tensor, in pieces of any length that end with the tensor; then the next one follows.
@@ -77,10 +65,7 @@ impl GgufWriter {
         };
         let (length, left) = (*length, length - self.written);
         if bytes.len() > left {
-            let problem = format!(
-                "{} bytes for tensor {name:?}, which lacks {left}",
-                bytes.len()
-            );
+            let problem = format!("{} bytes for tensor {name:?}, which lacks {left}", bytes.len());
             return Err(self.misuse(problem));
         }
         self.file.write(bytes)?;
@@ -101,10 +86,7 @@ impl GgufWriter {
     /// Tensors whose data did not come, or a disk that refuses.
     pub fn finish(self) -> Result<(), ModelError> {
         if let Some((name, length)) = self.tensors.get(self.current) {
-            let problem = format!(
-                "tensor {name:?} has {} of its {length} bytes of data",
-                self.written
-            );
+            let problem = format!("tensor {name:?} has {} of its {length} bytes of data", self.written);
             return Err(self.misuse(problem));
         }
         self.file.finish()
@@ -119,9 +101,7 @@ impl GgufWriter {
 type Head = (Vec<u8>, usize, Vec<(String, usize)>);
 
 fn encode_head(metadata: &Metadata, tensors: &[TensorHeader]) -> Result<Head, ModelError> {
-    let alignment = metadata
-        .get_u32(ALIGNMENT_KEY)?
-        .unwrap_or(DEFAULT_ALIGNMENT) as usize;
+    let alignment = metadata.get_u32(ALIGNMENT_KEY)?.unwrap_or(DEFAULT_ALIGNMENT) as usize;
     if !alignment.is_power_of_two() {
         return Err(ModelError::KeyType {
             key: ALIGNMENT_KEY.to_owned(),
@@ -138,11 +118,7 @@ fn encode_head(metadata: &Metadata, tensors: &[TensorHeader]) -> Result<Head, Mo
     let others = metadata.iter().filter(|(key, _)| *key != ARCHITECTURE_KEY);
     for (key, value) in first.chain(others) {
         if key.is_empty() {
-            return Err(ModelError::invalid(
-                "metadata",
-                "a key has no name",
-                "give it one",
-            ));
+            return Err(ModelError::invalid("metadata", "a key has no name", "give it one"));
         }
         put_string(&mut head, key);
         head.extend_from_slice(&value.value_type().id().to_le_bytes());
@@ -153,9 +129,7 @@ fn encode_head(metadata: &Metadata, tensors: &[TensorHeader]) -> Result<Head, Mo
     let mut offset = 0_usize;
     for tensor in tensors {
         let name = &tensor.name;
-        let problem = |problem: &str| {
-            ModelError::invalid(format!("tensor {name:?}"), problem, "correct its header")
-        };
+        let problem = |problem: &str| ModelError::invalid(format!("tensor {name:?}"), problem, "correct its header");
         if name.is_empty() || name.len() > NAME_BYTES {
             return Err(problem("the name has not 1 to 63 bytes"));
         }
@@ -219,33 +193,15 @@ fn put_value(head: &mut Vec<u8>, value: &Value) {
 fn put_items(head: &mut Vec<u8>, array: &Array) {
     match array {
         Array::U8(items) => head.extend_from_slice(items),
-        Array::I8(items) => items
-            .iter()
-            .for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
-        Array::U16(items) => items
-            .iter()
-            .for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
-        Array::I16(items) => items
-            .iter()
-            .for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
-        Array::U32(items) => items
-            .iter()
-            .for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
-        Array::I32(items) => items
-            .iter()
-            .for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
-        Array::F32(items) => items
-            .iter()
-            .for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
-        Array::U64(items) => items
-            .iter()
-            .for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
-        Array::I64(items) => items
-            .iter()
-            .for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
-        Array::F64(items) => items
-            .iter()
-            .for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
+        Array::I8(items) => items.iter().for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
+        Array::U16(items) => items.iter().for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
+        Array::I16(items) => items.iter().for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
+        Array::U32(items) => items.iter().for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
+        Array::I32(items) => items.iter().for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
+        Array::F32(items) => items.iter().for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
+        Array::U64(items) => items.iter().for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
+        Array::I64(items) => items.iter().for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
+        Array::F64(items) => items.iter().for_each(|v| head.extend_from_slice(&v.to_le_bytes())),
         Array::Bool(items) => head.extend(items.iter().map(|&v| u8::from(v))),
         Array::String(items) => items.iter().for_each(|text| put_string(head, text)),
     }

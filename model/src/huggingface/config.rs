@@ -69,21 +69,12 @@ pub(super) fn parse(source: &str) -> Result<Settings, ModelError> {
     serde_json::from_str(source).map_err(|error| bad_json(&error))
 }
 
-fn architecture(
-    classes: Option<&[String]>,
-    model_type: Option<&str>,
-) -> Result<Architecture, ModelError> {
-    let class = classes
-        .and_then(|classes| classes.first())
-        .map(String::as_str);
+fn architecture(classes: Option<&[String]>, model_type: Option<&str>) -> Result<Architecture, ModelError> {
+    let class = classes.and_then(|classes| classes.first()).map(String::as_str);
     match class.or(model_type) {
-        Some("LlamaForCausalLM" | "MistralForCausalLM" | "llama" | "mistral") => {
-            Ok(Architecture::Llama)
-        }
+        Some("LlamaForCausalLM" | "MistralForCausalLM" | "llama" | "mistral") => Ok(Architecture::Llama),
         Some("Qwen2ForCausalLM" | "qwen2") => Ok(Architecture::Qwen2),
-        Some(other) => Err(ModelError::UnsupportedArchitecture {
-            architecture: other.to_owned(),
-        }),
+        Some(other) => Err(ModelError::UnsupportedArchitecture { architecture: other.to_owned() }),
         None => Err(ModelError::invalid(
             "fields \"architectures\" and \"model_type\"",
             "neither is there",
@@ -104,10 +95,7 @@ impl Settings {
         let Some(head_dim) = self.head_dim.or(divided) else {
             return Err(ModelError::invalid(
                 "field \"num_attention_heads\"",
-                format!(
-                    "{} does not divide the hidden size {}",
-                    self.num_attention_heads, self.hidden_size
-                ),
+                format!("{} does not divide the hidden size {}", self.num_attention_heads, self.hidden_size),
                 "correct config.json or download it again",
             ));
         };
@@ -123,10 +111,7 @@ impl Settings {
             feed_forward: self.intermediate_size,
             context: self.max_position_embeddings,
             rms_epsilon: self.rms_norm_eps,
-            rope_theta: rotary
-                .and_then(|rotary| rotary.rope_theta)
-                .or(self.rope_theta)
-                .unwrap_or(10_000.0),
+            rope_theta: rotary.and_then(|rotary| rotary.rope_theta).or(self.rope_theta).unwrap_or(10_000.0),
             rotary_dims: head_dim,
             tied_head: self.tie_word_embeddings,
             attention_bias: architecture == Architecture::Qwen2 || self.attention_bias,
@@ -149,31 +134,19 @@ impl Settings {
             return refuse("hidden_act", format!("the activation {activation:?}"));
         }
         // Qwen2 states a window that it uses only when told so.
-        let uses_window = self
-            .use_sliding_window
-            .unwrap_or(architecture == Architecture::Llama);
+        let uses_window = self.use_sliding_window.unwrap_or(architecture == Architecture::Llama);
         if let Some(window) = self.sliding_window
             && uses_window
             && window < self.max_position_embeddings
         {
-            return refuse(
-                "sliding_window",
-                format!("a sliding window of {window} tokens"),
-            );
+            return refuse("sliding_window", format!("a sliding window of {window} tokens"));
         }
         if let Some(part) = self.partial_rotary_factor
             && part.to_bits() != 1.0_f32.to_bits()
         {
-            return refuse(
-                "partial_rotary_factor",
-                format!("rotation of a part ({part})"),
-            );
+            return refuse("partial_rotary_factor", format!("rotation of a part ({part})"));
         }
-        if self
-            .quantization_config
-            .as_ref()
-            .is_some_and(|config| !config.is_null())
-        {
+        if self.quantization_config.as_ref().is_some_and(|config| !config.is_null()) {
             return refuse("quantization_config", "quantized safetensors".to_owned());
         }
         Ok(())
@@ -181,10 +154,7 @@ impl Settings {
 
     /// Divisors of the rotary frequencies for the scaling of Llama 3.1 (its paper's context extension): wavelengths beyond
     /// `original / low` are divided by `factor`, those below `original / high` stay, between them the two are blended.
-    pub(super) fn frequency_factors(
-        &self,
-        config: &ModelConfig,
-    ) -> Result<Option<Vec<f32>>, ModelError> {
+    pub(super) fn frequency_factors(&self, config: &ModelConfig) -> Result<Option<Vec<f32>>, ModelError> {
         let Some(rotary) = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref()) else {
             return Ok(None);
         };
@@ -205,9 +175,7 @@ impl Settings {
         let low = rotary.low_freq_factor.unwrap_or(1.0);
         let high = rotary.high_freq_factor.unwrap_or(4.0);
         let original = rotary.original_max_position_embeddings.unwrap_or(8192.0);
-        let sound = [factor, low, high, original]
-            .iter()
-            .all(|v| v.is_finite() && *v > 0.0);
+        let sound = [factor, low, high, original].iter().all(|v| v.is_finite() && *v > 0.0);
         if !sound || low >= high {
             return Err(ModelError::invalid(
                 "field \"rope_scaling\"",
@@ -215,17 +183,11 @@ impl Settings {
                 "correct config.json or download it again",
             ));
         }
-        let (factor, low, high, original) = (
-            f64::from(factor),
-            f64::from(low),
-            f64::from(high),
-            f64::from(original),
-        );
+        let (factor, low, high, original) = (f64::from(factor), f64::from(low), f64::from(high), f64::from(original));
         let dims = config.rotary_dims;
         let factors = (0..dims / 2).map(|pair| {
             let exponent = (2 * pair) as f64 / dims as f64;
-            let wavelength =
-                2.0 * std::f64::consts::PI * f64::from(config.rope_theta).powf(exponent);
+            let wavelength = 2.0 * std::f64::consts::PI * f64::from(config.rope_theta).powf(exponent);
             if wavelength < original / high {
                 1.0
             } else if wavelength > original / low {
@@ -242,12 +204,8 @@ impl Settings {
     pub(super) fn add_token_ids(&self, metadata: &mut Metadata) {
         let id = |field: &Option<Json>| {
             let field = field.as_ref()?;
-            let number = field
-                .as_u64()
-                .or_else(|| field.as_array()?.first()?.as_u64())?;
-            u32::try_from(number)
-                .ok()
-                .filter(|&id| (id as usize) < self.vocab_size)
+            let number = field.as_u64().or_else(|| field.as_array()?.first()?.as_u64())?;
+            u32::try_from(number).ok().filter(|&id| (id as usize) < self.vocab_size)
         };
         add_token_id(metadata, "bos", id(&self.bos_token_id));
         add_token_id(metadata, "eos", id(&self.eos_token_id));
@@ -300,9 +258,7 @@ mod tests {
             let message = read(extra).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
-        let message = parse(r#"{"architectures":["GraniteForCausalLM"]}"#)
-            .unwrap_err()
-            .to_string();
+        let message = parse(r#"{"architectures":["GraniteForCausalLM"]}"#).unwrap_err().to_string();
         assert!(message.contains("GraniteForCausalLM") && message.contains("--engine"));
         assert!(parse("{").is_err() && parse("{}").is_err() && parse("[1]").is_err());
     }

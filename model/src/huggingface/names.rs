@@ -66,10 +66,7 @@ mod tests {
     #[test]
     fn names_map_both_ways() {
         for (huggingface, gguf) in LINEAR {
-            let (module, target) = (
-                format!("model.layers.12.{huggingface}"),
-                format!("blk.12.{gguf}"),
-            );
+            let (module, target) = (format!("model.layers.12.{huggingface}"), format!("blk.12.{gguf}"));
             assert_eq!(linear_to_gguf(&module).as_deref(), Some(target.as_str()));
             assert_eq!(linear_from_gguf(&target).as_deref(), Some(module.as_str()));
         }
@@ -77,11 +74,7 @@ mod tests {
         assert_eq!(norm.as_deref(), Some("blk.0.ffn_norm.weight"));
         let bias = tensor_to_gguf("model.layers.0.self_attn.k_proj.bias");
         assert_eq!(bias.as_deref(), Some("blk.0.attn_k.bias"));
-        for unknown in [
-            "model.layers.x.mlp.up_proj.weight",
-            "lm_head",
-            "model.layers.0.mlp.weight",
-        ] {
+        for unknown in ["model.layers.x.mlp.up_proj.weight", "lm_head", "model.layers.0.mlp.weight"] {
             assert_eq!(tensor_to_gguf(unknown), None);
         }
     }

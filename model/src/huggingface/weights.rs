@@ -68,10 +68,7 @@ pub(super) fn open(
 
     let mut tensors = Vec::new();
     if let Some(factors) = frequency_factors {
-        let bytes: Vec<u8> = factors
-            .iter()
-            .flat_map(|factor| factor.to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
         tensors.push(StoredTensor::new(
             "rope_freqs.weight".to_owned(),
             vec![factors.len()],
@@ -85,10 +82,7 @@ pub(super) fn open(
     for wanted in config.expected_tensors() {
         let Some(stored) = by_name.remove(&wanted.name) else {
             let expected = format!("{:?}", wanted.dimensions);
-            return Err(ModelError::MissingTensor {
-                name: wanted.name,
-                expected,
-            });
+            return Err(ModelError::MissingTensor { name: wanted.name, expected });
         };
         // Before anything divides rows by heads.
         if stored.info.dimensions != wanted.dimensions {
@@ -104,19 +98,13 @@ pub(super) fn open(
     let mut rest: Vec<StoredTensor> = by_name.into_values().collect();
     rest.sort_by(|a, b| a.info.name.cmp(&b.info.name));
     tensors.extend(rest);
-    let embedding = tensors
-        .iter()
-        .find(|tensor| tensor.info.name == "token_embd.weight");
+    let embedding = tensors.iter().find(|tensor| tensor.info.name == "token_embd.weight");
     let file_type = match embedding.map(|tensor| tensor.info.block_type) {
         Some(BlockType::F16) => 1,
         Some(BlockType::Bf16) => 32,
         _ => 0,
     };
-    Ok(Weights {
-        backings,
-        tensors,
-        file_type,
-    })
+    Ok(Weights { backings, tensors, file_type })
 }
 
 fn store(
@@ -127,10 +115,7 @@ fn store(
     let Some(name) = names::tensor_to_gguf(&tensor.name) else {
         return Err(ModelError::invalid(
             format!("tensor {:?}", tensor.name),
-            format!(
-                "architecture {} has no use for it",
-                config.architecture.name()
-            ),
+            format!("architecture {} has no use for it", config.architecture.name()),
             "the model has a part that the native engine does not compute: serve it with vLLM and pass \
              --engine http://HOST:PORT",
         ));
@@ -144,28 +129,16 @@ fn store(
             DOWNLOAD_AGAIN,
         ));
     }
-    let module = name
-        .rsplit_once('.')
-        .map_or(name.as_str(), |(module, _)| module);
+    let module = name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module);
     let order = match config.permuted_heads(module) {
         Some(heads) => RowOrder::Halves { heads },
         None => RowOrder::AsStored,
     };
-    Ok(StoredTensor::new(
-        name,
-        dimensions,
-        block_type,
-        backing,
-        tensor.bytes,
-        order,
-    ))
+    Ok(StoredTensor::new(name, dimensions, block_type, backing, tensor.bytes, order))
 }
 
 /// The weight files and the tensors that an index promises.
-fn shards(
-    folder: &Path,
-    files: &mut Vec<PathBuf>,
-) -> Result<(Vec<PathBuf>, Vec<String>), ModelError> {
+fn shards(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(Vec<PathBuf>, Vec<String>), ModelError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: HashMap<String, String>,
@@ -187,16 +160,10 @@ fn shards(
     let mut paths = Vec::new();
     for shard in shards {
         // A plain name: an index must not reach outside of its folder.
-        let is_plain = Path::new(shard)
-            .file_name()
-            .is_some_and(|name| name == shard.as_str());
+        let is_plain = Path::new(shard).file_name().is_some_and(|name| name == shard.as_str());
         if !is_plain || shard.contains('\\') {
             let problem = format!("the shard {shard:?} is no plain file name");
-            return Err(in_index(ModelError::invalid(
-                "weight_map",
-                problem,
-                DOWNLOAD_AGAIN,
-            )));
+            return Err(in_index(ModelError::invalid("weight_map", problem, DOWNLOAD_AGAIN)));
         }
         paths.push(folder.join(shard));
     }

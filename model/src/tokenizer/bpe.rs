@@ -51,15 +51,11 @@ impl BytePairEncoder {
         };
         let mut buffer = [0; 4];
         let bytes = byte_characters().map(|character| symbol(character.encode_utf8(&mut buffer)));
-        let mut table =
-            HashMap::with_capacity_and_hasher(merges.len(), BuildHasherDefault::default());
+        let mut table = HashMap::with_capacity_and_hasher(merges.len(), BuildHasherDefault::default());
         for (index, merge) in merges.iter().enumerate() {
             // A part may start with a space in vocabularies that are not byte-level; the separator is the first space after it.
-            let parts = merge
-                .char_indices()
-                .skip(1)
-                .find(|&(_, c)| c == ' ')
-                .map(|(at, _)| (&merge[..at], &merge[at + 1..]));
+            let parts =
+                merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| (&merge[..at], &merge[at + 1..]));
             let Some((left, right)) = parts.filter(|(_, right)| !right.is_empty()) else {
                 return Err(ModelError::invalid(
                     format!("merge rule {index} of the tokenizer"),
@@ -72,9 +68,7 @@ impl BytePairEncoder {
             table.entry(pair).or_insert((index as u32, merged));
         }
         let byte_tokens = |text: &str| -> Vec<u32> {
-            text.chars()
-                .filter_map(|c| vocabulary.id(c.encode_utf8(&mut [0; 4])))
-                .collect()
+            text.chars().filter_map(|c| vocabulary.id(c.encode_utf8(&mut [0; 4]))).collect()
         };
         let without_token = extra_texts.iter().map(|text| byte_tokens(text)).collect();
         let whole_pieces = ignore_merges.then(|| {
@@ -85,20 +79,12 @@ impl BytePairEncoder {
                 })
                 .collect()
         });
-        Ok(Self {
-            pre_tokenizer,
-            bytes,
-            merges: table,
-            whole_pieces,
-            without_token,
-            vocabulary: size,
-        })
+        Ok(Self { pre_tokenizer, bytes, merges: table, whole_pieces, without_token, vocabulary: size })
     }
 
     /// Appends the ids of `text`.
     pub(crate) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
-        let mut remembered: HashMap<&[u8], (u32, u32), BuildHasherDefault<PairHasher>> =
-            HashMap::default();
+        let mut remembered: HashMap<&[u8], (u32, u32), BuildHasherDefault<PairHasher>> = HashMap::default();
         let mut work = Work::default();
         self.pre_tokenizer.split(text, &mut |piece| {
             let piece = piece.as_bytes();
@@ -124,8 +110,7 @@ impl BytePairEncoder {
             return;
         }
         work.symbols.clear();
-        work.symbols
-            .extend(piece.iter().map(|&byte| self.bytes[usize::from(byte)]));
+        work.symbols.extend(piece.iter().map(|&byte| self.bytes[usize::from(byte)]));
         if piece.len() <= SHORT_PIECE {
             self.merge_short(&mut work.symbols);
         } else {
@@ -165,26 +150,17 @@ impl BytePairEncoder {
             symbols.remove(best + 1);
             ranks.copy_within(best + 1..pairs, best);
             if best + 1 < symbols.len() {
-                ranks[best] = self
-                    .merge(merged, symbols[best + 1])
-                    .unwrap_or((NONE, NONE));
+                ranks[best] = self.merge(merged, symbols[best + 1]).unwrap_or((NONE, NONE));
             }
             if best > 0 {
-                ranks[best - 1] = self
-                    .merge(symbols[best - 1], merged)
-                    .unwrap_or((NONE, NONE));
+                ranks[best - 1] = self.merge(symbols[best - 1], merged).unwrap_or((NONE, NONE));
             }
         }
     }
 
     /// The same with a heap of pairs over a linked list: n log n for runs without spaces.
     fn merge_long(&self, work: &mut Work) {
-        let Work {
-            symbols,
-            next,
-            previous,
-            heap,
-        } = work;
+        let Work { symbols, next, previous, heap } = work;
         let length = symbols.len() as u32;
         heap.clear();
         next.clear();
@@ -204,9 +180,7 @@ impl BytePairEncoder {
         }
         while let Some(Reverse((_, left, right, pair, merged))) = heap.pop() {
             // An entry is stale when one of its symbols has been merged since.
-            if (symbols[left as usize], symbols[right as usize]) != pair
-                || next[left as usize] != right
-            {
+            if (symbols[left as usize], symbols[right as usize]) != pair || next[left as usize] != right {
                 continue;
             }
             symbols[left as usize] = merged;
@@ -274,12 +248,7 @@ mod tests {
     fn encoder() -> BytePairEncoder {
         let merges = ["a b", "b c", "ab c", "a a", "aa aa", "aaaa b", "c ab"].map(str::to_owned);
         let mut texts: Vec<String> = byte_characters().iter().map(char::to_string).collect();
-        texts.extend(
-            merges
-                .iter()
-                .map(|merge| merge.replace(' ', ""))
-                .filter(|text| text != "bc"),
-        );
+        texts.extend(merges.iter().map(|merge| merge.replace(' ', "")).filter(|text| text != "bc"));
         let kinds = vec![TokenKind::Normal; texts.len()];
         let vocabulary = Vocabulary::new(texts, kinds, Vec::new(), true);
         BytePairEncoder::new(&vocabulary, &merges, PreTokenizer::Gpt2, false).unwrap()
@@ -305,24 +274,13 @@ mod tests {
         let encoder = encoder();
         let mut ids = Vec::new();
         encoder.encode("bc", &mut ids);
-        assert_eq!(
-            ids,
-            [
-                encoder.bytes[usize::from(b'b')],
-                encoder.bytes[usize::from(b'c')]
-            ]
-        );
+        assert_eq!(ids, [encoder.bytes[usize::from(b'b')], encoder.bytes[usize::from(b'c')]]);
     }
 
     #[test]
     fn a_merge_without_a_space_is_refused() {
-        let vocabulary =
-            Vocabulary::new(vec!["a".into()], vec![TokenKind::Normal], Vec::new(), true);
+        let vocabulary = Vocabulary::new(vec!["a".into()], vec![TokenKind::Normal], Vec::new(), true);
         let refused = BytePairEncoder::new(&vocabulary, &["ab".into()], PreTokenizer::Gpt2, false);
-        assert!(refused.is_err_and(|error| {
-            error
-                .to_string()
-                .contains("merge rule 0 of the tokenizer: \"ab\"")
-        }));
+        assert!(refused.is_err_and(|error| { error.to_string().contains("merge rule 0 of the tokenizer: \"ab\"") }));
     }
 }

@@ -51,20 +51,15 @@ pub(crate) fn is_punctuation(character: char) -> bool {
 /// One bit a character below `END`.
 struct CharacterSet(Vec<u64>);
 
-static LETTERS: LazyLock<CharacterSet> =
-    LazyLock::new(|| CharacterSet::new(r"\p{L}+", char::is_alphabetic));
-static PUNCTUATION: LazyLock<CharacterSet> =
-    LazyLock::new(|| CharacterSet::new(r"\p{P}+", |c| !c.is_alphanumeric()));
+static LETTERS: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p{L}+", char::is_alphabetic));
+static PUNCTUATION: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p{P}+", |c| !c.is_alphanumeric()));
 
 impl CharacterSet {
     /// The characters that the regex engine's own Unicode tables put in `runs_of_class`; only those that
     /// `may_belong` lets through are asked for, all others are known not to belong.
     fn new(runs_of_class: &str, may_belong: impl Fn(char) -> bool) -> Self {
         let mut bits = vec![0; END as usize / 64];
-        let candidates: String = (0..END)
-            .filter_map(char::from_u32)
-            .filter(|&c| may_belong(c))
-            .collect();
+        let candidates: String = (0..END).filter_map(char::from_u32).filter(|&c| may_belong(c)).collect();
         // The patterns are constants of this file; the tests below would see an empty set.
         if let Ok(regex) = Regex::new(runs_of_class) {
             for run in regex.find_iter(&candidates).map_while(Result::ok) {
@@ -78,9 +73,7 @@ impl CharacterSet {
 
     fn contains(&self, character: char) -> bool {
         let code = character as usize;
-        self.0
-            .get(code / 64)
-            .is_some_and(|word| word >> (code % 64) & 1 == 1)
+        self.0.get(code / 64).is_some_and(|word| word >> (code % 64) & 1 == 1)
     }
 }
 
@@ -94,10 +87,7 @@ mod tests {
         let number = Regex::new(r"^\p{N}$").unwrap();
         let space = Regex::new(r"^\s$").unwrap();
         let punctuation = Regex::new(r"^\p{P}$").unwrap();
-        let blocks = (0..0x3400)
-            .chain(0xa000..0xac10)
-            .chain(0xd7a0..0x1_1800)
-            .chain(0x1_d000..0x1_fb00);
+        let blocks = (0..0x3400).chain(0xa000..0xac10).chain(0xd7a0..0x1_1800).chain(0x1_d000..0x1_fb00);
         for character in blocks.filter_map(char::from_u32) {
             let text = character.to_string();
             let expected = if letter.is_match(&text).unwrap() {
@@ -110,11 +100,7 @@ mod tests {
                 Class::Other
             };
             assert_eq!(class(character), expected, "{character:?}");
-            assert_eq!(
-                is_punctuation(character),
-                punctuation.is_match(&text).unwrap(),
-                "{character:?}"
-            );
+            assert_eq!(is_punctuation(character), punctuation.is_match(&text).unwrap(), "{character:?}");
         }
     }
 }

@@ -45,9 +45,7 @@ mod tests {
     #[test]
     fn named_ids_and_known_texts() {
         let mut parts = Parts {
-            texts: ["a", "<|im_end|>", "</s>", "</s>", "b"]
-                .map(String::from)
-                .to_vec(),
+            texts: ["a", "<|im_end|>", "</s>", "</s>", "b"].map(String::from).to_vec(),
             kinds: vec![
                 TokenKind::Normal,
                 TokenKind::UserDefined,

@@ -9,7 +9,8 @@ use crate::ModelError;
 use crate::error::DOWNLOAD_AGAIN;
 
 /// How `tokenizer.json` writes the pattern of Qwen 2.
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// That of Llama 3.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// That of GPT-2, which is also what `ByteLevel` does by itself.
@@ -73,25 +74,20 @@ impl Tokenizer {
         config: Option<&str>,
         vocabulary: usize,
     ) -> Result<Self, ModelError> {
-        let json: TokenizerJson = serde_json::from_str(tokenizer)
-            .map_err(|error| damaged("tokenizer.json", error.to_string()))?;
+        let json: TokenizerJson =
+            serde_json::from_str(tokenizer).map_err(|error| damaged("tokenizer.json", error.to_string()))?;
         let config: Map<String, Value> = match config {
-            Some(text) => serde_json::from_str(text)
-                .map_err(|error| damaged("tokenizer_config.json", error.to_string()))?,
+            Some(text) => {
+                serde_json::from_str(text).map_err(|error| damaged("tokenizer_config.json", error.to_string()))?
+            }
             None => Map::new(),
         };
         let kind = json.model.kind.as_deref().unwrap_or("BPE");
         if kind != "BPE" || json.model.byte_fallback {
-            let found = if kind == "BPE" {
-                "a SentencePiece model"
-            } else {
-                kind
-            };
+            let found = if kind == "BPE" { "a SentencePiece model" } else { kind };
             return Err(ModelError::invalid(
                 "tokenizer.json",
-                format!(
-                    "the tokenizer is {found}, but only byte-level BPE is supported in this form"
-                ),
+                format!("the tokenizer is {found}, but only byte-level BPE is supported in this form"),
                 "convert the model to GGUF and use that file",
             ));
         }
@@ -102,81 +98,45 @@ impl Tokenizer {
         let id = |name: &str| -> Option<u32> {
             let token = config.get(name)?;
             let text = token.as_str().or_else(|| token.get("content")?.as_str())?;
-            parts
-                .texts
-                .iter()
-                .position(|known| known == text)
-                .map(|id| id as u32)
+            parts.texts.iter().position(|known| known == text).map(|id| id as u32)
         };
         parts.ids.bos = id("bos_token");
         parts.ids.eos = id("eos_token");
         parts.ids.unknown = id("unk_token");
         parts.ids.padding = id("pad_token");
         let bos_text = parts.ids.bos.map(|id| parts.texts[id as usize].as_str());
-        let by_template =
-            bos_text.is_some_and(|bos| template_starts_with(&json.post_processor, bos));
-        parts.flags.bos = Some(
-            config
-                .get("add_bos_token")
-                .and_then(Value::as_bool)
-                .unwrap_or(by_template),
-        );
+        let by_template = bos_text.is_some_and(|bos| template_starts_with(&json.post_processor, bos));
+        parts.flags.bos = Some(config.get("add_bos_token").and_then(Value::as_bool).unwrap_or(by_template));
         let merges = json.model.merges.into_iter().map(|merge| match merge {
             Merge::Text(text) => text,
             Merge::Pair(left, right) => format!("{left} {right}"),
         });
-        let ignore_merges = json
-            .model
-            .ignore_merges
-            .unwrap_or_else(|| split::merges_whole_pieces(pre));
+        let ignore_merges = json.model.ignore_merges.unwrap_or_else(|| split::merges_whole_pieces(pre));
         Self::byte_level(parts, merges.collect(), pre.to_owned(), ignore_merges)
     }
 }
 
 impl Parts {
-    fn read_tokens(
-        &mut self,
-        vocab: &Value,
-        added: &[AddedToken],
-        at_least: usize,
-    ) -> Result<(), ModelError> {
+    fn read_tokens(&mut self, vocab: &Value, added: &[AddedToken], at_least: usize) -> Result<(), ModelError> {
         let Some(vocab) = vocab.as_object() else {
-            return Err(damaged(
-                "tokenizer.json",
-                "`model.vocab` is not an object of token: id",
-            ));
+            return Err(damaged("tokenizer.json", "`model.vocab` is not an object of token: id"));
         };
         let mut tokens: Vec<(u32, &str, TokenKind)> = Vec::with_capacity(vocab.len() + added.len());
         for (text, id) in vocab {
             let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
             let Some(id) = id else {
-                return Err(damaged(
-                    "tokenizer.json",
-                    format!("the token {text:?} has no id"),
-                ));
+                return Err(damaged("tokenizer.json", format!("the token {text:?} has no id")));
             };
             tokens.push((id, text, TokenKind::Normal));
         }
         for token in added {
-            let kind = if token.special {
-                TokenKind::Control
-            } else {
-                TokenKind::UserDefined
-            };
+            let kind = if token.special { TokenKind::Control } else { TokenKind::UserDefined };
             tokens.push((token.id, &token.content, kind));
         }
-        let length = tokens
-            .iter()
-            .map(|&(id, ..)| id as usize + 1)
-            .max()
-            .unwrap_or(0)
-            .max(at_least);
+        let length = tokens.iter().map(|&(id, ..)| id as usize + 1).max().unwrap_or(0).max(at_least);
         // Holes exist (padded embeddings), but not more of them than tokens: such an id is an error, not a request for memory.
         if length > 2 * tokens.len() + 100_000 {
-            return Err(damaged(
-                "tokenizer.json",
-                format!("{} tokens have ids up to {}", tokens.len(), length - 1),
-            ));
+            return Err(damaged("tokenizer.json", format!("{} tokens have ids up to {}", tokens.len(), length - 1)));
         }
         self.texts = (0..length).map(|id| format!("[PAD{id}]")).collect();
         self.kinds = vec![TokenKind::Unused; length];
@@ -207,10 +167,7 @@ fn check_normalizer(normalizer: &Value) -> Result<(), ModelError> {
     }
     Err(ModelError::invalid(
         "tokenizer.json",
-        format!(
-            "the normalizer {:?} is not supported (supported: none, NFC)",
-            kind(normalizer)
-        ),
+        format!("the normalizer {:?} is not supported (supported: none, NFC)", kind(normalizer)),
         "convert the model to GGUF and use that file",
     ))
 }
@@ -221,20 +178,12 @@ fn recognise(pre_tokenizer: &Value) -> Result<&'static str, ModelError> {
         Some(steps) => steps.as_slice(),
         None => std::slice::from_ref(pre_tokenizer),
     };
-    let flag = |step: &Value, name: &str, default| {
-        step.get(name).and_then(Value::as_bool).unwrap_or(default)
-    };
-    let byte_level =
-        |step: &Value| kind(step) == "ByteLevel" && !flag(step, "add_prefix_space", true);
-    let pattern = |step: &Value| {
-        step.get("pattern")
-            .and_then(|pattern| pattern.get("Regex")?.as_str())
-            .map(str::to_owned)
-    };
-    let isolated = |step: &Value| {
-        step.get("behavior").and_then(Value::as_str) == Some("Isolated")
-            && !flag(step, "invert", false)
-    };
+    let flag = |step: &Value, name: &str, default| step.get(name).and_then(Value::as_bool).unwrap_or(default);
+    let byte_level = |step: &Value| kind(step) == "ByteLevel" && !flag(step, "add_prefix_space", true);
+    let pattern =
+        |step: &Value| step.get("pattern").and_then(|pattern| pattern.get("Regex")?.as_str()).map(str::to_owned);
+    let isolated =
+        |step: &Value| step.get("behavior").and_then(Value::as_str) == Some("Isolated") && !flag(step, "invert", false);
     let found = match steps {
         [last] if byte_level(last) && flag(last, "use_regex", true) => Some("gpt-2"),
         [digits, last]
@@ -246,10 +195,7 @@ fn recognise(pre_tokenizer: &Value) -> Result<&'static str, ModelError> {
             Some("smollm")
         }
         [split, last]
-            if kind(split) == "Split"
-                && isolated(split)
-                && byte_level(last)
-                && !flag(last, "use_regex", true) =>
+            if kind(split) == "Split" && isolated(split) && byte_level(last) && !flag(last, "use_regex", true) =>
         {
             match pattern(split).as_deref() {
                 Some(QWEN2) => Some("qwen2"),
@@ -261,10 +207,8 @@ fn recognise(pre_tokenizer: &Value) -> Result<&'static str, ModelError> {
         _ => None,
     };
     found.ok_or_else(|| {
-        let names: Vec<String> = steps
-            .iter()
-            .map(|step| pattern(step).unwrap_or_else(|| kind(step).to_owned()))
-            .collect();
+        let names: Vec<String> =
+            steps.iter().map(|step| pattern(step).unwrap_or_else(|| kind(step).to_owned())).collect();
         unsupported_pre_tokenizer(&names.join(" then "))
     })
 }
@@ -276,9 +220,7 @@ fn template_starts_with(post_processor: &Value, bos: &str) -> bool {
         None => std::slice::from_ref(post_processor),
     };
     steps.iter().any(|step| {
-        let first = step
-            .get("single")
-            .and_then(|single| single.get(0)?.get("SpecialToken")?.get("id")?.as_str());
+        let first = step.get("single").and_then(|single| single.get(0)?.get("SpecialToken")?.get("id")?.as_str());
         kind(step) == "TemplateProcessing" && first == Some(bos)
     })
 }
@@ -292,11 +234,8 @@ mod tests {
     use crate::tokenizer::byte_characters::byte_characters;
 
     fn tokenizer_json(pre_tokenizer: &Value) -> Value {
-        let mut vocab: Map<String, Value> = byte_characters()
-            .iter()
-            .enumerate()
-            .map(|(id, c)| (c.to_string(), id.into()))
-            .collect();
+        let mut vocab: Map<String, Value> =
+            byte_characters().iter().enumerate().map(|(id, c)| (c.to_string(), id.into())).collect();
         vocab.insert("Ġa".into(), 256.into());
         json!({
             "added_tokens": [
@@ -326,37 +265,25 @@ mod tests {
         let config = r#"{"bos_token": {"content": "<|im_end|>"}, "eos_token": "<|im_end|>", "pad_token": null}"#;
         let tokenizer = Tokenizer::from_tokenizer_json_padded(&json, Some(config), 300).unwrap();
         assert_eq!(tokenizer.vocabulary(), 300);
-        assert_eq!(
-            (tokenizer.bos(), tokenizer.eos(), tokenizer.padding()),
-            (Some(258), Some(258), None)
-        );
+        assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.padding()), (Some(258), Some(258), None));
         assert!(tokenizer.adds_bos() && tokenizer.is_special(258) && !tokenizer.is_special(259));
-        assert_eq!(
-            tokenizer.encode(" a<tool><|im_end|>", SpecialTokens::Parse),
-            [256, 259, 258]
-        );
+        assert_eq!(tokenizer.encode(" a<tool><|im_end|>", SpecialTokens::Parse), [256, 259, 258]);
         assert_eq!(tokenizer.decode(&[256, 257, 259, 258]), " a<tool>");
         assert_eq!(tokenizer.token_text(257), "[PAD257]");
-        let again =
-            Tokenizer::from_gguf_metadata(&tokenizer.to_gguf_metadata().into_iter().collect())
-                .unwrap();
+        let again = Tokenizer::from_gguf_metadata(&tokenizer.to_gguf_metadata().into_iter().collect()).unwrap();
         assert_eq!(again.to_gguf_metadata(), tokenizer.to_gguf_metadata());
     }
 
     #[test]
     fn known_patterns_are_recognised_and_others_named() {
         let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": true});
-        let digits = json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, byte_level]});
+        let digits =
+            json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, byte_level]});
         assert_eq!(recognise(&byte_level).unwrap(), "gpt-2");
         assert_eq!(recognise(&digits).unwrap(), "smollm");
         assert_eq!(recognise(&split(QWEN2)).unwrap(), "qwen2");
         assert_eq!(recognise(&split(LLAMA3)).unwrap(), "llama-bpe");
-        assert!(
-            recognise(&split("[a-z]+"))
-                .unwrap_err()
-                .to_string()
-                .contains("[a-z]+")
-        );
+        assert!(recognise(&split("[a-z]+")).unwrap_err().to_string().contains("[a-z]+"));
         assert!(recognise(&Value::Null).is_err());
     }
 
@@ -364,13 +291,8 @@ mod tests {
     fn what_is_not_byte_level_is_refused() {
         let mut json = tokenizer_json(&split(QWEN2));
         json["model"]["byte_fallback"] = true.into();
-        let error = Tokenizer::from_tokenizer_json(&json.to_string(), None)
-            .err()
-            .unwrap();
-        assert!(
-            error.to_string().contains("a SentencePiece model"),
-            "{error}"
-        );
+        let error = Tokenizer::from_tokenizer_json(&json.to_string(), None).err().unwrap();
+        assert!(error.to_string().contains("a SentencePiece model"), "{error}");
         let mut json = tokenizer_json(&split(QWEN2));
         json["normalizer"] = json!({"type": "Lowercase"});
         assert!(Tokenizer::from_tokenizer_json(&json.to_string(), None).is_err());

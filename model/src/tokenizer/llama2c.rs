@@ -16,27 +16,19 @@ impl Tokenizer {
         while !rest.is_empty() {
             let id = parts.texts.len();
             let score = f32::from_le_bytes(take_word(&mut rest)?);
-            let length = usize::try_from(i32::from_le_bytes(take_word(&mut rest)?))
-                .ok()
-                .filter(|&length| length <= rest.len());
-            let Some((text, after)) = length.and_then(|length| rest.split_at_checked(length))
-            else {
-                return Err(damaged(format!(
-                    "token {id} reaches beyond the end of the file"
-                )));
+            let length =
+                usize::try_from(i32::from_le_bytes(take_word(&mut rest)?)).ok().filter(|&length| length <= rest.len());
+            let Some((text, after)) = length.and_then(|length| rest.split_at_checked(length)) else {
+                return Err(damaged(format!("token {id} reaches beyond the end of the file")));
             };
             rest = after;
-            let text = std::str::from_utf8(text)
-                .map_err(|_| damaged(format!("token {id} is not UTF-8")))?;
+            let text = std::str::from_utf8(text).map_err(|_| damaged(format!("token {id} is not UTF-8")))?;
             let (text, kind) = match id {
                 0 => (text.to_owned(), TokenKind::Unknown),
                 1 => ("<s>".to_owned(), TokenKind::Control),
                 2 => ("</s>".to_owned(), TokenKind::Control),
                 3..259 => (text.to_owned(), TokenKind::Byte),
-                _ => (
-                    text.replace(' ', SPACE.encode_utf8(&mut [0; 4])),
-                    TokenKind::Normal,
-                ),
+                _ => (text.replace(' ', SPACE.encode_utf8(&mut [0; 4])), TokenKind::Normal),
             };
             parts.texts.push(text);
             parts.kinds.push(kind);
@@ -48,12 +40,7 @@ impl Tokenizer {
                 parts.texts.len()
             )));
         }
-        parts.ids = SpecialIds {
-            bos: Some(1),
-            eos: Some(2),
-            unknown: Some(0),
-            ..SpecialIds::default()
-        };
+        parts.ids = SpecialIds { bos: Some(1), eos: Some(2), unknown: Some(0), ..SpecialIds::default() };
         Ok(Self::sentencepiece(parts))
     }
 }
@@ -75,10 +62,7 @@ mod tests {
     use super::*;
     use crate::tokenizer::SpecialTokens;
 
-    const TOK512: &[u8] = include_bytes!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/assets/model/tok512.bin"
-    ));
+    const TOK512: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/tok512.bin"));
 
     #[test]
     fn the_vocabulary_of_stories260k() {
@@ -89,20 +73,14 @@ mod tests {
         let text = "Once upon a time, there was a little girl named Lily. Ünïcode 語\n";
         let ids = tokenizer.encode(text, SpecialTokens::AsText);
         // What llama2.c's `run` gives for the prompt of its README.
-        assert_eq!(
-            tokenizer.encode("Once upon a time", SpecialTokens::AsText),
-            [403, 407, 261, 378]
-        );
+        assert_eq!(tokenizer.encode("Once upon a time", SpecialTokens::AsText), [403, 407, 261, 378]);
         assert_eq!(tokenizer.decode(&ids), text);
     }
 
     #[test]
     fn a_cut_file_is_refused() {
         for length in [0, 3, 4, 9, 100, TOK512.len() - 1] {
-            assert!(
-                Tokenizer::from_llama2c(&TOK512[..length]).is_err(),
-                "{length}"
-            );
+            assert!(Tokenizer::from_llama2c(&TOK512[..length]).is_err(), "{length}");
         }
     }
 }

@@ -25,10 +25,7 @@ impl Tokenizer {
         let kinds = match metadata.get_i32_array(KINDS)? {
             Some(numbers) => {
                 expect_length(KINDS, numbers.len(), texts.len())?;
-                numbers
-                    .iter()
-                    .map(|&number| TokenKind::from_number(number))
-                    .collect()
+                numbers.iter().map(|&number| TokenKind::from_number(number)).collect()
             }
             None => vec![TokenKind::Normal; texts.len()],
         };
@@ -49,13 +46,7 @@ impl Tokenizer {
             eos: metadata.get_bool(ADD_EOS)?,
             space_prefix: metadata.get_bool(ADD_SPACE)?,
         };
-        let mut parts = Parts {
-            texts,
-            kinds,
-            scores: Vec::new(),
-            ids,
-            flags,
-        };
+        let mut parts = Parts { texts, kinds, scores: Vec::new(), ids, flags };
         match model {
             "gpt2" => {
                 let pre = metadata.get_str(PRE)?.unwrap_or("default").to_owned();
@@ -65,9 +56,7 @@ impl Tokenizer {
             }
             "llama" => {
                 let Some(scores) = metadata.get_f32_array(SCORES)? else {
-                    return Err(ModelError::MissingKey {
-                        key: SCORES.to_owned(),
-                    });
+                    return Err(ModelError::MissingKey { key: SCORES.to_owned() });
                 };
                 expect_length(SCORES, scores.len(), parts.texts.len())?;
                 parts.scores = scores.into_owned();
@@ -87,12 +76,7 @@ impl Tokenizer {
             Algorithm::ByteLevel { pre, .. } => ("gpt2", pre.as_str()),
             Algorithm::SentencePiece => ("llama", "default"),
         };
-        let kinds: Vec<i32> = self
-            .vocabulary
-            .kinds()
-            .iter()
-            .map(|&kind| kind as i32)
-            .collect();
+        let kinds: Vec<i32> = self.vocabulary.kinds().iter().map(|&kind| kind as i32).collect();
         let mut entries: Vec<(String, Value)> = vec![
             (MODEL.to_owned(), model.into()),
             (PRE.to_owned(), pre.into()),
@@ -116,11 +100,7 @@ impl Tokenizer {
         for (name, id) in ids {
             entries.extend(id.map(|id| (format!("tokenizer.ggml.{name}_token_id"), id.into())));
         }
-        let flags = [
-            (ADD_BOS, self.flags.bos),
-            (ADD_EOS, self.flags.eos),
-            (ADD_SPACE, self.flags.space_prefix),
-        ];
+        let flags = [(ADD_BOS, self.flags.bos), (ADD_EOS, self.flags.eos), (ADD_SPACE, self.flags.space_prefix)];
         for (key, flag) in flags {
             entries.extend(flag.map(|flag| (key.to_owned(), flag.into())));
         }
@@ -132,9 +112,5 @@ fn expect_length(key: &str, found: usize, tokens: usize) -> Result<(), ModelErro
     if found == tokens {
         return Ok(());
     }
-    Err(ModelError::invalid(
-        key,
-        format!("it has {found} entries for {tokens} tokens"),
-        crate::error::DOWNLOAD_AGAIN,
-    ))
+    Err(ModelError::invalid(key, format!("it has {found} entries for {tokens} tokens"), crate::error::DOWNLOAD_AGAIN))
 }

@@ -44,11 +44,7 @@ pub struct Tokenizer {
 }
 
 enum Algorithm {
-    ByteLevel {
-        encoder: Box<BytePairEncoder>,
-        merges: Vec<String>,
-        pre: String,
-    },
+    ByteLevel { encoder: Box<BytePairEncoder>, merges: Vec<String>, pre: String },
     SentencePiece,
 }
 
@@ -92,12 +88,7 @@ fn unsupported_pre_tokenizer(name: &str) -> ModelError {
 }
 
 impl Tokenizer {
-    fn byte_level(
-        mut parts: Parts,
-        merges: Vec<String>,
-        pre: String,
-        ignore_merges: bool,
-    ) -> Result<Self, ModelError> {
+    fn byte_level(mut parts: Parts, merges: Vec<String>, pre: String, ignore_merges: bool) -> Result<Self, ModelError> {
         let Some(pre_tokenizer) = PreTokenizer::from_name(&pre) else {
             return Err(unsupported_pre_tokenizer(&pre));
         };
@@ -106,19 +97,8 @@ impl Tokenizer {
         let encoder = BytePairEncoder::new(&vocabulary, &merges, pre_tokenizer, ignore_merges)?;
         let encoder = Box::new(encoder);
         let special = SpecialMatcher::new(&vocabulary);
-        let algorithm = Algorithm::ByteLevel {
-            encoder,
-            merges,
-            pre,
-        };
-        Ok(Self {
-            vocabulary,
-            algorithm,
-            special,
-            ids: parts.ids,
-            flags: parts.flags,
-            end_of_generation,
-        })
+        let algorithm = Algorithm::ByteLevel { encoder, merges, pre };
+        Ok(Self { vocabulary, algorithm, special, ids: parts.ids, flags: parts.flags, end_of_generation })
     }
 
     fn sentencepiece(mut parts: Parts) -> Self {
@@ -139,29 +119,22 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3);
         let mut after_token = true;
-        self.special
-            .partition(text, special, &mut |fragment| match fragment {
-                Fragment::Token(id) => {
-                    ids.push(id);
-                    after_token = true;
-                }
-                Fragment::Text(text) => {
-                    match &self.algorithm {
-                        Algorithm::ByteLevel { encoder, .. } => encoder.encode(text, &mut ids),
-                        Algorithm::SentencePiece => {
-                            let space_in_front = after_token && self.adds_space_prefix();
-                            sentencepiece::encode(
-                                &self.vocabulary,
-                                text,
-                                space_in_front,
-                                self.ids.unknown,
-                                &mut ids,
-                            );
-                        }
+        self.special.partition(text, special, &mut |fragment| match fragment {
+            Fragment::Token(id) => {
+                ids.push(id);
+                after_token = true;
+            }
+            Fragment::Text(text) => {
+                match &self.algorithm {
+                    Algorithm::ByteLevel { encoder, .. } => encoder.encode(text, &mut ids),
+                    Algorithm::SentencePiece => {
+                        let space_in_front = after_token && self.adds_space_prefix();
+                        sentencepiece::encode(&self.vocabulary, text, space_in_front, self.ids.unknown, &mut ids);
                     }
-                    after_token = false;
                 }
-            });
+                after_token = false;
+            }
+        });
         ids
     }
 
@@ -169,21 +142,11 @@ impl Tokenizer {
     /// that `SentencePiece` puts in front of a text is taken away again.
     pub fn decode(&self, ids: &[u32]) -> String {
         let shown = |id: &&u32| {
-            !matches!(
-                self.vocabulary.kind(**id),
-                TokenKind::Control | TokenKind::Unknown | TokenKind::Unused
-            )
+            !matches!(self.vocabulary.kind(**id), TokenKind::Control | TokenKind::Unknown | TokenKind::Unused)
         };
-        let bytes: Vec<u8> = ids
-            .iter()
-            .filter(shown)
-            .flat_map(|&id| self.vocabulary.bytes(id))
-            .copied()
-            .collect();
+        let bytes: Vec<u8> = ids.iter().filter(shown).flat_map(|&id| self.vocabulary.bytes(id)).copied().collect();
         let bytes = match self.algorithm {
-            Algorithm::SentencePiece if self.adds_space_prefix() => {
-                bytes.strip_prefix(b" ").unwrap_or(&bytes)
-            }
+            Algorithm::SentencePiece if self.adds_space_prefix() => bytes.strip_prefix(b" ").unwrap_or(&bytes),
             _ => &bytes,
         };
         String::from_utf8_lossy(bytes).into_owned()
@@ -207,10 +170,7 @@ impl Tokenizer {
 
     /// Whether a token is a control token or the unknown token, which no text of a user becomes.
     pub fn is_special(&self, id: u32) -> bool {
-        matches!(
-            self.vocabulary.kind(id),
-            TokenKind::Control | TokenKind::Unknown
-        )
+        matches!(self.vocabulary.kind(id), TokenKind::Control | TokenKind::Unknown)
     }
 
     /// How many ids there are.

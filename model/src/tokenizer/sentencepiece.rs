@@ -44,24 +44,13 @@ pub(crate) fn encode(
         let length = first.length + symbols[right as usize].length;
         if let Some(id) = vocabulary.id(&escaped[first.start..first.start + length]) {
             // Adding zero makes -0 equal to 0.
-            heap.push(Pair {
-                score: vocabulary.score(id) + 0.0,
-                left,
-                right,
-                length,
-            });
+            heap.push(Pair { score: vocabulary.score(id) + 0.0, left, right, length });
         }
     };
     for left in 1..symbols.len() as u32 {
         push(&mut heap, &symbols, left - 1, left);
     }
-    while let Some(Pair {
-        left,
-        right,
-        length,
-        ..
-    }) = heap.pop()
-    {
+    while let Some(Pair { left, right, length, .. }) = heap.pop() {
         let (first, second) = (symbols[left as usize], symbols[right as usize]);
         // A merged-away symbol has no length, a grown one another length than when the pair was pushed.
         if first.length == 0 || second.length == 0 || first.length + second.length != length {
@@ -80,11 +69,7 @@ pub(crate) fn encode(
         let piece = &escaped[symbol.start..symbol.start + symbol.length];
         match vocabulary.id(piece) {
             Some(id) => ids.push(id),
-            None => ids.extend(
-                piece
-                    .bytes()
-                    .filter_map(|byte| vocabulary.byte_token(byte).or(unknown)),
-            ),
+            None => ids.extend(piece.bytes().filter_map(|byte| vocabulary.byte_token(byte).or(unknown))),
         }
     }
 }
@@ -107,9 +92,7 @@ struct Pair {
 impl Ord for Pair {
     /// The greatest is the best: the higher score, then the one further left.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.score
-            .total_cmp(&other.score)
-            .then(other.left.cmp(&self.left))
+        self.score.total_cmp(&other.score).then(other.left.cmp(&self.left))
     }
 }
 
@@ -134,17 +117,10 @@ mod tests {
 
     #[test]
     fn the_best_score_merges_first_and_unknown_bytes_fall_back() {
-        let texts = ["<unk>", "▁", "a", "b", "ab", "▁a", "<0xC3>"]
-            .map(String::from)
-            .to_vec();
+        let texts = ["<unk>", "▁", "a", "b", "ab", "▁a", "<0xC3>"].map(String::from).to_vec();
         let mut kinds = vec![TokenKind::Normal; 6];
         kinds.push(TokenKind::Byte);
-        let vocabulary = Vocabulary::new(
-            texts,
-            kinds,
-            vec![0.0, -5.0, -6.0, -7.0, -2.0, -1.0, 0.0],
-            false,
-        );
+        let vocabulary = Vocabulary::new(texts, kinds, vec![0.0, -5.0, -6.0, -7.0, -2.0, -1.0, 0.0], false);
         let mut ids = Vec::new();
         encode(&vocabulary, "ab é", true, Some(0), &mut ids);
         assert_eq!(ids, [5, 3, 1, 6, 0]);

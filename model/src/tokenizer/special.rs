@@ -35,11 +35,7 @@ impl SpecialMatcher {
                 TokenKind::Normal | TokenKind::Unused | TokenKind::Byte => continue,
             };
             if let Some(&first) = text.as_bytes().first() {
-                by_first_byte[usize::from(first)].push(Entry {
-                    text: text.as_bytes().into(),
-                    id,
-                    only_when_parsing,
-                });
+                by_first_byte[usize::from(first)].push(Entry { text: text.as_bytes().into(), id, only_when_parsing });
             }
         }
         for entries in &mut by_first_byte {
@@ -49,12 +45,7 @@ impl SpecialMatcher {
     }
 
     /// Cuts `text` at every whole-text token, the longest at each place.
-    pub(crate) fn partition<'t>(
-        &self,
-        text: &'t str,
-        special: SpecialTokens,
-        emit: &mut impl FnMut(Fragment<'t>),
-    ) {
+    pub(crate) fn partition<'t>(&self, text: &'t str, special: SpecialTokens, emit: &mut impl FnMut(Fragment<'t>)) {
         let bytes = text.as_bytes();
         let (mut start, mut at) = (0, 0);
         while at < bytes.len() {
@@ -86,12 +77,7 @@ mod tests {
 
     fn partition(text: &str, special: SpecialTokens) -> Vec<String> {
         let texts = ["<|a|>", "<|a|>b", "  ", "x"].map(String::from).to_vec();
-        let kinds = vec![
-            TokenKind::Control,
-            TokenKind::Control,
-            TokenKind::UserDefined,
-            TokenKind::Normal,
-        ];
+        let kinds = vec![TokenKind::Control, TokenKind::Control, TokenKind::UserDefined, TokenKind::Normal];
         let vocabulary = Vocabulary::new(texts, kinds, Vec::new(), true);
         let mut fragments = Vec::new();
         SpecialMatcher::new(&vocabulary).partition(text, special, &mut |fragment| {
@@ -110,9 +96,6 @@ mod tests {
 
     #[test]
     fn user_text_never_becomes_a_control_token() {
-        assert_eq!(
-            partition("<|a|>  x", SpecialTokens::AsText),
-            ["Text(\"<|a|>\")", "Token(2)", "Text(\"x\")"]
-        );
+        assert_eq!(partition("<|a|>  x", SpecialTokens::AsText), ["Text(\"<|a|>\")", "Token(2)", "Text(\"x\")"]);
     }
 }

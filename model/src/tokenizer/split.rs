@@ -26,14 +26,14 @@ impl PreTokenizer {
     pub(crate) fn from_name(pre: &str) -> Option<Self> {
         Some(match pre {
             "default" => Self::Punctuation,
-            "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "trillion" | "granite-docling" => {
-                Self::Gpt2
+            "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "trillion" | "granite-docling" => Self::Gpt2,
+            "starcoder" | "smollm" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" => {
+                Self::DigitsThenGpt2
             }
-            "starcoder" | "smollm" | "refact" | "command-r" | "codeshell" | "exaone"
-            | "minerva-7b" => Self::DigitsThenGpt2,
             "qwen2" | "deepseek-r1-qwen" | "stablelm2" => Self::Words { digits: 1 },
-            "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1" | "pixtral" | "dbrx"
-            | "smaug-bpe" => Self::Words { digits: 3 },
+            "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1" | "pixtral" | "dbrx" | "smaug-bpe" => {
+                Self::Words { digits: 3 }
+            }
             _ => return None,
         })
     }
@@ -57,17 +57,13 @@ impl PreTokenizer {
             Self::Punctuation => {
                 split_runs(text, is_default_punctuation, &mut |run, _| {
                     split_gpt2(run, &mut |piece| {
-                        split_runs(
-                            piece,
-                            |c| class(c) == Class::Number,
-                            &mut |part, numbers| {
-                                if numbers {
-                                    split_triples(part, emit);
-                                } else {
-                                    emit(part);
-                                }
-                            },
-                        );
+                        split_runs(piece, |c| class(c) == Class::Number, &mut |part, numbers| {
+                            if numbers {
+                                split_triples(part, emit);
+                            } else {
+                                emit(part);
+                            }
+                        });
                     });
                 });
             }
@@ -82,10 +78,7 @@ pub(crate) fn starts_with_bos(pre: &str) -> bool {
 
 /// Whether a piece that is a token as a whole skips the merges: so it is in the vocabularies that came from tiktoken.
 pub(crate) fn merges_whole_pieces(pre: &str) -> bool {
-    matches!(
-        pre,
-        "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1" | "pixtral"
-    )
+    matches!(pre, "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1" | "pixtral")
 }
 
 fn is_default_punctuation(character: char) -> bool {
@@ -93,11 +86,7 @@ fn is_default_punctuation(character: char) -> bool {
 }
 
 /// The longest runs inside and outside of a class, with whether they are inside.
-fn split_runs<'t>(
-    text: &'t str,
-    inside: impl Fn(char) -> bool,
-    emit: &mut impl FnMut(&'t str, bool),
-) {
+fn split_runs<'t>(text: &'t str, inside: impl Fn(char) -> bool, emit: &mut impl FnMut(&'t str, bool)) {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let kind = inside(first);
@@ -111,13 +100,7 @@ fn split_runs<'t>(
 fn split_triples<'t>(numbers: &'t str, emit: &mut impl FnMut(&'t str)) {
     let (mut start, mut at) = (0, 0);
     while at < numbers.len() {
-        if numbers.as_bytes()[at..]
-            .iter()
-            .take(3)
-            .filter(|byte| byte.is_ascii_digit())
-            .count()
-            == 3
-        {
+        if numbers.as_bytes()[at..].iter().take(3).filter(|byte| byte.is_ascii_digit()).count() == 3 {
             if start < at {
                 emit(&numbers[start..at]);
             }
@@ -135,22 +118,13 @@ fn split_triples<'t>(numbers: &'t str, emit: &mut impl FnMut(&'t str)) {
 
 /// Where the run of `wanted` that starts at `start` ends.
 fn run_end(text: &str, start: usize, wanted: Class) -> usize {
-    text[start..]
-        .char_indices()
-        .find(|&(_, c)| class(c) != wanted)
-        .map_or(text.len(), |(offset, _)| start + offset)
+    text[start..].char_indices().find(|&(_, c)| class(c) != wanted).map_or(text.len(), |(offset, _)| start + offset)
 }
 
 /// The length of `'s`, `'t`, `'re`, `'ve`, `'m`, `'ll` or `'d` at the start of `rest`, which starts with an apostrophe.
 fn contraction(rest: &str, ignore_case: bool) -> Option<usize> {
     let letter = |index: usize| {
-        rest.as_bytes().get(index).map(|byte| {
-            if ignore_case {
-                byte.to_ascii_lowercase()
-            } else {
-                *byte
-            }
-        })
+        rest.as_bytes().get(index).map(|byte| if ignore_case { byte.to_ascii_lowercase() } else { *byte })
     };
     match (letter(1)?, letter(2)) {
         (b's' | b't' | b'm' | b'd', _) => Some(2),
@@ -165,10 +139,7 @@ fn space_end(text: &str, start: usize) -> usize {
     if end == text.len() {
         return end;
     }
-    let last = text[start..end]
-        .char_indices()
-        .next_back()
-        .map_or(0, |(offset, _)| offset);
+    let last = text[start..end].char_indices().next_back().map_or(0, |(offset, _)| offset);
     if last == 0 { end } else { start + last }
 }
 
@@ -223,11 +194,7 @@ fn words_piece_end(text: &str, start: usize, first: char, digits: usize) -> usiz
         Class::Letter => return run_end(text, after, Class::Letter),
         Class::Number => {
             let run = &text[start..run_end(text, after, Class::Number)];
-            return start
-                + run
-                    .char_indices()
-                    .nth(digits)
-                    .map_or(run.len(), |(offset, _)| offset);
+            return start + run.char_indices().nth(digits).map_or(run.len(), |(offset, _)| offset);
         }
         Class::Space | Class::Other => {}
     }
@@ -236,15 +203,10 @@ fn words_piece_end(text: &str, start: usize, first: char, digits: usize) -> usiz
     }
     if first_class == Class::Other || (first == ' ' && next_class == Some(Class::Other)) {
         let end = run_end(text, after, Class::Other);
-        return end
-            + text.as_bytes()[end..]
-                .iter()
-                .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-                .count();
+        return end + text.as_bytes()[end..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     }
     let run = &text[start..run_end(text, start, Class::Space)];
-    run.rfind(['\r', '\n'])
-        .map_or_else(|| space_end(text, start), |newline| start + newline + 1)
+    run.rfind(['\r', '\n']).map_or_else(|| space_end(text, start), |newline| start + newline + 1)
 }
 
 #[cfg(test)]
@@ -294,16 +256,9 @@ mod tests {
             (PreTokenizer::DigitsThenGpt2, &[r"\p{N}", GPT2]),
             (PreTokenizer::Words { digits: 1 }, &[QWEN2]),
             (PreTokenizer::Words { digits: 3 }, &[LLAMA3]),
-            (
-                PreTokenizer::Punctuation,
-                &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
-            ),
+            (PreTokenizer::Punctuation, &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
         ] {
-            assert_eq!(
-                by_scanner(pre, text),
-                by_patterns(patterns, text),
-                "{pre:?} on {text:?}"
-            );
+            assert_eq!(by_scanner(pre, text), by_patterns(patterns, text), "{pre:?} on {text:?}");
         }
     }
 

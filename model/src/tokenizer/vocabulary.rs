@@ -46,12 +46,7 @@ pub(crate) struct Vocabulary {
 
 impl Vocabulary {
     /// `kinds` has one entry a text; `byte_level` says how ordinary texts spell their bytes. Of equal texts the first has the id.
-    pub(crate) fn new(
-        texts: Vec<String>,
-        kinds: Vec<TokenKind>,
-        scores: Vec<f32>,
-        byte_level: bool,
-    ) -> Self {
+    pub(crate) fn new(texts: Vec<String>, kinds: Vec<TokenKind>, scores: Vec<f32>, byte_level: bool) -> Self {
         let mut ids = HashMap::with_capacity(texts.len());
         let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(texts.len());
@@ -62,8 +57,7 @@ impl Vocabulary {
                     for character in text.chars() {
                         match byte_of(character) {
                             Some(byte) => bytes.push(byte),
-                            None => bytes
-                                .extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+                            None => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
                         }
                     }
                 }
@@ -77,23 +71,13 @@ impl Vocabulary {
                     Some(byte) => bytes.push(byte),
                     None => bytes.extend_from_slice(text.as_bytes()),
                 },
-                TokenKind::Unknown
-                | TokenKind::Control
-                | TokenKind::UserDefined
-                | TokenKind::Unused => {
+                TokenKind::Unknown | TokenKind::Control | TokenKind::UserDefined | TokenKind::Unused => {
                     bytes.extend_from_slice(text.as_bytes());
                 }
             }
             ends.push(bytes.len());
         }
-        Self {
-            texts,
-            kinds,
-            scores,
-            ids,
-            bytes,
-            ends,
-        }
+        Self { texts, kinds, scores, ids, bytes, ends }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -115,10 +99,7 @@ impl Vocabulary {
 
     /// An id beyond the vocabulary is unused.
     pub(crate) fn kind(&self, id: u32) -> TokenKind {
-        self.kinds
-            .get(id as usize)
-            .copied()
-            .unwrap_or(TokenKind::Unused)
+        self.kinds.get(id as usize).copied().unwrap_or(TokenKind::Unused)
     }
 
     pub(crate) fn kinds(&self) -> &[TokenKind] {
@@ -151,9 +132,7 @@ impl Vocabulary {
 /// `<0x0A>` -> 10
 fn parse_byte(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    (digits.len() == 2)
-        .then(|| u8::from_str_radix(digits, 16).ok())
-        .flatten()
+    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -163,12 +142,7 @@ mod tests {
     #[test]
     fn bytes_follow_the_kind() {
         let texts = ["Ġa", "<0x0A>", "<s>", "語"].map(String::from).to_vec();
-        let kinds = vec![
-            TokenKind::Normal,
-            TokenKind::Byte,
-            TokenKind::Control,
-            TokenKind::UserDefined,
-        ];
+        let kinds = vec![TokenKind::Normal, TokenKind::Byte, TokenKind::Control, TokenKind::UserDefined];
         let vocabulary = Vocabulary::new(texts, kinds, Vec::new(), true);
         assert_eq!(vocabulary.bytes(0), b" a");
         assert_eq!(vocabulary.bytes(1), b"\n");
@@ -180,12 +154,7 @@ mod tests {
 
     #[test]
     fn sentencepiece_writes_spaces_as_a_block() {
-        let vocabulary = Vocabulary::new(
-            vec!["▁the".into()],
-            vec![TokenKind::Normal],
-            vec![-1.0],
-            false,
-        );
+        let vocabulary = Vocabulary::new(vec!["▁the".into()], vec![TokenKind::Normal], vec![-1.0], false);
         assert_eq!(vocabulary.bytes(0), b" the");
     }
 }

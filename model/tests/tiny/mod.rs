@@ -18,9 +18,7 @@ pub(crate) const FEED_FORWARD: usize = 24;
 
 /// Numbers between -1 and 1 that BF16 holds exactly, fixed by the name.
 pub(crate) fn values(name: &str, count: usize) -> Vec<f32> {
-    let mut state = name.bytes().fold(0x9E37_79B9_u32, |state, byte| {
-        state.wrapping_mul(31) ^ u32::from(byte)
-    });
+    let mut state = name.bytes().fold(0x9E37_79B9_u32, |state, byte| state.wrapping_mul(31) ^ u32::from(byte));
     let step = |_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         ((state >> 24) as f32 - 128.0) / 128.0
@@ -31,10 +29,7 @@ pub(crate) fn values(name: &str, count: usize) -> Vec<f32> {
 /// Names and shapes of Hugging Face, row length last.
 pub(crate) fn tensors() -> Vec<(String, Vec<usize>)> {
     let (queries, keys) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
-    let mut tensors = vec![(
-        "model.embed_tokens.weight".to_owned(),
-        vec![VOCABULARY, HIDDEN],
-    )];
+    let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![VOCABULARY, HIDDEN])];
     for layer in 0..LAYERS {
         for (name, shape) in [
             ("self_attn.q_proj", vec![queries, HIDDEN]),
@@ -107,11 +102,7 @@ pub(crate) fn write_huggingface(folder: &Path, shards: bool) {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>",
         "chat_template": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
     });
-    fs::write(
-        folder.join("tokenizer_config.json"),
-        tokenizer_config.to_string(),
-    )
-    .unwrap();
+    fs::write(folder.join("tokenizer_config.json"), tokenizer_config.to_string()).unwrap();
     let all = tensors();
     if !shards {
         write_safetensors(&folder.join("model.safetensors"), &all, Dtype::F32);
@@ -127,11 +118,7 @@ pub(crate) fn write_huggingface(folder: &Path, shards: bool) {
         }
     }
     let index = json!({"metadata": {}, "weight_map": weight_map});
-    fs::write(
-        folder.join("model.safetensors.index.json"),
-        index.to_string(),
-    )
-    .unwrap();
+    fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
 }
 
 fn write_safetensors(path: &Path, tensors: &[(String, Vec<usize>)], dtype: Dtype) {
@@ -141,18 +128,13 @@ fn write_safetensors(path: &Path, tensors: &[(String, Vec<usize>)], dtype: Dtype
             let values = values(name, shape.iter().product());
             // The upper half of an f32 whose lower half is zero is the same number in BF16.
             let keep = if dtype == Dtype::F32 { 0 } else { 2 };
-            values
-                .iter()
-                .flat_map(|value| value.to_le_bytes()[keep..].to_vec())
-                .collect()
+            values.iter().flat_map(|value| value.to_le_bytes()[keep..].to_vec()).collect()
         })
         .collect();
-    let views = tensors.iter().zip(&bytes).map(|((name, shape), bytes)| {
-        (
-            name.as_str(),
-            TensorView::new(dtype, shape.clone(), bytes).unwrap(),
-        )
-    });
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape), bytes)| (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     fs::write(path, safetensors::serialize(views, Some(format)).unwrap()).unwrap();
 }

@@ -88,10 +88,7 @@ pub trait FrozenLinearOperation: Backend {
 
 /// `y = x W^T + bias` for `x [t, inputs]`.
 pub fn frozen_linear(x: Tensor<2>, weight: &Arc<FrozenLinear>) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as FrozenLinearOperation>::frozen_linear(
-        x.into_dispatch(),
-        Arc::clone(weight),
-    ))
+    Tensor::from_dispatch(<Dispatch as FrozenLinearOperation>::frozen_linear(x.into_dispatch(), Arc::clone(weight)))
 }
 
 /// The same in plain burn operations for a dense `weight [outputs, inputs]`.
@@ -136,11 +133,7 @@ impl<C: CheckpointStrategy> FrozenLinearOperation for Autodiff<Flex, C> {
     fn frozen_linear(x: FloatTensor<Self>, weight: Arc<FrozenLinear>) -> FloatTensor<Self> {
         let node = x.node();
         let out = forward(&x.into_primitive(), &weight);
-        match FrozenLinearBackward
-            .prepare::<C>([node])
-            .compute_bound()
-            .stateful()
-        {
+        match FrozenLinearBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(weight, out),
             OpsKind::UnTracked(prepared) => prepared.finish(out),
         }
@@ -156,15 +149,9 @@ mod tests {
     fn equals_the_plain_operations_and_finite_differences() {
         for bias in [None, Some(noise(4, 7))] {
             let weight = noise(5, 7 * 9);
-            let packed = Arc::new(FrozenLinear::pack(
-                Precision::F32,
-                7,
-                9,
-                bias.clone(),
-                &|row, out| {
-                    out.copy_from_slice(&weight[row * 9..(row + 1) * 9]);
-                },
-            ));
+            let packed = Arc::new(FrozenLinear::pack(Precision::F32, 7, 9, bias.clone(), &|row, out| {
+                out.copy_from_slice(&weight[row * 9..(row + 1) * 9]);
+            }));
             let dense = matrix(&weight, [7, 9]);
             check_against_plain(
                 &[(noise(6, 4 * 9), [4, 9])],

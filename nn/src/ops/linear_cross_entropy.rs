@@ -49,35 +49,22 @@ pub trait LinearCrossEntropyOperation: Backend {
 }
 
 /// `sum_t weight_t nll_t` of `hidden [t, h]` under the frozen head `[vocabulary, h]`, as a tensor of one element.
-pub fn linear_cross_entropy(
-    hidden: Tensor<2>,
-    head: &Arc<FrozenLinear>,
-    targets: &Targets,
-    pool: &Pool,
-) -> Tensor<1> {
-    Tensor::from_dispatch(
-        <Dispatch as LinearCrossEntropyOperation>::linear_cross_entropy(
-            hidden.into_dispatch(),
-            Arc::clone(head),
-            targets.clone(),
-            pool.clone(),
-        ),
-    )
+pub fn linear_cross_entropy(hidden: Tensor<2>, head: &Arc<FrozenLinear>, targets: &Targets, pool: &Pool) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as LinearCrossEntropyOperation>::linear_cross_entropy(
+        hidden.into_dispatch(),
+        Arc::clone(head),
+        targets.clone(),
+        pool.clone(),
+    ))
 }
 
 /// The same in plain burn operations for a dense `head [vocabulary, h]`, with all logits.
-pub fn linear_cross_entropy_plain(
-    hidden: Tensor<2>,
-    head: &Tensor<2>,
-    targets: &Targets,
-) -> Tensor<1> {
+pub fn linear_cross_entropy_plain(hidden: Tensor<2>, head: &Tensor<2>, targets: &Targets) -> Tensor<1> {
     let (t, device) = (targets.tokens.len(), hidden.device());
-    let log_probabilities =
-        burn::tensor::activation::log_softmax(hidden.matmul(head.clone().transpose()), 1);
+    let log_probabilities = burn::tensor::activation::log_softmax(hidden.matmul(head.clone().transpose()), 1);
     let indices: Vec<i32> = targets.tokens.iter().map(|&token| token as i32).collect();
     let indices = Tensor::<2, Int>::from_data(TensorData::new(indices, [t, 1]), &device);
-    let weights =
-        Tensor::<2>::from_data(TensorData::new(targets.weights.to_vec(), [t, 1]), &device);
+    let weights = Tensor::<2>::from_data(TensorData::new(targets.weights.to_vec(), [t, 1]), &device);
     -(log_probabilities.gather(1, indices) * weights).sum()
 }
 
@@ -90,34 +77,18 @@ fn forward(
     gradient: bool,
 ) -> (f64, Vec<f32>) {
     let (width, vocabulary, x) = (head.inputs(), head.outputs(), values(hidden));
-    let chosen: Vec<usize> = (0..rows(hidden))
-        .filter(|&row| targets.weights[row] != 0.0)
-        .collect();
-    let mut dx = if gradient {
-        vec![0.0; x.len()]
-    } else {
-        Vec::new()
-    };
+    let chosen: Vec<usize> = (0..rows(hidden)).filter(|&row| targets.weights[row] != 0.0).collect();
+    let mut dx = if gradient { vec![0.0; x.len()] } else { Vec::new() };
     let chunk_rows = (LOGIT_BYTES / (4 * vocabulary)).max(1);
     let mut logits = pool.take(chunk_rows.min(chosen.len()) * vocabulary);
     let mut loss = 0.0;
     for chosen in chosen.chunks(chunk_rows) {
-        let gathered: Vec<f32> = chosen
-            .iter()
-            .flat_map(|&row| &x[row * width..(row + 1) * width])
-            .copied()
-            .collect();
+        let gathered: Vec<f32> = chosen.iter().flat_map(|&row| &x[row * width..(row + 1) * width]).copied().collect();
         let tokens: Vec<u32> = chosen.iter().map(|&row| targets.tokens[row]).collect();
         let weights: Vec<f32> = chosen.iter().map(|&row| targets.weights[row]).collect();
         let logits = &mut logits[..chosen.len() * vocabulary];
         head.apply(&gathered, chosen.len(), logits, Accumulate::Overwrite);
-        loss += cross_entropy_rows(
-            logits,
-            vocabulary,
-            &tokens,
-            &weights,
-            &mut vec![0.0; chosen.len()],
-        );
+        loss += cross_entropy_rows(logits, vocabulary, &tokens, &weights, &mut vec![0.0; chosen.len()]);
         if gradient {
             let mut gathered = pool.take(chosen.len() * width);
             head.apply_transposed(logits, chosen.len(), &mut gathered);
@@ -136,10 +107,7 @@ impl LinearCrossEntropyOperation for Flex {
         targets: Targets,
         pool: Pool,
     ) -> FloatTensor<Self> {
-        tensor(
-            vec![forward(&hidden, &head, &targets, &pool, false).0 as f32],
-            [1],
-        )
+        tensor(vec![forward(&hidden, &head, &targets, &pool, false).0 as f32], [1])
     }
 }
 
@@ -172,22 +140,14 @@ impl<C: CheckpointStrategy> LinearCrossEntropyOperation for Autodiff<Flex, C> {
     ) -> FloatTensor<Self> {
         let node = hidden.node();
         let hidden = hidden.into_primitive();
-        match LinearCrossEntropyBackward
-            .prepare::<C>([node])
-            .compute_bound()
-            .stateful()
-        {
+        match LinearCrossEntropyBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let (loss, dx) = forward(&hidden, &head, &targets, &pool, true);
-                prepared.finish(
-                    (Arc::new(dx), [rows(&hidden), head.inputs()]),
-                    tensor(vec![loss as f32], [1]),
-                )
+                prepared.finish((Arc::new(dx), [rows(&hidden), head.inputs()]), tensor(vec![loss as f32], [1]))
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(tensor(
-                vec![forward(&hidden, &head, &targets, &pool, false).0 as f32],
-                [1],
-            )),
+            OpsKind::UnTracked(prepared) => {
+                prepared.finish(tensor(vec![forward(&hidden, &head, &targets, &pool, false).0 as f32], [1]))
+            }
         }
     }
 }
@@ -201,26 +161,14 @@ mod tests {
     #[test]
     fn equals_the_plain_operations_and_finite_differences() {
         let weight = noise(13, 20 * 6);
-        let head = Arc::new(FrozenLinear::pack(
-            Precision::F32,
-            20,
-            6,
-            None,
-            &|row, out| {
-                out.copy_from_slice(&weight[row * 6..(row + 1) * 6]);
-            },
-        ));
+        let head = Arc::new(FrozenLinear::pack(Precision::F32, 20, 6, None, &|row, out| {
+            out.copy_from_slice(&weight[row * 6..(row + 1) * 6]);
+        }));
         let dense = matrix(&weight, [20, 6]);
-        let targets = Targets {
-            tokens: Arc::new(vec![3, 19, 0, 7]),
-            weights: Arc::new(vec![0.5, 0.25, 0.0, 0.25]),
-        };
+        let targets = Targets { tokens: Arc::new(vec![3, 19, 0, 7]), weights: Arc::new(vec![0.5, 0.25, 0.0, 0.25]) };
         check_against_plain(
             &[(noise(14, 24), [4, 6])],
-            |inputs| {
-                linear_cross_entropy(inputs[0].clone(), &head, &targets, &Pool::default())
-                    .unsqueeze()
-            },
+            |inputs| linear_cross_entropy(inputs[0].clone(), &head, &targets, &Pool::default()).unsqueeze(),
             |inputs| linear_cross_entropy_plain(inputs[0].clone(), &dense, &targets).unsqueeze(),
         );
     }

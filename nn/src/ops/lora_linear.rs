@@ -93,30 +93,14 @@ impl LoraGroup {
         y: &mut [f32],
         accumulate: Accumulate,
     ) {
-        let (inputs, outputs, width) = (
-            self.frozen.inputs(),
-            self.frozen.outputs(),
-            self.stacked_rank(),
-        );
+        let (inputs, outputs, width) = (self.frozen.inputs(), self.frozen.outputs(), self.stacked_rank());
         matmul_nt(x, a, t, width, inputs, 1.0, u, Accumulate::Overwrite);
         self.frozen.apply(x, t, y, accumulate);
-        matmul_nt(
-            u,
-            &self.spread(b),
-            t,
-            outputs,
-            width,
-            self.scale,
-            y,
-            Accumulate::Add,
-        );
+        matmul_nt(u, &self.spread(b), t, outputs, width, self.scale, y, Accumulate::Add);
     }
 
     /// `dA`, `dB` and, where wanted, `dx`; all are overwritten.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "three pairs of matrices, and where they go"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "three pairs of matrices, and where they go")]
     pub(crate) fn backward(
         &self,
         dy: &[f32],
@@ -127,57 +111,17 @@ impl LoraGroup {
         dx: Option<&mut [f32]>,
         pool: &Pool,
     ) {
-        let (inputs, outputs, width) = (
-            self.frozen.inputs(),
-            self.frozen.outputs(),
-            self.stacked_rank(),
-        );
+        let (inputs, outputs, width) = (self.frozen.inputs(), self.frozen.outputs(), self.stacked_rank());
         let mut v = pool.take(t * width);
-        matmul_nn(
-            dy,
-            &self.spread(b),
-            t,
-            width,
-            outputs,
-            1.0,
-            &mut v,
-            Accumulate::Overwrite,
-        );
+        matmul_nn(dy, &self.spread(b), t, width, outputs, 1.0, &mut v, Accumulate::Overwrite);
         if self.is_single() {
-            matmul_tn(
-                dy,
-                u,
-                outputs,
-                width,
-                t,
-                self.scale,
-                db,
-                Accumulate::Overwrite,
-            );
+            matmul_tn(dy, u, outputs, width, t, self.scale, db, Accumulate::Overwrite);
         } else {
             let mut spread = pool.take(outputs * width);
-            matmul_tn(
-                dy,
-                u,
-                outputs,
-                width,
-                t,
-                self.scale,
-                &mut spread,
-                Accumulate::Overwrite,
-            );
+            matmul_tn(dy, u, outputs, width, t, self.scale, &mut spread, Accumulate::Overwrite);
             self.gather(&spread, db);
         }
-        matmul_tn(
-            &v,
-            x,
-            width,
-            inputs,
-            t,
-            self.scale,
-            da,
-            Accumulate::Overwrite,
-        );
+        matmul_tn(&v, x, width, inputs, t, self.scale, da, Accumulate::Overwrite);
         if let Some(dx) = dx {
             self.frozen.apply_transposed(dy, t, dx);
             matmul_nn(&v, a, t, inputs, width, self.scale, dx, Accumulate::Add);
@@ -222,9 +166,7 @@ pub fn lora_linear_plain(
     let mut first = 0;
     for (module, range) in group.ranges.iter().enumerate() {
         let rows = b.clone().slice([first..first + range.len(), 0..group.rank]);
-        let u = u
-            .clone()
-            .slice([0..t, module * group.rank..(module + 1) * group.rank]);
+        let u = u.clone().slice([0..t, module * group.rank..(module + 1) * group.rank]);
         let here = [0..t, range.clone()];
         let sum = y.clone().slice(here.clone()) + u.matmul(rows.transpose()) * group.scale;
         y = y.slice_assign(here, sum);
@@ -234,22 +176,10 @@ pub fn lora_linear_plain(
 }
 
 /// `(y, u)`.
-fn forward(
-    x: &FlexTensor,
-    a: &FlexTensor,
-    b: &FlexTensor,
-    group: &LoraGroup,
-) -> (FlexTensor, Vec<f32>) {
+fn forward(x: &FlexTensor, a: &FlexTensor, b: &FlexTensor, group: &LoraGroup) -> (FlexTensor, Vec<f32>) {
     let (t, outputs) = (rows(x), group.frozen.outputs());
     let (mut u, mut y) = (vec![0.0; t * group.stacked_rank()], vec![0.0; t * outputs]);
-    group.forward(
-        &values(x),
-        [&values(a), &values(b)],
-        t,
-        &mut u,
-        &mut y,
-        Accumulate::Overwrite,
-    );
+    group.forward(&values(x), [&values(a), &values(b)], t, &mut u, &mut y, Accumulate::Overwrite);
     (tensor(y, [t, outputs]), u)
 }
 
@@ -284,10 +214,7 @@ impl Backward<Flex, 3> for LoraLinearBackward {
         let [parent_x, parent_a, parent_b] = ops.parents;
         let Saved { x, u, a, b, group } = ops.state;
         let (t, inputs, width) = (rows(&x), group.frozen.inputs(), group.stacked_rank());
-        let (mut da, mut db) = (
-            vec![0.0; width * inputs],
-            vec![0.0; group.adapted_outputs() * group.rank],
-        );
+        let (mut da, mut db) = (vec![0.0; width * inputs], vec![0.0; group.adapted_outputs() * group.rank]);
         let mut dx = parent_x.as_ref().map(|_| vec![0.0; t * inputs]);
         group.backward(
             &values(&dy),
@@ -302,8 +229,7 @@ impl Backward<Flex, 3> for LoraLinearBackward {
             gradients.register::<Flex>(parent.id, tensor(da, [width, inputs]));
         }
         if let Some(parent) = parent_b {
-            gradients
-                .register::<Flex>(parent.id, tensor(db, [group.adapted_outputs(), group.rank]));
+            gradients.register::<Flex>(parent.id, tensor(db, [group.adapted_outputs(), group.rank]));
         }
         if let (Some(parent), Some(dx)) = (parent_x, dx) {
             gradients.register::<Flex>(parent.id, tensor(dx, [t, inputs]));
@@ -321,21 +247,8 @@ impl<C: CheckpointStrategy> LoraLinearOperation for Autodiff<Flex, C> {
         let nodes = [x.node(), a.node(), b.node()];
         let (x, a, b) = (x.into_primitive(), a.into_primitive(), b.into_primitive());
         let (y, u) = forward(&x, &a, &b, &group);
-        match LoraLinearBackward
-            .prepare::<C>(nodes)
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prepared) => prepared.finish(
-                Saved {
-                    x,
-                    u: Arc::new(u),
-                    a,
-                    b,
-                    group,
-                },
-                y,
-            ),
+        match LoraLinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(Saved { x, u: Arc::new(u), a, b, group }, y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
@@ -350,15 +263,9 @@ mod tests {
     fn check(ranges: &[(usize, usize)]) {
         let (inputs, outputs, rank, t) = (9, 14, 3, 5);
         let (weight, bias) = (noise(7, outputs * inputs), noise(8, outputs));
-        let frozen = FrozenLinear::pack(
-            Precision::F32,
-            outputs,
-            inputs,
-            Some(bias.clone()),
-            &|row, out| {
-                out.copy_from_slice(&weight[row * inputs..(row + 1) * inputs]);
-            },
-        );
+        let frozen = FrozenLinear::pack(Precision::F32, outputs, inputs, Some(bias.clone()), &|row, out| {
+            out.copy_from_slice(&weight[row * inputs..(row + 1) * inputs]);
+        });
         let group = Arc::new(LoraGroup {
             frozen: Arc::new(frozen),
             ranges: ranges.iter().map(|&(first, end)| first..end).collect(),
@@ -369,26 +276,11 @@ mod tests {
         check_against_plain(
             &[
                 (noise(9, t * inputs), [t, inputs]),
-                (
-                    noise(10, group.stacked_rank() * inputs),
-                    [group.stacked_rank(), inputs],
-                ),
-                (
-                    noise(11, group.adapted_outputs() * rank),
-                    [group.adapted_outputs(), rank],
-                ),
+                (noise(10, group.stacked_rank() * inputs), [group.stacked_rank(), inputs]),
+                (noise(11, group.adapted_outputs() * rank), [group.adapted_outputs(), rank]),
             ],
             |i| lora_linear(i[0].clone(), i[1].clone(), i[2].clone(), &group),
-            |i| {
-                lora_linear_plain(
-                    i[0].clone(),
-                    i[1].clone(),
-                    &i[2],
-                    &dense,
-                    Some(&bias),
-                    &group,
-                )
-            },
+            |i| lora_linear_plain(i[0].clone(), i[1].clone(), &i[2], &dense, Some(&bias), &group),
         );
     }
 

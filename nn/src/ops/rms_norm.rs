@@ -26,11 +26,7 @@ pub trait RmsNormOperation: Backend {
 
 /// Normalises the rows of `x [t, n]` by `weight [n]`.
 pub fn rms_norm(x: Tensor<2>, weight: &Arc<Vec<f32>>, epsilon: f32) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as RmsNormOperation>::rms_norm(
-        x.into_dispatch(),
-        Arc::clone(weight),
-        epsilon,
-    ))
+    Tensor::from_dispatch(<Dispatch as RmsNormOperation>::rms_norm(x.into_dispatch(), Arc::clone(weight), epsilon))
 }
 
 /// The same in plain burn operations: the reference in tests, and the body for devices without our kernels.
@@ -63,13 +59,7 @@ impl Backward<Flex, 1> for RmsNormBackward {
         let (x, weight, epsilon) = ops.state;
         let [Some(parent)] = ops.parents else { return };
         let mut dx = vec![0.0; rows(&x) * weight.len()];
-        espalier_kernels::ops::rms_norm_backward(
-            &values(&x),
-            &weight,
-            epsilon,
-            &values(&dy),
-            &mut dx,
-        );
+        espalier_kernels::ops::rms_norm_backward(&values(&x), &weight, epsilon, &values(&dy), &mut dx);
         gradients.register::<Flex>(parent.id, tensor(dx, [rows(&x), weight.len()]));
     }
 }
@@ -79,11 +69,7 @@ impl<C: CheckpointStrategy> RmsNormOperation for Autodiff<Flex, C> {
         let node = x.node();
         let x = x.into_primitive();
         let out = forward(&x, &weight, epsilon);
-        match RmsNormBackward
-            .prepare::<C>([node])
-            .compute_bound()
-            .stateful()
-        {
+        match RmsNormBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((x, weight, epsilon), out),
             OpsKind::UnTracked(prepared) => prepared.finish(out),
         }

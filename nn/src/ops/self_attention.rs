@@ -17,8 +17,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bool, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use espalier_kernels::ops::{
-    AttentionShape, Direction, RopeStyle, RopeTable, rope, segmented_attention,
-    segmented_attention_backward,
+    AttentionShape, Direction, RopeStyle, RopeTable, rope, segmented_attention, segmented_attention_backward,
 };
 use rayon::prelude::*;
 
@@ -36,9 +35,7 @@ pub struct AttentionPlan {
 
 impl std::fmt::Debug for AttentionPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AttentionPlan")
-            .field("shape", &self.shape)
-            .finish_non_exhaustive()
+        f.debug_struct("AttentionPlan").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
@@ -55,35 +52,12 @@ impl AttentionPlan {
 
     fn rotate(&self, q: &mut [f32], k: &mut [f32], positions: &[u32], direction: Direction) {
         let shape = &self.shape;
-        rope(
-            q,
-            shape.heads,
-            shape.head_dim,
-            positions,
-            &self.rope,
-            self.style,
-            direction,
-        );
-        rope(
-            k,
-            shape.kv_heads,
-            shape.head_dim,
-            positions,
-            &self.rope,
-            self.style,
-            direction,
-        );
+        rope(q, shape.heads, shape.head_dim, positions, &self.rope, self.style, direction);
+        rope(k, shape.kv_heads, shape.head_dim, positions, &self.rope, self.style, direction);
     }
 
     /// Parts the rows of `qkv` and turns q and k to their positions.
-    pub(crate) fn split(
-        &self,
-        qkv: &[f32],
-        positions: &[u32],
-        q: &mut [f32],
-        k: &mut [f32],
-        v: &mut [f32],
-    ) {
+    pub(crate) fn split(&self, qkv: &[f32], positions: &[u32], q: &mut [f32], k: &mut [f32], v: &mut [f32]) {
         let (query, key) = (self.query_width(), self.key_width());
         qkv.par_chunks_exact(query + 2 * key)
             .zip(q.par_chunks_exact_mut(query))
@@ -97,14 +71,7 @@ impl AttentionPlan {
     }
 
     /// The inverse for gradients: turns `dq` and `dk` back (in place) and puts the rows together.
-    pub(crate) fn join(
-        &self,
-        dq: &mut [f32],
-        dk: &mut [f32],
-        dv: &[f32],
-        positions: &[u32],
-        dqkv: &mut [f32],
-    ) {
+    pub(crate) fn join(&self, dq: &mut [f32], dk: &mut [f32], dv: &[f32], positions: &[u32], dqkv: &mut [f32]) {
         let (query, key) = (self.query_width(), self.key_width());
         self.rotate(dq, dk, positions, Direction::Backward);
         dqkv.par_chunks_exact_mut(query + 2 * key)
@@ -130,14 +97,8 @@ pub struct Layout {
 impl Layout {
     /// Sequences of the given lengths, each from position 0.
     pub fn of_segments(segments: Vec<usize>) -> Self {
-        let positions = segments
-            .iter()
-            .flat_map(|&length| 0..length as u32)
-            .collect();
-        Self {
-            positions: Arc::new(positions),
-            segments: Arc::new(segments),
-        }
+        let positions = segments.iter().flat_map(|&length| 0..length as u32).collect();
+        Self { positions: Arc::new(positions), segments: Arc::new(segments) }
     }
 }
 
@@ -145,11 +106,7 @@ impl Layout {
 #[backend_extension(Autodiff, Flex)]
 pub trait SelfAttentionOperation: Backend {
     /// `qkv [t, (heads + 2 kv_heads) d]` to `[t, heads d]`.
-    fn self_attention(
-        qkv: FloatTensor<Self>,
-        layout: Layout,
-        plan: Arc<AttentionPlan>,
-    ) -> FloatTensor<Self>;
+    fn self_attention(qkv: FloatTensor<Self>, layout: Layout, plan: Arc<AttentionPlan>) -> FloatTensor<Self>;
 }
 
 /// Attention of packed rows `qkv [t, (heads + 2 kv_heads) d]` to `[t, heads d]`.
@@ -172,19 +129,9 @@ fn rope_plain(x: Tensor<2>, heads: usize, layout: &Layout, plan: &AttentionPlan)
             row[i * d + i] = 1.0;
         }
     }
-    rope(
-        &mut unit,
-        d,
-        d,
-        &layout.positions,
-        &plan.rope,
-        plan.style,
-        Direction::Forward,
-    );
+    rope(&mut unit, d, d, &layout.positions, &plan.rope, plan.style, Direction::Forward);
     let turned = Tensor::<3>::from_data(TensorData::new(unit, [t, d, d]), &device);
-    x.reshape([t, heads, d])
-        .matmul(turned)
-        .reshape([t, heads * d])
+    x.reshape([t, heads, d]).matmul(turned).reshape([t, heads * d])
 }
 
 /// The same in plain burn operations, with all scores: for tests, and for devices without our kernels.
@@ -198,23 +145,13 @@ pub fn self_attention_plain(qkv: &Tensor<2>, layout: &Layout, plan: &AttentionPl
         let x = by_head(x, shape.kv_heads).reshape([shape.kv_heads, 1, t, d]);
         x.repeat_dim(1, groups).reshape([shape.heads, t, d])
     };
-    let q = by_head(
-        rope_plain(part(0, query), shape.heads, layout, plan),
-        shape.heads,
-    );
+    let q = by_head(rope_plain(part(0, query), shape.heads, layout, plan), shape.heads);
     let k = repeated(rope_plain(part(query, key), shape.kv_heads, layout, plan));
     let v = repeated(part(query + key, key));
-    let sequence: Vec<usize> = layout
-        .segments
-        .iter()
-        .enumerate()
-        .flat_map(|(index, &length)| std::iter::repeat_n(index, length))
-        .collect();
-    let hidden: Vec<bool> = (0..t * t)
-        .map(|at| at % t > at / t || sequence[at % t] != sequence[at / t])
-        .collect();
-    let mask = Tensor::<3, Bool>::from_data(TensorData::new(hidden, [1, t, t]), &device)
-        .repeat_dim(0, shape.heads);
+    let sequence: Vec<usize> =
+        layout.segments.iter().enumerate().flat_map(|(index, &length)| std::iter::repeat_n(index, length)).collect();
+    let hidden: Vec<bool> = (0..t * t).map(|at| at % t > at / t || sequence[at % t] != sequence[at / t]).collect();
+    let mask = Tensor::<3, Bool>::from_data(TensorData::new(hidden, [1, t, t]), &device).repeat_dim(0, shape.heads);
     let scores = (q.matmul(k.transpose()) * shape.scale).mask_fill(mask, -1e30);
     let out = burn::tensor::activation::softmax(scores, 2).matmul(v);
     out.swap_dims(0, 1).reshape([t, query])
@@ -236,15 +173,7 @@ fn forward(qkv: &FlexTensor, layout: Layout, plan: Arc<AttentionPlan>) -> Saved 
     let (mut q, mut k, mut v) = (vec![0.0; t * query], vec![0.0; t * key], vec![0.0; t * key]);
     plan.split(&values(qkv), &layout.positions, &mut q, &mut k, &mut v);
     let (mut out, mut lse) = (vec![0.0; t * query], vec![0.0; t * plan.shape.heads]);
-    segmented_attention(
-        &plan.shape,
-        &q,
-        &k,
-        &v,
-        &layout.segments,
-        &mut out,
-        &mut lse,
-    );
+    segmented_attention(&plan.shape, &q, &k, &v, &layout.segments, &mut out, &mut lse);
     Saved {
         q: Arc::new(q),
         k: Arc::new(k),
@@ -257,11 +186,7 @@ fn forward(qkv: &FlexTensor, layout: Layout, plan: Arc<AttentionPlan>) -> Saved 
 }
 
 impl SelfAttentionOperation for Flex {
-    fn self_attention(
-        qkv: FloatTensor<Self>,
-        layout: Layout,
-        plan: Arc<AttentionPlan>,
-    ) -> FloatTensor<Self> {
+    fn self_attention(qkv: FloatTensor<Self>, layout: Layout, plan: Arc<AttentionPlan>) -> FloatTensor<Self> {
         forward(&qkv, layout, plan).out
     }
 }
@@ -274,15 +199,7 @@ impl Backward<Flex, 1> for SelfAttentionBackward {
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let dout = gradients.consume::<Flex>(&ops.node);
-        let Saved {
-            q,
-            k,
-            v,
-            out,
-            lse,
-            layout,
-            plan,
-        } = ops.state;
+        let Saved { q, k, v, out, lse, layout, plan } = ops.state;
         let [Some(parent)] = ops.parents else { return };
         let (t, query, key) = (rows(&out), plan.query_width(), plan.key_width());
         let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
@@ -306,19 +223,11 @@ impl Backward<Flex, 1> for SelfAttentionBackward {
 }
 
 impl<C: CheckpointStrategy> SelfAttentionOperation for Autodiff<Flex, C> {
-    fn self_attention(
-        qkv: FloatTensor<Self>,
-        layout: Layout,
-        plan: Arc<AttentionPlan>,
-    ) -> FloatTensor<Self> {
+    fn self_attention(qkv: FloatTensor<Self>, layout: Layout, plan: Arc<AttentionPlan>) -> FloatTensor<Self> {
         let node = qkv.node();
         let saved = forward(&qkv.into_primitive(), layout, plan);
         let out = saved.out.clone();
-        match SelfAttentionBackward
-            .prepare::<C>([node])
-            .compute_bound()
-            .stateful()
-        {
+        match SelfAttentionBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(saved, out),
             OpsKind::UnTracked(prepared) => prepared.finish(out),
         }
@@ -333,17 +242,8 @@ mod tests {
     #[test]
     fn equals_the_plain_operations_and_finite_differences() {
         for style in [RopeStyle::Interleaved, RopeStyle::Halves] {
-            let shape = AttentionShape {
-                heads: 4,
-                kv_heads: 2,
-                head_dim: 8,
-                scale: 0.35,
-            };
-            let plan = Arc::new(AttentionPlan {
-                shape,
-                rope: RopeTable::new(8, 8, 1e4, None, 16),
-                style,
-            });
+            let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, scale: 0.35 };
+            let plan = Arc::new(AttentionPlan { shape, rope: RopeTable::new(8, 8, 1e4, None, 16), style });
             let layout = Layout::of_segments(vec![3, 1, 5]);
             check_against_plain(
                 &[(noise(12, 9 * 64), [9, 64])],

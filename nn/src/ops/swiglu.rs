@@ -24,9 +24,7 @@ pub trait SwigluOperation: Backend {
 
 /// `silu(gate) * up` for `gate_up [t, 2 f]`, gate in the first half of each row.
 pub fn swiglu(gate_up: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as SwigluOperation>::swiglu(
-        gate_up.into_dispatch(),
-    ))
+    Tensor::from_dispatch(<Dispatch as SwigluOperation>::swiglu(gate_up.into_dispatch()))
 }
 
 /// The same in plain burn operations.
@@ -43,12 +41,7 @@ pub(crate) fn swiglu_rows(gate_up: &[f32], width: usize, out: &mut [f32]) {
 }
 
 /// `dy [t, width]` to the gradient of `gate_up [t, 2 width]`.
-pub(crate) fn swiglu_rows_backward(
-    gate_up: &[f32],
-    dy: &[f32],
-    width: usize,
-    gradient: &mut [f32],
-) {
+pub(crate) fn swiglu_rows_backward(gate_up: &[f32], dy: &[f32], width: usize, gradient: &mut [f32]) {
     gradient
         .par_chunks_exact_mut(2 * width)
         .zip(gate_up.par_chunks_exact(2 * width))
@@ -94,11 +87,7 @@ impl<C: CheckpointStrategy> SwigluOperation for Autodiff<Flex, C> {
         let node = gate_up.node();
         let gate_up = gate_up.into_primitive();
         let out = forward(&gate_up);
-        match SwigluBackward
-            .prepare::<C>([node])
-            .compute_bound()
-            .stateful()
-        {
+        match SwigluBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(gate_up, out),
             OpsKind::UnTracked(prepared) => prepared.finish(out),
         }

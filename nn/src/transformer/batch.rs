@@ -25,8 +25,7 @@ impl Batch {
         sequences: impl IntoIterator<Item = (&'a [u32], &'a [bool])>,
         weight: f32,
     ) -> Result<Self, NnError> {
-        let (mut tokens, mut next, mut weights, mut segments) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut next, mut weights, mut segments) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (sequence, learn) in sequences {
             if sequence.len() < 2 || learn.len() != sequence.len() {
                 let (tokens, flags) = (sequence.len(), learn.len());
@@ -36,21 +35,10 @@ impl Batch {
             }
             tokens.extend_from_slice(&sequence[..sequence.len() - 1]);
             next.extend_from_slice(&sequence[1..]);
-            weights.extend(
-                learn[1..]
-                    .iter()
-                    .map(|&learn| if learn { weight } else { 0.0 }),
-            );
+            weights.extend(learn[1..].iter().map(|&learn| if learn { weight } else { 0.0 }));
             segments.push(sequence.len() - 1);
         }
-        let targets = Targets {
-            tokens: Arc::new(next),
-            weights: Arc::new(weights),
-        };
-        Ok(Self {
-            tokens,
-            layout: Layout::of_segments(segments),
-            targets,
-        })
+        let targets = Targets { tokens: Arc::new(next), weights: Arc::new(weights) };
+        Ok(Self { tokens, layout: Layout::of_segments(segments), targets })
     }
 }

@@ -51,54 +51,33 @@ impl FrozenTransformer {
     pub fn load(model: &Model, precision: Precision, positions: usize) -> Result<Self, NnError> {
         let config = model.config().clone();
         let reader = Reader { model, precision };
-        let (query, key) = (
-            config.heads * config.head_dim,
-            config.kv_heads * config.head_dim,
-        );
+        let (query, key) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let (hidden, feed_forward) = (config.hidden, config.feed_forward);
         let layers = (0..config.layers)
             .map(|layer| {
                 let name = |part: &str| format!("blk.{layer}.{part}");
                 let linear = |parts: &[(&str, usize)], inputs: usize| {
-                    let parts: Vec<_> = parts
-                        .iter()
-                        .map(|(part, outputs)| (name(part), *outputs))
-                        .collect();
+                    let parts: Vec<_> = parts.iter().map(|(part, outputs)| (name(part), *outputs)).collect();
                     reader.linear(&parts, inputs)
                 };
                 Ok(FrozenLayer {
                     attention_norm: Arc::new(reader.vector(&name("attn_norm.weight"), hidden)?),
-                    qkv: linear(
-                        &[("attn_q", query), ("attn_k", key), ("attn_v", key)],
-                        hidden,
-                    )?,
+                    qkv: linear(&[("attn_q", query), ("attn_k", key), ("attn_v", key)], hidden)?,
                     output: linear(&[("attn_output", hidden)], query)?,
                     feed_forward_norm: Arc::new(reader.vector(&name("ffn_norm.weight"), hidden)?),
-                    gate_up: linear(
-                        &[("ffn_gate", feed_forward), ("ffn_up", feed_forward)],
-                        hidden,
-                    )?,
+                    gate_up: linear(&[("ffn_gate", feed_forward), ("ffn_up", feed_forward)], hidden)?,
                     down: linear(&[("ffn_down", hidden)], feed_forward)?,
                 })
             })
             .collect::<Result<Vec<_>, NnError>>()?;
-        let head = if config.tied_head {
-            "token_embd"
-        } else {
-            "output"
-        };
+        let head = if config.tied_head { "token_embd" } else { "output" };
         let factors = if model.has_tensor("rope_freqs.weight") {
             Some(reader.vector("rope_freqs.weight", config.rotary_dims / 2)?)
         } else {
             None
         };
-        let rope = RopeTable::new(
-            config.head_dim,
-            config.rotary_dims,
-            config.rope_theta,
-            factors.as_deref(),
-            positions,
-        );
+        let rope =
+            RopeTable::new(config.head_dim, config.rotary_dims, config.rope_theta, factors.as_deref(), positions);
         let shape = AttentionShape {
             heads: config.heads,
             kv_heads: config.kv_heads,
@@ -110,11 +89,7 @@ impl FrozenTransformer {
             layers,
             output_norm: Arc::new(reader.vector("output_norm.weight", hidden)?),
             head: reader.linear(&[(head.to_owned(), config.vocabulary)], hidden)?,
-            attention: Arc::new(AttentionPlan {
-                shape,
-                rope,
-                style: config.rope_style(),
-            }),
+            attention: Arc::new(AttentionPlan { shape, rope, style: config.rope_style() }),
             precision,
             config,
         })
@@ -122,9 +97,8 @@ impl FrozenTransformer {
 
     /// Memory of all packed weights and the token vectors.
     pub fn bytes(&self) -> usize {
-        let layer = |layer: &FrozenLayer| {
-            layer.qkv.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes()
-        };
+        let layer =
+            |layer: &FrozenLayer| layer.qkv.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
         self.layers.iter().map(layer).sum::<usize>() + self.head.bytes() + 4 * self.embedding.len()
     }
 }
@@ -142,24 +116,14 @@ impl Reader<'_> {
     }
 
     /// Packs matrices that share their input as one, in the order given; biases follow where the file has them.
-    fn linear(
-        &self,
-        parts: &[(String, usize)],
-        inputs: usize,
-    ) -> Result<Arc<FrozenLinear>, NnError> {
+    fn linear(&self, parts: &[(String, usize)], inputs: usize) -> Result<Arc<FrozenLinear>, NnError> {
         let mut tensors = Vec::with_capacity(parts.len());
         let mut bias = Vec::new();
         let mut first = 0;
         for (name, outputs) in parts {
             let weight = format!("{name}.weight");
             let tensor = self.model.tensor(&weight)?;
-            check(
-                &weight,
-                tensor.info().rows,
-                tensor.info().columns,
-                *outputs,
-                inputs,
-            )?;
+            check(&weight, tensor.info().rows, tensor.info().columns, *outputs, inputs)?;
             let named = format!("{name}.bias");
             if self.model.has_tensor(&named) {
                 bias.resize(first, 0.0);
@@ -174,8 +138,7 @@ impl Reader<'_> {
         // The packing asks for rows from many threads and knows no errors: the first one is kept aside.
         let failure: Mutex<Option<ModelError>> = Mutex::new(None);
         let fill_row = |row: usize, out: &mut [f32]| {
-            let Some((first, tensor)) = tensors.iter().rev().find(|(first, _)| *first <= row)
-            else {
+            let Some((first, tensor)) = tensors.iter().rev().find(|(first, _)| *first <= row) else {
                 return;
             };
             if let Err(error) = tensor.row(row - first, out)
@@ -203,11 +166,5 @@ fn check(
     if rows == expected_rows && columns == expected_columns {
         return Ok(());
     }
-    Err(NnError::Shape {
-        name: name.to_owned(),
-        rows,
-        columns,
-        expected_rows,
-        expected_columns,
-    })
+    Err(NnError::Shape { name: name.to_owned(), rows, columns, expected_rows, expected_columns })
 }

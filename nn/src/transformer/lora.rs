@@ -55,19 +55,11 @@ pub struct LoraModel {
 
 impl LoraModel {
     /// Fresh updates: `A` uniform in `±1/sqrt(inputs)` (as PEFT), `B` zero, so that the model computes what the base does.
-    pub fn new(
-        frozen: Arc<FrozenTransformer>,
-        options: LoraOptions,
-        seed: u64,
-    ) -> Result<Self, NnError> {
+    pub fn new(frozen: Arc<FrozenTransformer>, options: LoraOptions, seed: u64) -> Result<Self, NnError> {
         let mut model = Self::zeros(frozen, options)?;
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         for block in &model.blocks.blocks {
-            for adapted in block
-                .projections
-                .iter()
-                .filter_map(|projection| projection.adapted.as_ref())
-            {
+            for adapted in block.projections.iter().filter_map(|projection| projection.adapted.as_ref()) {
                 let bound = (adapted.group.frozen.inputs() as f32).sqrt().recip();
                 for value in &mut model.parameters[block.parameters.clone()][adapted.a.clone()] {
                     *value = random.random_range(-bound..bound);
@@ -80,16 +72,10 @@ impl LoraModel {
     fn zeros(frozen: Arc<FrozenTransformer>, options: LoraOptions) -> Result<Self, NnError> {
         let config = &frozen.config;
         let targets = projections(&options.targets)?;
-        let narrowest = targets
-            .iter()
-            .map(|target| target.size(config))
-            .map(|(inputs, outputs)| inputs.min(outputs));
+        let narrowest = targets.iter().map(|target| target.size(config)).map(|(inputs, outputs)| inputs.min(outputs));
         let largest = narrowest.min().ok_or(NnError::NoTarget)?;
         if options.rank == 0 || options.rank > largest {
-            return Err(NnError::Rank {
-                rank: options.rank,
-                largest,
-            });
+            return Err(NnError::Rank { rank: options.rank, largest });
         }
         let mut first = 0;
         let blocks = frozen.layers.iter().map(|layer| {
@@ -99,30 +85,20 @@ impl LoraModel {
                 next - count..next
             };
             let mut group = 0;
-            let projections =
-                [&layer.qkv, &layer.output, &layer.gate_up, &layer.down].map(|frozen| {
-                    let members = targets.iter().filter(|target| target.group == group);
-                    let ranges: Vec<_> = members.map(|target| target.range(config)).collect();
-                    group += 1;
-                    let frozen = Arc::clone(frozen);
-                    let adapted = (!ranges.is_empty()).then(|| {
-                        let frozen = Arc::clone(&frozen);
-                        let group = LoraGroup {
-                            frozen,
-                            ranges,
-                            rank: options.rank,
-                            scale: options.scale(),
-                        };
-                        let a = take(group.stacked_rank() * group.frozen.inputs());
-                        let b = take(group.adapted_outputs() * options.rank);
-                        Adapted {
-                            group: Arc::new(group),
-                            a,
-                            b,
-                        }
-                    });
-                    BlockProjection { frozen, adapted }
+            let projections = [&layer.qkv, &layer.output, &layer.gate_up, &layer.down].map(|frozen| {
+                let members = targets.iter().filter(|target| target.group == group);
+                let ranges: Vec<_> = members.map(|target| target.range(config)).collect();
+                group += 1;
+                let frozen = Arc::clone(frozen);
+                let adapted = (!ranges.is_empty()).then(|| {
+                    let frozen = Arc::clone(&frozen);
+                    let group = LoraGroup { frozen, ranges, rank: options.rank, scale: options.scale() };
+                    let a = take(group.stacked_rank() * group.frozen.inputs());
+                    let b = take(group.adapted_outputs() * options.rank);
+                    Adapted { group: Arc::new(group), a, b }
                 });
+                BlockProjection { frozen, adapted }
+            });
             first += next;
             Block {
                 attention_norm: Arc::clone(&layer.attention_norm),
@@ -133,66 +109,34 @@ impl LoraModel {
                 parameters: first - next..first,
             }
         });
-        let blocks = Arc::new(Blocks {
-            blocks: blocks.collect(),
-            pool: Pool::default(),
-        });
-        Ok(Self {
-            parameters: vec![0.0; first],
-            frozen,
-            options,
-            targets,
-            blocks,
-        })
+        let blocks = Arc::new(Blocks { blocks: blocks.collect(), pool: Pool::default() });
+        Ok(Self { parameters: vec![0.0; first], frozen, options, targets, blocks })
     }
 
     /// A model that goes on from `adapter`, which must have the same modules in every layer.
-    pub fn from_adapter(
-        frozen: Arc<FrozenTransformer>,
-        adapter: &LoraAdapter,
-    ) -> Result<Self, NnError> {
-        let has = |target: &Projection| {
-            adapter
-                .modules
-                .contains_key(&format!("blk.0.{}", target.gguf))
-        };
-        let targets: Vec<_> = PROJECTIONS
-            .iter()
-            .filter(|target| has(target))
-            .map(|t| t.name.to_owned())
-            .collect();
+    pub fn from_adapter(frozen: Arc<FrozenTransformer>, adapter: &LoraAdapter) -> Result<Self, NnError> {
+        let has = |target: &Projection| adapter.modules.contains_key(&format!("blk.0.{}", target.gguf));
+        let targets: Vec<_> = PROJECTIONS.iter().filter(|target| has(target)).map(|t| t.name.to_owned()).collect();
         if targets.is_empty() {
             return Err(NnError::NoTarget);
         }
-        let options = LoraOptions {
-            rank: adapter.rank,
-            alpha: adapter.alpha,
-            rslora: adapter.rslora,
-            targets,
-        };
+        let options = LoraOptions { rank: adapter.rank, alpha: adapter.alpha, rslora: adapter.rslora, targets };
         let mut model = Self::zeros(frozen, options)?;
         let expected = model.targets.len() * model.blocks.blocks.len();
         if adapter.modules.len() != expected {
             let found = adapter.modules.len();
-            return Err(NnError::Adapter(format!(
-                "{found} modules where {expected} would adapt every layer alike"
-            )));
+            return Err(NnError::Adapter(format!("{found} modules where {expected} would adapt every layer alike")));
         }
         let config = model.frozen.config.clone();
         let mut parameters = std::mem::take(&mut model.parameters);
         for place in model.places() {
             let name = format!("blk.{}.{}", place.layer, place.target.gguf);
-            let pair = adapter
-                .modules
-                .get(&name)
-                .ok_or_else(|| NnError::Adapter(format!("{name} is missing")))?;
+            let pair = adapter.modules.get(&name).ok_or_else(|| NnError::Adapter(format!("{name} is missing")))?;
             if (pair.inputs, pair.outputs) != place.target.size(&config)
                 || pair.a.len() != place.a.len()
                 || pair.b.len() != place.b.len()
             {
-                return Err(NnError::Adapter(format!(
-                    "{name} has another shape or rank than the model asks for"
-                )));
+                return Err(NnError::Adapter(format!("{name} has another shape or rank than the model asks for")));
             }
             parameters[place.a].copy_from_slice(&pair.a);
             parameters[place.b].copy_from_slice(&pair.b);
@@ -205,19 +149,8 @@ impl LoraModel {
     pub fn to_adapter(&self, base_model: &str) -> LoraAdapter {
         let modules = self.places().into_iter().map(|place| {
             let (inputs, outputs) = place.target.size(&self.frozen.config);
-            let (a, b) = (
-                self.parameters[place.a].to_vec(),
-                self.parameters[place.b].to_vec(),
-            );
-            (
-                format!("blk.{}.{}", place.layer, place.target.gguf),
-                LoraPair {
-                    a,
-                    b,
-                    inputs,
-                    outputs,
-                },
-            )
+            let (a, b) = (self.parameters[place.a].to_vec(), self.parameters[place.b].to_vec());
+            (format!("blk.{}.{}", place.layer, place.target.gguf), LoraPair { a, b, inputs, outputs })
         });
         LoraAdapter {
             rank: self.options.rank,
@@ -237,22 +170,12 @@ impl LoraModel {
                 let Some(adapted) = &projection.adapted else {
                     continue;
                 };
-                let (mut a, mut b) = (
-                    block.parameters.start + adapted.a.start,
-                    block.parameters.start + adapted.b.start,
-                );
+                let (mut a, mut b) =
+                    (block.parameters.start + adapted.a.start, block.parameters.start + adapted.b.start);
                 for target in self.targets.iter().filter(|target| target.group == index) {
                     let (inputs, outputs) = target.size(config);
-                    let (a_end, b_end) = (
-                        a + self.options.rank * inputs,
-                        b + self.options.rank * outputs,
-                    );
-                    places.push(Place {
-                        layer,
-                        target: *target,
-                        a: a..a_end,
-                        b: b..b_end,
-                    });
+                    let (a_end, b_end) = (a + self.options.rank * inputs, b + self.options.rank * outputs);
+                    places.push(Place { layer, target: *target, a: a..a_end, b: b..b_end });
                     (a, b) = (a_end, b_end);
                 }
             }
@@ -276,41 +199,23 @@ impl LoraModel {
     }
 
     fn tensor(&self, device: &Device) -> Tensor<1> {
-        Tensor::from_data(
-            TensorData::new(self.parameters.clone(), [self.parameters.len()]),
-            device,
-        )
+        Tensor::from_data(TensorData::new(self.parameters.clone(), [self.parameters.len()]), device)
     }
 
     /// Hidden states `[t, hidden]` behind the last norm.
-    fn hidden(
-        &self,
-        parameters: Tensor<1>,
-        tokens: &[u32],
-        layout: &Layout,
-        device: &Device,
-    ) -> Tensor<2> {
+    fn hidden(&self, parameters: Tensor<1>, tokens: &[u32], layout: &Layout, device: &Device) -> Tensor<2> {
         let width = self.frozen.config.hidden;
-        let row = |&token: &u32| {
-            &self.frozen.embedding[token as usize * width..(token as usize + 1) * width]
-        };
+        let row = |&token: &u32| &self.frozen.embedding[token as usize * width..(token as usize + 1) * width];
         let embedded: Vec<f32> = tokens.iter().flat_map(row).copied().collect();
-        let embedded =
-            Tensor::<2>::from_data(TensorData::new(embedded, [tokens.len(), width]), device);
+        let embedded = Tensor::<2>::from_data(TensorData::new(embedded, [tokens.len(), width]), device);
         let stream = transformer_blocks(embedded, parameters, &self.blocks, layout);
-        rms_norm(
-            stream,
-            &self.frozen.output_norm,
-            self.frozen.config.rms_epsilon,
-        )
+        rms_norm(stream, &self.frozen.output_norm, self.frozen.config.rms_epsilon)
     }
 
     fn check(&self, tokens: &[u32], layout: &Layout) -> Result<(), NnError> {
         let vocabulary = self.frozen.config.vocabulary;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(NnError::Batch(format!(
-                "token {token} lies outside the vocabulary of {vocabulary}"
-            )));
+            return Err(NnError::Batch(format!("token {token} lies outside the vocabulary of {vocabulary}")));
         }
         if tokens.is_empty()
             || layout.positions.len() != tokens.len()
@@ -321,11 +226,7 @@ impl LoraModel {
             ));
         }
         let positions = self.frozen.attention.rope.positions();
-        if let Some(position) = layout
-            .positions
-            .iter()
-            .find(|&&position| position as usize >= positions)
-        {
+        if let Some(position) = layout.positions.iter().find(|&&position| position as usize >= positions) {
             return Err(NnError::Batch(format!(
                 "position {position} lies beyond the {positions} positions that the model was loaded for"
             )));
@@ -338,10 +239,7 @@ impl LoraModel {
         self.check(tokens, layout)?;
         let device = Device::flex();
         let hidden = self.hidden(self.tensor(&device), tokens, layout, &device);
-        hidden
-            .into_data()
-            .try_to_vec()
-            .map_err(|error| NnError::Batch(format!("{error:?}")))
+        hidden.into_data().try_to_vec().map_err(|error| NnError::Batch(format!("{error:?}")))
     }
 
     /// `sum_t weight_t nll_t`, without gradient.
@@ -349,8 +247,7 @@ impl LoraModel {
         self.check(&batch.tokens, &batch.layout)?;
         let device = Device::flex();
         let hidden = self.hidden(self.tensor(&device), &batch.tokens, &batch.layout, &device);
-        let loss =
-            linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool);
+        let loss = linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool);
         Ok(f64::from(loss.into_scalar::<f32>()))
     }
 
@@ -367,13 +264,10 @@ impl LoraModel {
         let device = Device::flex().autodiff();
         let parameters = self.tensor(&device).require_grad();
         let hidden = self.hidden(parameters.clone(), &batch.tokens, &batch.layout, &device);
-        let loss =
-            linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool);
+        let loss = linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool);
         if let Some(found) = parameters.grad(&loss.backward()) {
             let found = found.into_data();
-            let found = found
-                .as_slice::<f32>()
-                .map_err(|error| NnError::Batch(format!("{error:?}")))?;
+            let found = found.as_slice::<f32>().map_err(|error| NnError::Batch(format!("{error:?}")))?;
             for (sum, value) in gradient.iter_mut().zip(found) {
                 *sum += value;
             }

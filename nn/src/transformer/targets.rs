@@ -35,10 +35,7 @@ pub const PROJECTIONS: [Projection; 7] = [
 impl Projection {
     /// `(inputs, outputs)` of its matrix.
     pub fn size(&self, config: &ModelConfig) -> (usize, usize) {
-        let (query, key) = (
-            config.heads * config.head_dim,
-            config.kv_heads * config.head_dim,
-        );
+        let (query, key) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         match self.gguf {
             "attn_q" => (config.hidden, query),
             "attn_k" | "attn_v" => (config.hidden, key),
@@ -50,10 +47,7 @@ impl Projection {
 
     /// Its outputs in the product of its group.
     pub(crate) fn range(&self, config: &ModelConfig) -> Range<usize> {
-        let before = PROJECTIONS
-            .iter()
-            .take_while(|other| *other != self)
-            .filter(|other| other.group == self.group);
+        let before = PROJECTIONS.iter().take_while(|other| *other != self).filter(|other| other.group == self.group);
         let first = before.map(|other| other.size(config).1).sum();
         first..first + self.size(config).1
     }
@@ -65,15 +59,8 @@ pub fn projections(names: &[String]) -> Result<Vec<Projection>, NnError> {
     if names.is_empty() || names == ["all-linear"] {
         return Ok(PROJECTIONS.to_vec());
     }
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| !PROJECTIONS.iter().any(|known| known.name == **name))
-    {
+    if let Some(unknown) = names.iter().find(|name| !PROJECTIONS.iter().any(|known| known.name == **name)) {
         return Err(NnError::UnknownTarget(unknown.clone()));
     }
-    Ok(PROJECTIONS
-        .iter()
-        .filter(|known| names.iter().any(|name| name == known.name))
-        .copied()
-        .collect())
+    Ok(PROJECTIONS.iter().filter(|known| names.iter().any(|name| name == known.name)).copied().collect())
 }

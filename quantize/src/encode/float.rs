@@ -15,20 +15,10 @@ pub(super) fn encode_f32(values: &[f32], out: &mut [u8]) -> Option<usize> {
 pub(super) fn encode_f16(values: &[f32], out: &mut [u8]) -> Option<usize> {
     let mut halves = [half::f16::ZERO; 512];
     let mut overflow = None;
-    for (chunk, (values, out)) in values
-        .chunks(halves.len())
-        .zip(out.chunks_mut(2 * halves.len()))
-        .enumerate()
-    {
+    for (chunk, (values, out)) in values.chunks(halves.len()).zip(out.chunks_mut(2 * halves.len())).enumerate() {
         let halves = &mut halves[..values.len()];
         halves.convert_from_f32_slice(values);
-        for (index, (raw, value)) in out
-            .as_chunks_mut::<2>()
-            .0
-            .iter_mut()
-            .zip(&*halves)
-            .enumerate()
-        {
+        for (index, (raw, value)) in out.as_chunks_mut::<2>().0.iter_mut().zip(&*halves).enumerate() {
             *raw = value.to_le_bytes();
             if !value.is_finite() && overflow.is_none() {
                 overflow = Some(chunk * 512 + index);
@@ -41,13 +31,7 @@ pub(super) fn encode_f16(values: &[f32], out: &mut [u8]) -> Option<usize> {
 /// Nearest even bfloat16; gives the first element that becomes infinite.
 pub(super) fn encode_bf16(values: &[f32], out: &mut [u8]) -> Option<usize> {
     let mut overflow = None;
-    for (index, (raw, value)) in out
-        .as_chunks_mut::<2>()
-        .0
-        .iter_mut()
-        .zip(values)
-        .enumerate()
-    {
+    for (index, (raw, value)) in out.as_chunks_mut::<2>().0.iter_mut().zip(values).enumerate() {
         let rounded = bf16::from_f32(*value);
         *raw = rounded.to_le_bytes();
         if !rounded.is_finite() && overflow.is_none() {

@@ -3,9 +3,7 @@
 //! In each: the best scale (and minimum) of every group in `f32`; these rounded to a few bits on a scale of the block in
 //! half precision; then the levels rounded once more against the scales as they are stored.
 
-use espalier_kernels::blocks::{
-    BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, K_BLOCK, scale_and_minimum,
-};
+use espalier_kernels::blocks::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, K_BLOCK, scale_and_minimum};
 
 use super::EncodeBlock;
 use super::lanes::{Lanes, side_by_side};
@@ -17,13 +15,7 @@ type Values = [f32; K_BLOCK];
 /// Greatest of numbers of which only those above zero count, else 0.
 #[inline]
 fn greatest(numbers: &[f32]) -> f32 {
-    numbers.iter().fold(0.0, |greatest, number| {
-        if *number > greatest {
-            *number
-        } else {
-            greatest
-        }
-    })
+    numbers.iter().fold(0.0, |greatest, number| if *number > greatest { *number } else { greatest })
 }
 
 /// The number of the largest magnitude, the first of several, and that magnitude.
@@ -79,10 +71,7 @@ fn level<const L: usize, const N: usize>(levels: &Lanes<f32, L, N>, element: usi
 
 /// The low two bits of four elements 32 apart in each byte.
 #[inline]
-fn pack_two_bits<const L: usize, const N: usize>(
-    levels: &Lanes<f32, L, N>,
-    shift: u32,
-) -> [u8; K_BLOCK / 4] {
+fn pack_two_bits<const L: usize, const N: usize>(levels: &Lanes<f32, L, N>, shift: u32) -> [u8; K_BLOCK / 4] {
     let mut packed = [0; K_BLOCK / 4];
     for (byte, packed) in packed.iter_mut().enumerate() {
         let first = byte / 32 * 128 + byte % 32;
@@ -117,23 +106,11 @@ fn with_six_bit_scales(values: &Values, grid: &Grid) -> SixBitScales {
             weights[i][l] = root_mean_square[l] + x[i][l].abs();
         }
     }
-    let Shifted {
-        scale,
-        minimum,
-        mut levels,
-    } = with_minimum::<8, 32, false>(&x, &weights, grid);
+    let Shifted { scale, minimum, mut levels } = with_minimum::<8, 32, false>(&x, &weights, grid);
 
     let (max_scale, max_minimum) = (greatest(&scale), greatest(&minimum));
-    let inverse_scale = if max_scale > 0.0 {
-        63.0 / max_scale
-    } else {
-        0.0
-    };
-    let inverse_minimum = if max_minimum > 0.0 {
-        63.0 / max_minimum
-    } else {
-        0.0
-    };
+    let inverse_scale = if max_scale > 0.0 { 63.0 / max_scale } else { 0.0 };
+    let inverse_minimum = if max_minimum > 0.0 { 63.0 / max_minimum } else { 0.0 };
     let mut scales = [0; 12];
     for group in 0..8 {
         let sc = (nearest_integer(inverse_scale * scale[group]) as u8).min(63);
@@ -157,12 +134,7 @@ fn with_six_bit_scales(values: &Values, grid: &Grid) -> SixBitScales {
         shift[group] = stored_dmin * f32::from(m);
     }
     round_again(&x, &step, &shift, grid.greatest, &mut levels);
-    SixBitScales {
-        d,
-        dmin,
-        scales,
-        levels,
-    }
+    SixBitScales { d, dmin, scales, levels }
 }
 
 /// Low nibbles: byte `l` of a quarter block holds elements `l` and `l + 32`.
@@ -171,8 +143,7 @@ fn pack_nibbles(levels: &Lanes<f32, 8, 32>) -> [u8; K_BLOCK / 2] {
     let mut packed = [0; K_BLOCK / 2];
     for (quarter, packed) in packed.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         for (packed, levels) in packed.iter_mut().zip(levels) {
-            *packed =
-                (levels[2 * quarter] as u8 & 0x0F) | ((levels[2 * quarter + 1] as u8 & 0x0F) << 4);
+            *packed = (levels[2 * quarter] as u8 & 0x0F) | ((levels[2 * quarter + 1] as u8 & 0x0F) << 4);
         }
     }
     packed
@@ -180,24 +151,9 @@ fn pack_nibbles(levels: &Lanes<f32, 8, 32>) -> [u8; K_BLOCK / 2] {
 
 impl EncodeBlock<K_BLOCK> for BlockQ4K {
     fn encode_block(values: &Values) -> Self {
-        let grid = Grid {
-            greatest: 15.0,
-            first: -1.0,
-            delta: 0.1,
-            steps: 20,
-        };
-        let SixBitScales {
-            d,
-            dmin,
-            scales,
-            levels,
-        } = with_six_bit_scales(values, &grid);
-        Self {
-            d,
-            dmin,
-            scales,
-            qs: pack_nibbles(&levels),
-        }
+        let grid = Grid { greatest: 15.0, first: -1.0, delta: 0.1, steps: 20 };
+        let SixBitScales { d, dmin, scales, levels } = with_six_bit_scales(values, &grid);
+        Self { d, dmin, scales, qs: pack_nibbles(&levels) }
     }
 
     fn is_finite(&self) -> bool {
@@ -207,31 +163,15 @@ impl EncodeBlock<K_BLOCK> for BlockQ4K {
 
 impl EncodeBlock<K_BLOCK> for BlockQ5K {
     fn encode_block(values: &Values) -> Self {
-        let grid = Grid {
-            greatest: 31.0,
-            first: -0.5,
-            delta: 0.1,
-            steps: 15,
-        };
-        let SixBitScales {
-            d,
-            dmin,
-            scales,
-            levels,
-        } = with_six_bit_scales(values, &grid);
+        let grid = Grid { greatest: 31.0, first: -0.5, delta: 0.1, steps: 15 };
+        let SixBitScales { d, dmin, scales, levels } = with_six_bit_scales(values, &grid);
         let mut qh = [0; K_BLOCK / 8];
         for (qh, levels) in qh.iter_mut().zip(&levels) {
             for (group, level) in levels.iter().enumerate() {
                 *qh |= (*level as u8 >> 4) << group;
             }
         }
-        Self {
-            d,
-            dmin,
-            scales,
-            qh,
-            qs: pack_nibbles(&levels),
-        }
+        Self { d, dmin, scales, qh, qs: pack_nibbles(&levels) }
     }
 
     fn is_finite(&self) -> bool {
@@ -246,37 +186,20 @@ impl EncodeBlock<K_BLOCK> for BlockQ6K {
         let mut levels = found.levels;
         let (largest, magnitude) = of_largest_magnitude(&found.scale);
         if magnitude < ZERO_MAGNITUDE {
-            return Self {
-                ql: [0; K_BLOCK / 2],
-                qh: [0; K_BLOCK / 4],
-                scales: [0; 16],
-                d: to_half(0.0),
-            };
+            return Self { ql: [0; K_BLOCK / 2], qh: [0; K_BLOCK / 4], scales: [0; 16], d: to_half(0.0) };
         }
         let inverse = -128.0 / largest;
         let d = to_half(1.0 / inverse);
-        let scales = found
-            .scale
-            .map(|scale| nearest_integer(inverse * scale).min(127) as i8);
+        let scales = found.scale.map(|scale| nearest_integer(inverse * scale).min(127) as i8);
         let stored = from_half(d);
-        round_again_symmetric(
-            &x,
-            &scales.map(|sc| stored * f32::from(sc)),
-            32.0,
-            &mut levels,
-        );
+        round_again_symmetric(&x, &scales.map(|sc| stored * f32::from(sc)), 32.0, &mut levels);
 
         let mut ql = [0; K_BLOCK / 2];
         for (byte, ql) in ql.iter_mut().enumerate() {
             let first = byte / 64 * 128 + byte % 64;
             *ql = (level(&levels, first) & 0x0F) | ((level(&levels, first + 64) & 0x0F) << 4);
         }
-        Self {
-            ql,
-            qh: pack_two_bits(&levels, 4),
-            scales,
-            d,
-        }
+        Self { ql, qh: pack_two_bits(&levels, 4), scales, d }
     }
 
     fn is_finite(&self) -> bool {
@@ -305,23 +228,13 @@ impl EncodeBlock<K_BLOCK> for BlockQ3K {
             d = to_half(1.0 / inverse);
         }
         let stored = from_half(d);
-        round_again_symmetric(
-            &x,
-            &stored_scales.map(|sc| stored * sc as f32),
-            4.0,
-            &mut levels,
-        );
+        round_again_symmetric(&x, &stored_scales.map(|sc| stored * sc as f32), 4.0, &mut levels);
 
         let mut hmask = [0; K_BLOCK / 8];
         for element in 0..K_BLOCK {
             hmask[element % 32] |= (level(&levels, element) >> 2) << (element / 32);
         }
-        Self {
-            hmask,
-            qs: pack_two_bits(&levels, 0),
-            scales: packed,
-            d,
-        }
+        Self { hmask, qs: pack_two_bits(&levels, 0), scales: packed, d }
     }
 
     fn is_finite(&self) -> bool {
@@ -333,17 +246,8 @@ impl EncodeBlock<K_BLOCK> for BlockQ2K {
     fn encode_block(values: &Values) -> Self {
         let x: Lanes<f32, 16, 16> = side_by_side(values);
         let weights = x.map(|x| x.map(f32::abs));
-        let grid = Grid {
-            greatest: 3.0,
-            first: -0.5,
-            delta: 0.1,
-            steps: 15,
-        };
-        let Shifted {
-            scale,
-            minimum,
-            mut levels,
-        } = with_minimum::<16, 16, true>(&x, &weights, &grid);
+        let grid = Grid { greatest: 3.0, first: -0.5, delta: 0.1, steps: 15 };
+        let Shifted { scale, minimum, mut levels } = with_minimum::<16, 16, true>(&x, &weights, &grid);
 
         let (max_scale, max_minimum) = (greatest(&scale), greatest(&minimum));
         let mut scales = [0u8; 16];
@@ -364,12 +268,7 @@ impl EncodeBlock<K_BLOCK> for BlockQ2K {
         let step = scales.map(|sc| stored_d * f32::from(sc & 0x0F));
         let shift = scales.map(|sc| stored_dmin * f32::from(sc >> 4));
         round_again(&x, &step, &shift, 3.0, &mut levels);
-        Self {
-            scales,
-            qs: pack_two_bits(&levels, 0),
-            d,
-            dmin,
-        }
+        Self { scales, qs: pack_two_bits(&levels, 0), d, dmin }
     }
 
     fn is_finite(&self) -> bool {

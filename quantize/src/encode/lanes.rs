@@ -8,9 +8,7 @@ pub(super) type Lanes<T, const L: usize, const N: usize> = [[T; L]; N];
 
 /// Sets `L` groups of `N` consecutive elements side by side.
 #[inline]
-pub(super) fn side_by_side<const L: usize, const N: usize>(
-    values: &[f32; 256],
-) -> Lanes<f32, L, N> {
+pub(super) fn side_by_side<const L: usize, const N: usize>(values: &[f32; 256]) -> Lanes<f32, L, N> {
     const { assert!(L * N == 256) };
     let mut lanes = [[0.0; L]; N];
     for (l, group) in values.as_chunks::<N>().0.iter().enumerate() {

@@ -3,9 +3,7 @@
 //! The element of the largest magnitude is met exactly by the formats without a minimum; the least and the greatest
 //! element by the others. A block of equal values has scale 0 and inverse 0.
 
-use espalier_kernels::blocks::{
-    BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, LEGACY_BLOCK,
-};
+use espalier_kernels::blocks::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, LEGACY_BLOCK};
 
 use super::EncodeBlock;
 use super::nearest::{half_is_finite, to_half, truncate_to_byte};
@@ -25,39 +23,21 @@ fn bounds(values: &Values) -> (f32, f32) {
     let mut greatest = [-f32::MAX; WIDTH];
     for values in values.as_chunks::<WIDTH>().0 {
         for l in 0..WIDTH {
-            least[l] = if values[l] < least[l] {
-                values[l]
-            } else {
-                least[l]
-            };
-            greatest[l] = if values[l] > greatest[l] {
-                values[l]
-            } else {
-                greatest[l]
-            };
+            least[l] = if values[l] < least[l] { values[l] } else { least[l] };
+            greatest[l] = if values[l] > greatest[l] { values[l] } else { greatest[l] };
         }
     }
-    (
-        least.into_iter().fold(f32::MAX, f32::min),
-        greatest.into_iter().fold(-f32::MAX, f32::max),
-    )
+    (least.into_iter().fold(f32::MAX, f32::min), greatest.into_iter().fold(-f32::MAX, f32::max))
 }
 
 /// The least and the greatest element; of zeros with both signs the first counts, because its sign is stored.
 #[inline]
 fn signed_bounds(values: &Values) -> (f32, f32) {
     let first_zero = |bound: f32| {
-        if bound == 0.0 {
-            values.iter().copied().find(|value| *value == 0.0)
-        } else {
-            None
-        }
+        if bound == 0.0 { values.iter().copied().find(|value| *value == 0.0) } else { None }
     };
     let (least, greatest) = bounds(values);
-    (
-        first_zero(least).unwrap_or(least),
-        first_zero(greatest).unwrap_or(greatest),
-    )
+    (first_zero(least).unwrap_or(least), first_zero(greatest).unwrap_or(greatest))
 }
 
 /// The largest magnitude.
@@ -78,11 +58,7 @@ fn largest(values: &Values) -> f32 {
     } else if greatest == 0.0 {
         0.0
     } else {
-        values
-            .iter()
-            .copied()
-            .find(|value| value.abs() == greatest)
-            .unwrap_or(greatest)
+        values.iter().copied().find(|value| value.abs() == greatest).unwrap_or(greatest)
     }
 }
 
@@ -96,8 +72,7 @@ fn inverse(d: f32) -> f32 {
 #[inline]
 fn levels(values: &Values, least: f32, id: f32, offset: f32, bound: u8) -> [u8; LEGACY_BLOCK] {
     if id.is_infinite() {
-        return values
-            .map(|value| truncate_to_byte((value - least) * id + offset).min(bound as i8) as u8);
+        return values.map(|value| truncate_to_byte((value - least) * id + offset).min(bound as i8) as u8);
     }
     values.map(|value| (((value - least) * id + offset) as u8).min(bound))
 }
@@ -133,10 +108,7 @@ impl EncodeBlock<LEGACY_BLOCK> for BlockQ4_0 {
     fn encode_block(values: &Values) -> Self {
         let d = largest(values) / -8.0;
         let levels = levels(values, 0.0, inverse(d), 8.5, 15);
-        Self {
-            d: to_half(d),
-            qs: nibbles(&levels),
-        }
+        Self { d: to_half(d), qs: nibbles(&levels) }
     }
 
     #[inline]
@@ -151,11 +123,7 @@ impl EncodeBlock<LEGACY_BLOCK> for BlockQ4_1 {
         let (least, greatest) = signed_bounds(values);
         let d = (greatest - least) / 15.0;
         let levels = levels(values, least, inverse(d), 0.5, 15);
-        Self {
-            d: to_half(d),
-            m: to_half(least),
-            qs: nibbles(&levels),
-        }
+        Self { d: to_half(d), m: to_half(least), qs: nibbles(&levels) }
     }
 
     #[inline]
@@ -169,11 +137,7 @@ impl EncodeBlock<LEGACY_BLOCK> for BlockQ5_0 {
     fn encode_block(values: &Values) -> Self {
         let d = largest(values) / -16.0;
         let levels = levels(values, 0.0, inverse(d), 16.5, 31);
-        Self {
-            d: to_half(d),
-            qh: fifth_bits(&levels),
-            qs: low_nibbles(&levels),
-        }
+        Self { d: to_half(d), qh: fifth_bits(&levels), qs: low_nibbles(&levels) }
     }
 
     #[inline]
@@ -188,12 +152,7 @@ impl EncodeBlock<LEGACY_BLOCK> for BlockQ5_1 {
         let (least, greatest) = signed_bounds(values);
         let d = (greatest - least) / 31.0;
         let levels = levels(values, least, inverse(d), 0.5, 31);
-        Self {
-            d: to_half(d),
-            m: to_half(least),
-            qh: fifth_bits(&levels),
-            qs: low_nibbles(&levels),
-        }
+        Self { d: to_half(d), m: to_half(least), qh: fifth_bits(&levels), qs: low_nibbles(&levels) }
     }
 
     #[inline]
@@ -230,11 +189,7 @@ fn round_to_byte(value: f32) -> i8 {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use super::*;
 
@@ -243,24 +198,12 @@ mod tests {
         // Every float from 0.25 to 128 that has a neighbour at half an integer, and a sweep of the rest.
         let halves = (0..255).flat_map(|n| {
             let half = n as f32 / 2.0 + 0.25;
-            [
-                half.next_down(),
-                half,
-                half.next_up(),
-                half + 0.25,
-                (half + 0.25).next_down(),
-                (half + 0.25).next_up(),
-            ]
+            [half.next_down(), half, half.next_up(), half + 0.25, (half + 0.25).next_down(), (half + 0.25).next_up()]
         });
         let sweep = (0u32..0x42FE_0000).step_by(997).map(f32::from_bits);
         for value in halves.chain(sweep).filter(|value| *value <= 127.0) {
             assert_eq!(f32::from(round_to_byte(value)), value.round(), "{value}");
-            assert_eq!(
-                f32::from(round_to_byte(-value)),
-                (-value).round(),
-                "{}",
-                -value
-            );
+            assert_eq!(f32::from(round_to_byte(-value)), (-value).round(), "{}", -value);
         }
     }
 

@@ -5,10 +5,7 @@
 //! groups that do not depend on each other, so that each group keeps its own order of sums. Blocks do not depend on
 //! their neighbours either: threads split them freely.
 
-#![allow(
-    clippy::float_cmp,
-    reason = "the formats are defined by exact comparisons"
-)]
+#![allow(clippy::float_cmp, reason = "the formats are defined by exact comparisons")]
 
 mod float;
 mod k_quants;
@@ -20,8 +17,7 @@ mod search;
 use bytemuck::Pod;
 use espalier_kernels::BlockType;
 use espalier_kernels::blocks::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
-    BlockQ8_0,
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 use rayon::prelude::*;
 
@@ -55,9 +51,7 @@ pub enum EncodeError {
         given: usize,
     },
     /// A value is NaN or infinite.
-    #[error(
-        "element {index} is {value}; the weights hold no numbers there: check the training run or the source file"
-    )]
+    #[error("element {index} is {value}; the weights hold no numbers there: check the training run or the source file")]
     NotFinite {
         /// Position of the first such value.
         index: usize,
@@ -97,10 +91,7 @@ trait EncodeBlock<const N: usize>: Pod + Send {
 /// scales; `out` is then as before.
 pub fn encode(block_type: BlockType, row: &[f32], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let start = out.len();
-    out.resize(
-        start + row.len() / block_type.block_size() * block_type.block_bytes(),
-        0,
-    );
+    out.resize(start + row.len() / block_type.block_size() * block_type.block_bytes(), 0);
     let result = encode_into(block_type, row, &mut out[start..]);
     if result.is_err() {
         out.truncate(start);
@@ -113,24 +104,13 @@ pub fn encode(block_type: BlockType, row: &[f32], out: &mut Vec<u8>) -> Result<(
 /// # Errors
 ///
 /// As [`encode`], and when `out` has another length.
-pub fn encode_into(
-    block_type: BlockType,
-    values: &[f32],
-    out: &mut [u8],
-) -> Result<(), EncodeError> {
+pub fn encode_into(block_type: BlockType, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
     if !values.len().is_multiple_of(block_type.block_size()) {
-        return Err(EncodeError::PartialBlock {
-            block_type,
-            elements: values.len(),
-        });
+        return Err(EncodeError::PartialBlock { block_type, elements: values.len() });
     }
     let needed = values.len() / block_type.block_size() * block_type.block_bytes();
     if out.len() != needed {
-        return Err(EncodeError::OutputLength {
-            block_type,
-            needed,
-            given: out.len(),
-        });
+        return Err(EncodeError::OutputLength { block_type, needed, given: out.len() });
     }
     let bytes_per_task = ELEMENTS_PER_TASK / block_type.block_size() * block_type.block_bytes();
     values
@@ -140,15 +120,10 @@ pub fn encode_into(
         .find_map_first(|(task, (values, out))| {
             let offset = task * ELEMENTS_PER_TASK;
             if let Some(index) = first_not_finite(values) {
-                return Some(EncodeError::NotFinite {
-                    index: offset + index,
-                    value: values[index],
-                });
+                return Some(EncodeError::NotFinite { index: offset + index, value: values[index] });
             }
-            encode_task(block_type, values, out).map(|index| EncodeError::Overflow {
-                block_type,
-                index: offset + index,
-            })
+            encode_task(block_type, values, out)
+                .map(|index| EncodeError::Overflow { block_type, index: offset + index })
         })
         .map_or(Ok(()), Err)
 }
@@ -188,10 +163,7 @@ fn encode_task(block_type: BlockType, values: &[f32], out: &mut [u8]) -> Option<
     }
 }
 
-fn encode_blocks<const N: usize, B: EncodeBlock<N>>(
-    values: &[f32],
-    out: &mut [u8],
-) -> Option<usize> {
+fn encode_blocks<const N: usize, B: EncodeBlock<N>>(values: &[f32], out: &mut [u8]) -> Option<usize> {
     let blocks: &mut [B] = bytemuck::cast_slice_mut(out);
     for (index, (block, values)) in blocks.iter_mut().zip(values.as_chunks::<N>().0).enumerate() {
         *block = B::encode_block(values);

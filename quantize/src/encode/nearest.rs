@@ -26,11 +26,7 @@ pub(super) fn nearest_level(value: f32, least: f32, greatest: f32) -> f32 {
 /// Truncation as the x86 conversion instruction does it: what does not fit an `i32` gives its smallest value.
 #[inline]
 pub(super) fn truncate(value: f32) -> i32 {
-    if value.abs() < 2_147_483_648.0 {
-        value as i32
-    } else {
-        i32::MIN
-    }
+    if value.abs() < 2_147_483_648.0 { value as i32 } else { i32::MIN }
 }
 
 /// Truncation to a signed byte, bounded to its range.
@@ -61,25 +57,13 @@ pub(super) fn half_is_finite(raw: [u8; 2]) -> bool {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use super::*;
 
     #[test]
     fn ties_go_to_the_even_integer() {
-        for (value, expected) in [
-            (0.5, 0),
-            (1.5, 2),
-            (2.5, 2),
-            (-0.5, 0),
-            (-1.5, -2),
-            (3.49, 3),
-            (-7.51, -8),
-        ] {
+        for (value, expected) in [(0.5, 0), (1.5, 2), (2.5, 2), (-0.5, 0), (-1.5, -2), (3.49, 3), (-7.51, -8)] {
             assert_eq!(nearest_integer(value), expected, "{value}");
         }
     }
@@ -97,16 +81,8 @@ mod tests {
     fn bounded_levels_are_the_nearest_integers() {
         for thousandth in -40_000..40_000 {
             let value = thousandth as f32 / 1000.0;
-            assert_eq!(
-                nearest_level(value, 0.0, 15.0),
-                nearest_integer(value).clamp(0, 15) as f32,
-                "{value}"
-            );
-            assert_eq!(
-                nearest_level(value, -32.0, 31.0),
-                nearest_integer(value).clamp(-32, 31) as f32,
-                "{value}"
-            );
+            assert_eq!(nearest_level(value, 0.0, 15.0), nearest_integer(value).clamp(0, 15) as f32, "{value}");
+            assert_eq!(nearest_level(value, -32.0, 31.0), nearest_integer(value).clamp(-32, 31) as f32, "{value}");
         }
         assert_eq!(nearest_level(f32::NAN, 0.0, 15.0), 0.0);
     }

@@ -37,11 +37,7 @@ pub(super) struct Grid {
 /// The inverse of a range too small to have one counts as 0, which gives level 0 to all as infinity would.
 #[inline]
 fn finite_or_zero(inverse: f32) -> f32 {
-    if inverse.abs() <= f32::MAX {
-        inverse
-    } else {
-        0.0
-    }
+    if inverse.abs() <= f32::MAX { inverse } else { 0.0 }
 }
 
 /// Searches scale and minimum: for each trial grid the weighted least-squares line through the rounded levels, kept
@@ -53,11 +49,7 @@ pub(super) fn with_minimum<const L: usize, const N: usize, const ABSOLUTE: bool>
     grid: &Grid,
 ) -> Shifted<L, N> {
     let penalty = |difference: f32| {
-        if ABSOLUTE {
-            difference.abs()
-        } else {
-            difference * difference
-        }
+        if ABSOLUTE { difference.abs() } else { difference * difference }
     };
 
     let mut minimum = x[0];
@@ -129,11 +121,7 @@ pub(super) fn with_minimum<const L: usize, const N: usize, const ABSOLUTE: bool>
             let line_minimum = (sum_l2[l] * sum_x[l] - sum_l[l] * sum_xl[l]) / determinant;
             // A minimum above zero is not stored: the line then goes through the origin.
             let through_origin = line_minimum > 0.0;
-            trial_scale[l] = if through_origin {
-                sum_xl[l] / sum_l2[l]
-            } else {
-                line_scale
-            };
+            trial_scale[l] = if through_origin { sum_xl[l] / sum_l2[l] } else { line_scale };
             trial_minimum[l] = if through_origin { 0.0 } else { line_minimum };
         }
         let mut error = [0.0; L];
@@ -148,11 +136,7 @@ pub(super) fn with_minimum<const L: usize, const N: usize, const ABSOLUTE: bool>
             better[l] = solvable[l] && error[l] < best_error[l];
             best_error[l] = if better[l] { error[l] } else { best_error[l] };
             scale[l] = if better[l] { trial_scale[l] } else { scale[l] };
-            minimum[l] = if better[l] {
-                trial_minimum[l]
-            } else {
-                minimum[l]
-            };
+            minimum[l] = if better[l] { trial_minimum[l] } else { minimum[l] };
         }
         keep(&mut levels, &trial, better);
     }
@@ -163,19 +147,12 @@ pub(super) fn with_minimum<const L: usize, const N: usize, const ABSOLUTE: bool>
         negated[l] = -(if flat[l] { least[l] } else { minimum[l] });
     }
     keep(&mut levels, &[[0.0; L]; N], flat);
-    Shifted {
-        scale,
-        minimum: negated,
-        levels,
-    }
+    Shifted { scale, minimum: negated, levels }
 }
 
 /// Searches the scale of levels `-half..half`, weighted by the square of the values; levels come out from 0.
 #[inline]
-pub(super) fn symmetric<const L: usize, const N: usize>(
-    x: &Lanes<f32, L, N>,
-    half: f32,
-) -> Scaled<L, N> {
+pub(super) fn symmetric<const L: usize, const N: usize>(x: &Lanes<f32, L, N>, half: f32) -> Scaled<L, N> {
     let (largest, magnitude) = largest(x);
     let mut inverse = [0.0; L];
     for l in 0..L {
@@ -186,11 +163,7 @@ pub(super) fn symmetric<const L: usize, const N: usize>(
     let mut scale = [0.0; L];
     let mut best = [0.0; L];
     for l in 0..L {
-        scale[l] = if sum_l2[l] == 0.0 {
-            0.0
-        } else {
-            sum_lx[l] / sum_l2[l]
-        };
+        scale[l] = if sum_l2[l] == 0.0 { 0.0 } else { sum_lx[l] / sum_l2[l] };
         best[l] = scale[l] * sum_lx[l];
     }
     let mut trial = [[0.0; L]; N];
@@ -205,11 +178,7 @@ pub(super) fn symmetric<const L: usize, const N: usize>(
             better[l] = sum_l2[l] > 0.0 && sum_lx[l] * sum_lx[l] > best[l] * sum_l2[l];
             let trial_scale = sum_lx[l] / sum_l2[l];
             scale[l] = if better[l] { trial_scale } else { scale[l] };
-            best[l] = if better[l] {
-                trial_scale * sum_lx[l]
-            } else {
-                best[l]
-            };
+            best[l] = if better[l] { trial_scale * sum_lx[l] } else { best[l] };
         }
         keep(&mut levels, &trial, better);
     }
@@ -225,10 +194,7 @@ pub(super) fn symmetric<const L: usize, const N: usize>(
 /// Finds the scale of levels `-half..half` by moving one level at a time while the weighted fit gets better, in at
 /// most five rounds; levels come out from 0.
 #[inline]
-pub(super) fn refined<const L: usize, const N: usize>(
-    x: &Lanes<f32, L, N>,
-    half: f32,
-) -> Scaled<L, N> {
+pub(super) fn refined<const L: usize, const N: usize>(x: &Lanes<f32, L, N>, half: f32) -> Scaled<L, N> {
     let (largest, magnitude) = largest(x);
     let mut inverse = [0.0; L];
     for l in 0..L {
@@ -246,9 +212,7 @@ pub(super) fn refined<const L: usize, const N: usize>(
                 let mut without_lx = sum_lx[l] - w * x * level;
                 let mut without_l2 = sum_l2[l] - w * level * level;
                 // The quotient may be of any size: rounded first and bounded afterwards.
-                let moved = (nearest_integer(x * without_l2 / without_lx) as f32)
-                    .min(half - 1.0)
-                    .max(-half);
+                let moved = (nearest_integer(x * without_l2 / without_lx) as f32).min(half - 1.0).max(-half);
                 let candidate = without_lx > 0.0 && moved + half != levels[i][l];
                 without_lx += w * x * moved;
                 without_l2 += w * moved * moved;
@@ -269,11 +233,7 @@ pub(super) fn refined<const L: usize, const N: usize>(
     let mut zero = [false; L];
     for l in 0..L {
         zero[l] = magnitude[l] < ZERO_MAGNITUDE;
-        scale[l] = if !zero[l] && sum_l2[l] > 0.0 {
-            sum_lx[l] / sum_l2[l]
-        } else {
-            0.0
-        };
+        scale[l] = if !zero[l] && sum_l2[l] > 0.0 { sum_lx[l] / sum_l2[l] } else { 0.0 };
     }
     keep(&mut levels, &[[0.0; L]; N], zero);
     Scaled { scale, levels }
@@ -287,16 +247,8 @@ fn largest<const L: usize, const N: usize>(x: &Lanes<f32, L, N>) -> ([f32; L], [
     for x in x {
         for l in 0..L {
             let here = x[l].abs();
-            largest[l] = if here > magnitude[l] {
-                x[l]
-            } else {
-                largest[l]
-            };
-            magnitude[l] = if here > magnitude[l] {
-                here
-            } else {
-                magnitude[l]
-            };
+            largest[l] = if here > magnitude[l] { x[l] } else { largest[l] };
+            magnitude[l] = if here > magnitude[l] { here } else { magnitude[l] };
         }
     }
     (largest, magnitude)
@@ -327,11 +279,7 @@ fn weigh<const L: usize, const N: usize>(
 
 /// Takes the levels of `trial` for the groups where it is `better`.
 #[inline]
-fn keep<const L: usize, const N: usize>(
-    levels: &mut Lanes<f32, L, N>,
-    trial: &Lanes<f32, L, N>,
-    better: [bool; L],
-) {
+fn keep<const L: usize, const N: usize>(levels: &mut Lanes<f32, L, N>, trial: &Lanes<f32, L, N>, better: [bool; L]) {
     if better.iter().any(|better| *better) {
         for i in 0..N {
             for l in 0..L {

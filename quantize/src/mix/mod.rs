@@ -27,25 +27,14 @@ impl std::str::FromStr for TypeOverride {
     type Err = QuantizeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fail = |problem: String| QuantizeError::Override {
-            text: text.to_owned(),
-            problem,
-        };
+        let fail = |problem: String| QuantizeError::Override { text: text.to_owned(), problem };
         // The last sign: an expression may hold one, a type does not.
-        let (pattern, name) = text
-            .rsplit_once('=')
-            .ok_or_else(|| fail("there is no '='".to_owned()))?;
+        let (pattern, name) = text.rsplit_once('=').ok_or_else(|| fail("there is no '='".to_owned()))?;
         let pattern = Regex::new(pattern).map_err(|error| fail(error.to_string()))?;
         let block_type = block_type_named(name).ok_or_else(|| {
-            fail(format!(
-                "unknown type {name:?}, known are {}",
-                BlockType::ALL.map(BlockType::name).join(", ")
-            ))
+            fail(format!("unknown type {name:?}, known are {}", BlockType::ALL.map(BlockType::name).join(", ")))
         })?;
-        Ok(Self {
-            pattern,
-            block_type,
-        })
+        Ok(Self { pattern, block_type })
     }
 }
 
@@ -75,11 +64,7 @@ pub struct ModelDimensions {
 
 impl From<&ModelConfig> for ModelDimensions {
     fn from(config: &ModelConfig) -> Self {
-        Self {
-            layers: config.layers,
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-        }
+        Self { layers: config.layers, heads: config.heads, kv_heads: config.kv_heads }
     }
 }
 
@@ -116,9 +101,7 @@ pub struct TensorPlan {
 
 /// The order of tensors in a quantized file: by layer, those without one first, then by name.
 pub fn tensor_order(left: &str, right: &str) -> std::cmp::Ordering {
-    layer_of(left)
-        .cmp(&layer_of(right))
-        .then_with(|| left.as_bytes().cmp(right.as_bytes()))
+    layer_of(left).cmp(&layer_of(right)).then_with(|| left.as_bytes().cmp(right.as_bytes()))
 }
 
 /// The layer in `blk.N.`; none sorts before layer 0.
@@ -143,34 +126,18 @@ pub fn plan(
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by(|left, right| tensor_order(tensors[*left].name, tensors[*right].name));
     let mut rules = Rules::new(file_type, model, tensors, options);
-    order
-        .into_iter()
-        .map(|index| rules.decide(index, &tensors[index]))
-        .collect()
+    order.into_iter().map(|index| rules.decide(index, &tensors[index])).collect()
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use super::*;
 
-    const SMALL: ModelDimensions = ModelDimensions {
-        layers: 30,
-        heads: 9,
-        kv_heads: 3,
-    };
+    const SMALL: ModelDimensions = ModelDimensions { layers: 30, heads: 9, kv_heads: 3 };
 
     /// A llama with tied embeddings, tensors in the order of a converter.
-    fn tensors(
-        hidden: usize,
-        feed_forward: usize,
-        layers: usize,
-        tied: bool,
-    ) -> Vec<(String, Vec<usize>)> {
+    fn tensors(hidden: usize, feed_forward: usize, layers: usize, tied: bool) -> Vec<(String, Vec<usize>)> {
         let mut list = vec![("token_embd.weight".to_owned(), vec![hidden, 1000])];
         for layer in 0..layers {
             for (name, dimensions) in [
@@ -202,65 +169,29 @@ mod tests {
     ) -> Vec<(String, TensorPlan)> {
         let shapes: Vec<_> = list
             .iter()
-            .map(|(name, dimensions)| TensorShape {
-                name,
-                dimensions,
-                block_type: BlockType::F32,
-            })
+            .map(|(name, dimensions)| TensorShape { name, dimensions, block_type: BlockType::F32 })
             .collect();
         let plans = plan(file_type, model, &shapes, options).unwrap();
-        plans
-            .into_iter()
-            .map(|plan| (list[plan.index].0.clone(), plan))
-            .collect()
+        plans.into_iter().map(|plan| (list[plan.index].0.clone(), plan)).collect()
     }
 
     fn type_of(plans: &[(String, TensorPlan)], name: &str) -> BlockType {
-        plans
-            .iter()
-            .find(|(other, _)| other == name)
-            .unwrap()
-            .1
-            .block_type
+        plans.iter().find(|(other, _)| other == name).unwrap().1.block_type
     }
 
     #[test]
     fn the_order_is_by_layer_number_then_name() {
-        let plans = decide(
-            FileType::Q8_0,
-            SMALL,
-            &tensors(576, 1536, 12, false),
-            &MixOptions::default(),
-        );
+        let plans = decide(FileType::Q8_0, SMALL, &tensors(576, 1536, 12, false), &MixOptions::default());
         let names: Vec<_> = plans.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(
-            names[..4],
-            [
-                "output.weight",
-                "output_norm.weight",
-                "token_embd.weight",
-                "blk.0.attn_k.weight"
-            ]
-        );
-        let second = names
-            .iter()
-            .position(|name| name.starts_with("blk.2."))
-            .unwrap();
-        let tenth = names
-            .iter()
-            .position(|name| name.starts_with("blk.10."))
-            .unwrap();
+        assert_eq!(names[..4], ["output.weight", "output_norm.weight", "token_embd.weight", "blk.0.attn_k.weight"]);
+        let second = names.iter().position(|name| name.starts_with("blk.2.")).unwrap();
+        let tenth = names.iter().position(|name| name.starts_with("blk.10.")).unwrap();
         assert!(second < tenth);
     }
 
     #[test]
     fn rows_of_576_fall_back_to_blocks_of_32() {
-        let plans = decide(
-            FileType::Q4_K_M,
-            SMALL,
-            &tensors(576, 1536, 30, true),
-            &MixOptions::default(),
-        );
+        let plans = decide(FileType::Q4_K_M, SMALL, &tensors(576, 1536, 30, true), &MixOptions::default());
         assert_eq!(type_of(&plans, "token_embd.weight"), BlockType::Q8_0);
         assert_eq!(type_of(&plans, "blk.5.attn_q.weight"), BlockType::Q5_0);
         assert_eq!(type_of(&plans, "blk.0.attn_v.weight"), BlockType::Q8_0);
@@ -269,41 +200,20 @@ mod tests {
         assert_eq!(type_of(&plans, "blk.0.ffn_down.weight"), BlockType::Q6K);
         assert_eq!(type_of(&plans, "blk.3.ffn_down.weight"), BlockType::Q4K);
         assert_eq!(type_of(&plans, "blk.5.attn_norm.weight"), BlockType::F32);
-        let fallback = plans
-            .iter()
-            .find(|(name, _)| name == "blk.5.attn_q.weight")
-            .unwrap()
-            .1
-            .fallback;
-        assert_eq!(
-            fallback,
-            Some(Fallback {
-                wanted: BlockType::Q4K,
-                columns: 576
-            })
-        );
+        let fallback = plans.iter().find(|(name, _)| name == "blk.5.attn_q.weight").unwrap().1.fallback;
+        assert_eq!(fallback, Some(Fallback { wanted: BlockType::Q4K, columns: 576 }));
     }
 
     #[test]
     fn rows_that_32_does_not_divide_become_half_precision() {
-        let plans = decide(
-            FileType::Q4_0,
-            SMALL,
-            &tensors(64, 172, 5, true),
-            &MixOptions::default(),
-        );
+        let plans = decide(FileType::Q4_0, SMALL, &tensors(64, 172, 5, true), &MixOptions::default());
         assert_eq!(type_of(&plans, "blk.0.ffn_down.weight"), BlockType::F16);
         assert_eq!(type_of(&plans, "blk.0.ffn_up.weight"), BlockType::Q4_0);
     }
 
     #[test]
     fn an_untied_embedding_keeps_the_default() {
-        let plans = decide(
-            FileType::Q4_K_M,
-            SMALL,
-            &tensors(768, 2048, 30, false),
-            &MixOptions::default(),
-        );
+        let plans = decide(FileType::Q4_K_M, SMALL, &tensors(768, 2048, 30, false), &MixOptions::default());
         assert_eq!(type_of(&plans, "token_embd.weight"), BlockType::Q4K);
         assert_eq!(type_of(&plans, "output.weight"), BlockType::Q6K);
         assert_eq!(type_of(&plans, "blk.29.attn_v.weight"), BlockType::Q6K);
@@ -312,22 +222,12 @@ mod tests {
     #[test]
     fn options_come_before_rules() {
         let list = tensors(768, 2048, 30, false);
-        let pure = MixOptions {
-            pure: true,
-            ..MixOptions::default()
-        };
+        let pure = MixOptions { pure: true, ..MixOptions::default() };
         let plans = decide(FileType::Q4_K_M, SMALL, &list, &pure);
-        assert!(
-            plans
-                .iter()
-                .all(|(_, plan)| matches!(plan.block_type, BlockType::F32 | BlockType::Q4K))
-        );
+        assert!(plans.iter().all(|(_, plan)| matches!(plan.block_type, BlockType::F32 | BlockType::Q4K)));
 
         let options = MixOptions {
-            tensor_types: vec![
-                "ffn_(up|gate)=q5_k".parse().unwrap(),
-                "ffn=Q2_K".parse().unwrap(),
-            ],
+            tensor_types: vec!["ffn_(up|gate)=q5_k".parse().unwrap(), "ffn=Q2_K".parse().unwrap()],
             token_embedding_type: Some(BlockType::Q8_0),
             ..MixOptions::default()
         };
@@ -342,23 +242,11 @@ mod tests {
         let list = tensors(576, 1536, 2, true);
         let shapes: Vec<_> = list
             .iter()
-            .map(|(name, dimensions)| TensorShape {
-                name,
-                dimensions,
-                block_type: BlockType::F32,
-            })
+            .map(|(name, dimensions)| TensorShape { name, dimensions, block_type: BlockType::F32 })
             .collect();
-        let options = MixOptions {
-            token_embedding_type: Some(BlockType::Q6K),
-            ..MixOptions::default()
-        };
-        let error = plan(FileType::Q4_K_M, SMALL, &shapes, &options)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("token_embd.weight") && error.contains("576"),
-            "{error}"
-        );
+        let options = MixOptions { token_embedding_type: Some(BlockType::Q6K), ..MixOptions::default() };
+        let error = plan(FileType::Q4_K_M, SMALL, &shapes, &options).unwrap_err().to_string();
+        assert!(error.contains("token_embd.weight") && error.contains("576"), "{error}");
         for bad in ["ffn", "ffn=Q9", "(=Q4_0"] {
             assert!(bad.parse::<TypeOverride>().is_err(), "{bad}");
         }

@@ -38,11 +38,7 @@ impl Category {
 
 /// Whether a tensor is quantized at all: matrices named `weight`, but no norms and no routers.
 fn is_quantized(tensor: &TensorShape<'_>) -> bool {
-    let rank = tensor
-        .dimensions
-        .iter()
-        .rposition(|extent| *extent > 1)
-        .map_or(1, |last| last + 1);
+    let rank = tensor.dimensions.iter().rposition(|extent| *extent > 1).map_or(1, |last| last + 1);
     rank >= 2
         && tensor.name.ends_with("weight")
         && !tensor.name.contains("_norm.weight")
@@ -67,12 +63,8 @@ impl<'a> Rules<'a> {
         tensors: &[TensorShape<'_>],
         options: &'a MixOptions,
     ) -> Self {
-        let count = |wanted: fn(Category) -> bool| {
-            tensors
-                .iter()
-                .filter(|tensor| wanted(Category::of(tensor.name)))
-                .count()
-        };
+        let count =
+            |wanted: fn(Category) -> bool| tensors.iter().filter(|tensor| wanted(Category::of(tensor.name))).count();
         Self {
             file_type,
             model,
@@ -89,40 +81,23 @@ impl<'a> Rules<'a> {
     /// # Errors
     ///
     /// When a type asked for by name does not divide the rows.
-    pub(super) fn decide(
-        &mut self,
-        index: usize,
-        tensor: &TensorShape<'_>,
-    ) -> Result<TensorPlan, QuantizeError> {
-        let exactly = |block_type| TensorPlan {
-            index,
-            block_type,
-            fallback: None,
-        };
+    pub(super) fn decide(&mut self, index: usize, tensor: &TensorShape<'_>) -> Result<TensorPlan, QuantizeError> {
+        let exactly = |block_type| TensorPlan { index, block_type, fallback: None };
         if !is_quantized(tensor) {
             return Ok(exactly(kept_type(tensor)));
         }
         let category = Category::of(tensor.name);
         let named = match category {
-            Category::TokenEmbedding => self
-                .options
-                .token_embedding_type
-                .map(|named| ("--token-embedding-type", named)),
-            Category::Output => self
-                .options
-                .output_tensor_type
-                .map(|named| ("--output-tensor-type", named)),
+            Category::TokenEmbedding => {
+                self.options.token_embedding_type.map(|named| ("--token-embedding-type", named))
+            }
+            Category::Output => self.options.output_tensor_type.map(|named| ("--output-tensor-type", named)),
             _ => None,
         };
         let columns = tensor.dimensions[0];
         if let Some((option, block_type)) = named {
             if !columns.is_multiple_of(block_type.block_size()) {
-                return Err(QuantizeError::RowLength {
-                    option,
-                    tensor: tensor.name.to_owned(),
-                    columns,
-                    block_type,
-                });
+                return Err(QuantizeError::RowLength { option, tensor: tensor.name.to_owned(), columns, block_type });
             }
             return Ok(exactly(block_type));
         }
@@ -130,22 +105,14 @@ impl<'a> Rules<'a> {
         if matches!(default, BlockType::F32 | BlockType::F16 | BlockType::Bf16) {
             return Ok(exactly(default));
         }
-        let chosen = self
-            .options
-            .tensor_types
-            .iter()
-            .find(|chosen| chosen.pattern.is_match(tensor.name));
+        let chosen = self.options.tensor_types.iter().find(|chosen| chosen.pattern.is_match(tensor.name));
         let wanted = match chosen {
             Some(chosen) => chosen.block_type,
             None if self.options.pure => default,
             None => self.by_rule(default, category),
         };
         let block_type = fall_back(wanted, columns);
-        Ok(TensorPlan {
-            index,
-            block_type,
-            fallback: (block_type != wanted).then_some(Fallback { wanted, columns }),
-        })
+        Ok(TensorPlan { index, block_type, fallback: (block_type != wanted).then_some(Fallback { wanted, columns }) })
     }
 
     /// The type that the mix gives to a kind of tensor; counts as it goes.
@@ -189,21 +156,13 @@ impl<'a> Rules<'a> {
             FileType::Q3_K_M if self.values_seen < 2 => BlockType::Q5K,
             FileType::Q3_K_M => BlockType::Q4K,
             FileType::Q3_K_L => BlockType::Q5K,
-            FileType::Q4_K_M | FileType::Q5_K_M
-                if gets_more_bits(self.values_seen, self.values) =>
-            {
-                BlockType::Q6K
-            }
+            FileType::Q4_K_M | FileType::Q5_K_M if gets_more_bits(self.values_seen, self.values) => BlockType::Q6K,
             FileType::Q4_K_S if self.values_seen < 4 => BlockType::Q5K,
             _ => default,
         };
         // The 70B models: eight heads share each value head, so that these matrices are small beside their weight.
         let large = self.model.layers == 80 && self.model.heads != self.model.kv_heads;
-        if large && matches!(block_type, BlockType::Q3K | BlockType::Q4K) {
-            BlockType::Q5K
-        } else {
-            block_type
-        }
+        if large && matches!(block_type, BlockType::Q3K | BlockType::Q4K) { BlockType::Q5K } else { block_type }
     }
 
     fn down_type(&self, default: BlockType) -> BlockType {
@@ -224,11 +183,7 @@ impl<'a> Rules<'a> {
 fn kept_type(tensor: &TensorShape<'_>) -> BlockType {
     let narrow = matches!(tensor.block_type, BlockType::F16 | BlockType::Bf16);
     let vector = tensor.dimensions.iter().skip(1).all(|extent| *extent == 1);
-    if narrow && (vector || tensor.name.contains("_norm.weight")) {
-        BlockType::F32
-    } else {
-        tensor.block_type
-    }
+    if narrow && (vector || tensor.name.contains("_norm.weight")) { BlockType::F32 } else { tensor.block_type }
 }
 
 /// The first and the last eighth of the layers, and every third between them.
@@ -250,36 +205,18 @@ fn fall_back(wanted: BlockType, columns: usize) -> BlockType {
         BlockType::Q6K => BlockType::Q8_0,
         other => other,
     };
-    if columns.is_multiple_of(smaller.block_size()) {
-        smaller
-    } else {
-        BlockType::F16
-    }
+    if columns.is_multiple_of(smaller.block_size()) { smaller } else { BlockType::F16 }
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a failed test may panic; exact values are meant"
-)]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use super::*;
 
     #[test]
     fn norms_in_half_precision_become_f32() {
-        let tensor = |name, dimensions| TensorShape {
-            name,
-            dimensions,
-            block_type: BlockType::Bf16,
-        };
-        assert_eq!(
-            kept_type(&tensor("blk.0.attn_norm.weight", &[64])),
-            BlockType::F32
-        );
-        assert_eq!(
-            kept_type(&tensor("blk.0.ffn_gate_inp.weight", &[64, 8])),
-            BlockType::Bf16
-        );
+        let tensor = |name, dimensions| TensorShape { name, dimensions, block_type: BlockType::Bf16 };
+        assert_eq!(kept_type(&tensor("blk.0.attn_norm.weight", &[64])), BlockType::F32);
+        assert_eq!(kept_type(&tensor("blk.0.ffn_gate_inp.weight", &[64, 8])), BlockType::Bf16);
     }
 }

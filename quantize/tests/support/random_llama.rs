@@ -30,9 +30,7 @@ impl SplitMix {
     /// The sum of four 16-bit numbers: near enough to normal, without a function that differs between machines.
     fn normal(&mut self, deviation: f32) -> f32 {
         let bits = self.next();
-        let sum: i32 = (0..4)
-            .map(|part| ((bits >> (16 * part)) & 0xFFFF) as i32)
-            .sum();
+        let sum: i32 = (0..4).map(|part| ((bits >> (16 * part)) & 0xFFFF) as i32).sum();
         (sum - 131_070) as f32 * (deviation / 37_837.0)
     }
 }
@@ -106,9 +104,7 @@ pub(crate) fn write(donor: &Model, path: &Path) -> Result<(), ModelError> {
         for element in 0..elements {
             let value = match header.name.as_str() {
                 name if name.contains("norm") => 1.0 + random.normal(0.1),
-                "blk.3.ffn_up.weight" => {
-                    special(element / columns % 10, element % columns, &mut random)
-                }
+                "blk.3.ffn_up.weight" => special(element / columns % 10, element % columns, &mut random),
                 _ => random.normal(0.05),
             };
             bytes.extend_from_slice(&value.to_le_bytes());

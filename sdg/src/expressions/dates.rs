@@ -24,9 +24,7 @@ fn read(day: &str) -> Result<Date, Error> {
 }
 
 fn date(year: i64, month: i64, day: i64) -> Result<String, Error> {
-    let build = || {
-        Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()
-    };
+    let build = || Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok();
     let date = build().ok_or_else(|| refuse(format!("{year}-{month}-{day} is not a day of the calendar")))?;
     Ok(date.to_string())
 }

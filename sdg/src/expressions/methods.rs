@@ -34,8 +34,12 @@ fn text_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value, E
             let (part,): (&str,) = from_args(arguments)?;
             text.find(part).map_or(-1, |index| text[..index].chars().count() as i64).into()
         }
-        "removeprefix" => from_args(arguments).map(|(prefix,): (&str,)| text.strip_prefix(prefix).unwrap_or(text).into())?,
-        "removesuffix" => from_args(arguments).map(|(suffix,): (&str,)| text.strip_suffix(suffix).unwrap_or(text).into())?,
+        "removeprefix" => {
+            from_args(arguments).map(|(prefix,): (&str,)| text.strip_prefix(prefix).unwrap_or(text).into())?
+        }
+        "removesuffix" => {
+            from_args(arguments).map(|(suffix,): (&str,)| text.strip_suffix(suffix).unwrap_or(text).into())?
+        }
         "split" => {
             let (separator,): (Option<&str>,) = from_args(arguments)?;
             match separator {

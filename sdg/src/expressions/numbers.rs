@@ -29,7 +29,8 @@ pub(crate) fn to_number(value: &Value) -> Result<Value, Error> {
         return Ok(value.clone());
     }
     let text = value.to_string();
-    let digits: String = text.trim().chars().filter(|c| !matches!(c, ',' | '_' | ' ' | '\u{a0}' | '\u{202f}')).collect();
+    let digits: String =
+        text.trim().chars().filter(|c| !matches!(c, ',' | '_' | ' ' | '\u{a0}' | '\u{202f}')).collect();
     let number = digits.parse::<f64>().ok().filter(|number| number.is_finite());
     number.map(tidy).ok_or_else(|| refuse(format!("{text:?} is not a number")))
 }

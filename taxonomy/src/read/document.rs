@@ -35,7 +35,11 @@ pub(crate) fn read(fields: &mut Fields, report: &mut Report<'_>) -> Vec<Document
         }
         Ok(bytes) => match String::from_utf8(bytes) {
             Err(_) => {
-                report.error(place, format!("the document {name} is not UTF-8 text"), "convert it to Markdown in UTF-8");
+                report.error(
+                    place,
+                    format!("the document {name} is not UTF-8 text"),
+                    "convert it to Markdown in UTF-8",
+                );
                 Vec::new()
             }
             Ok(text) if text.trim().is_empty() => {

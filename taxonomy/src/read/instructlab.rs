@@ -37,8 +37,7 @@ fn rules(version: LeafVersion, shape: Shape) -> Rules {
 
 fn skill(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>) {
     leaf.created_by = fields.required_text("created_by", report).map_or_else(String::new, |(text, _)| text);
-    leaf.task_description =
-        fields.required_text("task_description", report).map_or_else(String::new, |(text, _)| text);
+    leaf.task_description = fields.required_text("task_description", report).map_or_else(String::new, |(text, _)| text);
     leaf.seeds = seeds::read(fields, rules(leaf.version, Shape::Flat), report);
     leaf.kind = skill_kind(&leaf.seeds, report);
 }

@@ -122,7 +122,7 @@ fn read_text(file: &Path, report: &mut Report<'_>) -> Option<String> {
         Ok(text) => Some(text.trim_start_matches('\u{feff}').replace("\r\n", "\n")),
         Err(error) => {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
+            let line = valid.split(|&byte| byte == b'\n').count();
             let column = 1 + valid.iter().rev().take_while(|&&byte| byte != b'\n').count();
             report.error(Place { line, column }, "the file is not UTF-8 here", "save it in the encoding UTF-8");
             None

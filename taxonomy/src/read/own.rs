@@ -39,7 +39,7 @@ pub(crate) fn read(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>
     if !report.failed && leaf.seeds.len() < MINIMUM {
         report.error(
             Place { line: leaf.seeds.first().map_or(place.line, |seed| seed.line), column: 1 },
-            format!("{} where at least {MINIMUM} are needed", count(leaf.seeds.len(), "seed example")),
+            format!("{}, and the form asks for {MINIMUM} or more", count(leaf.seeds.len(), "seed example")),
             format!("add {} more under `seed_examples`", MINIMUM - leaf.seeds.len()),
         );
     }

@@ -82,7 +82,11 @@ fn slot(node: Node, name: &str, report: &mut Report<'_>) -> Option<Slot> {
                 }
                 Some(value) => values.push(value),
                 None => {
-                    report.error(item.place, format!("a value of a slot is a text, this is {}", item.value.kind()), SLOT_HINT);
+                    report.error(
+                        item.place,
+                        format!("a value of a slot is a text, this is {}", item.value.kind()),
+                        SLOT_HINT,
+                    );
                 }
             }
         }
@@ -99,7 +103,9 @@ fn slot(node: Node, name: &str, report: &mut Report<'_>) -> Option<Slot> {
     let decimals = fields.take("decimals");
     fields.refuse_the_rest(report);
     let slot = match (from?.value, to?.value, step.map(|(_, node)| node.value), decimals.map(|(_, node)| node.value)) {
-        (Value::Integer(from), Value::Integer(to), None, None) if from <= to => Slot::IntegerRange { from, to, step: 1 },
+        (Value::Integer(from), Value::Integer(to), None, None) if from <= to => {
+            Slot::IntegerRange { from, to, step: 1 }
+        }
         (Value::Integer(from), Value::Integer(to), Some(Value::Integer(step)), None) if from <= to && step >= 1 => {
             Slot::IntegerRange { from, to, step }
         }
@@ -137,7 +143,9 @@ fn is_date(text: &str) -> bool {
         return false;
     }
     let part = |range: std::ops::Range<usize>| {
-        text.get(range).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit())).and_then(|digits| digits.parse::<u32>().ok())
+        text.get(range)
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+            .and_then(|digits| digits.parse::<u32>().ok())
     };
     let (Some(year), Some(month), Some(day)) = (part(0..4), part(5..7), part(8..10)) else { return false };
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -196,7 +204,11 @@ fn exact_check(node: Node, report: &mut Report<'_>) -> Option<Verify> {
         Some(node) => match node.value {
             Value::Bool(value) => value,
             other => {
-                report.error(node.place, format!("`ignore_case` is true or false, this is {}", other.kind()), "write `true`");
+                report.error(
+                    node.place,
+                    format!("`ignore_case` is true or false, this is {}", other.kind()),
+                    "write `true`",
+                );
                 false
             }
         },

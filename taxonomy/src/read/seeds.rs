@@ -42,7 +42,7 @@ pub(crate) fn read(fields: &mut Fields, rules: Rules, report: &mut Report<'_>) -
         let missing = rules.minimum - items.len();
         report.error(
             place,
-            format!("{} where at least {} are needed", count(items.len(), "seed example"), rules.minimum),
+            format!("{}, and the form asks for {} or more", count(items.len(), "seed example"), rules.minimum),
             format!("add {missing} more under `seed_examples`"),
         );
     }
@@ -77,7 +77,7 @@ fn grouped_example(example: &mut Fields, rules: Rules, seeds: &mut Vec<Seed>, re
         let missing = rules.minimum_pairs - pairs.len();
         report.error(
             place,
-            format!("{} where at least {} are needed", count(pairs.len(), "question"), rules.minimum_pairs),
+            format!("{}, and the form asks for {} or more", count(pairs.len(), "question"), rules.minimum_pairs),
             format!("add {missing} more about this context"),
         );
     }

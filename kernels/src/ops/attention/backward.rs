@@ -40,20 +40,7 @@ impl Operation for BackwardTask<'_> {
         let (rows, block_queries) = (count * group, shape.queries_per_block());
         let block_rows = block_queries * group;
         let mut scratch = Scratch::take();
-        let [
-            keys,
-            keys_transposed,
-            values_transposed,
-            q,
-            dout,
-            p,
-            ds,
-            dk,
-            dv,
-            dq,
-            lse,
-            delta,
-        ] = scratch.buffers([
+        let [keys, keys_transposed, values_transposed, q, dout, p, ds, dk, dv, dq, lse, delta] = scratch.buffers([
             KEY_TILE * stride,
             head_dim * KEY_TILE,
             head_dim * KEY_TILE,
@@ -67,30 +54,12 @@ impl Operation for BackwardTask<'_> {
             rows,
             rows,
         ]);
-        let query_heads = HeadRows {
-            array: self.q,
-            width: head_dim,
-            offset: 0,
-            head_dim,
-        };
-        let out_heads = HeadRows {
-            array: self.out,
-            ..query_heads
-        };
-        let dout_heads = HeadRows {
-            array: self.dout,
-            ..query_heads
-        };
-        let key_rows = HeadRows {
-            array: self.keys,
-            width: shape.key_width(),
-            offset: self.kv_head * head_dim,
-            head_dim,
-        };
-        let value_rows = HeadRows {
-            array: self.values,
-            ..key_rows
-        };
+        let query_heads = HeadRows { array: self.q, width: head_dim, offset: 0, head_dim };
+        let out_heads = HeadRows { array: self.out, ..query_heads };
+        let dout_heads = HeadRows { array: self.dout, ..query_heads };
+        let key_rows =
+            HeadRows { array: self.keys, width: shape.key_width(), offset: self.kv_head * head_dim, head_dim };
+        let value_rows = HeadRows { array: self.values, ..key_rows };
 
         for row in 0..rows {
             let head = row / group * shape.heads + self.kv_head * group + row % group;
@@ -120,10 +89,7 @@ impl Operation for BackwardTask<'_> {
                     copy_scaled(simd, dout_heads.row(head), 1.0, &mut dout[range]);
                 }
                 let rows = block_range.len();
-                for (a, b, c) in [
-                    (&*q, &*keys_transposed, &mut *p),
-                    (&*dout, &*values_transposed, &mut *ds),
-                ] {
+                for (a, b, c) in [(&*q, &*keys_transposed, &mut *p), (&*dout, &*values_transposed, &mut *ds)] {
                     simd.call(BlockProduct {
                         rows,
                         depth: head_dim,
@@ -141,14 +107,7 @@ impl Operation for BackwardTask<'_> {
                 for (index, row) in block_range.clone().enumerate() {
                     let visible = (row / group + 1 - tile).min(KEY_TILE);
                     let range = index * KEY_TILE..index * KEY_TILE + columns;
-                    score_gradients(
-                        simd,
-                        &mut p[range.clone()],
-                        &mut ds[range],
-                        visible,
-                        lse[row],
-                        delta[row],
-                    );
+                    score_gradients(simd, &mut p[range.clone()], &mut ds[range], visible, lse[row], delta[row]);
                 }
                 for (a, b, c) in [(&*p, &*dout, &mut *dv), (&*ds, &*q, &mut *dk)] {
                     simd.call(BlockProduct {
@@ -183,8 +142,7 @@ impl Operation for BackwardTask<'_> {
                 let from = (self.row + tile + index) * shape.key_width() + self.kv_head * head_dim;
                 let range = index * stride..index * stride + head_dim;
                 // SAFETY: no other task has this row and key head.
-                let (to_dk, to_dv) =
-                    unsafe { (self.dk.range(from, head_dim), self.dv.range(from, head_dim)) };
+                let (to_dk, to_dv) = unsafe { (self.dk.range(from, head_dim), self.dv.range(from, head_dim)) };
                 // The queries in the sums carry the scale and log2 e; the latter goes again.
                 copy_scaled(simd, &dk[range.clone()], std::f32::consts::LN_2, to_dk);
                 copy_scaled(simd, &dv[range], 1.0, to_dv);
@@ -194,32 +152,17 @@ impl Operation for BackwardTask<'_> {
             let head = (self.row + row / group) * shape.heads + self.kv_head * group + row % group;
             // SAFETY: no other task has this query and head.
             let to = unsafe { self.dq.range(head * head_dim, head_dim) };
-            copy_scaled(
-                simd,
-                &dq[row * stride..row * stride + head_dim],
-                shape.scale,
-                to,
-            );
+            copy_scaled(simd, &dq[row * stride..row * stride + head_dim], shape.scale, to);
         }
     }
 }
 
 /// Turns a row of scores into probabilities `p = 2^(s - lse)` and a row of `dP` into `dS = p (dP - D)`.
 #[inline(always)]
-fn score_gradients<S: Simd>(
-    simd: S,
-    p: &mut [f32],
-    ds: &mut [f32],
-    visible: usize,
-    lse: f32,
-    delta: f32,
-) {
+fn score_gradients<S: Simd>(simd: S, p: &mut [f32], ds: &mut [f32], visible: usize, lse: f32, delta: f32) {
     mask(simd, p, visible);
     let (lse, delta) = (simd.splat(lse), simd.splat(delta));
-    for (p, ds) in p
-        .chunks_exact_mut(S::WIDTH)
-        .zip(ds.chunks_exact_mut(S::WIDTH))
-    {
+    for (p, ds) in p.chunks_exact_mut(S::WIDTH).zip(ds.chunks_exact_mut(S::WIDTH)) {
         let value = exp2(simd, simd.sub(simd.load(p), lse));
         simd.store(p, value);
         simd.store(ds, simd.mul(value, simd.sub(simd.load(ds), delta)));
@@ -234,9 +177,5 @@ fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     for (a, b) in (&mut a).zip(&mut b) {
         sum = simd.mul_add(simd.load(a), simd.load(b), sum);
     }
-    simd.sum(simd.mul_add(
-        simd.load_short(a.remainder(), 0.0),
-        simd.load_short(b.remainder(), 0.0),
-        sum,
-    ))
+    simd.sum(simd.mul_add(simd.load_short(a.remainder(), 0.0), simd.load_short(b.remainder(), 0.0), sum))
 }

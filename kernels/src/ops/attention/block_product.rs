@@ -105,12 +105,7 @@ impl BlockProduct<'_> {
     ///
     /// The assertions of `run` hold, and the tile lies inside `self.rows` and `self.columns`.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize, const C: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        column: usize,
-    ) {
+    unsafe fn tile<S: Simd, const R: usize, const C: usize>(&mut self, simd: S, row: usize, column: usize) {
         // SAFETY: the caller promises that all addresses lie inside `a`, `b` and `c`.
         unsafe {
             let mut sums = [[simd.splat(0.0); C]; R];
@@ -128,10 +123,7 @@ impl BlockProduct<'_> {
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let factor = simd.splat(*factors.get_unchecked(row + r));
                         for (j, sum) in sums.iter_mut().enumerate() {
-                            *sum = simd.mul(
-                                factor,
-                                simd.load_at(c.add(r * self.c_stride + j * S::WIDTH)),
-                            );
+                            *sum = simd.mul(factor, simd.load_at(c.add(r * self.c_stride + j * S::WIDTH)));
                         }
                     }
                 }

@@ -29,29 +29,14 @@ impl Operation for ForwardTask<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self {
-            shape,
-            count,
-            first,
-            ..
-        } = self;
+        let Self { shape, count, first, .. } = self;
         let (head_dim, group) = (shape.head_dim, shape.group());
         let stride = head_dim.next_multiple_of(MAX_WIDTH);
         let head_columns = head_dim.next_multiple_of(S::WIDTH);
         let (rows, block_queries) = (count * group, shape.queries_per_block());
         let block_rows = block_queries * group;
         let mut scratch = Scratch::take();
-        let [
-            q,
-            keys,
-            values,
-            scores,
-            outputs,
-            largest,
-            sums,
-            factors,
-            new_sums,
-        ] = scratch.buffers([
+        let [q, keys, values, scores, outputs, largest, sums, factors, new_sums] = scratch.buffers([
             rows * stride,
             head_dim * KEY_TILE,
             KEY_TILE * stride,
@@ -63,41 +48,22 @@ impl Operation for ForwardTask<'_> {
             block_rows,
         ]);
         let offset = self.kv_head * head_dim;
-        let query_heads = HeadRows {
-            array: self.q,
-            width: head_dim,
-            offset: 0,
-            head_dim,
-        };
+        let query_heads = HeadRows { array: self.q, width: head_dim, offset: 0, head_dim };
         for row in 0..rows {
             let head = row / group * shape.heads + self.kv_head * group + row % group;
             let scale = shape.scale * std::f32::consts::LOG2_E;
-            copy_scaled(
-                simd,
-                query_heads.row(head),
-                scale,
-                &mut q[row * stride..(row + 1) * stride],
-            );
+            copy_scaled(simd, query_heads.row(head), scale, &mut q[row * stride..(row + 1) * stride]);
         }
         outputs.fill(0.0);
         largest.fill(f32::NEG_INFINITY);
         sums.fill(0.0);
 
-        let key_rows = HeadRows {
-            array: self.keys,
-            width: shape.key_width(),
-            offset,
-            head_dim,
-        };
-        let value_rows = HeadRows {
-            array: self.values,
-            ..key_rows
-        };
+        let key_rows = HeadRows { array: self.keys, width: shape.key_width(), offset, head_dim };
+        let value_rows = HeadRows { array: self.values, ..key_rows };
         for tile in (0..first + count).step_by(KEY_TILE) {
             let available = (first + count - tile).min(KEY_TILE);
             transpose_tile(simd, key_rows, tile, available, keys);
-            let (values, value_stride) =
-                right_factor(simd, value_rows, tile, available, values, stride);
+            let (values, value_stride) = right_factor(simd, value_rows, tile, available, values, stride);
             for block in (0..count).step_by(block_queries) {
                 let queries = block_queries.min(count - block);
                 let block_range = block * group..(block + queries) * group;
@@ -122,8 +88,7 @@ impl Operation for ForwardTask<'_> {
                     let visible = (first + block + row / group + 1 - tile).min(KEY_TILE);
                     let scores = &mut scores[row * KEY_TILE..row * KEY_TILE + columns];
                     mask(simd, scores, visible);
-                    (largest[row], factors[row], new_sums[row]) =
-                        probabilities(simd, scores, largest[row]);
+                    (largest[row], factors[row], new_sums[row]) = probabilities(simd, scores, largest[row]);
                 }
                 advance_sums(simd, &mut sums[block_range.clone()], factors, new_sums);
                 simd.call(BlockProduct {
@@ -146,12 +111,7 @@ impl Operation for ForwardTask<'_> {
             let head = (self.row + row / group) * shape.heads + self.kv_head * group + row % group;
             // SAFETY: no other task has this query and head.
             let out = unsafe { self.out.range(head * head_dim, head_dim) };
-            copy_scaled(
-                simd,
-                &outputs[row * stride..row * stride + head_dim],
-                1.0 / sums[row],
-                out,
-            );
+            copy_scaled(simd, &outputs[row * stride..row * stride + head_dim], 1.0 / sums[row], out);
             if let Some(lse) = self.lse {
                 // SAFETY: as above.
                 let lse = unsafe { lse.range(head, 1) };
@@ -170,10 +130,7 @@ pub(super) fn mask<S: Simd>(simd: S, scores: &mut [f32], visible: usize) {
     let first = visible / S::WIDTH * S::WIDTH;
     let (partial, hidden) = scores[first..].split_at_mut(S::WIDTH);
     let lowest = simd.splat(f32::NEG_INFINITY);
-    simd.store(
-        partial,
-        simd.select_first(visible - first, simd.load(partial), lowest),
-    );
+    simd.store(partial, simd.select_first(visible - first, simd.load(partial), lowest));
     hidden.fill(f32::NEG_INFINITY);
 }
 
@@ -207,15 +164,8 @@ fn advance_sums<S: Simd>(simd: S, sums: &mut [f32], factors: &mut [f32], new_sum
         simd.store(factor, power);
         simd.store(sum, simd.mul_add(simd.load(sum), power, simd.load(new)));
     }
-    let (sum, factor, new) = (
-        sums.into_remainder(),
-        factors.into_remainder(),
-        new_sums.remainder(),
-    );
+    let (sum, factor, new) = (sums.into_remainder(), factors.into_remainder(), new_sums.remainder());
     let power = exp2(simd, simd.load_short(factor, 0.0));
     simd.store_short(factor, power);
-    simd.store_short(
-        sum,
-        simd.mul_add(simd.load_short(sum, 0.0), power, simd.load_short(new, 0.0)),
-    );
+    simd.store_short(sum, simd.mul_add(simd.load_short(sum, 0.0), power, simd.load_short(new, 0.0)));
 }

@@ -21,11 +21,7 @@ unsafe impl Sync for SharedOutput<'_> {}
 impl<'a> SharedOutput<'a> {
     /// Takes the borrow.
     pub(super) fn new(output: &'a mut [f32]) -> Self {
-        Self {
-            start: output.as_mut_ptr(),
-            length: output.len(),
-            borrow: PhantomData,
-        }
+        Self { start: output.as_mut_ptr(), length: output.len(), borrow: PhantomData }
     }
 
     /// A range of the output.

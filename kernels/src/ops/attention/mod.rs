@@ -80,10 +80,7 @@ impl AttentionShape {
     #[track_caller]
     fn check(&self) {
         assert!(
-            self.head_dim > 0
-                && self.kv_heads > 0
-                && self.heads > 0
-                && self.heads.is_multiple_of(self.kv_heads),
+            self.head_dim > 0 && self.kv_heads > 0 && self.heads > 0 && self.heads.is_multiple_of(self.kv_heads),
             "attention: {} heads of {} do not share {} key heads evenly",
             self.heads,
             self.head_dim,
@@ -110,22 +107,10 @@ pub fn causal_attention(
     out: &mut [f32],
     lse: Option<&mut [f32]>,
 ) {
-    causal_attention_with(
-        InstructionSet::detect(),
-        shape,
-        q,
-        start,
-        keys,
-        values,
-        out,
-        lse,
-    );
+    causal_attention_with(InstructionSet::detect(), shape, q, start, keys, values, out, lse);
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the public signature and the instruction set"
-)]
+#[allow(clippy::too_many_arguments, reason = "the public signature and the instruction set")]
 fn causal_attention_with(
     isa: InstructionSet,
     shape: &AttentionShape,
@@ -138,47 +123,15 @@ fn causal_attention_with(
 ) {
     shape.check();
     let queries = q.len() / shape.query_width();
-    assert_eq!(
-        q.len(),
-        queries * shape.query_width(),
-        "causal_attention: q is not whole rows"
-    );
-    assert_eq!(
-        keys.len(),
-        (start + queries) * shape.key_width(),
-        "causal_attention: keys are not start + t rows"
-    );
-    assert_eq!(
-        values.len(),
-        keys.len(),
-        "causal_attention: keys and values differ in length"
-    );
-    assert_eq!(
-        out.len(),
-        q.len(),
-        "causal_attention: q and out differ in length"
-    );
+    assert_eq!(q.len(), queries * shape.query_width(), "causal_attention: q is not whole rows");
+    assert_eq!(keys.len(), (start + queries) * shape.key_width(), "causal_attention: keys are not start + t rows");
+    assert_eq!(values.len(), keys.len(), "causal_attention: keys and values differ in length");
+    assert_eq!(out.len(), q.len(), "causal_attention: q and out differ in length");
     if let Some(lse) = &lse {
-        assert_eq!(
-            lse.len(),
-            queries * shape.heads,
-            "causal_attention: lse is not one for each query and head"
-        );
+        assert_eq!(lse.len(), queries * shape.heads, "causal_attention: lse is not one for each query and head");
     }
-    let sequence = Sequence {
-        q,
-        start,
-        keys,
-        values,
-        row: 0,
-    };
-    run_forward(
-        isa,
-        shape,
-        &[sequence],
-        SharedOutput::new(out),
-        lse.map(SharedOutput::new),
-    );
+    let sequence = Sequence { q, start, keys, values, row: 0 };
+    run_forward(isa, shape, &[sequence], SharedOutput::new(out), lse.map(SharedOutput::new));
 }
 
 /// Causal attention over the sequences of a packed batch, each attending to itself only.
@@ -202,10 +155,7 @@ pub fn segmented_attention(
     segmented_attention_with(InstructionSet::detect(), shape, q, k, v, segments, out, lse);
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the public signature and the instruction set"
-)]
+#[allow(clippy::too_many_arguments, reason = "the public signature and the instruction set")]
 fn segmented_attention_with(
     isa: InstructionSet,
     shape: &AttentionShape,
@@ -218,16 +168,8 @@ fn segmented_attention_with(
 ) {
     shape.check();
     check_packed(shape, q, k, v, segments);
-    assert_eq!(
-        out.len(),
-        q.len(),
-        "segmented_attention: q and out differ in length"
-    );
-    assert_eq!(
-        lse.len() * shape.head_dim,
-        q.len(),
-        "segmented_attention: lse is not one for each query and head"
-    );
+    assert_eq!(out.len(), q.len(), "segmented_attention: q and out differ in length");
+    assert_eq!(lse.len() * shape.head_dim, q.len(), "segmented_attention: lse is not one for each query and head");
     let (query_width, key_width) = (shape.query_width(), shape.key_width());
     let mut row = 0;
     let sequences: Vec<Sequence<'_>> = segments
@@ -244,28 +186,14 @@ fn segmented_attention_with(
             }
         })
         .collect();
-    run_forward(
-        isa,
-        shape,
-        &sequences,
-        SharedOutput::new(out),
-        Some(SharedOutput::new(lse)),
-    );
+    run_forward(isa, shape, &sequences, SharedOutput::new(out), Some(SharedOutput::new(lse)));
 }
 
 #[track_caller]
 fn check_packed(shape: &AttentionShape, q: &[f32], k: &[f32], v: &[f32], segments: &[usize]) {
     let rows: usize = segments.iter().sum();
-    assert_eq!(
-        q.len(),
-        rows * shape.query_width(),
-        "attention: q is not the sum of the segments in rows"
-    );
-    assert_eq!(
-        k.len(),
-        rows * shape.key_width(),
-        "attention: k is not the sum of the segments in rows"
-    );
+    assert_eq!(q.len(), rows * shape.query_width(), "attention: q is not the sum of the segments in rows");
+    assert_eq!(k.len(), rows * shape.key_width(), "attention: k is not the sum of the segments in rows");
     assert_eq!(v.len(), k.len(), "attention: k and v differ in length");
 }
 
@@ -319,11 +247,7 @@ fn run_forward(
         }
     } else {
         // The last chunks are the longest: they go first.
-        tasks
-            .into_par_iter()
-            .rev()
-            .with_max_len(1)
-            .for_each(|task| dispatch(isa, task));
+        tasks.into_par_iter().rev().with_max_len(1).for_each(|task| dispatch(isa, task));
     }
 }
 
@@ -334,10 +258,7 @@ fn run_forward(
 /// # Panics
 ///
 /// When the lengths do not fit together.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "a function of eight arrays has eight arrays"
-)]
+#[allow(clippy::too_many_arguments, reason = "a function of eight arrays has eight arrays")]
 pub fn segmented_attention_backward(
     shape: &AttentionShape,
     q: &[f32],
@@ -352,16 +273,7 @@ pub fn segmented_attention_backward(
     dv: &mut [f32],
 ) {
     let forward = Saved { q, k, v, out, lse };
-    segmented_attention_backward_with(
-        InstructionSet::detect(),
-        shape,
-        forward,
-        dout,
-        segments,
-        dq,
-        dk,
-        dv,
-    );
+    segmented_attention_backward_with(InstructionSet::detect(), shape, forward, dout, segments, dq, dk, dv);
 }
 
 /// Inputs and results of the forward pass.
@@ -374,10 +286,7 @@ struct Saved<'a> {
     lse: &'a [f32],
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "a function of eight arrays has eight arrays"
-)]
+#[allow(clippy::too_many_arguments, reason = "a function of eight arrays has eight arrays")]
 fn segmented_attention_backward_with(
     isa: InstructionSet,
     shape: &AttentionShape,
@@ -392,30 +301,14 @@ fn segmented_attention_backward_with(
     let Saved { q, k, v, out, lse } = forward;
     check_packed(shape, q, k, v, segments);
     for (name, length) in [("out", out.len()), ("dout", dout.len()), ("dq", dq.len())] {
-        assert_eq!(
-            length,
-            q.len(),
-            "segmented_attention_backward: q and {name} differ in length"
-        );
+        assert_eq!(length, q.len(), "segmented_attention_backward: q and {name} differ in length");
     }
     for (name, length) in [("dk", dk.len()), ("dv", dv.len())] {
-        assert_eq!(
-            length,
-            k.len(),
-            "segmented_attention_backward: k and {name} differ in length"
-        );
+        assert_eq!(length, k.len(), "segmented_attention_backward: k and {name} differ in length");
     }
-    assert_eq!(
-        lse.len() * shape.head_dim,
-        q.len(),
-        "segmented_attention_backward: lse is not one for each head"
-    );
+    assert_eq!(lse.len() * shape.head_dim, q.len(), "segmented_attention_backward: lse is not one for each head");
     let (query_width, key_width) = (shape.query_width(), shape.key_width());
-    let (dq, dk, dv) = (
-        SharedOutput::new(dq),
-        SharedOutput::new(dk),
-        SharedOutput::new(dv),
-    );
+    let (dq, dk, dv) = (SharedOutput::new(dq), SharedOutput::new(dk), SharedOutput::new(dv));
     let mut tasks = Vec::with_capacity(segments.len() * shape.kv_heads);
     let (mut row, mut work) = (0, 0);
     for length in segments {
@@ -445,10 +338,7 @@ fn segmented_attention_backward_with(
             dispatch(isa, task);
         }
     } else {
-        tasks
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|task| dispatch(isa, task));
+        tasks.into_par_iter().with_max_len(1).for_each(|task| dispatch(isa, task));
     }
 }
 

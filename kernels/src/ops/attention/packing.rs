@@ -26,27 +26,16 @@ impl<'a> HeadRows<'a> {
 
 /// Writes rows `from..from + count` transposed, `[head_dim, KEY_TILE]`; columns up to the next full vector are zero.
 #[inline(always)]
-pub(super) fn transpose_tile<S: Simd>(
-    simd: S,
-    rows: HeadRows<'_>,
-    from: usize,
-    count: usize,
-    tile: &mut [f32],
-) {
+pub(super) fn transpose_tile<S: Simd>(simd: S, rows: HeadRows<'_>, from: usize, count: usize, tile: &mut [f32]) {
     let head_dim = rows.head_dim;
     assert!(count <= KEY_TILE && tile.len() >= head_dim * KEY_TILE);
-    assert!(
-        count == 0 || rows.array.len() >= (from + count - 1) * rows.width + rows.offset + head_dim
-    );
+    assert!(count == 0 || rows.array.len() >= (from + count - 1) * rows.width + rows.offset + head_dim);
     let (whole_rows, whole_columns) = (count / S::WIDTH * S::WIDTH, head_dim / S::WIDTH * S::WIDTH);
     for row in (0..whole_rows).step_by(S::WIDTH) {
         for column in (0..whole_columns).step_by(S::WIDTH) {
             // SAFETY: rows and columns of the square lie inside both arrays by the assertions above.
             unsafe {
-                let source = rows
-                    .array
-                    .as_ptr()
-                    .add((from + row) * rows.width + rows.offset + column);
+                let source = rows.array.as_ptr().add((from + row) * rows.width + rows.offset + column);
                 let target = tile.as_mut_ptr().add(column * KEY_TILE + row);
                 simd.transpose_at(source, rows.width, target, KEY_TILE);
             }
@@ -60,8 +49,7 @@ pub(super) fn transpose_tile<S: Simd>(
         }
     }
     for column in 0..head_dim {
-        tile[column * KEY_TILE + count..column * KEY_TILE + count.next_multiple_of(S::WIDTH)]
-            .fill(0.0);
+        tile[column * KEY_TILE + count..column * KEY_TILE + count.next_multiple_of(S::WIDTH)].fill(0.0);
     }
 }
 
@@ -80,12 +68,7 @@ pub(super) fn right_factor<'a, S: Simd>(
         return (&rows.array[from * rows.width + rows.offset..], rows.width);
     }
     for index in 0..count {
-        copy_scaled(
-            simd,
-            rows.row(from + index),
-            1.0,
-            &mut copy[index * stride..(index + 1) * stride],
-        );
+        copy_scaled(simd, rows.row(from + index), 1.0, &mut copy[index * stride..(index + 1) * stride]);
     }
     (copy, stride)
 }

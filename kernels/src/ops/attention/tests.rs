@@ -6,22 +6,11 @@ use super::*;
 use crate::ops::testing::{assert_close, gradient, noise, widen, with_threads};
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
-    AttentionShape {
-        heads,
-        kv_heads,
-        head_dim,
-        scale: 1.0 / (head_dim as f32).sqrt(),
-    }
+    AttentionShape { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
 }
 
 /// Output and log-sum-exp of one sequence.
-fn reference(
-    shape: &AttentionShape,
-    q: &[f64],
-    start: usize,
-    k: &[f64],
-    v: &[f64],
-) -> (Vec<f64>, Vec<f64>) {
+fn reference(shape: &AttentionShape, q: &[f64], start: usize, k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let d = shape.head_dim;
     let queries = q.len() / shape.query_width();
     let mut out = vec![0.0; q.len()];
@@ -42,8 +31,7 @@ fn reference(
             for (j, s) in scores.iter().enumerate() {
                 let p = (s - log_sum).exp();
                 for c in 0..d {
-                    out[i * shape.query_width() + head * d + c] +=
-                        p * v[j * shape.key_width() + offset + c];
+                    out[i * shape.query_width() + head * d + c] += p * v[j * shape.key_width() + offset + c];
                 }
             }
         }
@@ -52,26 +40,13 @@ fn reference(
 }
 
 fn inputs(shape: &AttentionShape, rows: usize) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let q = noise(11, rows * shape.query_width())
-        .into_iter()
-        .map(|x| 3.0 * x)
-        .collect();
-    let k = noise(12, rows * shape.key_width())
-        .into_iter()
-        .map(|x| 3.0 * x)
-        .collect();
+    let q = noise(11, rows * shape.query_width()).into_iter().map(|x| 3.0 * x).collect();
+    let k = noise(12, rows * shape.key_width()).into_iter().map(|x| 3.0 * x).collect();
     (q, k, noise(13, rows * shape.key_width()))
 }
 
-const SHAPES: [(usize, usize, usize); 7] = [
-    (9, 3, 64),
-    (4, 4, 8),
-    (14, 2, 64),
-    (2, 1, 20),
-    (3, 3, 128),
-    (8, 1, 80),
-    (1, 1, 13),
-];
+const SHAPES: [(usize, usize, usize); 7] =
+    [(9, 3, 64), (4, 4, 8), (14, 2, 64), (2, 1, 20), (3, 3, 128), (8, 1, 80), (1, 1, 13)];
 
 #[test]
 fn forward_agrees_with_double_precision_on_every_instruction_set() {
@@ -100,11 +75,7 @@ fn bits_do_not_depend_on_how_queries_share_calls() {
         for isa in InstructionSet::available() {
             let (mut whole, mut whole_lse) = (vec![0.0; q.len()], vec![0.0; 200 * heads]);
             causal_attention_with(isa, &shape, &q, 0, &k, &v, &mut whole, Some(&mut whole_lse));
-            for cuts in [
-                vec![100],
-                vec![1, 2, 3, 64, 65, 129, 191, 199],
-                (1..200).collect(),
-            ] {
+            for cuts in [vec![100], vec![1, 2, 3, 64, 65, 129, 191, 199], (1..200).collect()] {
                 let (mut out, mut lse) = (vec![f32::NAN; q.len()], vec![f32::NAN; 200 * heads]);
                 let mut start = 0;
                 for end in cuts.into_iter().chain([200]) {
@@ -139,35 +110,18 @@ fn segments_are_sequences_of_their_own() {
     for length in segments {
         let queries = row * shape.query_width()..(row + length) * shape.query_width();
         let keys = row * shape.key_width()..(row + length) * shape.key_width();
-        let (mut alone, mut alone_lse) =
-            (vec![0.0; queries.len()], vec![0.0; length * shape.heads]);
+        let (mut alone, mut alone_lse) = (vec![0.0; queries.len()], vec![0.0; length * shape.heads]);
         let lse_out = Some(alone_lse.as_mut_slice());
-        causal_attention(
-            &shape,
-            &q[queries.clone()],
-            0,
-            &k[keys.clone()],
-            &v[keys],
-            &mut alone,
-            lse_out,
-        );
+        causal_attention(&shape, &q[queries.clone()], 0, &k[keys.clone()], &v[keys], &mut alone, lse_out);
         assert_eq!(alone, out[queries]);
-        assert_eq!(
-            alone_lse,
-            lse[row * shape.heads..(row + length) * shape.heads]
-        );
+        assert_eq!(alone_lse, lse[row * shape.heads..(row + length) * shape.heads]);
         row += length;
     }
 }
 
 #[test]
 fn large_scores_do_not_overflow() {
-    let shape = AttentionShape {
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 16,
-        scale: 50.0,
-    };
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 16, scale: 50.0 };
     let (q, k, v) = inputs(&shape, 80);
     let (truth, _) = reference(&shape, &widen(&q), 0, &widen(&k), &widen(&v));
     for isa in InstructionSet::available() {
@@ -222,21 +176,9 @@ fn backward(
 ) -> Gradients {
     let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; q.len() / shape.head_dim]);
     segmented_attention_with(isa, shape, q, k, v, segments, &mut out, &mut lse);
-    let (mut dq, mut dk, mut dv) = (
-        vec![f32::NAN; q.len()],
-        vec![f32::NAN; k.len()],
-        vec![f32::NAN; v.len()],
-    );
-    let forward = Saved {
-        q,
-        k,
-        v,
-        out: &out,
-        lse: &lse,
-    };
-    segmented_attention_backward_with(
-        isa, shape, forward, dout, segments, &mut dq, &mut dk, &mut dv,
-    );
+    let (mut dq, mut dk, mut dv) = (vec![f32::NAN; q.len()], vec![f32::NAN; k.len()], vec![f32::NAN; v.len()]);
+    let forward = Saved { q, k, v, out: &out, lse: &lse };
+    segmented_attention_backward_with(isa, shape, forward, dout, segments, &mut dq, &mut dk, &mut dv);
     (dq, dk, dv)
 }
 
@@ -247,33 +189,13 @@ fn the_backward_formulas_agree_with_central_differences() {
     let dout = widen(&noise(14, q.len()));
     let (qw, kw, vw) = (widen(&q), widen(&k), widen(&v));
     let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
-        reference(&shape, q, 0, k, v)
-            .0
-            .iter()
-            .zip(&dout)
-            .map(|(o, g)| o * g)
-            .sum()
+        reference(&shape, q, 0, k, v).0.iter().zip(&dout).map(|(o, g)| o * g).sum()
     };
     let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect::<Vec<_>>();
     let (dq, dk, dv) = reference_backward(&shape, &qw, &kw, &vw, &dout);
-    assert_close(
-        &narrow(dq),
-        &gradient(&q, |q| loss(q, &kw, &vw)),
-        1e-6,
-        "dq",
-    );
-    assert_close(
-        &narrow(dk),
-        &gradient(&k, |k| loss(&qw, k, &vw)),
-        1e-6,
-        "dk",
-    );
-    assert_close(
-        &narrow(dv),
-        &gradient(&v, |v| loss(&qw, &kw, v)),
-        1e-6,
-        "dv",
-    );
+    assert_close(&narrow(dq), &gradient(&q, |q| loss(q, &kw, &vw)), 1e-6, "dq");
+    assert_close(&narrow(dk), &gradient(&k, |k| loss(&qw, k, &vw)), 1e-6, "dk");
+    assert_close(&narrow(dv), &gradient(&v, |v| loss(&qw, &kw, v)), 1e-6, "dv");
 }
 
 #[test]
@@ -283,8 +205,7 @@ fn backward_agrees_with_double_precision_on_every_instruction_set() {
         for rows in [1, 20, 64, 65, 150] {
             let (q, k, v) = inputs(&shape, rows);
             let dout = noise(15, q.len());
-            let truth =
-                reference_backward(&shape, &widen(&q), &widen(&k), &widen(&v), &widen(&dout));
+            let truth = reference_backward(&shape, &widen(&q), &widen(&k), &widen(&v), &widen(&dout));
             for isa in InstructionSet::available() {
                 let (dq, dk, dv) = backward(isa, &shape, (&q, &k, &v), &dout, &[rows]);
                 let label = format!("{} {shape:?} {rows} rows", isa.name());
@@ -308,17 +229,7 @@ fn results_depend_neither_on_threads_nor_on_neighbours() {
     let run = || {
         let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; rows * shape.heads]);
         segmented_attention(&shape, &q, &k, &v, &segments, &mut out, &mut lse);
-        (
-            out,
-            lse,
-            backward(
-                InstructionSet::detect(),
-                &shape,
-                (&q, &k, &v),
-                &dout,
-                &segments,
-            ),
-        )
+        (out, lse, backward(InstructionSet::detect(), &shape, (&q, &k, &v), &dout, &segments))
     };
     let one = with_threads(1, run);
     assert!(one == with_threads(4, run), "threads change bits");

@@ -4,15 +4,13 @@
 // need nothing else; those that touch memory pass on the promise of their caller.
 
 use std::arch::x86_64::{
-    __m128, __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_add_ps, _mm_add_ss,
-    _mm_cvtss_f32, _mm_loadu_ps, _mm_max_ps, _mm_max_ss, _mm_movehl_ps, _mm_shuffle_ps,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_blendv_ps, _mm256_castpd_ps, _mm256_castps_pd,
-    _mm256_castps128_ps256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmpgt_epi32,
-    _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
-    _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
-    _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32,
-    _mm256_srai_epi32, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_pd,
-    _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
+    __m128, __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_ps,
+    _mm_max_ps, _mm_max_ss, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_blendv_ps,
+    _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps128_ps256, _mm256_castps256_ps128, _mm256_castsi256_ps,
+    _mm256_cmpgt_epi32, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
+    _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_srai_epi32, _mm256_storeu_ps,
+    _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
 };
 
 use super::{Operation, Simd};
@@ -143,8 +141,7 @@ impl Simd for Avx2 {
         // SAFETY: see the head of the file.
         unsafe {
             let indices = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let mask =
-                _mm256_cmpgt_epi32(_mm256_set1_epi32(count.min(Self::WIDTH) as i32), indices);
+            let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count.min(Self::WIDTH) as i32), indices);
             _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask))
         }
     }
@@ -158,19 +155,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn maximum(self, a: Self::Vector) -> f32 {
         // SAFETY: see the head of the file.
-        half_maximum(unsafe {
-            _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a))
-        })
+        half_maximum(unsafe { _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a)) })
     }
 
     #[inline(always)]
-    unsafe fn transpose_at(
-        self,
-        source: *const f32,
-        source_stride: usize,
-        target: *mut f32,
-        target_stride: usize,
-    ) {
+    unsafe fn transpose_at(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         // Each vector holds four columns of rows `i` and `4 + i`; a 4 x 4 transposition inside the halves then
         // gives whole columns.
         for group in 0..2 {
@@ -190,18 +179,9 @@ impl Simd for Avx2 {
                 let high23 = _mm256_castps_pd(_mm256_unpackhi_ps(rows[2], rows[3]));
                 let to = target.add(4 * group * target_stride);
                 _mm256_storeu_ps(to, _mm256_castpd_ps(_mm256_unpacklo_pd(low01, low23)));
-                _mm256_storeu_ps(
-                    to.add(target_stride),
-                    _mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23)),
-                );
-                _mm256_storeu_ps(
-                    to.add(2 * target_stride),
-                    _mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23)),
-                );
-                _mm256_storeu_ps(
-                    to.add(3 * target_stride),
-                    _mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23)),
-                );
+                _mm256_storeu_ps(to.add(target_stride), _mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23)));
+                _mm256_storeu_ps(to.add(2 * target_stride), _mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23)));
+                _mm256_storeu_ps(to.add(3 * target_stride), _mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23)));
             }
         }
     }

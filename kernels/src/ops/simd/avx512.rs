@@ -4,11 +4,10 @@
 // need nothing else; those that touch memory pass on the promise of their caller.
 
 use std::arch::x86_64::{
-    __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_ps, _mm512_add_ps,
-    _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps128_ps512, _mm512_div_ps, _mm512_fmadd_ps,
-    _mm512_insertf32x4, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
+    __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_ps, _mm512_add_ps, _mm512_castpd_ps,
+    _mm512_castps_pd, _mm512_castps128_ps512, _mm512_div_ps, _mm512_fmadd_ps, _mm512_insertf32x4, _mm512_loadu_ps,
+    _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
     _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
@@ -133,13 +132,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn transpose_at(
-        self,
-        source: *const f32,
-        source_stride: usize,
-        target: *mut f32,
-        target_stride: usize,
-    ) {
+    unsafe fn transpose_at(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         // Each vector holds four columns of rows `i`, `4 + i`, `8 + i` and `12 + i`; a 4 x 4 transposition inside
         // the quarters then gives whole columns.
         for group in 0..4 {
@@ -149,12 +142,9 @@ impl Simd for Avx512 {
                 for (i, row) in rows.iter_mut().enumerate() {
                     let from = source.add(i * source_stride + 4 * group);
                     let vector = _mm512_castps128_ps512(_mm_loadu_ps(from));
-                    let vector =
-                        _mm512_insertf32x4::<1>(vector, _mm_loadu_ps(from.add(4 * source_stride)));
-                    let vector =
-                        _mm512_insertf32x4::<2>(vector, _mm_loadu_ps(from.add(8 * source_stride)));
-                    *row =
-                        _mm512_insertf32x4::<3>(vector, _mm_loadu_ps(from.add(12 * source_stride)));
+                    let vector = _mm512_insertf32x4::<1>(vector, _mm_loadu_ps(from.add(4 * source_stride)));
+                    let vector = _mm512_insertf32x4::<2>(vector, _mm_loadu_ps(from.add(8 * source_stride)));
+                    *row = _mm512_insertf32x4::<3>(vector, _mm_loadu_ps(from.add(12 * source_stride)));
                 }
                 let low01 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
                 let high01 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
@@ -162,18 +152,9 @@ impl Simd for Avx512 {
                 let high23 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2], rows[3]));
                 let to = target.add(4 * group * target_stride);
                 _mm512_storeu_ps(to, _mm512_castpd_ps(_mm512_unpacklo_pd(low01, low23)));
-                _mm512_storeu_ps(
-                    to.add(target_stride),
-                    _mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23)),
-                );
-                _mm512_storeu_ps(
-                    to.add(2 * target_stride),
-                    _mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23)),
-                );
-                _mm512_storeu_ps(
-                    to.add(3 * target_stride),
-                    _mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23)),
-                );
+                _mm512_storeu_ps(to.add(target_stride), _mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23)));
+                _mm512_storeu_ps(to.add(2 * target_stride), _mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23)));
+                _mm512_storeu_ps(to.add(3 * target_stride), _mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23)));
             }
         }
     }

@@ -11,21 +11,12 @@ use super::Simd;
 const EXP_RANGE: (f32, f32) = (-104.0, 89.0);
 const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
-const EXP: [f32; 5] = [
-    0.499_999_93,
-    0.166_665_2,
-    0.041_668_387,
-    0.008_368_71,
-    0.001_381_461_3,
-];
+const EXP: [f32; 5] = [0.499_999_93, 0.166_665_2, 0.041_668_387, 0.008_368_71, 0.001_381_461_3];
 
 /// `e^x` of each element, error below 2 units in the last place.
 #[inline(always)]
 pub(in crate::ops) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    let x = simd.min(
-        simd.splat(EXP_RANGE.1),
-        simd.max(simd.splat(EXP_RANGE.0), x),
-    );
+    let x = simd.min(simd.splat(EXP_RANGE.1), simd.max(simd.splat(EXP_RANGE.0), x));
     let n = simd.round(simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
     let r = simd.mul_add(n, simd.splat(-LN_2_HIGH), x);
     let r = simd.mul_add(n, simd.splat(-LN_2_LOW), r);
@@ -39,22 +30,12 @@ pub(in crate::ops) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 }
 
 const EXP2_RANGE: (f32, f32) = (-150.0, 128.0);
-const EXP2: [f32; 6] = [
-    std::f32::consts::LN_2,
-    0.240_226_5,
-    0.055_502_974,
-    0.009_618_03,
-    0.001_341,
-    1.546_973_2e-4,
-];
+const EXP2: [f32; 6] = [std::f32::consts::LN_2, 0.240_226_5, 0.055_502_974, 0.009_618_03, 0.001_341, 1.546_973_2e-4];
 
 /// `2^x` of each element, error below 2 units in the last place; `2^0` is exactly 1.
 #[inline(always)]
 pub(in crate::ops) fn exp2<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    let x = simd.min(
-        simd.splat(EXP2_RANGE.1),
-        simd.max(simd.splat(EXP2_RANGE.0), x),
-    );
+    let x = simd.min(simd.splat(EXP2_RANGE.1), simd.max(simd.splat(EXP2_RANGE.0), x));
     let n = simd.round(x);
     let f = simd.sub(x, n);
     let f2 = simd.mul(f, f);

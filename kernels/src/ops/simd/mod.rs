@@ -85,13 +85,7 @@ pub(super) trait Simd: Copy {
     ///
     /// Both squares lie in readable respectively writable memory, rows `source_stride` and `target_stride` elements
     /// apart; they do not overlap.
-    unsafe fn transpose_at(
-        self,
-        source: *const f32,
-        source_stride: usize,
-        target: *mut f32,
-        target_stride: usize,
-    );
+    unsafe fn transpose_at(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize);
 
     /// Reads the first [`Self::WIDTH`] elements of a slice.
     #[inline(always)]

@@ -128,19 +128,12 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn transpose_at(
-        self,
-        source: *const f32,
-        source_stride: usize,
-        target: *mut f32,
-        target_stride: usize,
-    ) {
+    unsafe fn transpose_at(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
         for row in 0..WIDTH {
             for column in 0..WIDTH {
                 // SAFETY: the caller promises both squares.
                 unsafe {
-                    *target.add(column * target_stride + row) =
-                        *source.add(row * source_stride + column);
+                    *target.add(column * target_stride + row) = *source.add(row * source_stride + column);
                 }
             }
         }

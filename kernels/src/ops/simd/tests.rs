@@ -37,50 +37,26 @@ fn ulps(value: f32, truth: f64) -> f64 {
 
 #[test]
 fn exponentials_are_within_two_units_in_the_last_place() {
-    let x: Vec<f32> = (0..200_001)
-        .map(|i| (i as f32 - 100_000.0) / 100_000.0 * 86.0)
-        .collect();
+    let x: Vec<f32> = (0..200_001).map(|i| (i as f32 - 100_000.0) / 100_000.0 * 86.0).collect();
     let mut y = vec![0.0; x.len()];
     for isa in InstructionSet::available() {
         dispatch(isa, Map(Function::Exp, &x, &mut y));
-        let worst = x
-            .iter()
-            .zip(&y)
-            .map(|(x, y)| ulps(*y, f64::from(*x).exp()))
-            .fold(0.0, f64::max);
+        let worst = x.iter().zip(&y).map(|(x, y)| ulps(*y, f64::from(*x).exp())).fold(0.0, f64::max);
         assert!(worst < 2.0, "{}: exp is off by {worst} units", isa.name());
         dispatch(isa, Map(Function::Exp2, &x, &mut y));
-        let worst = x
-            .iter()
-            .zip(&y)
-            .map(|(x, y)| ulps(*y, f64::from(*x).exp2()))
-            .fold(0.0, f64::max);
+        let worst = x.iter().zip(&y).map(|(x, y)| ulps(*y, f64::from(*x).exp2())).fold(0.0, f64::max);
         assert!(worst < 2.0, "{}: exp2 is off by {worst} units", isa.name());
     }
 }
 
 #[test]
 fn exponentials_of_special_values() {
-    let x = [
-        f32::NEG_INFINITY,
-        -1000.0,
-        -0.0,
-        0.0,
-        1000.0,
-        f32::INFINITY,
-        f32::NAN,
-        1.0,
-    ];
+    let x = [f32::NEG_INFINITY, -1000.0, -0.0, 0.0, 1000.0, f32::INFINITY, f32::NAN, 1.0];
     for isa in InstructionSet::available() {
         for function in [Function::Exp, Function::Exp2] {
             let mut y = [7.0; 8];
             dispatch(isa, Map(function, &x, &mut y));
-            assert_eq!(
-                y[..6],
-                [0.0, 0.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY],
-                "{}",
-                isa.name()
-            );
+            assert_eq!(y[..6], [0.0, 0.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY], "{}", isa.name());
             assert!(y[6].is_nan());
         }
         // Subnormal results keep what precision they have.
@@ -103,10 +79,7 @@ impl Operation for Lanes {
         assert_eq!(simd.maximum(vector), values[S::WIDTH - 1]);
         for count in 0..=S::WIDTH {
             let mut selected = [0.0; MAX_WIDTH];
-            simd.store(
-                &mut selected,
-                simd.select_first(count, vector, simd.splat(9.5)),
-            );
+            simd.store(&mut selected, simd.select_first(count, vector, simd.splat(9.5)));
             for (i, value) in selected[..S::WIDTH].iter().enumerate() {
                 assert_eq!(*value, if i < count { values[i] } else { 9.5 });
             }

@@ -38,30 +38,13 @@ pub struct Adapted {
 
 impl BlockProjection {
     fn stacked_rank(&self) -> usize {
-        self.adapted
-            .as_ref()
-            .map_or(0, |adapted| adapted.group.stacked_rank())
+        self.adapted.as_ref().map_or(0, |adapted| adapted.group.stacked_rank())
     }
 
-    fn forward(
-        &self,
-        x: &[f32],
-        parameters: &[f32],
-        t: usize,
-        u: &mut [f32],
-        y: &mut [f32],
-        accumulate: Accumulate,
-    ) {
+    fn forward(&self, x: &[f32], parameters: &[f32], t: usize, u: &mut [f32], y: &mut [f32], accumulate: Accumulate) {
         match &self.adapted {
             Some(Adapted { group, a, b }) => {
-                group.forward(
-                    x,
-                    [&parameters[a.clone()], &parameters[b.clone()]],
-                    t,
-                    u,
-                    y,
-                    accumulate,
-                );
+                group.forward(x, [&parameters[a.clone()], &parameters[b.clone()]], t, u, y, accumulate);
             }
             None => self.frozen.apply(x, t, y, accumulate),
         }
@@ -127,116 +110,49 @@ fn norm(x: &[f32], weight: &[f32], epsilon: f32, pool: &Pool) -> Buffer {
 }
 
 fn add(into: &mut [f32], from: &[f32]) {
-    into.par_chunks_mut(ADD_CHUNK)
-        .zip(from.par_chunks(ADD_CHUNK))
-        .for_each(|(into, from)| {
-            for (sum, value) in into.iter_mut().zip(from) {
-                *sum += value;
-            }
-        });
+    into.par_chunks_mut(ADD_CHUNK).zip(from.par_chunks(ADD_CHUNK)).for_each(|(into, from)| {
+        for (sum, value) in into.iter_mut().zip(from) {
+            *sum += value;
+        }
+    });
 }
 
 pub(super) fn copy(from: &[f32], pool: &Pool) -> Buffer {
     let mut out = pool.take(from.len());
-    out.par_chunks_mut(ADD_CHUNK)
-        .zip(from.par_chunks(ADD_CHUNK))
-        .for_each(|(out, from)| out.copy_from_slice(from));
+    out.par_chunks_mut(ADD_CHUNK).zip(from.par_chunks(ADD_CHUNK)).for_each(|(out, from)| out.copy_from_slice(from));
     out
 }
 
 impl Block {
     /// The output, and what its backward pass needs.
-    pub(super) fn forward(
-        &self,
-        x: Buffer,
-        parameters: &[f32],
-        layout: &Layout,
-        pool: &Pool,
-    ) -> (Buffer, Activations) {
+    pub(super) fn forward(&self, x: Buffer, parameters: &[f32], layout: &Layout, pool: &Pool) -> (Buffer, Activations) {
         let (t, plan) = (layout.positions.len(), &self.attention);
         let (query, key) = (plan.query_width(), plan.key_width());
-        let [
-            qkv_projection,
-            out_projection,
-            gate_up_projection,
-            down_projection,
-        ] = &self.projections;
-        let mut u = self
-            .projections
-            .each_ref()
-            .map(|projection| pool.take(t * projection.stacked_rank()));
+        let [qkv_projection, out_projection, gate_up_projection, down_projection] = &self.projections;
+        let mut u = self.projections.each_ref().map(|projection| pool.take(t * projection.stacked_rank()));
 
         let normed = norm(&x, &self.attention_norm, self.epsilon, pool);
         let mut qkv = pool.take(t * (query + 2 * key));
-        qkv_projection.forward(
-            &normed,
-            parameters,
-            t,
-            &mut u[0],
-            &mut qkv,
-            Accumulate::Overwrite,
-        );
+        qkv_projection.forward(&normed, parameters, t, &mut u[0], &mut qkv, Accumulate::Overwrite);
         drop(normed);
         let (mut q, mut k, mut v) = (pool.take(t * query), pool.take(t * key), pool.take(t * key));
         plan.split(&qkv, &layout.positions, &mut q, &mut k, &mut v);
         drop(qkv);
         let (mut attended, mut lse) = (pool.take(t * query), pool.take(t * plan.shape.heads));
-        segmented_attention(
-            &plan.shape,
-            &q,
-            &k,
-            &v,
-            &layout.segments,
-            &mut attended,
-            &mut lse,
-        );
+        segmented_attention(&plan.shape, &q, &k, &v, &layout.segments, &mut attended, &mut lse);
         let mut middle = copy(&x, pool);
-        out_projection.forward(
-            &attended,
-            parameters,
-            t,
-            &mut u[1],
-            &mut middle,
-            Accumulate::Add,
-        );
+        out_projection.forward(&attended, parameters, t, &mut u[1], &mut middle, Accumulate::Add);
 
         let normed = norm(&middle, &self.feed_forward_norm, self.epsilon, pool);
         let mut gate_up = pool.take(t * gate_up_projection.frozen.outputs());
-        gate_up_projection.forward(
-            &normed,
-            parameters,
-            t,
-            &mut u[2],
-            &mut gate_up,
-            Accumulate::Overwrite,
-        );
+        gate_up_projection.forward(&normed, parameters, t, &mut u[2], &mut gate_up, Accumulate::Overwrite);
         drop(normed);
         let width = down_projection.frozen.inputs();
         let mut activated = pool.take(t * width);
         swiglu_rows(&gate_up, width, &mut activated);
         let mut y = copy(&middle, pool);
-        down_projection.forward(
-            &activated,
-            parameters,
-            t,
-            &mut u[3],
-            &mut y,
-            Accumulate::Add,
-        );
-        (
-            y,
-            Activations {
-                x,
-                q,
-                k,
-                v,
-                attended,
-                lse,
-                middle,
-                gate_up,
-                u,
-            },
-        )
+        down_projection.forward(&activated, parameters, t, &mut u[3], &mut y, Accumulate::Add);
+        (y, Activations { x, q, k, v, attended, lse, middle, gate_up, u })
     }
 
     /// The gradient of the parameters into `gradient`, and that of `x` when it is wanted.
@@ -251,26 +167,14 @@ impl Block {
     ) -> Option<Buffer> {
         let (t, plan, x) = (layout.positions.len(), &self.attention, &*saved.x);
         let (query, key) = (plan.query_width(), plan.key_width());
-        let [
-            qkv_projection,
-            out_projection,
-            gate_up_projection,
-            down_projection,
-        ] = &self.projections;
+        let [qkv_projection, out_projection, gate_up_projection, down_projection] = &self.projections;
         let width = down_projection.frozen.inputs();
 
         let mut activated = pool.take(t * width);
         swiglu_rows(&saved.gate_up, width, &mut activated);
         let mut dactivated = pool.take(t * width);
         let io = [&*activated, &*saved.u[3]];
-        down_projection.backward(
-            dy,
-            io,
-            (parameters, gradient),
-            t,
-            Some(&mut dactivated),
-            pool,
-        );
+        down_projection.backward(dy, io, (parameters, gradient), t, Some(&mut dactivated), pool);
         drop(activated);
         let mut dgate_up = pool.take(t * 2 * width);
         swiglu_rows_backward(&saved.gate_up, &dactivated, width, &mut dgate_up);
@@ -278,38 +182,17 @@ impl Block {
         let normed = norm(&saved.middle, &self.feed_forward_norm, self.epsilon, pool);
         let mut dnormed = pool.take(x.len());
         let io = [&*normed, &*saved.u[2]];
-        gate_up_projection.backward(
-            &dgate_up,
-            io,
-            (parameters, gradient),
-            t,
-            Some(&mut dnormed),
-            pool,
-        );
+        gate_up_projection.backward(&dgate_up, io, (parameters, gradient), t, Some(&mut dnormed), pool);
         drop((dgate_up, normed));
         let mut dmiddle = pool.take(x.len());
         let (weight, epsilon) = (&self.feed_forward_norm, self.epsilon);
-        espalier_kernels::ops::rms_norm_backward(
-            &saved.middle,
-            weight,
-            epsilon,
-            &dnormed,
-            &mut dmiddle,
-        );
+        espalier_kernels::ops::rms_norm_backward(&saved.middle, weight, epsilon, &dnormed, &mut dmiddle);
         add(&mut dmiddle, dy);
 
         let mut dattended = pool.take(t * query);
         let io = [&*saved.attended, &*saved.u[1]];
-        out_projection.backward(
-            &dmiddle,
-            io,
-            (parameters, gradient),
-            t,
-            Some(&mut dattended),
-            pool,
-        );
-        let (mut dq, mut dk, mut dv) =
-            (pool.take(t * query), pool.take(t * key), pool.take(t * key));
+        out_projection.backward(&dmiddle, io, (parameters, gradient), t, Some(&mut dattended), pool);
+        let (mut dq, mut dk, mut dv) = (pool.take(t * query), pool.take(t * key), pool.take(t * key));
         segmented_attention_backward(
             &plan.shape,
             &saved.q,
@@ -332,13 +215,7 @@ impl Block {
         qkv_projection.backward(&dqkv, io, (parameters, gradient), t, wanted, pool);
         want_dx.then(|| {
             let mut dx = pool.take(x.len());
-            espalier_kernels::ops::rms_norm_backward(
-                x,
-                &self.attention_norm,
-                self.epsilon,
-                &dnormed,
-                &mut dx,
-            );
+            espalier_kernels::ops::rms_norm_backward(x, &self.attention_norm, self.epsilon, &dnormed, &mut dx);
             add(&mut dx, &dmiddle);
             dx
         })

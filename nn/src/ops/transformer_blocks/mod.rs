@@ -55,20 +55,13 @@ pub trait TransformerBlocksOperation: Backend {
 }
 
 /// All blocks over packed rows `x [t, hidden]`, with their updates in `parameters [p]`.
-pub fn transformer_blocks(
-    x: Tensor<2>,
-    parameters: Tensor<1>,
-    blocks: &Arc<Blocks>,
-    layout: &Layout,
-) -> Tensor<2> {
-    Tensor::from_dispatch(
-        <Dispatch as TransformerBlocksOperation>::transformer_blocks(
-            x.into_dispatch(),
-            parameters.into_dispatch(),
-            Arc::clone(blocks),
-            layout.clone(),
-        ),
-    )
+pub fn transformer_blocks(x: Tensor<2>, parameters: Tensor<1>, blocks: &Arc<Blocks>, layout: &Layout) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as TransformerBlocksOperation>::transformer_blocks(
+        x.into_dispatch(),
+        parameters.into_dispatch(),
+        Arc::clone(blocks),
+        layout.clone(),
+    ))
 }
 
 /// The same as a sequence of single operations: what the blocks are held against.
@@ -79,45 +72,27 @@ pub fn transformer_blocks_of_operations(
     layout: &Layout,
 ) -> Tensor<2> {
     blocks.blocks.iter().fold(x, |x, block| {
-        let parameters = parameters
-            .clone()
-            .slice(std::array::from_ref(&block.parameters).clone());
+        let parameters = parameters.clone().slice(std::array::from_ref(&block.parameters).clone());
         block_of_operations(x, &parameters, block, layout)
     })
 }
 
-fn block_of_operations(
-    x: Tensor<2>,
-    parameters: &Tensor<1>,
-    block: &Block,
-    layout: &Layout,
-) -> Tensor<2> {
+fn block_of_operations(x: Tensor<2>, parameters: &Tensor<1>, block: &Block, layout: &Layout) -> Tensor<2> {
     let project = |x: Tensor<2>, at: usize| {
         let projection = &block.projections[at];
         match &projection.adapted {
             Some(Adapted { group, a, b }) => {
                 let part = |range: &std::ops::Range<usize>, rows: usize| {
                     let columns = range.len() / rows;
-                    parameters
-                        .clone()
-                        .slice(std::array::from_ref(range).clone())
-                        .reshape([rows, columns])
+                    parameters.clone().slice(std::array::from_ref(range).clone()).reshape([rows, columns])
                 };
-                lora_linear(
-                    x,
-                    part(a, group.stacked_rank()),
-                    part(b, group.adapted_outputs()),
-                    group,
-                )
+                lora_linear(x, part(a, group.stacked_rank()), part(b, group.adapted_outputs()), group)
             }
             None => frozen_linear(x, &projection.frozen),
         }
     };
     let normed = rms_norm(x.clone(), &block.attention_norm, block.epsilon);
-    let a = x + project(
-        self_attention(project(normed, 0), layout, &block.attention),
-        1,
-    );
+    let a = x + project(self_attention(project(normed, 0), layout, &block.attention), 1);
     let normed = rms_norm(a.clone(), &block.feed_forward_norm, block.epsilon);
     a + project(swiglu(project(normed, 2)), 3)
 }
@@ -135,12 +110,7 @@ impl Blocks {
         let mut stream = copy(&values(x), &self.pool);
         let mut saved = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let (y, activations) = block.forward(
-                stream,
-                &parameters[block.parameters.clone()],
-                layout,
-                &self.pool,
-            );
+            let (y, activations) = block.forward(stream, &parameters[block.parameters.clone()], layout, &self.pool);
             stream = y;
             if keep {
                 saved.push(activations);
@@ -168,14 +138,7 @@ impl Blocks {
             };
             let place = block.parameters.clone();
             let both = (&parameters[place.clone()], &mut gradient[place]);
-            match block.backward(
-                &stream,
-                &activations,
-                both,
-                layout,
-                want_dx || index > 0,
-                &self.pool,
-            ) {
+            match block.backward(&stream, &activations, both, layout, want_dx || index > 0, &self.pool) {
                 Some(dx) => stream = dx,
                 None => return (gradient, None),
             }
@@ -213,22 +176,10 @@ impl Backward<Flex, 2> for TransformerBlocksBackward {
     fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let dy = gradients.consume::<Flex>(&ops.node);
         let [parent_x, parent_parameters] = ops.parents;
-        let Saved {
-            parameters,
-            activations,
-            blocks,
-            layout,
-        } = ops.state;
-        let saved =
-            std::mem::take(&mut *activations.lock().unwrap_or_else(PoisonError::into_inner));
+        let Saved { parameters, activations, blocks, layout } = ops.state;
+        let saved = std::mem::take(&mut *activations.lock().unwrap_or_else(PoisonError::into_inner));
         let shape = [rows(&dy), dy.layout().shape()[1]];
-        let (gradient, dx) = blocks.backward(
-            &values(&dy),
-            saved,
-            &values(&parameters),
-            &layout,
-            parent_x.is_some(),
-        );
+        let (gradient, dx) = blocks.backward(&values(&dy), saved, &values(&parameters), &layout, parent_x.is_some());
         if let Some(parent) = parent_parameters {
             let count = gradient.len();
             gradients.register::<Flex>(parent.id, tensor(gradient, [count]));
@@ -248,27 +199,13 @@ impl<C: CheckpointStrategy> TransformerBlocksOperation for Autodiff<Flex, C> {
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), parameters.node()];
         let (x, parameters) = (x.into_primitive(), parameters.into_primitive());
-        match TransformerBlocksBackward
-            .prepare::<C>(nodes)
-            .compute_bound()
-            .stateful()
-        {
+        match TransformerBlocksBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let (y, activations) = blocks.forward(&x, &parameters, &layout, true);
                 let activations = Arc::new(Mutex::new(activations));
-                prepared.finish(
-                    Saved {
-                        parameters,
-                        activations,
-                        blocks,
-                        layout,
-                    },
-                    y,
-                )
+                prepared.finish(Saved { parameters, activations, blocks, layout }, y)
             }
-            OpsKind::UnTracked(prepared) => {
-                prepared.finish(blocks.forward(&x, &parameters, &layout, false).0)
-            }
+            OpsKind::UnTracked(prepared) => prepared.finish(blocks.forward(&x, &parameters, &layout, false).0),
         }
     }
 }
@@ -297,98 +234,46 @@ mod tests {
         let projections = sizes.map(|(inputs, outputs, ranges)| {
             seed += 1;
             let (weight, bias) = (noise(seed, inputs * outputs), noise(seed + 50, outputs));
-            let frozen = Arc::new(FrozenLinear::pack(
-                Precision::F32,
-                outputs,
-                inputs,
-                Some(bias),
-                &|row, out| {
-                    for (out, value) in out.iter_mut().zip(&weight[row * inputs..]) {
-                        *out = value * 0.4;
-                    }
-                },
-            ));
+            let frozen = Arc::new(FrozenLinear::pack(Precision::F32, outputs, inputs, Some(bias), &|row, out| {
+                for (out, value) in out.iter_mut().zip(&weight[row * inputs..]) {
+                    *out = value * 0.4;
+                }
+            }));
             let adapted = adapted[(seed - start) as usize - 1].then(|| {
-                let group = LoraGroup {
-                    frozen: Arc::clone(&frozen),
-                    ranges,
-                    rank,
-                    scale: 0.5,
-                };
+                let group = LoraGroup { frozen: Arc::clone(&frozen), ranges, rank, scale: 0.5 };
                 let a = next..next + group.stacked_rank() * inputs;
                 let b = a.end..a.end + group.adapted_outputs() * rank;
                 next = b.end;
-                Adapted {
-                    group: Arc::new(group),
-                    a,
-                    b,
-                }
+                Adapted { group: Arc::new(group), a, b }
             });
             BlockProjection { frozen, adapted }
         });
-        let shape = AttentionShape {
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 4,
-            scale: 0.5,
-        };
+        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 4, scale: 0.5 };
         let rope = RopeTable::new(4, 4, 1e4, None, 8);
-        let weight = |seed| {
-            Arc::new(
-                noise(seed, hidden)
-                    .iter()
-                    .map(|x| 1.0 + 0.2 * x)
-                    .collect::<Vec<_>>(),
-            )
-        };
+        let weight = |seed| Arc::new(noise(seed, hidden).iter().map(|x| 1.0 + 0.2 * x).collect::<Vec<_>>());
         Block {
             attention_norm: weight(31),
             feed_forward_norm: weight(32),
             epsilon: 1e-5,
             projections,
-            attention: Arc::new(AttentionPlan {
-                shape,
-                rope,
-                style: RopeStyle::Halves,
-            }),
+            attention: Arc::new(AttentionPlan { shape, rope, style: RopeStyle::Halves }),
             parameters: first..first + next,
         }
     }
 
     #[test]
     fn equals_its_single_operations_and_finite_differences() {
-        for adapted in [
-            [true; 4],
-            [true, false, false, true],
-            [false, true, true, false],
-        ] {
+        for adapted in [[true; 4], [true, false, false, true], [false, true, true, false]] {
             let first = block(adapted, 0, 20);
             let second = block([true; 4], first.parameters.end, 120);
             let count = second.parameters.end;
-            let blocks = Arc::new(Blocks {
-                blocks: vec![first, second],
-                pool: Pool::default(),
-            });
+            let blocks = Arc::new(Blocks { blocks: vec![first, second], pool: Pool::default() });
             let layout = Layout::of_segments(vec![3, 2]);
             let parameters: Vec<f32> = noise(33, count).iter().map(|x| x * 0.5).collect();
             check_against_plain(
                 &[(noise(34, 5 * 16), [5, 16]), (parameters, [1, count])],
-                |i| {
-                    transformer_blocks(
-                        i[0].clone(),
-                        i[1].clone().reshape([count]),
-                        &blocks,
-                        &layout,
-                    )
-                },
-                |i| {
-                    transformer_blocks_of_operations(
-                        i[0].clone(),
-                        &i[1].clone().reshape([count]),
-                        &blocks,
-                        &layout,
-                    )
-                },
+                |i| transformer_blocks(i[0].clone(), i[1].clone().reshape([count]), &blocks, &layout),
+                |i| transformer_blocks_of_operations(i[0].clone(), &i[1].clone().reshape([count]), &blocks, &layout),
             );
         }
     }
