@@ -79,7 +79,7 @@ pub fn run(config: &ReportStage, inputs: &Inputs, out: &Path) -> Result<String> 
         write_atomically(&out.join("Modelfile"), modelfile.as_bytes())?;
     }
     write_atomically(&out.join("report.html"), render(&page)?.as_bytes())?;
-    Ok(out.join("report.html").display().to_string())
+    Ok("report.html".to_owned())
 }
 
 fn read_made(folder: &Path) -> Result<Made> {

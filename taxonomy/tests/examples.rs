@@ -17,7 +17,7 @@ fn both_are_valid_and_have_tests() {
     for name in ["quickstart", "tiny"] {
         let tree = example(name);
         assert_eq!(tree.notes, []);
-        assert_eq!(tree.leaves.len(), 2);
+        assert!(tree.leaves.len() >= 2);
         assert!(tree.leaves.iter().all(|leaf| !leaf.test.is_empty()));
     }
 }

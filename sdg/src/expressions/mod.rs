@@ -120,7 +120,7 @@ mod tests {
             ("' 1,234.50 ' | to_number", "1234.5"),
             ("'12' | to_number + 1", "13"),
             ("[1, 2, 3.5] | sum", "6.5"),
-            ("n | round(0) | int", "1235"),
+            ("n | round(0) | int", "1234"),
             ("3 | ordinal ~ 11 | ordinal ~ 22 | ordinal ~ 101 | ordinal", "3rd11th22nd101st"),
             ("5 | convert('km', 'm')", "5000"),
             ("32 | convert('F', 'C')", "0"),
@@ -133,7 +133,7 @@ mod tests {
             ("'a,b'.split(',')[1].upper()", "B"),
             ("' x '.strip().startswith('x')", "true"),
             ("'7'.zfill(3)", "007"),
-            ("nothing", "error: undefined value"),
+            ("nothing", "error: the expression has no value"),
             ("1 +", "error: syntax error: unexpected end of input, expected expression"),
         ] {
             assert_eq!(value(expression), expected, "{expression}");
