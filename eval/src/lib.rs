@@ -6,7 +6,7 @@
 //! 2. [`evaluate`] asks an engine, item by item, with a journal from which an interrupted run goes on. The result is an
 //!    [`Evaluation`]: every item with its response, and the accuracy with its Wilson interval.
 //! 3. [`results::write`] writes what lm-eval writes, so that its tools and readers work on our runs.
-//! 4. [`compare`] sets two evaluations of the same items side by side: paired test, paired interval, flips in both directions,
+//! 4. [`mod@compare`] sets two evaluations of the same items side by side: paired test, paired interval, flips in both directions,
 //!    and a verdict in plain words. Two evaluations of different items are refused.
 //!
 //! # What is promised
