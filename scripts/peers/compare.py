@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import resource
+import signal
 import socket
 import statistics
 import subprocess
@@ -21,7 +22,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
 THREADS = os.cpu_count()
 SHIPPED = "SmolLM2-135M-Instruct.Q4_1.gguf"
-BUSY = 0.08  # share of the processors that others may take before a measurement is repeated
+BUSY = 0.08  # share of the processors that others may take: beyond it a measurement is repeated, and its ratio is bracketed
 
 
 class Missing(Exception):
@@ -30,6 +31,10 @@ class Missing(Exception):
 
 class Failed(Exception):
     """A program failed: exit code 1."""
+
+
+class Busy(Exception):
+    """Other programs took too much of the machine: exit code 75."""
 
 
 # --- places ---------------------------------------------------------------------------------------------------------------
@@ -134,9 +139,13 @@ class Sitting:
     """Measurements, and how much of the processors other programs took meanwhile."""
 
     def __init__(self, arguments, work):
-        self.runs, self.wait, self.work = arguments.runs, arguments.wait, work
-        self.foreign = []
+        self.runs, self.wait, self.small, self.work = arguments.runs, arguments.wait, arguments.small, work
+        self.foreign, self.latest = [], []
         self.servers = []
+
+    def quiet(self):
+        """Whether the measurements of the last comparison were hardly disturbed."""
+        return max(self.latest, default=0.0) < BUSY
 
     def idle(self):
         """Waits until other programs leave the processors alone, if it was asked to."""
@@ -166,11 +175,13 @@ class Sitting:
                 break
         foreign, _, value = min(tries)
         self.foreign.append(foreign)
+        self.latest.append(foreign)
         return value
 
     def in_turn(self, sides):
         """Runs every side once, then every side again: a dictionary of lists of what they returned."""
         found = {name: [] for name in sides}
+        self.latest = []
         for _ in range(self.runs):
             for name, call in sides.items():
                 found[name].append(self.measure(name, call))
@@ -213,8 +224,8 @@ def spread(values, unit):
 class Table:
     """Rows of one subject; a ratio above 1 says that ours is better."""
 
-    def __init__(self):
-        self.rows, self.notes = [], []
+    def __init__(self, sitting):
+        self.sitting, self.rows, self.notes = sitting, [], []
 
     def add(self, what, unit, mine, theirs, higher, reach=""):
         """`mine` values, `theirs` {name: values}; the best peer gives the ratio."""
@@ -223,7 +234,8 @@ class Table:
         cells = [f"{name}: {spread(values, unit)}" for name, values in theirs.items()]
         middle = statistics.median(mine)
         ratio = middle / middles[best] if higher else middles[best] / middle
-        self.rows.append([what, spread(mine, unit), "; ".join(cells), f"{ratio:.2f} x", reach])
+        ratio = f"{ratio:.2f} x" if self.sitting.quiet() else f"({ratio:.2f} x)"
+        self.rows.append([what, spread(mine, unit), "; ".join(cells), ratio, reach])
 
     def lacking(self, what, mine, theirs, reach=""):
         self.rows.append([what, mine, theirs, "", reach])
@@ -251,14 +263,17 @@ def machine():
         memory = int(file.readline().split()[1]) / 1e6
     name = re.sub(r"\s+", " ", fields.get("model name", "unknown processor"))
     model = f"family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}"
-    return f"{THREADS} cores of {name} ({model}), {', '.join(sets)}, {memory:.0f} GB"
+    return f"{os.cpu_count()} cores of {name} ({model}), {', '.join(sets)}, {memory:.0f} GB"
 
 
 def heading(subject, sitting, peer):
     load = f"other programs took {statistics.median(sitting.foreign):.0%} of the processors (at most {max(sitting.foreign):.0%})"
-    words = "" if max(sitting.foreign) < BUSY else " The machine was not idle: read the ratios with care."
+    words = ""
+    if max(sitting.foreign) >= BUSY:
+        words = " The machine was not idle: ratios in brackets say little (programs whose threads wait for each other lose most)."
     return (
-        f"`scripts/compare.sh {subject} --runs {sitting.runs}`, {datetime.date.today()}; {machine()}; {THREADS} threads a side;"
+        f"`scripts/compare.sh {subject} --runs {sitting.runs} --threads {THREADS}`, {datetime.date.today()}; {machine()};"
+        f" threads of each side: {THREADS};"
         f" {peer}; {load}.{words}\nMedians, lowest and highest in brackets; a ratio above 1 says that ours is better."
     )
 
@@ -316,20 +331,21 @@ def gemm(sitting, table):
 
 def train(sitting, table):
     model = Models(sitting.work).get("Q4_1")
+    batch, length = (1, 128) if sitting.small else (4, 512)
 
     def mine(precision, steps):
-        return lambda: ours("bench", "train", "--model", model, "--batch", 4, "--seq", 512, "--rank", 16, "--steps", steps,
+        return lambda: ours("bench", "train", "--model", model, "--batch", batch, "--seq", length, "--rank", 16, "--steps", steps,
                             "--precision", precision, "--threads", THREADS)
 
     def theirs(dtype, steps):
-        return lambda: last_json(output([python(), script("peft_rate.py"), model, dtype, 4, 512, 16, steps, THREADS]))
+        return lambda: last_json(output([python(), script("peft_rate.py"), model, dtype, batch, length, 16, steps, THREADS]))
 
     found = sitting.in_turn({
         "ours bf16": mine("bf16", 4), "peft bf16": theirs("bfloat16", 3),
         "ours f32": mine("f32", 3), "peft f32": theirs("float32", 2),
     })
     for kind, reach in [("bf16", "2.5, 4 (with AMX)"), ("f32", "1.2, 1.5 (without AMX)")]:
-        what = f"SmolLM2-135M, 4 x 512 tokens, rank 16, all linear, {kind}"
+        what = f"SmolLM2-135M, {batch} x {length} tokens, rank 16, all linear, {kind}"
         for key, unit, scale, higher, words, goal in [
             ("tokens_per_second", "tokens/s", 1, True, "", reach),
             ("peak_bytes", "GB", 1e-9, False, ", peak memory", "2 (half its memory)" if kind == "bf16" else ""),
@@ -413,17 +429,16 @@ def generate(sitting, table):
     def mine(*words):
         return lambda: ours("bench", "generate", "--model", models.get("Q4_1"), "--threads", THREADS, *words)
 
-    shares = []
-    for sequences, reach, types in [(32, "2.5, 4", kinds), (128, "4, 8", kinds[:3])]:
+    sizes = [(4, "", kinds[:1])] if sitting.small else [(32, "2.5, 4", kinds), (128, "4, 8", kinds[:3])]
+    for sequences, reach, types in sizes:
         sides = {"ours": mine("--sequences", sequences, "--prompt", 128, "--new", 64)}
         for kind in types:
             sides[kind] = lambda kind=kind: batched(models.get(kind), sequences)
         found = sitting.in_turn(sides)
         table.add(f"{sequences} sequences, 128 + 64 tokens, wall time", "s", [one["seconds"] for one in found.pop("ours")], found,
                   False, reach)
-        print(table.rows[-1], file=sys.stderr)
 
-    prefix, tail, new, slots = 1000, 32, 64, 16
+    prefix, tail, new, slots = (100, 8, 8, 4) if sitting.small else (1000, 32, 64, 16)
     tokens = [5000 + at * 7919 % 20_000 for at in range(prefix)]
     seeds = iter(range(1, 1000))
     with LlamaServer(sitting, models.get("Q4_0"), tokens, slots, prefix + tail + new + 24) as server:
@@ -432,8 +447,8 @@ def generate(sitting, table):
             "ours": mine("--sequences", slots, "--prompt", tail, "--new", new, "--shared-prefix", prefix),
             "llama-server Q4_0, warmed": lambda: server.all_at_once(next(seeds), tail, new),
         })
-    computed = found["ours"][0]["prompt_tokens_computed"]
-    table.add(f"{slots} x (1,000 shared + {tail}) + {new} tokens, wall time", "s", [one["seconds"] for one in found.pop("ours")],
+    computed, logical = (found["ours"][0][f"prompt_tokens_{word}"] for word in ("computed", "logical"))
+    table.add(f"{slots} x ({prefix:,} shared + {tail}) + {new} tokens, wall time", "s", [one["seconds"] for one in found.pop("ours")],
               found, False, "8, 15")
 
     sides = {"ours": mine("--sequences", 1, "--prompt", 1, "--new", 64)}
@@ -446,7 +461,7 @@ def generate(sitting, table):
     table.add("one sequence, 64 tokens", "tokens/s", [one["new_tokens_per_second"] for one in alone], found, True, "0.8, 1.2")
     table.note(
         f"Ours reads {SHIPPED} and computes with bf16 weights; the peer's other types are made from the F32 copy of that file. Ours"
-        f" starts cold with the shared prefix ({computed:,} of 16,512 prompt tokens computed, inside the time); llama-server's slots"
+        f" starts cold with the shared prefix ({computed:,} of {logical:,} prompt tokens computed, inside the time); llama-server's slots"
         " hold it before the clock starts. llama-bench and we read one token and write 64. With one sequence ours reaches"
         f" {statistics.median(shares):.0%} of the {alone[0]['bound']} bound of its bf16 weights ({alone[0]['weight_bytes'] / 1e6:.0f} MB"
         " a token)."
@@ -495,7 +510,7 @@ def quantize(sitting, table):
 def evaluate(sitting, table):
     model = Models(sitting.work).get("BF16")
     text = ROOT / "tests" / "assets" / "text" / "wiki.test.raw"
-    windows = 40
+    windows, items = (2, 8) if sitting.small else (10, 200)
     found_text = {}
 
     def theirs():
@@ -513,13 +528,13 @@ def evaluate(sitting, table):
     found = sitting.in_turn({"ours": mine, "llama-perplexity BF16": theirs})
     table.add(f"perplexity, {windows} windows of 512, wall time with reading the model", "s", found.pop("ours"), found, False)
     arc = os.environ.get("ESPALIER_ARC_EASY")
-    what = "multiple choice, ARC-easy, first 200, zero-shot"
+    what = f"multiple choice, ARC-easy, first {items}, zero-shot"
     lacks = "`pipeline eval` reads skills trees, no task files yet"
     if arc:
         arc = existing(pathlib.Path(arc), "ESPALIER_ARC_EASY names it").resolve()
         rates = sitting.in_turn({
             f"lm-eval bf16, batch {size}": lambda size=size: last_json(output(
-                [python(), script("arc_rate.py"), models_shipped(sitting), "bfloat16", size, 200, arc, THREADS]))
+                [python(), script("arc_rate.py"), models_shipped(sitting), "bfloat16", size, items, arc, THREADS]))
             for size in (8, 32)
         })
         cells = [
@@ -552,28 +567,42 @@ SUBJECTS = {"gemm": gemm, "train": train, "generate": generate, "serve": serve, 
 
 
 def main():
+    global THREADS
     parser = argparse.ArgumentParser(prog="scripts/compare.sh", description=__doc__.split("\n")[0])
     parser.add_argument("subject", choices=SUBJECTS)
     parser.add_argument("--runs", type=int, default=3, help="measurements of each side")
     parser.add_argument("--print", action="store_true", help="leave docs/benchmarks.md as it is")
+    parser.add_argument("--threads", type=int, default=THREADS, help="threads of both sides")
+    parser.add_argument("--small", action="store_true", help="tiny work, to try the script itself; implies --print")
+    parser.add_argument("--busy", action="store_true", help="write the table even if other programs disturbed it")
     parser.add_argument("--wait", type=float, default=0, help="seconds to wait before a measurement for an idle machine")
     arguments = parser.parse_args()
-    if arguments.runs < 1:
-        parser.error("--runs must be at least 1")
+    if arguments.runs < 1 or arguments.threads < 1:
+        parser.error("--runs and --threads must be at least 1")
+    THREADS = arguments.threads
+    # So that children end with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with tempfile.TemporaryDirectory(prefix="espalier-compare-") as folder:
-            sitting, table = Sitting(arguments, pathlib.Path(folder)), Table()
+            sitting = Sitting(arguments, pathlib.Path(folder))
+            table = Table(sitting)
             peer = SUBJECTS[arguments.subject](sitting, table)
             text = f"{heading(arguments.subject, sitting, peer)}\n\n{table.text()}"
         print(text)
-        if not arguments.print:
-            write(arguments.subject, text)
+        if arguments.print or arguments.small:
+            return 0
+        if max(sitting.foreign, default=0.0) >= 3 * BUSY and not arguments.busy:
+            raise Busy("docs/benchmarks.md is left as it is: other programs took too much; try again, with --wait, or --busy")
+        write(arguments.subject, text)
     except Missing as problem:
         print(f"compare.sh: {problem}", file=sys.stderr)
         return 2
     except Failed as problem:
         print(f"compare.sh: {problem}", file=sys.stderr)
         return 1
+    except Busy as problem:
+        print(f"compare.sh: {problem}", file=sys.stderr)
+        return 75
     return 0
 
 
