@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import resource
+import shlex
 import signal
 import socket
 import statistics
@@ -227,14 +228,14 @@ class Table:
     def __init__(self, sitting):
         self.sitting, self.rows, self.notes = sitting, [], []
 
-    def add(self, what, unit, mine, theirs, higher, reach=""):
-        """`mine` values, `theirs` {name: values}; the best peer gives the ratio."""
+    def add(self, what, unit, mine, theirs, higher, reach="", steady=False):
+        """`mine` values, `theirs` {name: values}; the best peer gives the ratio. A steady figure minds no other programs."""
         middles = {name: statistics.median(values) for name, values in theirs.items()}
         best = (max if higher else min)(middles, key=middles.get)
         cells = [f"{name}: {spread(values, unit)}" for name, values in theirs.items()]
         middle = statistics.median(mine)
         ratio = middle / middles[best] if higher else middles[best] / middle
-        ratio = f"{ratio:.2f} x" if self.sitting.quiet() else f"({ratio:.2f} x)"
+        ratio = f"{ratio:.2f} x" if steady or self.sitting.quiet() else f"({ratio:.2f} x)"
         self.rows.append([what, spread(mine, unit), "; ".join(cells), ratio, reach])
 
     def lacking(self, what, mine, theirs, reach=""):
@@ -266,14 +267,14 @@ def machine():
     return f"{os.cpu_count()} cores of {name} ({model}), {', '.join(sets)}, {memory:.0f} GB"
 
 
-def heading(subject, sitting, peer):
+def heading(sitting, peer):
     load = f"other programs took {statistics.median(sitting.foreign):.0%} of the processors (at most {max(sitting.foreign):.0%})"
     words = ""
     if max(sitting.foreign) >= BUSY:
         words = " The machine was not idle: ratios in brackets say little (programs whose threads wait for each other lose most)."
     return (
-        f"`scripts/compare.sh {subject} --runs {sitting.runs} --threads {THREADS}`, {datetime.date.today()}; {machine()};"
-        f" threads of each side: {THREADS};"
+        f"`scripts/compare.sh {shlex.join(sys.argv[1:])}`, {datetime.date.today()}; {machine()};"
+        f" runs: {sitting.runs}, threads of each side: {THREADS};"
         f" {peer}; {load}.{words}\nMedians, lowest and highest in brackets; a ratio above 1 says that ours is better."
     )
 
@@ -351,7 +352,7 @@ def train(sitting, table):
             ("peak_bytes", "GB", 1e-9, False, ", peak memory", "2 (half its memory)" if kind == "bf16" else ""),
         ]:
             table.add(what + words, unit, [one[key] * scale for one in found[f"ours {kind}"]],
-                      {f"peft {kind}": [one[key] * scale for one in found[f"peft {kind}"]]}, higher, goal)
+                      {f"peft {kind}": [one[key] * scale for one in found[f"peft {kind}"]]}, higher, goal, steady=not higher)
     one = found["ours bf16"][0]
     shares = [one["bound_share"] for one in found["ours bf16"]]
     table.note(
@@ -587,7 +588,7 @@ def main():
             sitting = Sitting(arguments, pathlib.Path(folder))
             table = Table(sitting)
             peer = SUBJECTS[arguments.subject](sitting, table)
-            text = f"{heading(arguments.subject, sitting, peer)}\n\n{table.text()}"
+            text = f"{heading(sitting, peer)}\n\n{table.text()}"
         print(text)
         if arguments.print or arguments.small:
             return 0
