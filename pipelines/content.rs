@@ -68,23 +68,10 @@ pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Writes a file so that a reader sees the old content or the new one, never a part: temporary name, fsync, rename.
+/// Writes a file so that a reader sees the old content or the new one, never a part.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".part");
-    let temporary = PathBuf::from(temporary);
-    let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written.with_context(|| format!("cannot write {} (is the disk full?)", path.display()))
+    espalier_dataset::write_atomically(path, |file| file.write_all(bytes))
+        .with_context(|| format!("cannot write {} (is the disk full?)", path.display()))
 }
 
 #[cfg(test)]

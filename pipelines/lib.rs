@@ -6,6 +6,8 @@
 pub mod cli;
 pub mod commands;
 pub mod content;
+#[cfg(test)]
+mod docs_are_current;
 pub mod events;
 pub mod folder;
 pub mod graph;

@@ -1,48 +1,58 @@
-//! Files that are whole or not there.
+//! Files that are whole or not there, on the disk before they have their name.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, ErrorKind};
+use std::path::Path;
 
-use crate::error::DatasetError;
-
-/// Writes a file under `NAME.part`, syncs it to the disk and renames it to its name. After a failure the old file, if there
-/// was one, is untouched and the partial one removed.
+/// Writes a file under `NAME.part` in its own folder (made when it is not there), syncs it to the disk and renames it to
+/// its name. After a failure the old file, if there was one, is untouched and the partial one removed.
 ///
 /// # Errors
-/// When the file cannot be made, written, synced or renamed.
-pub fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), DatasetError>,
-) -> Result<(), DatasetError> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
+/// When the folder or the file cannot be made, written, synced or renamed, and whatever `fill` returns.
+pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the path names no file"))?;
+    let mut name = name.to_owned();
     name.push(".part");
     let part = path.with_file_name(name);
+    fs::create_dir_all(folder_of(path))?;
     let guard = RemoveOnDrop(&part);
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(DatasetError::file("create the folder", folder))?;
-    }
-    let file = File::create(&part).map_err(DatasetError::file("write", &part))?;
-    let mut writer = BufWriter::new(file);
-    write(&mut writer)?;
-    writer.flush().map_err(DatasetError::file("write", &part))?;
-    writer.get_ref().sync_all().map_err(DatasetError::file("write", &part))?;
-    drop(writer);
-    fs::rename(&part, path).map_err(DatasetError::file("rename to", path))?;
+    let mut writer = BufWriter::new(File::create(&part)?);
+    fill(&mut writer)?;
+    writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    rename_durably(&part, path)?;
     std::mem::forget(guard);
-    sync_folder(path);
     Ok(())
 }
 
-/// Makes the rename itself last. Some file systems refuse to sync a folder; the file's own bytes are safe by then.
-fn sync_folder(path: &Path) {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
+/// Gives a finished file or folder its name and makes the name last: without the second sync a power cut may take it back.
+///
+/// # Errors
+/// When it cannot be renamed, or the disk reports a failure.
+pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder(folder_of(to))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Some systems do not let a folder be opened or synced like a file; what a failing disk says is an error all the same.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        result => result,
     }
 }
 
-struct RemoveOnDrop<'a>(&'a PathBuf);
+struct RemoveOnDrop<'a>(&'a Path);
 
 impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
@@ -52,19 +62,32 @@ impl Drop for RemoveOnDrop<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
     fn a_failure_leaves_the_old_file_and_no_part() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/file.txt");
-        let put = |text: &'static str| {
-            write_atomically(&path, |out| out.write_all(text.as_bytes()).map_err(DatasetError::file("write", &path)))
-        };
-        put("one").unwrap();
-        put("two").unwrap();
-        write_atomically(&path, |_| Err(DatasetError::table(&path, &"no"))).unwrap_err();
+        for text in ["one", "two"] {
+            write_atomically(&path, |out| out.write_all(text.as_bytes())).unwrap();
+        }
+        write_atomically(&path, |out| {
+            out.write_all(b"half")?;
+            Err(io::Error::other("no"))
+        })
+        .unwrap_err();
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_target_that_is_a_folder_is_refused_and_no_part_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("taken")).unwrap();
+        write_atomically(&folder.path().join("taken"), |out| out.write_all(b"x")).unwrap_err();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        write_atomically(Path::new("/"), |_| Ok(())).unwrap_err();
     }
 }

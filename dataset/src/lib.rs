@@ -35,7 +35,7 @@ mod messages;
 mod parquet_file;
 mod row;
 
-pub use atomic::write_atomically;
+pub use atomic::{rename_durably, write_atomically};
 pub use duplicates::{drop_duplicates, normalized};
 pub use error::DatasetError;
 pub use funnel::{FunnelLine, funnel};

@@ -53,13 +53,12 @@ pub fn write_messages_jsonl(path: &Path, rows: &[Row]) -> Result<(), DatasetErro
                 },
                 id: &row.id,
             };
-            serde_json::to_writer(&mut *out, &line)
-                .map_err(std::io::Error::from)
-                .and_then(|()| out.write_all(b"\n"))
-                .map_err(DatasetError::file("write", path))?;
+            serde_json::to_writer(&mut *out, &line)?;
+            out.write_all(b"\n")?;
         }
         Ok(())
     })
+    .map_err(DatasetError::file("write", path))
 }
 
 /// Reads the conversations of such a file; other keys than `messages` are ignored, empty lines skipped. Files of other tools

@@ -120,16 +120,12 @@ pub fn write_parquet(path: &Path, rows: &[Row]) -> Result<(), DatasetError> {
     let properties =
         WriterProperties::builder().set_compression(Compression::SNAPPY).set_created_by(CREATED_BY.to_owned()).build();
     write_atomically(path, |out| {
-        let refuse = |error: parquet::errors::ParquetError| DatasetError::File {
-            action: "write",
-            path: path.to_path_buf(),
-            source: std::io::Error::other(error),
-        };
-        let mut writer = ArrowWriter::try_new(out, batch.schema(), Some(properties)).map_err(refuse)?;
-        writer.write(&batch).map_err(refuse)?;
-        writer.close().map_err(refuse)?;
+        let mut writer = ArrowWriter::try_new(out, batch.schema(), Some(properties))?;
+        writer.write(&batch)?;
+        writer.close()?;
         Ok(())
     })
+    .map_err(DatasetError::file("write", path))
 }
 
 /// Reads the rows of a table that [`write_parquet`] wrote. Columns that we do not know are ignored.

@@ -2,10 +2,11 @@
 //!
 //! The stem is the caller's: a fixed one makes files that are the same from run to run. Nothing here reads a clock.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use espalier_dataset::write_atomically;
 use serde_json::{Map, Value, json};
 
 use crate::error::EvalError;
@@ -34,38 +35,22 @@ pub fn write(
     let results = directory.join(format!("results_{stem}.json"));
     let mut text = serde_json::to_string_pretty(&results_json(run, evaluations)).unwrap_or_default();
     text.push('\n');
-    write_whole(&results, |file| file.write_all(text.as_bytes()))?;
+    write_atomically(&results, |file| file.write_all(text.as_bytes()))
+        .map_err(EvalError::file(&results, "write it"))?;
     let mut paths = vec![results];
     for evaluation in evaluations {
         let path = directory.join(format!("samples_{}_{stem}.jsonl", evaluation.task));
-        write_whole(&path, |file| {
+        write_atomically(&path, |file| {
             for item in &evaluation.items {
                 serde_json::to_writer(&mut *file, &sample_json(evaluation, item))?;
                 file.write_all(b"\n")?;
             }
             Ok(())
-        })?;
+        })
+        .map_err(EvalError::file(&path, "write it"))?;
         paths.push(path);
     }
     Ok(paths)
-}
-
-/// A temporary name, then the final one.
-fn write_whole(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<(), EvalError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    let partial = PathBuf::from(name);
-    let written = File::create(&partial).and_then(|file| {
-        let mut file = BufWriter::new(file);
-        fill(&mut file)?;
-        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&partial, path)
-    });
-    if written.is_err() {
-        // What is left of a failed write is of no use; the first error is the one that counts.
-        let _ = fs::remove_file(&partial);
-    }
-    written.map_err(EvalError::file(path, "write it"))
 }
 
 fn results_json(run: &RunDescription, evaluations: &[Evaluation]) -> Value {

@@ -84,8 +84,5 @@ fn config(arguments: &Arguments) -> Result<TrainConfig> {
     if let Some(steps) = arguments.max_steps {
         set("max_steps", steps.into())?;
     }
-    match config {
-        StageConfig::Train(config) => Ok(config),
-        _ => unreachable!("a train configuration stays one"),
-    }
+    Ok(serde_json::from_value(config.json())?)
 }

@@ -2,6 +2,7 @@
 
 use crate::content::{hash_bytes, hash_file, write_atomically};
 use anyhow::{Context, Result};
+use espalier_dataset::rename_durably;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,7 +96,7 @@ impl ModelCache {
         if let Some(folder) = place.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        fs::rename(file, &place).with_context(|| format!("cannot move the model to {}", place.display()))?;
+        rename_durably(file, &place).with_context(|| format!("cannot move the model to {}", place.display()))?;
         let bytes = fs::metadata(&place)?.len();
         let stored = CachedModel { reference: reference.into(), path: relative, sha256: sha256.into(), license, bytes };
         write_atomically(&self.entry(reference), serde_json::to_string_pretty(&stored)?.as_bytes())?;

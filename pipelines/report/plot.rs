@@ -62,6 +62,22 @@ fn number(value: f64) -> String {
     if text == "-0" { "0".into() } else { text.to_owned() }
 }
 
+/// A line across the plot, between its margins, with its value in front.
+fn grid_line(svg: &mut String, [left, right]: [f64; 2], at: f64, label: &str) {
+    let _ = write!(
+        svg,
+        "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{label}</text>",
+        WIDTH - right,
+        left - 6.0,
+        at + 4.0,
+    );
+}
+
+/// A value of the horizontal axis.
+fn label_below(svg: &mut String, [x, y]: [f64; 2], label: &str) {
+    let _ = write!(svg, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\" {TEXT}>{label}</text>");
+}
+
 /// A line over steps: the loss curve. Points are `(step, value)`; a running mean is drawn over the raw values.
 pub fn line_plot(title: &str, points: &[(f64, f64)]) -> String {
     let (left, right, top, bottom, height) = (56.0, 16.0, 12.0, 36.0, 260.0);
@@ -78,24 +94,10 @@ pub fn line_plot(title: &str, points: &[(f64, f64)]) -> String {
     let x = |value: f64| left + (value - first) / (last - first).max(1e-9) * (WIDTH - left - right);
     let y = |value: f64| height - bottom - value / highest.max(1e-9) * (height - top - bottom);
     for tick in ticks(0.0, highest, 5) {
-        let at = y(tick);
-        let _ = write!(
-            svg,
-            "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{}</text>",
-            WIDTH - right,
-            left - 6.0,
-            at + 4.0,
-            number(tick)
-        );
+        grid_line(&mut svg, [left, right], y(tick), &number(tick));
     }
     for tick in ticks(first, last, 8) {
-        let _ = write!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" {TEXT}>{}</text>",
-            x(tick),
-            height - bottom + 18.0,
-            number(tick)
-        );
+        label_below(&mut svg, [x(tick), height - bottom + 18.0], &number(tick));
     }
     let path = |values: &mut dyn Iterator<Item = (f64, f64)>| {
         values.map(|(step, value)| format!("{:.1},{:.1}", x(step), y(value))).collect::<Vec<_>>().join(" ")
@@ -165,24 +167,10 @@ pub fn scatter_plot(title: &str, unit: &str, points: &[Point]) -> String {
     let x = |value: f64| left + value / widest * (WIDTH - left - right);
     let y = |value: f64| height - bottom - value.clamp(0.0, 1.0) * (height - top - bottom);
     for tick in ticks(0.0, 1.0, 5) {
-        let at = y(tick);
-        let _ = write!(
-            svg,
-            "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" {TEXT}>{:.0} %</text>",
-            WIDTH - right,
-            left - 6.0,
-            at + 4.0,
-            tick * 100.0
-        );
+        grid_line(&mut svg, [left, right], y(tick), &format!("{:.0} %", tick * 100.0));
     }
     for tick in ticks(0.0, widest, 6) {
-        let _ = write!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" {TEXT}>{} {unit}</text>",
-            x(tick),
-            height - bottom + 20.0,
-            number(tick)
-        );
+        label_below(&mut svg, [x(tick), height - bottom + 20.0], &format!("{} {unit}", number(tick)));
     }
     for point in points {
         let (value, low, high) = point.y;

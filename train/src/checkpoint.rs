@@ -5,14 +5,15 @@
 //! The last two are kept.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use espalier_dataset::{rename_durably, write_atomically};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::TrainError;
-use crate::atomic::{sync_folder, write_durably};
 use crate::config::hex;
 use crate::optimizer::AdamW;
 
@@ -109,7 +110,10 @@ pub fn save(directory: &Path, checkpoint: &Checkpoint, run: &RunIdentity) -> Res
         .map_err(TrainError::file(&path, "describe the state"))?;
     let bytes =
         safetensors::serialize(views, None).map_err(damaged).map_err(TrainError::file(&path, "describe the state"))?;
-    write_durably(&path, &bytes)?;
+    let write = |path: &Path, bytes: &[u8]| {
+        write_atomically(path, |file| file.write_all(bytes)).map_err(TrainError::file(path, "write it"))
+    };
+    write(&path, &bytes)?;
     let description = Description {
         step: checkpoint.step,
         loss: checkpoint.loss,
@@ -117,10 +121,8 @@ pub fn save(directory: &Path, checkpoint: &Checkpoint, run: &RunIdentity) -> Res
         sha256: hex(&Sha256::digest(&bytes)),
     };
     let json = serde_json::to_vec_pretty(&description).unwrap_or_default();
-    write_durably(&temporary.join("state.json"), &json)?;
-    sync_folder(&temporary)?;
-    fs::rename(&temporary, &target).map_err(TrainError::file(&target, "rename the finished checkpoint to it"))?;
-    sync_folder(directory)?;
+    write(&temporary.join("state.json"), &json)?;
+    rename_durably(&temporary, &target).map_err(TrainError::file(&target, "rename the finished checkpoint to it"))?;
     remove_others(directory)
 }
 

@@ -7,7 +7,6 @@
 //! Everything is a function of model, data, settings, precision and instruction set. The number of threads, interruptions
 //! and the clock change no byte.
 
-mod atomic;
 pub mod checkpoint;
 mod config;
 mod error;

@@ -1,12 +1,13 @@
 //! The loss curve on disk: a JSON line for each step, without clocks, so that equal runs write equal bytes.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use espalier_dataset::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::atomic::write_atomically;
 
 /// One line of `loss.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +52,8 @@ impl LossFile {
 
     /// The whole file anew: it stays consistent with the checkpoint that follows, whenever the process dies.
     pub(crate) fn write(&self) -> Result<(), TrainError> {
-        write_atomically(&self.path, self.text.as_bytes())
+        write_atomically(&self.path, |file| file.write_all(self.text.as_bytes()))
+            .map_err(TrainError::file(&self.path, "write it"))
     }
 }
 

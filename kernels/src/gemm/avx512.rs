@@ -6,52 +6,13 @@ use std::arch::x86_64::{
     _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
-use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order, f32_depth, word_index};
+use super::kernel::{Ahead, Family, GROUP, family, word_index};
 use crate::matrix::PANEL;
 
-macro_rules! micro {
-    ($name:ident $(, $parameter:literal)*) => {
-        &[
-            $name::<1 $(, $parameter)*>, $name::<2 $(, $parameter)*>, $name::<3 $(, $parameter)*>,
-            $name::<4 $(, $parameter)*>, $name::<5 $(, $parameter)*>, $name::<6 $(, $parameter)*>,
-            $name::<7 $(, $parameter)*>, $name::<8 $(, $parameter)*>, $name::<9 $(, $parameter)*>,
-            $name::<10 $(, $parameter)*>, $name::<11 $(, $parameter)*>, $name::<12 $(, $parameter)*>,
-        ] as &[Micro; 12]
-    };
-}
+/// 1 to 12 rows; 2 registers of 16 outputs in a wide panel, 1 in a narrow one.
+pub(super) static FAMILY: Family = family!(2, 1; 1 2 3 4 5 6 7 8 9 10 11 12);
 
-const fn f32_kernels(width: usize, order: Order, micro: &'static [Micro]) -> Kernels {
-    Kernels {
-        activation: Activation::F32,
-        width,
-        row_step: 1,
-        micro,
-        depth: f32_depth(width, order),
-        order,
-        session: None,
-    }
-}
-
-/// f32, 32 outputs, grouped activations.
-pub(super) static WIDE_GROUPED: Kernels = f32_kernels(32, Order::Grouped, micro!(multiply, 2, false));
-/// f32, 32 outputs, interleaved activations.
-pub(super) static WIDE_INTERLEAVED: Kernels = f32_kernels(32, Order::Interleaved, micro!(multiply, 2, true));
-/// f32, 16 outputs, grouped activations.
-pub(super) static NARROW_GROUPED: Kernels = f32_kernels(16, Order::Grouped, micro!(multiply, 1, false));
-/// f32, 16 outputs, interleaved activations.
-pub(super) static NARROW_INTERLEAVED: Kernels = f32_kernels(16, Order::Interleaved, micro!(multiply, 1, true));
-/// bf16 panels widened to f32, 32 outputs.
-pub(super) static WIDENED: Kernels = Kernels {
-    activation: Activation::Widened,
-    width: PANEL,
-    row_step: 1,
-    micro: micro!(multiply_widened),
-    depth: 64,
-    order: Order::Grouped,
-    session: None,
-};
-
-/// See [`Micro`]; `V` registers of 16 outputs.
+/// See [`Micro`](super::kernel::Micro); `V` registers of 16 outputs.
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply<const R: usize, const V: usize, const INTERLEAVED: bool>(
     a: *const u32,
@@ -89,7 +50,7 @@ unsafe fn multiply<const R: usize, const V: usize, const INTERLEAVED: bool>(
     }
 }
 
-/// See [`Micro`]; the even input of each pair first, then the odd one.
+/// See [`Micro`](super::kernel::Micro); the even input of each pair first, then the odd one.
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply_widened<const R: usize>(
     a: *const u32,
@@ -139,7 +100,12 @@ unsafe fn multiply_widened<const R: usize>(
 /// AVX-512 F; `c` holds `R` rows of `16 * V` at its stride.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn store<const R: usize, const V: usize>(sums: &[[__m512; V]; R], c: *mut f32, c_stride: usize, add: bool) {
+pub(super) unsafe fn store<const R: usize, const V: usize>(
+    sums: &[[__m512; V]; R],
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+) {
     for (r, sum) in sums.iter().enumerate() {
         for (v, &value) in sum.iter().enumerate() {
             // SAFETY: inside the block.

@@ -5,10 +5,11 @@
 //! bits from the widened kernels.
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_loadu_ps,
-    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_set1_epi32,
+    _mm512_setzero_ps,
 };
 
+use super::avx512::store;
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order};
 use crate::matrix::PANEL;
 
@@ -76,13 +77,6 @@ unsafe fn multiply<const R: usize>(
             a = a.add(GROUP * R);
             b = b.add(GROUP * PANEL);
         }
-        for (r, sum) in sums.iter().enumerate() {
-            let row = c.add(r * c_stride);
-            for (v, &value) in sum.iter().enumerate() {
-                let place = row.add(v * 16);
-                let value = if add { _mm512_add_ps(_mm512_loadu_ps(place), value) } else { value };
-                _mm512_storeu_ps(place, value);
-            }
-        }
+        store(&sums, c, c_stride, add);
     }
 }

@@ -11,6 +11,7 @@
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512, avx512bf16};
+use crate::matrix::PANEL;
 use crate::{InstructionSet, Precision};
 
 /// Words of a cache line: the length of a group.
@@ -92,24 +93,14 @@ impl Kernels {
 }
 
 /// The kernels for packed matrices.
-#[cfg(target_arch = "x86_64")]
 pub(super) fn packed(isa: InstructionSet, precision: Precision) -> &'static Kernels {
     match (precision, isa) {
         (Precision::F32, _) => dense(isa, Panel::Wide, Order::Grouped),
-        (Precision::Bf16, InstructionSet::Portable) => &portable::WIDENED,
-        (Precision::Bf16, InstructionSet::Avx2) => &avx2::WIDENED,
-        (Precision::Bf16, InstructionSet::Avx512) => &avx512::WIDENED,
+        #[cfg(target_arch = "x86_64")]
         (Precision::Bf16, InstructionSet::Avx512Bf16) => &avx512bf16::PAIRS,
+        #[cfg(target_arch = "x86_64")]
         (Precision::Bf16, InstructionSet::Amx) => &amx::TILES,
-    }
-}
-
-/// The kernels for packed matrices.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) fn packed(isa: InstructionSet, precision: Precision) -> &'static Kernels {
-    match precision {
-        Precision::F32 => dense(isa, Panel::Wide, Order::Grouped),
-        Precision::Bf16 => &portable::WIDENED,
+        (Precision::Bf16, _) => &of_f32_words(isa).widened,
     }
 }
 
@@ -133,37 +124,85 @@ pub(super) enum Order {
 
 /// The f32 kernels.
 pub(super) fn dense(isa: InstructionSet, panel: Panel, order: Order) -> &'static Kernels {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if isa >= InstructionSet::Avx512 {
-            return match (panel, order) {
-                (Panel::Wide, Order::Grouped) => &avx512::WIDE_GROUPED,
-                (Panel::Wide, Order::Interleaved) => &avx512::WIDE_INTERLEAVED,
-                (Panel::Narrow, Order::Grouped) => &avx512::NARROW_GROUPED,
-                (Panel::Narrow, Order::Interleaved) => &avx512::NARROW_INTERLEAVED,
-            };
-        }
-        if isa == InstructionSet::Avx2 {
-            return match (panel, order) {
-                (Panel::Wide, Order::Grouped) => &avx2::WIDE_GROUPED,
-                (Panel::Wide, Order::Interleaved) => &avx2::WIDE_INTERLEAVED,
-                (Panel::Narrow, Order::Grouped) => &avx2::NARROW_GROUPED,
-                (Panel::Narrow, Order::Interleaved) => &avx2::NARROW_INTERLEAVED,
-            };
-        }
-    }
-    let _ = isa;
-    match (panel, order) {
-        (Panel::Wide, Order::Grouped) => &portable::WIDE_GROUPED,
-        (Panel::Wide, Order::Interleaved) => &portable::WIDE_INTERLEAVED,
-        (Panel::Narrow, Order::Grouped) => &portable::NARROW_GROUPED,
-        (Panel::Narrow, Order::Interleaved) => &portable::NARROW_INTERLEAVED,
+    let [wide, narrow] = &of_f32_words(isa).plain;
+    let [grouped, interleaved] = match panel {
+        Panel::Wide => wide,
+        Panel::Narrow => narrow,
+    };
+    match order {
+        Order::Grouped => grouped,
+        Order::Interleaved => interleaved,
     }
 }
 
+/// The best kernels whose activations are f32 words; what comes after AVX-512 has none of its own.
+fn of_f32_words(isa: InstructionSet) -> &'static Family {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if isa >= InstructionSet::Avx512 {
+            return &avx512::FAMILY;
+        }
+        if isa == InstructionSet::Avx2 {
+            return &avx2::FAMILY;
+        }
+    }
+    let _ = isa;
+    &portable::FAMILY
+}
+
+/// The kernels of an instruction set whose activations are f32 words.
+pub(super) struct Family {
+    /// f32: wide and narrow panels, for grouped and interleaved activations.
+    pub(super) plain: [[Kernels; 2]; 2],
+    /// Wide bf16 panels, widened to f32 on the way.
+    pub(super) widened: Kernels,
+}
+
+impl Family {
+    /// From the microkernels, in the order of the fields.
+    pub(super) const fn new(plain: [[&'static [Micro]; 2]; 2], widened: &'static [Micro]) -> Self {
+        const fn kernels(activation: Activation, width: usize, order: Order, micro: &'static [Micro]) -> Kernels {
+            let depth = match activation {
+                Activation::F32 => f32_depth(width, order),
+                Activation::Widened | Activation::Pairs => 64,
+            };
+            Kernels { activation, width, row_step: 1, micro, depth, order, session: None }
+        }
+        let [[wide_grouped, wide_interleaved], [narrow_grouped, narrow_interleaved]] = plain;
+        Self {
+            plain: [
+                [
+                    kernels(Activation::F32, 32, Order::Grouped, wide_grouped),
+                    kernels(Activation::F32, 32, Order::Interleaved, wide_interleaved),
+                ],
+                [
+                    kernels(Activation::F32, 16, Order::Grouped, narrow_grouped),
+                    kernels(Activation::F32, 16, Order::Interleaved, narrow_interleaved),
+                ],
+            ],
+            widened: kernels(Activation::Widened, PANEL, Order::Grouped, widened),
+        }
+    }
+}
+
+/// The [`Family`] of the microkernels `multiply::<ROWS, WIDTH, INTERLEAVED>` and `multiply_widened::<ROWS>` in scope, for
+/// the row counts given. A width is in whatever unit `multiply` counts: first that of a wide panel, then of a narrow one.
+macro_rules! family {
+    ($wide:literal, $narrow:literal; $($rows:literal)*) => {
+        Family::new(
+            [
+                [&[$(multiply::<$rows, $wide, false>),*], &[$(multiply::<$rows, $wide, true>),*]],
+                [&[$(multiply::<$rows, $narrow, false>),*], &[$(multiply::<$rows, $narrow, true>),*]],
+            ],
+            &[$(multiply_widened::<$rows>),*],
+        )
+    };
+}
+pub(super) use family;
+
 /// Groups in a chunk of the f32 kernels. A narrow panel has few results for each input read: whole rows are read in
 /// one go then. The interleaved form reads a piece of many rows, short ones of them.
-pub(super) const fn f32_depth(width: usize, order: Order) -> usize {
+const fn f32_depth(width: usize, order: Order) -> usize {
     match (width, order) {
         (16, Order::Grouped) => 128,
         _ => 32,

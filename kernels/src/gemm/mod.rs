@@ -103,7 +103,7 @@ fn self_check(kernels: &'static kernel::Kernels) -> bool {
     });
     let x: Vec<f32> = (0..m * columns).map(|index| value(index + 77)).collect();
     let (mut plain, mut fast) = (vec![1.0; m * rows], vec![1.0; m * rows]);
-    multiply_with(&portable::WIDENED, &x, m, &w, &mut plain, Accumulate::Add);
+    multiply_with(&portable::FAMILY.widened, &x, m, &w, &mut plain, Accumulate::Add);
     multiply_with(kernels, &x, m, &w, &mut fast, Accumulate::Add);
     // Each of the 1,100 products is below 1: f32 sums in any order agree far better than this.
     plain.iter().zip(&fast).all(|(plain, fast)| (plain - fast).abs() < 1e-3)

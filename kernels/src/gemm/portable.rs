@@ -1,52 +1,15 @@
 //! Kernels in plain Rust: 4 rows x 8 outputs at a time, a multiplication and an addition for each product.
 
-use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order, f32_depth, word_index};
+use super::kernel::{Ahead, Family, GROUP, family, word_index};
 use crate::matrix::PANEL;
 
 /// Outputs whose sums are kept in registers.
 const LANES: usize = 8;
 
-macro_rules! micro {
-    ($name:ident $(, $parameter:literal)*) => {
-        &[
-            $name::<1 $(, $parameter)*>, $name::<2 $(, $parameter)*>,
-            $name::<3 $(, $parameter)*>, $name::<4 $(, $parameter)*>,
-        ] as &[Micro; 4]
-    };
-}
+/// 1 to 4 rows; 32 outputs in a wide panel, 16 in a narrow one.
+pub(super) static FAMILY: Family = family!(32, 16; 1 2 3 4);
 
-const fn f32_kernels(width: usize, order: Order, micro: &'static [Micro]) -> Kernels {
-    Kernels {
-        activation: Activation::F32,
-        width,
-        row_step: 1,
-        micro,
-        depth: f32_depth(width, order),
-        order,
-        session: None,
-    }
-}
-
-/// f32, 32 outputs, grouped activations.
-pub(super) static WIDE_GROUPED: Kernels = f32_kernels(32, Order::Grouped, micro!(multiply, 32, false));
-/// f32, 32 outputs, interleaved activations.
-pub(super) static WIDE_INTERLEAVED: Kernels = f32_kernels(32, Order::Interleaved, micro!(multiply, 32, true));
-/// f32, 16 outputs, grouped activations.
-pub(super) static NARROW_GROUPED: Kernels = f32_kernels(16, Order::Grouped, micro!(multiply, 16, false));
-/// f32, 16 outputs, interleaved activations.
-pub(super) static NARROW_INTERLEAVED: Kernels = f32_kernels(16, Order::Interleaved, micro!(multiply, 16, true));
-/// bf16 panels widened to f32, 32 outputs.
-pub(super) static WIDENED: Kernels = Kernels {
-    activation: Activation::Widened,
-    width: PANEL,
-    row_step: 1,
-    micro: micro!(multiply_widened),
-    depth: 64,
-    order: Order::Grouped,
-    session: None,
-};
-
-/// See [`Micro`]; `W` outputs.
+/// See [`Micro`](super::kernel::Micro); `W` outputs.
 unsafe fn multiply<const R: usize, const W: usize, const INTERLEAVED: bool>(
     a: *const u32,
     b: *const u32,
@@ -81,7 +44,7 @@ unsafe fn multiply<const R: usize, const W: usize, const INTERLEAVED: bool>(
     }
 }
 
-/// See [`Micro`]; the even input of each pair first, then the odd one.
+/// See [`Micro`](super::kernel::Micro); the even input of each pair first, then the odd one.
 unsafe fn multiply_widened<const R: usize>(
     a: *const u32,
     b: *const u32,

@@ -72,7 +72,7 @@ impl BlockProjection {
     }
 }
 
-/// What stays the same in every call of [`transformer_blocks`] on one layer.
+/// What stays the same in every call of [`transformer_blocks`](super::transformer_blocks) on one layer.
 #[derive(Debug)]
 pub struct Block {
     /// Weight of the norm before attention.

@@ -5,10 +5,11 @@
 //! y  = a + D(swiglu(GU(norm(a))))
 //! ```
 //!
-//! where QKV, O, GU and D are frozen products with low-rank updates ([`LoraGroup`]). Saved are `x`, the rotated q and k,
-//! v, the attention's output and log-sum-exp, `a`, gate and up, and the small `u` of each update. The norms' outputs and
-//! `swiglu` are computed again in the backward pass: they cost less than their memory. On the tape of single operations a
-//! third of a step went into fresh memory pages.
+//! where QKV, O, GU and D are frozen products with low-rank updates (a
+//! [`LoraGroup`](super::lora_linear::LoraGroup) each). Saved are `x`, the rotated q and k, v, the attention's output and
+//! log-sum-exp, `a`, gate and up, and the small `u` of each update. The norms' outputs and `swiglu` are computed again
+//! in the backward pass: they cost less than their memory. On the tape of single operations a third of a step went into
+//! fresh memory pages.
 
 mod block;
 
