@@ -13,7 +13,8 @@
 //! # What is promised
 //! - Rows depend on tree, configuration and teacher alone: the order of arrival and interruptions change nothing.
 //! - A held-out test question reaches neither a prompt nor a row ([`HeldOut`]).
-//! - A rejected row is kept with its reason; a leaf without a single accepted row is an event with the funnel.
+//! - A rejected row is kept with its reason, also when its prompt was too long for the teacher; a leaf that the teacher gave no
+//!   usable row is an event with the funnel.
 //!
 //! # Use
 //! [`lint`] finds mistakes in templates and checks before anything runs; [`plan`] lists the work; [`generate()`] does it.
@@ -32,6 +33,7 @@ mod expressions;
 mod generate;
 mod held_out;
 mod identity;
+mod judge;
 mod lint;
 mod plan;
 mod slots;
@@ -40,9 +42,9 @@ mod verify;
 pub use config::GenerateConfig;
 pub use error::SdgError;
 pub use expressions::{evaluate as evaluate_expression, render as render_template};
-pub use generate::{Answerer, GenerateEvent, generate, generate_with};
+pub use generate::{Answerer, GenerateEvent, LeafGeneration, generate, generate_with};
 pub use held_out::HeldOut;
 pub use lint::lint;
-pub use plan::{Flow, Job, plan};
+pub use plan::{Flow, Job, plan, plan_leaf};
 pub use slots::{Drawn, capacity, draw, draw_distinct};
 pub use verify::{CheckOutcome, Verifier};

@@ -69,33 +69,46 @@ pub struct Job {
     pub document: Option<String>,
 }
 
-/// Every row to be made, in the order of leaves and rows. A pure function of its arguments.
+/// Every row to be made of every leaf, in the order of leaves and rows. A pure function of its arguments.
+///
+/// # Errors
+/// As [`plan_leaf`].
+pub fn plan(tree: &Tree, config: &GenerateConfig, count_tokens: &dyn Fn(&str) -> usize) -> Result<Vec<Job>, SdgError> {
+    let mut jobs = Vec::new();
+    for leaf in &tree.leaves {
+        jobs.append(&mut plan_leaf(tree, leaf, config, count_tokens)?);
+    }
+    Ok(jobs)
+}
+
+/// The rows of one leaf of a tree, in order. The tests of the whole tree are held out.
 ///
 /// # Errors
 /// Templates that cannot be filled in, and seeds that are held-out test questions.
-pub fn plan(tree: &Tree, config: &GenerateConfig, count_tokens: &dyn Fn(&str) -> usize) -> Result<Vec<Job>, SdgError> {
+pub fn plan_leaf(
+    tree: &Tree,
+    leaf: &Leaf,
+    config: &GenerateConfig,
+    count_tokens: &dyn Fn(&str) -> usize,
+) -> Result<Vec<Job>, SdgError> {
     config.validate().map_err(SdgError::Config)?;
-    let mut jobs = Vec::new();
-    for leaf in &tree.leaves {
-        let held_out = HeldOut::of_leaf(tree, &leaf.id);
-        if let Some(seed) = leaf.seeds.iter().find(|seed| held_out.question(seed.context.as_deref(), &seed.question)) {
-            return Err(SdgError::Leak { leaf: leaf.id.clone(), line: seed.line });
-        }
-        let wanted = leaf.samples.unwrap_or(config.samples);
-        let mut builder = Builder { leaf, config, jobs: Vec::new() };
-        match (leaf.kind, &leaf.questions) {
-            (_, Some(template)) => {
-                let drawn = draw_distinct(leaf, template, config.seed, wanted, &held_out)?;
-                for question in drawn {
-                    builder.template(question.question, question.slots);
-                }
-            }
-            (LeafKind::Knowledge, None) => builder.knowledge(wanted, count_tokens),
-            (LeafKind::FreeformSkill | LeafKind::GroundedSkill, None) => builder.invented(wanted),
-        }
-        jobs.append(&mut builder.jobs);
+    let held_out = HeldOut::of_leaf(tree, &leaf.id);
+    if let Some(seed) = leaf.seeds.iter().find(|seed| held_out.question(seed.context.as_deref(), &seed.question)) {
+        return Err(SdgError::Leak { leaf: leaf.id.clone(), line: seed.line });
     }
-    Ok(jobs)
+    let wanted = leaf.samples.unwrap_or(config.samples);
+    let mut builder = Builder { leaf, config, jobs: Vec::new() };
+    match (leaf.kind, &leaf.questions) {
+        (_, Some(template)) => {
+            let drawn = draw_distinct(leaf, template, config.seed, wanted, &held_out)?;
+            for question in drawn {
+                builder.template(question.question, question.slots);
+            }
+        }
+        (LeafKind::Knowledge, None) => builder.knowledge(wanted, count_tokens),
+        (LeafKind::FreeformSkill | LeafKind::GroundedSkill, None) => builder.invented(wanted),
+    }
+    Ok(builder.jobs)
 }
 
 struct Builder<'a> {
