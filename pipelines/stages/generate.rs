@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Raised when the rows that a tree gives would come out otherwise.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Configuration of `generate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -203,14 +203,15 @@ fn report(event: GenerateEvent, context: &StageContext<'_>) {
     }
 }
 
-/// What a leaf's rows depend on: a changed leaf, test question anywhere in the tree, model or configuration starts a new
-/// journal.
+/// What a leaf's rows depend on: a changed leaf, test question anywhere in the tree, prompt, model or configuration starts
+/// a new journal.
 fn journal_key(leaf: &Leaf, tree: &Tree, config: &GenerateStage, engine: &str) -> String {
     let flows = serde_json::to_string(config).unwrap_or_default();
     let held_out: Vec<_> =
         tree.leaves.iter().flat_map(|leaf| &leaf.test).map(|item| (&item.context, &item.question)).collect();
     let held_out = serde_json::to_string(&held_out).unwrap_or_default();
-    let key = format!("{VERSION}\n{}\n{}\n{flows}\n{engine}\n{held_out}", leaf.id, leaf.hash);
+    let prompts = espalier_sdg::prompts_digest();
+    let key = format!("{VERSION}\n{}\n{}\n{flows}\n{engine}\n{prompts}\n{held_out}", leaf.id, leaf.hash);
     hash_bytes(key.as_bytes())[..24].to_owned()
 }
 

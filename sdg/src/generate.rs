@@ -202,13 +202,13 @@ impl LeafWork<'_> {
 
     /// The first try of a known question takes the likeliest tokens; invented ones need chance to differ from each other.
     fn request(&self, job: &Job, attempt: usize) -> Request {
-        let invented = matches!(job.flow, Flow::Invented | Flow::Document);
+        let invented = matches!(job.flow, Flow::Invented | Flow::Grounded | Flow::Document);
         let temperature =
             if attempt == 0 && !invented { self.config.temperature } else { self.config.retry_temperature };
         Request {
             sampling: Sampling { temperature, ..Sampling::GREEDY },
             seed: sampling_seed(job, attempt),
-            ..Request::new(Prompt::Chat(job.prompt.clone()), self.config.max_tokens)
+            ..Request::new(Prompt::Chat(job.ask(attempt).prompt.clone()), self.config.max_tokens)
         }
     }
 
@@ -238,7 +238,8 @@ impl LeafWork<'_> {
     fn judged(&self, job: &Job, turns: [String; 2], text: &str, outcome: CheckOutcome, attempt: usize) -> Row {
         let [question, answer] = turns;
         let answer = outcome.canonical.unwrap_or(answer);
-        let prompt: String = job.prompt.iter().map(|turn| format!("{}\u{0}{}\u{0}", turn.role, turn.content)).collect();
+        let ask = job.ask(attempt);
+        let prompt: String = ask.prompt.iter().map(|turn| format!("{}\u{0}{}\u{0}", turn.role, turn.content)).collect();
         Row {
             id: job.id.clone(),
             leaf: job.leaf.clone(),
@@ -246,7 +247,7 @@ impl LeafWork<'_> {
             index: job.index,
             turns: vec![Turn::new("user", question), Turn::new("assistant", answer)],
             slots: serde_json::to_string(&job.slots).unwrap_or_else(|_| "{}".to_owned()),
-            seed_ids: job.seed_ids.clone(),
+            seed_ids: ask.seed_ids.clone(),
             document: job.document.clone(),
             flow: job.flow.name().to_owned(),
             prompt_hash: hexadecimal(&digest(&[prompt.as_bytes()])),

@@ -31,7 +31,7 @@ impl<'a> Judge<'a> {
         match job.flow {
             Flow::Template => self.verifier.check(self.leaf, &job.slots, question, answer),
             Flow::Seed | Flow::Passage => Ok(CheckOutcome::passed("given")),
-            Flow::Invented => match self.readable(question, answer) {
+            Flow::Invented | Flow::Grounded => match self.readable(question, answer) {
                 Some(refused) => Ok(refused),
                 None => self.verifier.check(self.leaf, &BTreeMap::new(), question, answer),
             },

@@ -3,12 +3,14 @@
 //! # Flows
 //! | leaf | question from | answer from | check |
 //! |---|---|---|---|
-//! | freeform skill with `questions` | the template, slots drawn by seed | the teacher, seeds as earlier turns | `verify` |
+//! | freeform skill with `questions` | the template, slots drawn by seed | the teacher, the most similar seeds as earlier turns | `verify` |
 //! | freeform skill | the teacher, seeds in the prompt | the same | question filters, `verify` or plain checks |
 //! | grounded skill | the teacher, with its context | the same | the same |
 //! | knowledge | the teacher, on a chunk, three seed contexts as shots | the same reply | answer supported by the chunk |
 //!
 //! Knowledge leaves also give rows that no model wrote: their seeds, and what their document says under each heading.
+//!
+//! What the teacher reads stands in `sdg/prompts`, one file a flow.
 //!
 //! # What is promised
 //! - Rows depend on tree, configuration and teacher alone: the order of arrival and interruptions change nothing.
@@ -36,6 +38,8 @@ mod identity;
 mod judge;
 mod lint;
 mod plan;
+mod prompts;
+mod shots;
 mod slots;
 mod verify;
 
@@ -45,6 +49,7 @@ pub use expressions::{evaluate as evaluate_expression, render as render_template
 pub use generate::{Answerer, GenerateEvent, LeafGeneration, generate, generate_with};
 pub use held_out::HeldOut;
 pub use lint::lint;
-pub use plan::{Flow, Job, plan, plan_leaf};
+pub use plan::{Ask, Flow, Job, plan, plan_leaf};
+pub use prompts::prompts_digest;
 pub use slots::{Drawn, capacity, draw, draw_distinct};
 pub use verify::{CheckOutcome, Verifier};

@@ -1,11 +1,9 @@
 //! What happens when the teacher cannot, or does not, give what is wanted.
 
-
-
+use crate::teacher::{generate, tree_of};
 use espalier_dataset::Verdict;
 use espalier_inference::{EngineError, Prompt, Request};
 use espalier_sdg::{GenerateConfig, GenerateEvent, SdgError};
-use crate::teacher::{generate, tree_of};
 
 const SKILL: &str = "espalier: 1
 created_by: test

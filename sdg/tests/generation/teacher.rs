@@ -20,12 +20,14 @@ pub struct Outcome {
     pub read: Vec<String>,
 }
 
-/// A tree of one leaf in a folder.
+/// A tree of one leaf in a folder. The leaf's name is always the same: draws depend on it.
 pub fn tree_of(folder: &Path, leaf: &str, files: &[(&str, &str)]) -> Tree {
+    let place = folder.join("tree/leaf");
+    std::fs::create_dir_all(&place).unwrap();
     for (name, text) in [("qna.yaml", leaf)].iter().chain(files) {
-        std::fs::write(folder.join(name), text).unwrap();
+        std::fs::write(place.join(name), text).unwrap();
     }
-    read_tree(folder).unwrap()
+    read_tree(&folder.join("tree")).unwrap()
 }
 
 /// Generates the first leaf of a tree. Answers come backwards; after `stop_after` of them a stop is asked for.
