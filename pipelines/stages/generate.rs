@@ -9,7 +9,7 @@ use espalier_dataset::{Journal, Row, Verdict, drop_duplicates, write_messages_js
 use espalier_inference::{Engine, EngineOptions, NativeEngine, ServerEngine, ServerOptions};
 use espalier_model::Model;
 use espalier_sdg::{GenerateConfig, GenerateEvent, LeafGeneration, SdgError};
-use espalier_taxonomy::{Leaf, Tree};
+use espalier_taxonomy::{Leaf, Severity, Tree};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -129,6 +129,19 @@ pub fn read_tree(path: &Path) -> Result<Tree> {
     })
 }
 
+/// Reads a tree whose templates, checks and test answers hold too: what would fail in the middle of a run fails before it.
+pub fn read_checked_tree(path: &Path) -> Result<Tree> {
+    let mut tree = read_tree(path)?;
+    let (errors, notes): (Vec<_>, Vec<_>) =
+        espalier_sdg::lint_tree(&tree).into_iter().partition(|finding| finding.severity == Severity::Error);
+    if errors.is_empty() {
+        tree.notes.extend(notes);
+        return Ok(tree);
+    }
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Err(Failure::usage(format!("the skills tree {} has errors:\n{}", path.display(), lines.join("\n"))).into())
+}
+
 /// Writes the rows of every leaf; a leaf whose journal is complete is not written again.
 pub fn run(
     config: &GenerateStage,
@@ -137,7 +150,7 @@ pub fn run(
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<String> {
-    let tree = read_tree(&config.taxonomy)?;
+    let tree = read_checked_tree(&config.taxonomy)?;
     for note in &tree.notes {
         context.note(note.to_string());
     }

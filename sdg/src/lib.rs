@@ -48,7 +48,7 @@ pub use error::SdgError;
 pub use expressions::{evaluate as evaluate_expression, render as render_template};
 pub use generate::{Answerer, GenerateEvent, LeafGeneration, generate, generate_with};
 pub use held_out::HeldOut;
-pub use lint::lint;
+pub use lint::{lint, lint_tree};
 pub use plan::{Ask, Flow, Job, plan, plan_leaf};
 pub use prompts::prompts_digest;
 pub use slots::{Drawn, capacity, draw, draw_distinct};
