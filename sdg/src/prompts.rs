@@ -146,14 +146,17 @@ mod tests {
         assert_eq!(
             filled(TEMPLATE, None, context! { question => "{{ not filled in }}" }),
             expected(&[
-                ("user", "Question 1?"),
+                ("user", "Count.\n\nQuestion 1?"),
                 ("assistant", "Answer 1\n"),
-                ("user", "Question 2?"),
+                ("user", "Count.\n\nQuestion 2?"),
                 ("assistant", "Answer 2\n"),
-                ("user", "{{ not filled in }}"),
+                ("user", "Count.\n\n{{ not filled in }}"),
             ])
         );
-        assert_eq!(filled(TEMPLATE, Some("Text."), context! { question => "Q" })[0].1, "Text.\n\nQuestion 1?");
+        assert_eq!(
+            filled(TEMPLATE, Some("Text."), context! { question => "Q" })[0].1,
+            "Count.\n\nText.\n\nQuestion 1?"
+        );
     }
 
     #[test]

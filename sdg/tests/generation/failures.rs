@@ -34,7 +34,7 @@ samples: 4
 /// The number in the question.
 fn asked(request: &Request) -> u32 {
     let Prompt::Chat(turns) = &request.prompt else { panic!("the teacher is asked in turns") };
-    turns.last().unwrap().content.split(' ').nth(2).unwrap().parse().unwrap()
+    turns.last().unwrap().content.rsplit(' ').nth(2).unwrap().parse().unwrap()
 }
 
 fn too_long() -> EngineError {
