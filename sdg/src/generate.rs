@@ -301,8 +301,6 @@ fn empty(jobs: &[Job], rows: &[Row]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
     use espalier_inference::Finish;
 
@@ -356,8 +354,8 @@ mod tests {
             concat!(env!("CARGO_MANIFEST_DIR"), "/../taxonomy/examples/quickstart/skills").as_ref(),
         )
         .map_err(|errors| format!("{errors:?}"))?;
-        let held: HashSet<&str> = tree.leaves[0].test.iter().map(|item| item.question.as_str()).collect();
-        assert!(asked.iter().all(|text| !held.contains(text.as_str())));
+        let held: Vec<&str> = tree.leaves[0].test.iter().map(|item| item.question.as_str()).collect();
+        assert!(!asked.iter().any(|text| held.iter().any(|question| text.ends_with(question))));
         Ok(())
     }
 }
