@@ -159,6 +159,46 @@ fn bad_input_gets_a_place_a_remedy_and_an_exit_code() {
 }
 
 #[test]
+fn a_leaf_that_cannot_work_is_found_before_a_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let leaf = "espalier: 1\ncreated_by: t\ntask_description: Count.\nseed_examples:\n  \
+        - {question: 'What is 10 + 1?', answer: eleven}\n  \
+        - {question: 'What is 20 + 1?', answer: '21'}\n  \
+        - {question: 'What is 30 + 1?', answer: '31'}\n\
+        questions: {template: 'What is {{ m }} + 1?', slots: {n: {from: 1, to: 9}}}\n\
+        verify: {regex: '^[0-9]+$'}\ntest: test.jsonl\n";
+    fs::write(folder.path().join("qna.yaml"), leaf).expect("a file");
+    let test = "{\"question\": \"What is 1 + 1?\", \"answer\": \"2\"}\n{\"question\": \"What is 2 + 1?\", \"answer\": \"x\"}\n";
+    fs::write(folder.path().join("test.jsonl"), test).expect("a file");
+    let path = folder.path().to_string_lossy();
+    let output = pipeline(&["taxonomy", "validate", &path]).output().expect("starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    for place in ["qna.yaml:5:1: error", "qna.yaml:8:23: error", "test.jsonl:2:1: error"] {
+        assert!(text.contains(place), "{place}: {text}");
+    }
+}
+
+#[test]
+fn a_teacher_that_gives_a_leaf_nothing_is_reported_everywhere() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, flags: &[&str]| {
+        let folder = folder.path().join(name).to_string_lossy().into_owned();
+        let arguments = [&["run", "pipelines/tiny.yaml", "--to", "generate", "--run-dir", &folder], flags].concat();
+        pipeline(&arguments).output().expect("starts")
+    };
+    // The smallest model writes no questions: the leaf of the pond has its seeds and its document alone.
+    let expected = "none of the teacher's 6 answers passed";
+    let human = stderr(&run("human", &[]));
+    assert!(human.contains("warning: ") && human.contains(expected), "{human}");
+    let json = String::from_utf8_lossy(&run("json", &["--json"]).stdout).into_owned();
+    let told = |text: &str| text.lines().any(|line| line.contains("\"event\":\"warning\"") && line.contains(expected));
+    assert!(told(&json), "{json}");
+    let log = fs::read_to_string(folder.path().join("human/logs/events.jsonl")).expect("a log");
+    assert!(told(&log), "{log}");
+}
+
+#[test]
 fn the_real_skills_trees_are_valid() {
     let output =
         pipeline(&["taxonomy", "validate", "tests/assets/taxonomy", "taxonomy/examples"]).output().expect("starts");

@@ -111,3 +111,44 @@ pub enum EngineError {
         problem: &'static str,
     },
 }
+
+impl EngineError {
+    /// Whether the prompt of this one request does not fit the context: others may, and asking again does not help.
+    ///
+    /// Servers say it in their own words with status 400 or 413 (llama-server: `exceed_context_size_error`, vLLM: `maximum
+    /// context length`).
+    pub fn is_prompt_too_long(&self) -> bool {
+        match self {
+            Self::PromptTooLong { .. } => true,
+            Self::Status { status: 400 | 413, body, .. } => {
+                let body = body.to_lowercase();
+                ["context size", "context_size", "context length", "context_length", "context window"]
+                    .iter()
+                    .any(|words| body.contains(words))
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_say_in_their_own_words_that_a_prompt_is_too_long() {
+        let status = |status, body: &str| EngineError::Status {
+            url: "http://127.0.0.1:8080/v1".into(),
+            status,
+            body: body.into(),
+            attempts: 1,
+            remedy: "",
+        };
+        let llama = r#"{"error":{"code":400,"message":"the request exceeds the available context size","type":"exceed_context_size_error"}}"#;
+        assert!(status(400, llama).is_prompt_too_long());
+        assert!(status(400, "This model's maximum context length is 2048 tokens.").is_prompt_too_long());
+        assert!(!status(400, "unknown model").is_prompt_too_long());
+        assert!(!status(500, llama).is_prompt_too_long());
+        assert!(EngineError::PromptTooLong { prompt: 9, context: 8 }.is_prompt_too_long());
+    }
+}

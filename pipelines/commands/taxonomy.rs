@@ -5,7 +5,7 @@ use crate::cli::TaxonomyCommand;
 use crate::outcome::{Failure, Status};
 use crate::stages::generate::read_tree;
 use anyhow::Result;
-use espalier_taxonomy::{Diagnostic, LeafKind, Severity};
+use espalier_taxonomy::{Diagnostic, Leaf, LeafKind, Severity};
 use std::path::{Path, PathBuf};
 
 /// `pipeline taxonomy ...`.
@@ -23,12 +23,15 @@ fn validate(paths: &[PathBuf], github: bool, session: Session<'_>) -> Result<Sta
     for path in paths {
         match espalier_taxonomy::read_tree(path) {
             Ok(tree) => {
-                leaves += tree.leaves.len();
+                let lints = espalier_sdg::lint_tree(&tree);
+                leaves += tree.leaves.iter().filter(|leaf| !has_error(leaf, &lints)).count();
                 found.extend(tree.notes);
+                found.extend(lints);
             }
             Err(errors) => found.extend(errors),
         }
     }
+    found.sort_by(Diagnostic::by_place);
     for diagnostic in &found {
         session.reporter.line(if github { annotation(diagnostic) } else { diagnostic.to_string() });
     }
@@ -47,6 +50,14 @@ fn validate(paths: &[PathBuf], github: bool, session: Session<'_>) -> Result<Sta
         plural(count(Severity::Note), "note")
     ));
     Ok(Status::Done)
+}
+
+/// Whether an error stands in a leaf's file or in that of its test.
+fn has_error(leaf: &Leaf, findings: &[Diagnostic]) -> bool {
+    findings.iter().any(|finding| {
+        finding.severity == Severity::Error
+            && (finding.file == leaf.file || leaf.test_file.as_ref() == Some(&finding.file))
+    })
 }
 
 fn plural(count: usize, word: &str) -> String {

@@ -123,6 +123,7 @@ impl<'a> Bound<'a> {
                 }
                 from.add("input.teacher", models.teacher.sha256.clone());
                 from.add("engine", self.runner.engine.clone().unwrap_or_else(|| "native".into()));
+                from.add("prompts", espalier_sdg::prompts_digest());
                 generate::VERSION
             }
             StageConfig::Train(_) => {

@@ -1,6 +1,6 @@
 //! Models to scores: base, tuned and quantized answer the same held-out questions, and the differences are tested.
 
-use super::generate::read_tree;
+use super::generate::read_checked_tree;
 use super::quantize::Made;
 use super::{StageContext, quantize};
 use crate::content::{hash_bytes, write_atomically};
@@ -15,13 +15,15 @@ use espalier_eval::{
 };
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::{LoraAdapter, Model};
-use espalier_taxonomy::Leaf;
+use espalier_sdg::Verifier;
+use espalier_taxonomy::{Leaf, TestItem};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Raised when the scores that a model gets would come out otherwise.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Configuration of `evaluate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,7 +152,7 @@ pub fn run(
     out: &Path,
     context: &StageContext<'_>,
 ) -> Result<String> {
-    let tree = read_tree(inputs.taxonomy)?;
+    let tree = read_checked_tree(inputs.taxonomy)?;
     let leaves: Vec<&Leaf> = tree.leaves.iter().filter(|leaf| !leaf.test.is_empty()).collect();
     if leaves.is_empty() {
         return Err(Failure::usage("no leaf of this tree has a held-out test: there is nothing to evaluate")
@@ -247,7 +249,8 @@ fn score(
     Ok(evaluations)
 }
 
-/// One engine on the held-out test of one leaf.
+/// One engine on the held-out test of one leaf. The leaf's own `verify` says what is right, as it did in generation; without one
+/// an answer must equal the test's.
 pub fn evaluate_leaf(
     config: &EvaluateStage,
     engine: &Engine,
@@ -256,21 +259,35 @@ pub fn evaluate_leaf(
     work: &Path,
     context: &StageContext<'_>,
 ) -> Result<Evaluation> {
-    let generation = Generation { max_tokens: config.max_tokens, stop: Vec::new(), checker: Checker::default() };
+    let verifier = Verifier::new(leaf)?;
+    let checker = if verifier.is_some() { Checker::Verify } else { Checker::default() };
+    let generation = Generation { max_tokens: config.max_tokens, stop: Vec::new(), checker };
     let mut task = Task::from_leaf(leaf, candidate.shots, Prompting::Chat, generation)?;
     if let Some(limit) = config.limit {
         task = task.limited(limit);
     }
     let key = format!("{VERSION}\n{}\n{}\n{:?}\n{}", leaf.id, leaf.hash, config, candidate.shots);
     let journal = work.join(format!("{}.jsonl", &hash_bytes(format!("{key}\n{}", engine.identity()).as_bytes())[..24]));
-    let options =
-        EvaluationOptions { model: &candidate.label, journal: Some(&journal), ..EvaluationOptions::default() };
+    let broken = RefCell::new(None);
+    let verify = |item: &TestItem, response: &str| match verifier.check_test(leaf, item, response) {
+        Ok(outcome) => outcome.passed,
+        Err(error) => {
+            broken.borrow_mut().get_or_insert(error);
+            false
+        }
+    };
+    let options = EvaluationOptions { model: &candidate.label, journal: Some(&journal), verify: Some(&verify) };
     let part = format!("{} {}", candidate.label, leaf.id);
     let result = evaluate(engine, &task, &options, &mut |progress| {
         let detail = format!("{} right", progress.correct);
         context.progress(&part, progress.done as u64, progress.total as u64, "items", detail);
         if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
+    if let Some(error) = broken.into_inner() {
+        // What was scored with a check that fails must not be gone on from.
+        let _ = std::fs::remove_file(&journal);
+        return Err(Failure::usage(error.to_string()).into());
+    }
     match result {
         Err(EvalError::Interrupted { .. }) => Err(Interrupted.into()),
         result => Ok(result?),

@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 use espalier_dataset::{Journal, Row, Verdict, drop_duplicates, write_messages_jsonl, write_parquet};
 use espalier_inference::{Engine, EngineOptions, NativeEngine, ServerEngine, ServerOptions};
 use espalier_model::Model;
-use espalier_sdg::{GenerateConfig, GenerateEvent, SdgError};
-use espalier_taxonomy::{Leaf, Tree};
+use espalier_sdg::{GenerateConfig, GenerateEvent, LeafGeneration, SdgError};
+use espalier_taxonomy::{Leaf, Severity, Tree};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Raised when the rows that a tree gives would come out otherwise.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Configuration of `generate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,6 +129,19 @@ pub fn read_tree(path: &Path) -> Result<Tree> {
     })
 }
 
+/// Reads a tree whose templates, checks and test answers hold too: what would fail in the middle of a run fails before it.
+pub fn read_checked_tree(path: &Path) -> Result<Tree> {
+    let mut tree = read_tree(path)?;
+    let (errors, notes): (Vec<_>, Vec<_>) =
+        espalier_sdg::lint_tree(&tree).into_iter().partition(|finding| finding.severity == Severity::Error);
+    if errors.is_empty() {
+        tree.notes.extend(notes);
+        return Ok(tree);
+    }
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Err(Failure::usage(format!("the skills tree {} has errors:\n{}", path.display(), lines.join("\n"))).into())
+}
+
 /// Writes the rows of every leaf; a leaf whose journal is complete is not written again.
 pub fn run(
     config: &GenerateStage,
@@ -137,7 +150,7 @@ pub fn run(
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<String> {
-    let tree = read_tree(&config.taxonomy)?;
+    let tree = read_checked_tree(&config.taxonomy)?;
     for note in &tree.notes {
         context.note(note.to_string());
     }
@@ -153,7 +166,7 @@ pub fn run(
     let mut journals = Vec::new();
     for leaf in &tree.leaves {
         context.check_stop()?;
-        let journal = places.work.join(format!("{}.jsonl", journal_key(leaf, config, engine.identity())));
+        let journal = places.work.join(format!("{}.jsonl", journal_key(leaf, &tree, config, engine.identity())));
         rows.extend(leaf_rows(leaf, &tree, config, &engine, &model, &journal, context)?);
         journals.push(journal);
     }
@@ -161,7 +174,7 @@ pub fn run(
     let accepted = rows.iter().filter(|row| row.verdict == Verdict::Accepted).count();
     if accepted == 0 {
         return Err(Failure::usage("no row passed its checks: there is nothing to train on")
-            .hint("look at the rejected rows with `pipeline data show --rejected rows/rows.parquet`; give more seeds, or a stronger `teacher:`")
+            .hint("the warnings above say what was wrong with the answers; give more seeds, or a stronger `teacher:`")
             .into());
     }
     write_parquet(&places.rows.join("rows.parquet"), &rows)?;
@@ -183,12 +196,10 @@ fn leaf_rows(
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     let mut journal = Journal::open(journal)?;
-    let alone = Tree { root: tree.root.clone(), leaves: vec![leaf.clone()], notes: Vec::new() };
     let count = |text: &str| model.tokenizer().encode(text, espalier_model::SpecialTokens::AsText).len();
-    let made =
-        espalier_sdg::generate(&alone, &config.flows(), engine, &count, &mut journal, context.stop, &mut |event| {
-            report(event, context);
-        });
+    let flows = config.flows();
+    let generation = LeafGeneration { tree, leaf, config: &flows, count_tokens: &count, stop: context.stop };
+    let made = espalier_sdg::generate(&generation, engine, &mut journal, &mut |event| report(event, context));
     match made {
         Err(SdgError::Interrupted { .. }) => Err(Interrupted.into()),
         made => Ok(made?),
@@ -205,10 +216,16 @@ fn report(event: GenerateEvent, context: &StageContext<'_>) {
     }
 }
 
-/// What a leaf's rows depend on: a changed leaf, model or configuration starts a new journal.
-fn journal_key(leaf: &Leaf, config: &GenerateStage, engine: &str) -> String {
+/// What a leaf's rows depend on: a changed leaf, test question anywhere in the tree, prompt, model or configuration starts
+/// a new journal.
+fn journal_key(leaf: &Leaf, tree: &Tree, config: &GenerateStage, engine: &str) -> String {
     let flows = serde_json::to_string(config).unwrap_or_default();
-    hash_bytes(format!("{VERSION}\n{}\n{}\n{flows}\n{engine}", leaf.id, leaf.hash).as_bytes())[..24].to_owned()
+    let held_out: Vec<_> =
+        tree.leaves.iter().flat_map(|leaf| &leaf.test).map(|item| (&item.context, &item.question)).collect();
+    let held_out = serde_json::to_string(&held_out).unwrap_or_default();
+    let prompts = espalier_sdg::prompts_digest();
+    let key = format!("{VERSION}\n{}\n{}\n{flows}\n{engine}\n{prompts}\n{held_out}", leaf.id, leaf.hash);
+    hash_bytes(key.as_bytes())[..24].to_owned()
 }
 
 fn remove_others(folder: &Path, keep: &[PathBuf]) {

@@ -20,6 +20,16 @@ pub enum SdgError {
         /// Why.
         reason: String,
     },
+    /// A prompt file of ours does not fit a leaf.
+    #[error("leaf {leaf}: the prompt {file} cannot be filled in: {reason}")]
+    Prompt {
+        /// The file.
+        file: &'static str,
+        /// Id of the leaf.
+        leaf: String,
+        /// Why.
+        reason: String,
+    },
     /// The check of a leaf cannot be used.
     #[error("leaf {leaf}: its `verify` cannot be used: {reason} (correct it in the leaf's qna.yaml)")]
     Verify {
@@ -39,6 +49,14 @@ pub enum SdgError {
     /// The teacher failed.
     #[error("the teacher cannot answer: {0}")]
     Engine(#[from] EngineError),
+    /// The teacher ended without an answer to every request.
+    #[error("the teacher left {missing} of {asked} requests without an answer; run it again to go on from here")]
+    Unanswered {
+        /// Requests without an answer.
+        missing: usize,
+        /// Requests.
+        asked: usize,
+    },
     /// A file of rows failed.
     #[error(transparent)]
     Dataset(#[from] DatasetError),

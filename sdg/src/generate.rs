@@ -1,25 +1,40 @@
-//! Asks the teacher, checks what it wrote, and keeps every row with its reason.
+//! Asks the teacher, has its answers judged, and keeps every row with its reason.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use espalier_dataset::{Journal, Row, Turn, Verdict, normalized};
+use espalier_dataset::{Journal, Row, Turn, Verdict};
 use espalier_inference::{Answer, Engine, EngineError, Prompt, Request, Sampling};
-use espalier_taxonomy::{Leaf, Tree};
+use espalier_taxonomy::{Leaf, LeafKind, Tree};
 
 use crate::config::GenerateConfig;
 use crate::error::SdgError;
-use crate::held_out::HeldOut;
 use crate::identity::{digest, hexadecimal, number};
-use crate::plan::{Flow, Job, plan};
-use crate::verify::{CheckOutcome, Verifier};
+use crate::judge::{Judge, read_pair};
+use crate::plan::{Flow, Job, plan_leaf};
+use crate::verify::CheckOutcome;
 
 /// Whatever answers requests: gets them all, hands over answers in any order; `Break` ends the call.
 pub type Answerer<'a> = &'a mut dyn FnMut(
     &[Request],
     &mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
 ) -> Result<(), EngineError>;
+
+/// What the rows of one leaf are made from.
+#[derive(Clone, Copy)]
+pub struct LeafGeneration<'a> {
+    /// The whole tree: the tests of all its leaves are held out.
+    pub tree: &'a Tree,
+    /// The leaf.
+    pub leaf: &'a Leaf,
+    /// What the user chose.
+    pub config: &'a GenerateConfig,
+    /// Counts the tokens of a text, for the length of chunks.
+    pub count_tokens: &'a dyn Fn(&str) -> usize,
+    /// Set from outside to stop at the next answer.
+    pub stop: &'a AtomicBool,
+}
 
 /// What happens while rows are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +50,14 @@ pub enum GenerateEvent {
         /// Rows that passed their checks.
         accepted: u64,
     },
-    /// Something worth knowing.
+    /// A leaf gives fewer rows than it was asked for.
     Note {
         /// The leaf.
         leaf: String,
-        /// The message.
+        /// How many, and why.
         message: String,
     },
-    /// A leaf gave no row that can be used.
+    /// The teacher gave a leaf no row that can be used.
     Empty {
         /// The leaf.
         leaf: String,
@@ -51,72 +66,57 @@ pub enum GenerateEvent {
     },
 }
 
-/// Makes the rows of a tree. Rows that the journal holds are not made again; the result is the same for any interruption.
+/// Makes the rows of a leaf. Rows that the journal holds are not made again; the result is the same for any interruption.
 ///
 /// # Errors
 /// See [`SdgError`]; everything that was finished is in the journal.
 pub fn generate(
-    tree: &Tree,
-    config: &GenerateConfig,
+    generation: &LeafGeneration<'_>,
     engine: &Engine,
-    count_tokens: &dyn Fn(&str) -> usize,
     journal: &mut Journal,
-    stop: &AtomicBool,
     on_event: &mut dyn FnMut(GenerateEvent),
 ) -> Result<Vec<Row>, SdgError> {
     let identity = engine.identity().to_owned();
     let answer: Answerer<'_> = &mut |requests, on_answer| engine.generate(requests, on_answer);
-    generate_with(tree, config, &identity, count_tokens, journal, stop, answer, on_event)
+    generate_with(generation, &identity, answer, journal, on_event)
 }
 
-/// As [`generate`], with whatever answers: `identity` stands in the rows.
+/// As [`generate()`], with whatever answers: `identity` stands in the rows.
 ///
 /// # Errors
-/// As [`generate`].
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is a different side of one call: what, with what, where to, and who hears of it"
-)]
+/// As [`generate()`].
 pub fn generate_with(
-    tree: &Tree,
-    config: &GenerateConfig,
+    generation: &LeafGeneration<'_>,
     identity: &str,
-    count_tokens: &dyn Fn(&str) -> usize,
-    journal: &mut Journal,
-    stop: &AtomicBool,
     answer: Answerer<'_>,
+    journal: &mut Journal,
     on_event: &mut dyn FnMut(GenerateEvent),
 ) -> Result<Vec<Row>, SdgError> {
-    let jobs = plan(tree, config, count_tokens)?;
-    let mut rows = Vec::new();
-    for leaf in &tree.leaves {
-        let mut work = LeafWork {
-            leaf,
-            verifier: Verifier::new(leaf)?,
-            held_out: HeldOut::of_leaf(tree, &leaf.id),
-            config,
-            identity,
-            total: jobs.iter().filter(|job| job.leaf == leaf.id).count(),
-            done: journal
-                .rows()
-                .iter()
-                .filter(|row| row.leaf == leaf.id)
-                .map(|row| (row.id.clone(), row.clone()))
-                .collect(),
-        };
-        work.run(&jobs, journal, stop, &mut *answer, on_event)?;
-        let mut made: Vec<Row> = jobs.iter().filter_map(|job| work.done.remove(&job.id)).collect();
-        report_empty(leaf, &made, on_event);
-        rows.append(&mut made);
+    let LeafGeneration { tree, leaf, config, count_tokens, stop } = *generation;
+    let jobs = plan_leaf(tree, leaf, config, count_tokens)?;
+    if let Some(message) = shortfall(leaf, config, &jobs) {
+        on_event(GenerateEvent::Note { leaf: leaf.id.clone(), message });
     }
-    rows.sort_by(|a, b| (&a.leaf, a.index).cmp(&(&b.leaf, b.index)));
-    Ok(rows)
+    let done = journal.rows().iter().filter(|row| row.leaf == leaf.id);
+    let mut work = LeafWork {
+        leaf,
+        judge: Judge::new(tree, leaf)?,
+        config,
+        identity,
+        total: jobs.len(),
+        done: done.map(|row| (row.id.clone(), row.clone())).collect(),
+    };
+    work.run(&jobs, journal, stop, answer, on_event)?;
+    let made: Vec<Row> = jobs.iter().filter_map(|job| work.done.remove(&job.id)).collect();
+    if let Some(message) = empty(&jobs, &made) {
+        on_event(GenerateEvent::Empty { leaf: leaf.id.clone(), message });
+    }
+    Ok(made)
 }
 
 struct LeafWork<'a> {
     leaf: &'a Leaf,
-    verifier: Verifier,
-    held_out: HeldOut,
+    judge: Judge<'a>,
     config: &'a GenerateConfig,
     identity: &'a str,
     total: usize,
@@ -132,31 +132,29 @@ impl LeafWork<'_> {
         answer: Answerer<'_>,
         on_event: &mut dyn FnMut(GenerateEvent),
     ) -> Result<(), SdgError> {
-        let mut waiting: Vec<&Job> =
-            jobs.iter().filter(|job| job.leaf == self.leaf.id && !self.done.contains_key(&job.id)).collect();
-        for job in waiting.iter().filter(|job| job.answer.is_some()) {
-            let row = self.judged(job, job.answer.as_deref().unwrap_or_default(), 0)?;
-            journal.append(&row)?;
-            self.done.insert(row.id.clone(), row);
+        let mut waiting: Vec<&Job> = jobs.iter().filter(|job| !self.done.contains_key(&job.id)).collect();
+        for job in &waiting {
+            if let Some(given) = &job.answer {
+                let row = self.written(job, given, 0)?;
+                self.keep(row, journal)?;
+            }
         }
         waiting.retain(|job| job.answer.is_none());
         for attempt in 0..=self.config.retries {
             let last = attempt == self.config.retries;
             let requests: Vec<Request> = waiting.iter().map(|job| self.request(job, attempt)).collect();
             let mut rejected: Vec<&Job> = Vec::new();
+            let (mut answered, mut interrupted) = (0, false);
             let mut failure = None;
-            let mut interrupted = false;
-            answer(&requests, &mut |index, text| {
+            answer(&requests, &mut |index, reply| {
                 let job = waiting[index];
-                let step = text.map_err(SdgError::from).and_then(|text| {
-                    let row = self.judged(job, &text.text, attempt)?;
+                answered += 1;
+                let step = self.row(job, reply, attempt).and_then(|row| {
                     if row.verdict == Verdict::Rejected && !last {
                         rejected.push(job);
                         return Ok(());
                     }
-                    journal.append(&row)?;
-                    self.done.insert(row.id.clone(), row);
-                    Ok(())
+                    self.keep(row, journal)
                 });
                 if let Err(error) = step {
                     failure = Some(error);
@@ -172,6 +170,9 @@ impl LeafWork<'_> {
             if interrupted {
                 return Err(SdgError::Interrupted { done: self.done.len(), total: self.total });
             }
+            if answered < requests.len() {
+                return Err(SdgError::Unanswered { missing: requests.len() - answered, asked: requests.len() });
+            }
             // Order of arrival must not decide the order of the next requests.
             rejected.sort_by_key(|job| job.index);
             waiting = rejected;
@@ -180,6 +181,12 @@ impl LeafWork<'_> {
             }
         }
         on_event(self.progress());
+        Ok(())
+    }
+
+    fn keep(&mut self, row: Row, journal: &mut Journal) -> Result<(), SdgError> {
+        journal.append(&row)?;
+        self.done.insert(row.id.clone(), row);
         Ok(())
     }
 
@@ -195,32 +202,52 @@ impl LeafWork<'_> {
 
     /// The first try of a known question takes the likeliest tokens; invented ones need chance to differ from each other.
     fn request(&self, job: &Job, attempt: usize) -> Request {
-        let invented = matches!(job.flow, Flow::Invented | Flow::Document);
+        let invented = matches!(job.flow, Flow::Invented | Flow::Grounded | Flow::Document);
         let temperature =
             if attempt == 0 && !invented { self.config.temperature } else { self.config.retry_temperature };
         Request {
             sampling: Sampling { temperature, ..Sampling::GREEDY },
             seed: sampling_seed(job, attempt),
-            ..Request::new(Prompt::Chat(job.prompt.clone()), self.config.max_tokens)
+            ..Request::new(Prompt::Chat(job.ask(attempt).prompt.clone()), self.config.max_tokens)
         }
     }
 
-    fn judged(&self, job: &Job, text: &str, attempt: usize) -> Result<Row, SdgError> {
+    /// A prompt that is too long is the fault of one row; whatever else an engine says stops the run.
+    fn row(&self, job: &Job, reply: Result<Answer, EngineError>, attempt: usize) -> Result<Row, SdgError> {
+        match reply {
+            Ok(answer) => self.written(job, &answer.text, attempt),
+            Err(error) if error.is_prompt_too_long() => {
+                let question = job.question.clone().unwrap_or_default();
+                let outcome = CheckOutcome::failed("prompt too long", &error.to_string());
+                Ok(self.judged(job, [question, String::new()], "", outcome, attempt))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The row of a text that a teacher wrote, or that was given.
+    fn written(&self, job: &Job, text: &str, attempt: usize) -> Result<Row, SdgError> {
         let (question, answer) = match &job.question {
             Some(question) => (question.clone(), text.trim().to_owned()),
             None => read_pair(text),
         };
-        let outcome = self.check(job, &question, &answer)?;
-        let answer = outcome.canonical.clone().unwrap_or(answer);
-        let prompt: String = job.prompt.iter().map(|turn| format!("{}\u{0}{}\u{0}", turn.role, turn.content)).collect();
-        Ok(Row {
+        let outcome = self.judge.check(job, &question, &answer)?;
+        Ok(self.judged(job, [question, answer], text, outcome, attempt))
+    }
+
+    fn judged(&self, job: &Job, turns: [String; 2], text: &str, outcome: CheckOutcome, attempt: usize) -> Row {
+        let [question, answer] = turns;
+        let answer = outcome.canonical.unwrap_or(answer);
+        let ask = job.ask(attempt);
+        let prompt: String = ask.prompt.iter().map(|turn| format!("{}\u{0}{}\u{0}", turn.role, turn.content)).collect();
+        Row {
             id: job.id.clone(),
             leaf: job.leaf.clone(),
             kind: self.leaf.kind.name().to_owned(),
             index: job.index,
             turns: vec![Turn::new("user", question), Turn::new("assistant", answer)],
             slots: serde_json::to_string(&job.slots).unwrap_or_else(|_| "{}".to_owned()),
-            seed_ids: job.seed_ids.clone(),
+            seed_ids: ask.seed_ids.clone(),
             document: job.document.clone(),
             flow: job.flow.name().to_owned(),
             prompt_hash: hexadecimal(&digest(&[prompt.as_bytes()])),
@@ -230,44 +257,7 @@ impl LeafWork<'_> {
             verdict: if outcome.passed { Verdict::Accepted } else { Verdict::Rejected },
             reason: outcome.reason,
             license: self.leaf.license.clone(),
-        })
-    }
-
-    fn check(&self, job: &Job, question: &str, answer: &str) -> Result<CheckOutcome, SdgError> {
-        if self.held_out.question(None, question) || self.held_out.question(job.context.as_deref(), question) {
-            return Ok(CheckOutcome::failed("held-out question", ""));
         }
-        match job.flow {
-            Flow::Template => self.verifier.check(self.leaf, &job.slots, question, answer),
-            Flow::Seed | Flow::Passage => Ok(CheckOutcome::passed("given")),
-            Flow::Invented => match self.readable(question, answer) {
-                Some(refused) => Ok(refused),
-                None => self.verifier.check(self.leaf, &BTreeMap::new(), question, answer),
-            },
-            Flow::Document => Ok(match self.readable(question, answer) {
-                Some(refused) => refused,
-                None if !question.trim_end().ends_with('?') => CheckOutcome::failed("not a question", question),
-                None => supported(answer, job.context.as_deref().unwrap_or_default()),
-            }),
-        }
-    }
-
-    /// What every written pair must be: there, not endless, not a seed again, not a refusal.
-    fn readable(&self, question: &str, answer: &str) -> Option<CheckOutcome> {
-        const REFUSALS: [&str; 4] = ["as an ai", "i'm sorry", "i am sorry", "i cannot"];
-        if question.trim().len() < 8 || answer.trim().is_empty() {
-            return Some(CheckOutcome::failed("no question and answer", ""));
-        }
-        if question.len() > 600 {
-            return Some(CheckOutcome::failed("question too long", ""));
-        }
-        let lower = answer.to_lowercase();
-        if REFUSALS.iter().any(|refusal| lower.contains(refusal)) {
-            return Some(CheckOutcome::failed("refusal", ""));
-        }
-        let asked = normalized(question);
-        let copied = self.leaf.seeds.iter().any(|seed| normalized(&seed.question) == asked);
-        copied.then(|| CheckOutcome::failed("copy of a seed", ""))
     }
 }
 
@@ -275,74 +265,44 @@ fn sampling_seed(job: &Job, attempt: usize) -> u64 {
     number(&[b"sampling", job.id.as_bytes(), &attempt.to_le_bytes()])
 }
 
-/// The first `Question:` and `Answer:` of a text; empty where there is none.
-fn read_pair(text: &str) -> (String, String) {
-    let Some((_, rest)) = text.split_once("Question:") else { return (String::new(), String::new()) };
-    let Some((question, answer)) = rest.split_once("Answer:") else { return (String::new(), String::new()) };
-    let answer = answer.split("Question:").next().unwrap_or(answer);
-    let answer = answer.split("\n\n").find(|part| !part.trim().is_empty()).unwrap_or_default();
-    (question.trim().to_owned(), answer.trim().to_owned())
-}
-
-/// The share of an answer's content words that its text must hold.
-const SUPPORT: f64 = 0.8;
-
-/// Words of four letters and more, and numbers, carry an answer's claims.
-fn supported(answer: &str, context: &str) -> CheckOutcome {
-    let words = |text: &str| -> Vec<String> {
-        normalized(text)
-            .split_whitespace()
-            .filter(|word| word.chars().count() >= 4 || word.chars().any(|letter| letter.is_ascii_digit()))
-            .map(str::to_owned)
-            .collect()
-    };
-    let known: HashSet<String> = words(context).into_iter().collect();
-    let said = words(answer);
-    let found = said.iter().filter(|word| known.contains(*word)).count();
-    if said.is_empty() || (found as f64) < SUPPORT * said.len() as f64 {
-        return CheckOutcome::failed("not supported by the text", &format!("{found} of {} words", said.len()));
+/// Why the teacher is asked for fewer rows than the leaf wants.
+fn shortfall(leaf: &Leaf, config: &GenerateConfig, jobs: &[Job]) -> Option<String> {
+    let wanted = leaf.samples.unwrap_or(config.samples);
+    let asked = jobs.iter().filter(|job| job.answer.is_none()).count();
+    if asked >= wanted {
+        return None;
     }
-    CheckOutcome::passed("supported by the text")
+    let why = if leaf.kind == LeafKind::Knowledge && leaf.documents.is_empty() {
+        "no document of the leaf is here, so that nothing can be asked about it"
+    } else {
+        "the template has no more different questions that no test holds out; give its slots more values"
+    };
+    Some(format!("{asked} of {wanted} samples: {why}"))
 }
 
-fn report_empty(leaf: &Leaf, rows: &[Row], on_event: &mut dyn FnMut(GenerateEvent)) {
-    if rows.iter().any(|row| row.verdict == Verdict::Accepted) {
-        return;
+/// What to say when the teacher was asked and no answer of it can be used; rows that no model wrote do not count.
+fn empty(jobs: &[Job], rows: &[Row]) -> Option<String> {
+    let given: HashMap<&str, bool> = jobs.iter().map(|job| (job.id.as_str(), job.answer.is_some())).collect();
+    let asked: Vec<&Row> = rows.iter().filter(|row| given.get(row.id.as_str()) == Some(&false)).collect();
+    if asked.is_empty() || asked.iter().any(|row| row.verdict == Verdict::Accepted) {
+        return None;
     }
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-    for row in rows {
+    for row in &asked {
         *reasons.entry(row.reason_category()).or_default() += 1;
     }
     let list: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    on_event(GenerateEvent::Empty {
-        leaf: leaf.id.clone(),
-        message: format!(
-            "none of {} rows passed ({}); give more seeds, loosen the check or take a stronger teacher",
-            rows.len(),
-            list.join(", ")
-        ),
-    });
+    Some(format!(
+        "none of the teacher's {} answers passed ({}); give more seeds, loosen the check or take a stronger teacher",
+        asked.len(),
+        list.join(", ")
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use espalier_inference::Finish;
-
-    #[test]
-    fn pairs_are_read_from_what_a_model_writes() {
-        let text = "Question: How deep is it?\nAnswer: It is 40 centimetres deep.\n\nQuestion: x";
-        assert_eq!(read_pair(text), ("How deep is it?".into(), "It is 40 centimetres deep.".into()));
-        assert_eq!(read_pair("no form at all"), (String::new(), String::new()));
-    }
-
-    #[test]
-    fn an_answer_must_rest_on_its_text() {
-        let text = "The wires are 40 centimetres apart.";
-        assert!(supported("It is 40 centimetres apart.", text).passed);
-        assert!(!supported("They are 50 metres apart.", text).passed);
-        assert!(!supported("", text).passed);
-    }
 
     /// A scripted teacher that is right about even days, and counts what it is asked.
     fn run(journal: &mut Journal, stop_after: usize) -> Result<(Vec<Row>, Vec<String>), SdgError> {
@@ -371,7 +331,10 @@ mod tests {
             Ok(())
         };
         let config = GenerateConfig::default();
-        let rows = generate_with(&tree, &config, "scripted", &|text| text.len(), journal, &stop, answer, &mut |_| {})?;
+        let leaf = &tree.leaves[0];
+        let generation =
+            LeafGeneration { tree: &tree, leaf, config: &config, count_tokens: &|text| text.len(), stop: &stop };
+        let rows = generate_with(&generation, "scripted", answer, journal, &mut |_| {})?;
         Ok((rows, asked))
     }
 
@@ -391,8 +354,8 @@ mod tests {
             concat!(env!("CARGO_MANIFEST_DIR"), "/../taxonomy/examples/quickstart/skills").as_ref(),
         )
         .map_err(|errors| format!("{errors:?}"))?;
-        let held: HashSet<&str> = tree.leaves[0].test.iter().map(|item| item.question.as_str()).collect();
-        assert!(asked.iter().all(|text| !held.contains(text.as_str())));
+        let held: Vec<&str> = tree.leaves[0].test.iter().map(|item| item.question.as_str()).collect();
+        assert!(!asked.iter().any(|text| held.iter().any(|question| text.ends_with(question))));
         Ok(())
     }
 }

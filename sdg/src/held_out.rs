@@ -40,6 +40,10 @@ impl HeldOut {
 
     fn add_question(&mut self, item: &TestItem) {
         self.questions.insert(key(item.context.as_deref(), &item.question));
+        if let Some(context) = &item.context {
+            // Rows hold the text and its question in one turn.
+            self.questions.insert(normalized(&format!("{context}\n\n{}", item.question)));
+        }
     }
 
     /// Whether a test asks this question about this context.
@@ -75,6 +79,15 @@ fn text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_with_its_text_is_held_out_in_one_piece_too() {
+        let test = [TestItem { context: Some("Zoe ran.".into()), question: "Who ran?".into(), ..TestItem::default() }];
+        let held_out = HeldOut::new(&test);
+        assert!(held_out.question(Some("Zoe ran."), "Who ran?"));
+        assert!(held_out.question(None, "Zoe ran.\nWho ran?"));
+        assert!(!held_out.question(None, "Who ran?"));
+    }
 
     #[test]
     fn questions_are_normalised_and_slots_compared_by_name() {

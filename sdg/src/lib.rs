@@ -3,17 +3,20 @@
 //! # Flows
 //! | leaf | question from | answer from | check |
 //! |---|---|---|---|
-//! | freeform skill with `questions` | the template, slots drawn by seed | the teacher, seeds as earlier turns | `verify` |
+//! | freeform skill with `questions` | the template, slots drawn by seed | the teacher, the most similar seeds as earlier turns | `verify` |
 //! | freeform skill | the teacher, seeds in the prompt | the same | question filters, `verify` or plain checks |
 //! | grounded skill | the teacher, with its context | the same | the same |
 //! | knowledge | the teacher, on a chunk, three seed contexts as shots | the same reply | answer supported by the chunk |
 //!
 //! Knowledge leaves also give rows that no model wrote: their seeds, and what their document says under each heading.
 //!
+//! What the teacher reads stands in `sdg/prompts`, one file a flow.
+//!
 //! # What is promised
 //! - Rows depend on tree, configuration and teacher alone: the order of arrival and interruptions change nothing.
 //! - A held-out test question reaches neither a prompt nor a row ([`HeldOut`]).
-//! - A rejected row is kept with its reason; a leaf without a single accepted row is an event with the funnel.
+//! - A rejected row is kept with its reason, also when its prompt was too long for the teacher; a leaf that the teacher gave no
+//!   usable row is an event with the funnel.
 //!
 //! # Use
 //! [`lint`] finds mistakes in templates and checks before anything runs; [`plan`] lists the work; [`generate()`] does it.
@@ -32,17 +35,21 @@ mod expressions;
 mod generate;
 mod held_out;
 mod identity;
+mod judge;
 mod lint;
 mod plan;
+mod prompts;
+mod shots;
 mod slots;
 mod verify;
 
 pub use config::GenerateConfig;
 pub use error::SdgError;
 pub use expressions::{evaluate as evaluate_expression, render as render_template};
-pub use generate::{Answerer, GenerateEvent, generate, generate_with};
+pub use generate::{Answerer, GenerateEvent, LeafGeneration, generate, generate_with};
 pub use held_out::HeldOut;
-pub use lint::lint;
-pub use plan::{Flow, Job, plan};
+pub use lint::{lint, lint_tree};
+pub use plan::{Ask, Flow, Job, plan, plan_leaf};
+pub use prompts::prompts_digest;
 pub use slots::{Drawn, capacity, draw, draw_distinct};
 pub use verify::{CheckOutcome, Verifier};

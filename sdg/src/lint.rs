@@ -1,6 +1,6 @@
 //! Mistakes in templates and checks, found before anything is generated.
 
-use espalier_taxonomy::{Diagnostic, Leaf, Place, QuestionTemplate, Severity, Verify};
+use espalier_taxonomy::{Diagnostic, Leaf, Place, QuestionTemplate, Severity, Tree, Verify};
 
 use crate::expressions;
 use crate::held_out::HeldOut;
@@ -10,9 +10,29 @@ use crate::verify::Verifier;
 /// Draws that a template is tried with.
 const TRIALS: u64 = 20;
 
+/// What [`lint`] finds in every leaf, and seeds that another leaf's test holds out; sorted by place.
+pub fn lint_tree(tree: &Tree) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for leaf in &tree.leaves {
+        found.extend(lint(leaf));
+        let held_out = HeldOut::of_leaf(tree, &leaf.id);
+        for seed in leaf.seeds.iter().filter(|seed| held_out.question(seed.context.as_deref(), &seed.question)) {
+            let mut findings = Findings { leaf, found: Vec::new() };
+            findings.error(
+                Place { line: seed.line, column: 1 },
+                "this seed is a held-out test question of the tree".to_owned(),
+                "remove it here or from the test",
+            );
+            found.append(&mut findings.found);
+        }
+    }
+    found.sort_by(Diagnostic::by_place);
+    found
+}
+
 /// Findings about the `questions` and `verify` of a leaf, each with its place in the file: templates and expressions that
-/// fail, patterns and schemas that cannot be used, slots that nothing uses, seeds that fail the leaf's own check, fewer
-/// combinations than samples wanted.
+/// fail, patterns and schemas that cannot be used, slots that nothing uses, seeds and test answers that fail the leaf's own
+/// check, fewer combinations than samples wanted.
 pub fn lint(leaf: &Leaf) -> Vec<Diagnostic> {
     let mut findings = Findings { leaf, found: Vec::new() };
     let verifier = match Verifier::new(leaf) {
@@ -22,13 +42,12 @@ pub fn lint(leaf: &Leaf) -> Vec<Diagnostic> {
             None
         }
     };
-    match &leaf.questions {
-        Some(template) => questions(leaf, template, &mut findings),
-        None => {
-            if let Some(verifier) = verifier {
-                seeds(leaf, &verifier, &mut findings);
-            }
-        }
+    if let Some(template) = &leaf.questions {
+        questions(leaf, template, &mut findings);
+    }
+    if let Some(verifier) = verifier.filter(Verifier::is_some) {
+        seeds(leaf, &verifier, &mut findings);
+        test_answers(leaf, &verifier, &mut findings);
     }
     findings.found
 }
@@ -117,18 +136,18 @@ fn unused(template: &QuestionTemplate, leaf: &Leaf, findings: &mut Findings<'_>,
     }
 }
 
-/// Without slots a seed can be checked as an answer would be.
+/// A seed is checked as an answer would be, where the check needs no slots: nobody drew a seed's.
 fn seeds(leaf: &Leaf, verifier: &Verifier, findings: &mut Findings<'_>) {
-    if !verifier.is_some() {
-        return;
-    }
     for seed in &leaf.seeds {
         let context = seed.context.clone().unwrap_or_default();
         let slots = [("context".to_owned(), context.into())].into();
+        if needs_slots(leaf) {
+            return;
+        }
         let place = Place { line: seed.line, column: 1 };
         match verifier.check(leaf, &slots, &seed.question, &seed.answer) {
             Ok(outcome) if outcome.passed => {}
-            Ok(outcome) => findings.warning(
+            Ok(outcome) => findings.error(
                 place,
                 format!("the answer of this seed fails the leaf's own check: {}", outcome.reason),
                 "correct the seed, or the check",
@@ -141,9 +160,35 @@ fn seeds(leaf: &Leaf, verifier: &Verifier, findings: &mut Findings<'_>) {
     }
 }
 
+fn needs_slots(leaf: &Leaf) -> bool {
+    match &leaf.verify {
+        Some(Verify::Exact { .. }) => true,
+        Some(Verify::Expression { expression }) => expressions::needs(expression)
+            .is_ok_and(|needs| needs.iter().any(|name| !["question", "answer", "context"].contains(&name.as_str()))),
+        _ => false,
+    }
+}
+
+/// A test answer that its own check refuses would count every right model as wrong.
+fn test_answers(leaf: &Leaf, verifier: &Verifier, findings: &mut Findings<'_>) {
+    for item in leaf.test.iter().filter(|item| item.choices.is_empty()) {
+        let message = match verifier.check_key(leaf, item) {
+            Ok(outcome) if outcome.passed => continue,
+            Ok(outcome) => outcome.reason,
+            Err(error) => error.to_string(),
+        };
+        let file = leaf.test_file.as_ref().unwrap_or(&leaf.file);
+        let message = format!("the answer of this test row fails the leaf's own check: {message}");
+        findings.found.push(
+            Diagnostic::new(Severity::Error, file, item.line.max(1), 1, message)
+                .with_hint("correct the answer, the slots, or the check"),
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use espalier_taxonomy::{Seed, Slot};
+    use espalier_taxonomy::{Seed, Slot, TestItem};
 
     use super::*;
 
@@ -182,6 +227,32 @@ mod tests {
             verify: Some(Verify::Regex { pattern: "^yes".into() }),
             ..Leaf::default()
         };
-        assert_eq!(lint(&leaf)[0].line, 4);
+        assert_eq!((lint(&leaf)[0].severity, lint(&leaf)[0].line), (Severity::Error, 4));
+    }
+
+    #[test]
+    fn test_answers_are_checked_in_their_own_file() {
+        let item = |answer: &str, line: usize| TestItem { answer: answer.into(), line, ..TestItem::default() };
+        let leaf = Leaf {
+            verify: Some(Verify::Regex { pattern: "^[0-9]+$".into() }),
+            test: vec![item("12", 1), item("twelve", 2)],
+            test_file: Some("x/test.jsonl".into()),
+            ..Leaf::default()
+        };
+        let found: Vec<String> = lint(&leaf).iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("x/test.jsonl:2:1: error: the answer of this test row fails"), "{}", found[0]);
+    }
+
+    #[test]
+    fn the_examples_are_clean_and_a_leak_is_found() {
+        let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../taxonomy/examples");
+        let mut tree = espalier_taxonomy::read_tree(examples.as_ref()).unwrap();
+        assert_eq!(lint_tree(&tree), []);
+        let question = tree.leaves[0].seeds[0].question.clone();
+        let context = tree.leaves[0].seeds[0].context.clone();
+        tree.leaves[1].test.push(TestItem { question, context, ..TestItem::default() });
+        let found = lint_tree(&tree);
+        assert!(found.iter().any(|finding| finding.message.contains("held-out test question")), "{found:?}");
     }
 }

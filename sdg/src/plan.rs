@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use espalier_model::Message;
+use espalier_inference::Message;
 use espalier_taxonomy::{Chunk, Leaf, LeafKind, Seed, Tree, chunks};
+use minijinja::context;
+use minijinja::value::Value;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::config::GenerateConfig;
 use crate::error::SdgError;
 use crate::held_out::HeldOut;
 use crate::identity::{digest, hexadecimal, number};
-use crate::slots::draw_distinct;
+use crate::prompts::{self, PromptFile};
+use crate::shots::ShotChooser;
+use crate::slots::{Drawn, draw_distinct};
 
 /// How a row comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -21,6 +24,8 @@ pub enum Flow {
     Template,
     /// The teacher writes question and answer after the leaf's seeds.
     Invented,
+    /// The same with the text that the question is about.
+    Grounded,
     /// The teacher writes question and answer on a chunk of a document.
     Document,
     /// A seed of the leaf as it stands.
@@ -35,11 +40,21 @@ impl Flow {
         match self {
             Self::Template => "template",
             Self::Invented => "invented",
+            Self::Grounded => "grounded",
             Self::Document => "document",
             Self::Seed => "seed",
             Self::Passage => "passage",
         }
     }
+}
+
+/// One try at an answer: what the teacher sees; empty where no model is asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Ask {
+    /// The conversation that the teacher goes on with.
+    pub prompt: Vec<Message>,
+    /// Numbers of the seeds in it.
+    pub seed_ids: Vec<String>,
 }
 
 /// One row to be made.
@@ -57,45 +72,65 @@ pub struct Job {
     pub question: Option<String>,
     /// The answer, where no model writes it.
     pub answer: Option<String>,
-    /// What the teacher sees; empty where no model is asked.
-    pub prompt: Vec<Message>,
+    /// What the teacher sees at each try; further tries see the last.
+    pub asks: Vec<Ask>,
     /// Values that were drawn.
-    pub slots: BTreeMap<String, Value>,
-    /// Numbers of the seeds in the prompt.
-    pub seed_ids: Vec<String>,
+    pub slots: BTreeMap<String, serde_json::Value>,
     /// The text that the answer must rest on.
     pub context: Option<String>,
     /// Name of that text.
     pub document: Option<String>,
 }
 
-/// Every row to be made, in the order of leaves and rows. A pure function of its arguments.
+impl Job {
+    /// What the teacher sees at a try.
+    pub fn ask(&self, attempt: usize) -> &Ask {
+        const NOTHING: &Ask = &Ask { prompt: Vec::new(), seed_ids: Vec::new() };
+        self.asks.get(attempt).or(self.asks.last()).unwrap_or(NOTHING)
+    }
+}
+
+/// Every row to be made of every leaf, in the order of leaves and rows. A pure function of its arguments.
+///
+/// # Errors
+/// As [`plan_leaf`].
+pub fn plan(tree: &Tree, config: &GenerateConfig, count_tokens: &dyn Fn(&str) -> usize) -> Result<Vec<Job>, SdgError> {
+    let mut jobs = Vec::new();
+    for leaf in &tree.leaves {
+        jobs.append(&mut plan_leaf(tree, leaf, config, count_tokens)?);
+    }
+    Ok(jobs)
+}
+
+/// The rows of one leaf of a tree, in order. The tests of the whole tree are held out.
 ///
 /// # Errors
 /// Templates that cannot be filled in, and seeds that are held-out test questions.
-pub fn plan(tree: &Tree, config: &GenerateConfig, count_tokens: &dyn Fn(&str) -> usize) -> Result<Vec<Job>, SdgError> {
+pub fn plan_leaf(
+    tree: &Tree,
+    leaf: &Leaf,
+    config: &GenerateConfig,
+    count_tokens: &dyn Fn(&str) -> usize,
+) -> Result<Vec<Job>, SdgError> {
     config.validate().map_err(SdgError::Config)?;
-    let mut jobs = Vec::new();
-    for leaf in &tree.leaves {
-        let held_out = HeldOut::of_leaf(tree, &leaf.id);
-        if let Some(seed) = leaf.seeds.iter().find(|seed| held_out.question(seed.context.as_deref(), &seed.question)) {
-            return Err(SdgError::Leak { leaf: leaf.id.clone(), line: seed.line });
-        }
-        let wanted = leaf.samples.unwrap_or(config.samples);
-        let mut builder = Builder { leaf, config, jobs: Vec::new() };
-        match (leaf.kind, &leaf.questions) {
-            (_, Some(template)) => {
-                let drawn = draw_distinct(leaf, template, config.seed, wanted, &held_out)?;
-                for question in drawn {
-                    builder.template(question.question, question.slots);
-                }
-            }
-            (LeafKind::Knowledge, None) => builder.knowledge(wanted, count_tokens),
-            (LeafKind::FreeformSkill | LeafKind::GroundedSkill, None) => builder.invented(wanted),
-        }
-        jobs.append(&mut builder.jobs);
+    let held_out = HeldOut::of_leaf(tree, &leaf.id);
+    if let Some(seed) = leaf.seeds.iter().find(|seed| held_out.question(seed.context.as_deref(), &seed.question)) {
+        return Err(SdgError::Leak { leaf: leaf.id.clone(), line: seed.line });
     }
-    Ok(jobs)
+    let wanted = leaf.samples.unwrap_or(config.samples);
+    let mut builder = Builder { leaf, config, jobs: Vec::new() };
+    match (leaf.kind, &leaf.questions) {
+        (_, Some(template)) => {
+            let chooser = ShotChooser::new(leaf.seeds.iter().map(|seed| seed.question.as_str()));
+            for drawn in draw_distinct(leaf, template, config.seed, wanted, &held_out)? {
+                builder.template(drawn, &chooser)?;
+            }
+        }
+        (LeafKind::Knowledge, None) => builder.knowledge(wanted, count_tokens)?,
+        (LeafKind::FreeformSkill, None) => builder.invented(Flow::Invented, prompts::INVENTED, wanted)?,
+        (LeafKind::GroundedSkill, None) => builder.invented(Flow::Grounded, prompts::GROUNDED, wanted)?,
+    }
+    Ok(builder.jobs)
 }
 
 struct Builder<'a> {
@@ -116,53 +151,51 @@ impl Builder<'_> {
             flow,
             question: None,
             answer: None,
-            prompt: Vec::new(),
+            asks: Vec::new(),
             slots: BTreeMap::new(),
-            seed_ids: Vec::new(),
             context: None,
             document: None,
         }
     }
 
-    /// The first seeds serve every question, so that the teacher computes them once.
-    fn template(&mut self, question: String, slots: BTreeMap<String, Value>) {
-        let mut job = self.job(Flow::Template);
-        for (number, seed) in self.leaf.seeds.iter().enumerate().take(self.config.shots) {
-            job.prompt.push(message("user", &asked(seed)));
-            job.prompt.push(message("assistant", &seed.answer));
-            job.seed_ids.push(number.to_string());
-        }
-        job.prompt.push(message("user", &question));
-        job.question = Some(question);
-        job.slots = slots;
-        self.jobs.push(job);
+    fn ask(&self, file: PromptFile, shots: &[usize], own: Value) -> Result<Ask, SdgError> {
+        let seeds: Vec<&Seed> = shots.iter().map(|&number| &self.leaf.seeds[number]).collect();
+        let seed_ids = shots.iter().map(ToString::to_string).collect();
+        Ok(Ask { prompt: prompts::fill(file, self.leaf, &seeds, own)?, seed_ids })
     }
 
-    fn invented(&mut self, wanted: usize) {
+    /// Seeds that are written like the question stand before it; tries after a wrong answer show others.
+    fn template(&mut self, drawn: Drawn, chooser: &ShotChooser) -> Result<(), SdgError> {
+        let mut job = self.job(Flow::Template);
+        for attempt in 0..=self.config.retries {
+            let shots = chooser.choose(&drawn.question, self.config.shots, attempt);
+            job.asks.push(self.ask(prompts::TEMPLATE, &shots, context! { question => drawn.question.as_str() })?);
+        }
+        job.question = Some(drawn.question);
+        job.slots = drawn.slots;
+        self.jobs.push(job);
+        Ok(())
+    }
+
+    fn invented(&mut self, flow: Flow, file: PromptFile, wanted: usize) -> Result<(), SdgError> {
         for _ in 0..wanted {
-            let mut job = self.job(Flow::Invented);
-            let mut shots = String::new();
-            for number in self.seeds(job.index, self.config.shots.max(1)) {
-                let seed = &self.leaf.seeds[number];
-                shots.push_str(&pair(&asked(seed), &seed.answer));
-                job.seed_ids.push(number.to_string());
+            let mut job = self.job(flow);
+            for attempt in 0..=self.config.retries {
+                let shots = self.seeds(job.index, attempt, self.config.shots.max(1));
+                job.asks.push(self.ask(file, &shots, context! {})?);
             }
-            let task = format!(
-                "{}\n\n{shots}Write one more question of this kind and its answer, in the same form.",
-                self.leaf.task_description.trim()
-            );
-            job.prompt = vec![message("user", &task)];
             self.jobs.push(job);
         }
+        Ok(())
     }
 
-    fn knowledge(&mut self, wanted: usize, count_tokens: &dyn Fn(&str) -> usize) {
+    fn knowledge(&mut self, wanted: usize, count_tokens: &dyn Fn(&str) -> usize) -> Result<(), SdgError> {
         if self.config.knowledge_seeds {
             for (number, seed) in self.leaf.seeds.iter().enumerate() {
                 let mut job = self.job(Flow::Seed);
                 job.question = Some(seed.question.clone());
                 job.answer = Some(seed.answer.clone());
-                job.seed_ids = vec![number.to_string()];
+                job.asks = vec![Ask { seed_ids: vec![number.to_string()], ..Ask::default() }];
                 job.context.clone_from(&seed.context);
                 self.jobs.push(job);
             }
@@ -190,52 +223,34 @@ impl Builder<'_> {
             }
         }
         for number in 0..if pieces.is_empty() { 0 } else { wanted } {
-            self.document(&pieces[number % pieces.len()]);
+            self.document(&pieces[number % pieces.len()])?;
         }
+        Ok(())
     }
 
-    fn document(&mut self, (name, chunk): &(String, Chunk)) {
+    fn document(&mut self, (name, chunk): &(String, Chunk)) -> Result<(), SdgError> {
         let mut job = self.job(Flow::Document);
-        // A seed's context with its own questions shows the form better than single pairs do.
-        for number in self.seeds(job.index, 3) {
-            let seed = &self.leaf.seeds[number];
-            let context = seed.context.as_deref().unwrap_or_default();
-            job.prompt.push(message("user", &request(context)));
-            job.prompt.push(message("assistant", pair(&seed.question, &seed.answer).trim()));
-            job.seed_ids.push(number.to_string());
+        for attempt in 0..=self.config.retries {
+            // A seed's context with its own questions shows the form better than single pairs do.
+            let shots = self.seeds(job.index, attempt, 3);
+            job.asks.push(self.ask(prompts::DOCUMENT, &shots, context! { text => chunk.text.as_str() })?);
         }
-        job.prompt.push(message("user", &request(&chunk.text)));
         job.context = Some(chunk.text.clone());
         job.document = Some(name.clone());
         self.jobs.push(job);
+        Ok(())
     }
 
-    /// Distinct seeds for a row, chosen by the generation's seed.
-    fn seeds(&self, index: u64, count: usize) -> Vec<usize> {
+    /// Distinct seeds for a try at a row, chosen by the generation's seed.
+    fn seeds(&self, index: u64, attempt: usize, count: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.leaf.seeds.len()).collect();
-        let key = |number_of_seed: usize| {
-            let seed = self.config.seed.to_le_bytes();
-            number(&[b"seeds", &seed, self.leaf.id.as_bytes(), &index.to_le_bytes(), &number_of_seed.to_le_bytes()])
+        let key = |seed: usize| {
+            let [from, index, attempt, seed] =
+                [self.config.seed, index, attempt as u64, seed as u64].map(u64::to_le_bytes);
+            number(&[b"seeds", &from, self.leaf.id.as_bytes(), &index, &attempt, &seed])
         };
-        order.sort_by_key(|number_of_seed| key(*number_of_seed));
+        order.sort_by_key(|seed| key(*seed));
         order.truncate(count);
         order
     }
-}
-
-fn message(role: &str, content: &str) -> Message {
-    Message { role: role.to_owned(), content: content.to_owned() }
-}
-
-/// A seed's question with its context above, as evaluation asks it too.
-fn asked(seed: &Seed) -> String {
-    seed.context.as_ref().map_or_else(|| seed.question.clone(), |context| format!("{context}\n\n{}", seed.question))
-}
-
-fn pair(question: &str, answer: &str) -> String {
-    format!("Question: {question}\nAnswer: {answer}\n\n")
-}
-
-fn request(text: &str) -> String {
-    format!("Write one question about this text and its answer.\n\n{}", text.trim())
 }

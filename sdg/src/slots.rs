@@ -187,6 +187,29 @@ pub(crate) fn derive(
     Ok(())
 }
 
+/// Adds those derived values that the known ones suffice for: a test row may name some slots only.
+pub(crate) fn derive_known(expressions: &BTreeMap<String, String>, values: &mut BTreeMap<String, Value>) {
+    loop {
+        let before = values.len();
+        for (name, expression) in expressions {
+            if !values.contains_key(name)
+                && suffices(values, expression)
+                && let Ok(value) = expressions::evaluate_value(expression, values)
+            {
+                values.insert(name.clone(), value);
+            }
+        }
+        if values.len() == before {
+            return;
+        }
+    }
+}
+
+/// Whether every name that an expression needs is known.
+pub(crate) fn suffices(values: &BTreeMap<String, Value>, expression: &str) -> bool {
+    expressions::needs(expression).is_ok_and(|needs| needs.iter().all(|name| values.contains_key(name)))
+}
+
 #[cfg(test)]
 mod tests {
     use espalier_taxonomy::TestItem;

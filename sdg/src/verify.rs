@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::error::SdgError;
 use crate::expressions;
+use crate::slots::{derive_known, suffices};
 
 /// What a check says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +107,8 @@ impl Verifier {
     }
 
     /// Checks the answer to a held-out question: an exact check compares with the item's answer, the others are as in
-    /// [`check`](Self::check); a leaf without a check compares too.
+    /// [`check`](Self::check), over the slots that the item names and what follows from them; a leaf without a check compares
+    /// too.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -115,11 +117,25 @@ impl Verifier {
             None => Ok(equals(&item.answer, answer, false)),
             Some(Check::Exact { ignore_case, .. }) => Ok(equals(&item.answer, answer, *ignore_case)),
             Some(_) => {
-                let mut slots = item.slots.clone().unwrap_or_default();
-                slots.insert("context".into(), item.context.clone().unwrap_or_default().into());
-                self.check(leaf, &slots, &item.question, answer)
+                let mut values = known(leaf, item);
+                values.insert("context".into(), item.context.clone().unwrap_or_default().into());
+                self.check(leaf, &values, &item.question, answer)
             }
         }
+    }
+
+    /// Checks the answer that stands in a test row itself. An exact check computes the truth where the row's slots suffice.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn check_key(&self, leaf: &Leaf, item: &TestItem) -> Result<CheckOutcome, SdgError> {
+        if let Some(Check::Exact { expression, .. }) = &self.check {
+            let values = known(leaf, item);
+            if suffices(&values, expression) {
+                return self.check(leaf, &values, &item.question, &item.answer);
+            }
+        }
+        self.check_test(leaf, item, &item.answer)
     }
 
     /// An answer without white space and quotes around it and a full stop behind it; white space inside is one space.
@@ -140,6 +156,15 @@ impl Verifier {
             }
         }
     }
+}
+
+/// The slots that a test row names, and the derived values that follow from them.
+fn known(leaf: &Leaf, item: &TestItem) -> BTreeMap<String, Value> {
+    let mut values = item.slots.clone().unwrap_or_default();
+    if let Some(template) = &leaf.questions {
+        derive_known(&template.derive, &mut values);
+    }
+    values
 }
 
 fn compile(verify: &Verify) -> Result<Check, String> {
@@ -214,6 +239,7 @@ pub(crate) fn excerpt(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use espalier_taxonomy::QuestionTemplate;
     use serde_json::json;
 
     use super::*;
@@ -266,5 +292,29 @@ mod tests {
         let verifier = Verifier::new(&leaf).unwrap();
         assert!(verifier.check_test(&leaf, &item, "paris.").unwrap().passed);
         assert!(!verifier.check_test(&leaf, &item, "Rome").unwrap().passed);
+    }
+
+    #[test]
+    fn the_answer_of_a_test_row_is_computed_where_its_slots_suffice() {
+        let mut leaf = Leaf {
+            verify: Some(Verify::Exact { expression: "double".into(), ignore_case: false }),
+            questions: Some(QuestionTemplate {
+                derive: [("double".to_owned(), "n * 2".to_owned()), ("other".to_owned(), "m + 1".to_owned())].into(),
+                ..QuestionTemplate::default()
+            }),
+            ..Leaf::default()
+        };
+        let item = |answer: &str| TestItem {
+            answer: answer.into(),
+            slots: Some([("n".to_owned(), json!(4))].into()),
+            ..TestItem::default()
+        };
+        let verifier = Verifier::new(&leaf).unwrap();
+        assert!(verifier.check_key(&leaf, &item("8")).unwrap().passed);
+        assert_eq!(verifier.check_key(&leaf, &item("9")).unwrap().reason, "wrong answer: \"9\" is not \"8\"");
+        leaf.verify = Some(Verify::Expression { expression: "answer | to_number == double".into() });
+        let verifier = Verifier::new(&leaf).unwrap();
+        assert!(verifier.check_test(&leaf, &item("8"), "8.0").unwrap().passed);
+        assert!(!verifier.check_key(&leaf, &item("9")).unwrap().passed);
     }
 }

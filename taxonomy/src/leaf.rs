@@ -81,6 +81,9 @@ pub struct TestItem {
     /// Values of slots that no generated question may have together: what makes test and training disjoint in substance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<BTreeMap<String, serde_json::Value>>,
+    /// Line of the row in its file, from 1.
+    #[serde(skip)]
+    pub line: usize,
 }
 
 /// A text that knowledge questions are about.
@@ -215,6 +218,8 @@ pub struct Leaf {
     pub verify: Option<Verify>,
     /// The held-out questions.
     pub test: Vec<TestItem>,
+    /// The file that they stand in, as reached from the path that was given.
+    pub test_file: Option<PathBuf>,
     /// How many samples the leaf wants.
     pub samples: Option<usize>,
     /// What `attribution.txt` beside the leaf names as licence of the work.

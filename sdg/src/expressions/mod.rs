@@ -81,7 +81,8 @@ pub fn render(template: &str, values: &BTreeMap<String, serde_json::Value>) -> R
     ENVIRONMENT.render_str(template, values::context(values)).map_err(|error| sentence(&error))
 }
 
-fn sentence(error: &Error) -> String {
+/// What is wrong, in one sentence.
+pub(crate) fn sentence(error: &Error) -> String {
     match error.detail() {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),

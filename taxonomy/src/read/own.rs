@@ -81,7 +81,10 @@ fn optional_parts(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>)
             ),
         }
     }
-    if let Some((_, node)) = fields.take("test") {
-        leaf.test = test_items::read(node, &leaf.seeds, report);
+    if let Some((_, node)) = fields.take("test")
+        && let Some((file, items)) = test_items::read(node, &leaf.seeds, report)
+    {
+        leaf.test_file = Some(file);
+        leaf.test = items;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Report;
 use super::document::stays_inside;
@@ -12,15 +12,15 @@ use crate::leaf::{Seed, TestItem};
 use crate::node::Node;
 
 /// Reads the file that `test` names; each bad row is a finding about that file and line.
-pub(crate) fn read(node: Node, seeds: &[Seed], report: &mut Report<'_>) -> Vec<TestItem> {
-    let Some((name, place)) = text(node, "test", report) else { return Vec::new() };
+pub(crate) fn read(node: Node, seeds: &[Seed], report: &mut Report<'_>) -> Option<(PathBuf, Vec<TestItem>)> {
+    let (name, place) = text(node, "test", report)?;
     if !stays_inside(Path::new(&name)) {
         report.error(
             place,
             format!("the test {name} lies outside the folder of its leaf"),
             "copy it into the folder and give its name there",
         );
-        return Vec::new();
+        return None;
     }
     let file = report.file.with_file_name(&name);
     let content = match fs::read_to_string(&file) {
@@ -31,7 +31,7 @@ pub(crate) fn read(node: Node, seeds: &[Seed], report: &mut Report<'_>) -> Vec<T
                 format!("the test {name} cannot be read: {error}"),
                 format!("put it at {}, or correct `test`", file.display()),
             );
-            return Vec::new();
+            return None;
         }
     };
     let seeds: HashSet<(&str, Option<&str>)> =
@@ -58,7 +58,8 @@ pub(crate) fn read(node: Node, seeds: &[Seed], report: &mut Report<'_>) -> Vec<T
                     "a row is {\"question\": \"...\", \"answer\": \"...\"}, and may have choices, context and slots",
                 );
             }
-            Ok(item) => {
+            Ok(mut item) => {
+                item.line = line_number;
                 if let Some((message, hint)) = flaw(&item) {
                     refuse(1, message, hint);
                 }
@@ -82,7 +83,7 @@ pub(crate) fn read(node: Node, seeds: &[Seed], report: &mut Report<'_>) -> Vec<T
     if items.is_empty() && !report.failed {
         report.error(place, format!("the test {name} has no rows"), "add rows, or remove `test`");
     }
-    items
+    Some((file, items))
 }
 
 /// What is wrong with a row that can be read.

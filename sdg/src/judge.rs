@@ -1,0 +1,113 @@
+//! Whether what a teacher wrote may become a row.
+
+use std::collections::{BTreeMap, HashSet};
+
+use espalier_dataset::normalized;
+use espalier_taxonomy::{Leaf, Tree};
+
+use crate::error::SdgError;
+use crate::held_out::HeldOut;
+use crate::plan::{Flow, Job};
+use crate::verify::{CheckOutcome, Verifier};
+
+/// Everything that the rows of one leaf are checked against.
+pub(crate) struct Judge<'a> {
+    leaf: &'a Leaf,
+    verifier: Verifier,
+    held_out: HeldOut,
+}
+
+impl<'a> Judge<'a> {
+    /// The judge of a leaf in its tree: the tests of all leaves are held out.
+    pub(crate) fn new(tree: &Tree, leaf: &'a Leaf) -> Result<Self, SdgError> {
+        Ok(Self { leaf, verifier: Verifier::new(leaf)?, held_out: HeldOut::of_leaf(tree, &leaf.id) })
+    }
+
+    /// Judges a question and its answer.
+    pub(crate) fn check(&self, job: &Job, question: &str, answer: &str) -> Result<CheckOutcome, SdgError> {
+        if self.held_out.question(None, question) || self.held_out.question(job.context.as_deref(), question) {
+            return Ok(CheckOutcome::failed("held-out question", ""));
+        }
+        match job.flow {
+            Flow::Template => self.verifier.check(self.leaf, &job.slots, question, answer),
+            Flow::Seed | Flow::Passage => Ok(CheckOutcome::passed("given")),
+            Flow::Invented | Flow::Grounded => match self.readable(question, answer) {
+                Some(refused) => Ok(refused),
+                None => self.verifier.check(self.leaf, &BTreeMap::new(), question, answer),
+            },
+            Flow::Document => Ok(match self.readable(question, answer) {
+                Some(refused) => refused,
+                None if !question.trim_end().ends_with('?') => CheckOutcome::failed("not a question", question),
+                None => supported(answer, job.context.as_deref().unwrap_or_default()),
+            }),
+        }
+    }
+
+    /// What every written pair must be: there, not endless, not a seed again, not a refusal.
+    fn readable(&self, question: &str, answer: &str) -> Option<CheckOutcome> {
+        const REFUSALS: [&str; 4] = ["as an ai", "i'm sorry", "i am sorry", "i cannot"];
+        if question.trim().len() < 8 || answer.trim().is_empty() {
+            return Some(CheckOutcome::failed("no question and answer", ""));
+        }
+        if question.len() > 600 {
+            return Some(CheckOutcome::failed("question too long", ""));
+        }
+        let lower = answer.to_lowercase();
+        if REFUSALS.iter().any(|refusal| lower.contains(refusal)) {
+            return Some(CheckOutcome::failed("refusal", ""));
+        }
+        let asked = normalized(question);
+        let copied = self.leaf.seeds.iter().any(|seed| normalized(&seed.question) == asked);
+        copied.then(|| CheckOutcome::failed("copy of a seed", ""))
+    }
+}
+
+/// The first `Question:` and `Answer:` of a text; empty where there is none.
+pub(crate) fn read_pair(text: &str) -> (String, String) {
+    let Some((_, rest)) = text.split_once("Question:") else { return (String::new(), String::new()) };
+    let Some((question, answer)) = rest.split_once("Answer:") else { return (String::new(), String::new()) };
+    let answer = answer.split("Question:").next().unwrap_or(answer);
+    let answer = answer.split("\n\n").find(|part| !part.trim().is_empty()).unwrap_or_default();
+    (question.trim().to_owned(), answer.trim().to_owned())
+}
+
+/// The share of an answer's content words that its text must hold.
+const SUPPORT: f64 = 0.8;
+
+/// Words of four letters and more, and numbers, carry an answer's claims.
+fn supported(answer: &str, context: &str) -> CheckOutcome {
+    let words = |text: &str| -> Vec<String> {
+        normalized(text)
+            .split_whitespace()
+            .filter(|word| word.chars().count() >= 4 || word.chars().any(|letter| letter.is_ascii_digit()))
+            .map(str::to_owned)
+            .collect()
+    };
+    let known: HashSet<String> = words(context).into_iter().collect();
+    let said = words(answer);
+    let found = said.iter().filter(|word| known.contains(*word)).count();
+    if said.is_empty() || (found as f64) < SUPPORT * said.len() as f64 {
+        return CheckOutcome::failed("not supported by the text", &format!("{found} of {} words", said.len()));
+    }
+    CheckOutcome::passed("supported by the text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_read_from_what_a_model_writes() {
+        let text = "Question: How deep is it?\nAnswer: It is 40 centimetres deep.\n\nQuestion: x";
+        assert_eq!(read_pair(text), ("How deep is it?".into(), "It is 40 centimetres deep.".into()));
+        assert_eq!(read_pair("no form at all"), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn an_answer_must_rest_on_its_text() {
+        let text = "The wires are 40 centimetres apart.";
+        assert!(supported("It is 40 centimetres apart.", text).passed);
+        assert!(!supported("They are 50 metres apart.", text).passed);
+        assert!(!supported("", text).passed);
+    }
+}
