@@ -15,3 +15,4 @@ pub mod report;
 pub mod reporter;
 pub mod runner;
 pub mod stages;
+pub mod suggestion;
