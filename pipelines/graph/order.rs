@@ -18,7 +18,8 @@ pub struct OrderError {
 pub fn order(stages: &[StageSpec]) -> Result<Vec<usize>, OrderError> {
     let position = |name: &str| stages.iter().position(|stage| stage.name == name);
     for stage in stages {
-        for (index, missing) in stage.needs.iter().enumerate().filter(|(_, name)| position(name).is_none()) {
+        if let Some(index) = stage.needs.iter().position(|name| position(name).is_none()) {
+            let missing = &stage.needs[index];
             let known: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
             return Err(OrderError {
                 place: stage.places.needs.get(index).copied().unwrap_or(stage.places.name),

@@ -77,7 +77,7 @@ impl<'a> Bound<'a> {
             let names: Vec<&str> = makers.map(|stage| stage.name.as_str()).collect();
             let hint = match names.first() {
                 Some(name) => format!("add `needs: [{name}]`"),
-                None => format!("add a stage `{}`, and `needs: [{0}]` here", kind.name()),
+                None => format!("write a stage `{0}`, and add `needs: [{0}]` here", kind.name()),
             };
             let message =
                 format!("stage `{}` has no {what}: no stage that it needs does `{}`", self.stage.name, kind.name());
