@@ -34,7 +34,7 @@ pub struct Common {
     /// One JSON event a line on standard output; the last one is the result.
     #[arg(long, global = true, conflicts_with = "quiet", help_heading = "Output")]
     pub json: bool,
-    /// Nothing but errors and warnings.
+    /// No progress and no remarks: only what was asked for, warnings and errors.
     #[arg(long, short, global = true, help_heading = "Output")]
     pub quiet: bool,
     /// Threads to compute with (default: one a core).
@@ -330,8 +330,8 @@ pub enum Command {
         model: String,
         /// The text; otherwise standard input.
         text: Option<String>,
-        /// Read special tokens such as <|`im_end`|> as tokens, not as text.
-        #[arg(long)]
+        /// Read special tokens as tokens, not as text.
+        #[arg(long, help = "Read special tokens such as <|im_end|> as tokens, not as text")]
         special: bool,
     },
     /// What this machine can do: CPU, memory, disk, devices.

@@ -15,7 +15,7 @@ pub enum Output {
     /// Progress bars on standard error, results on standard output.
     #[default]
     Human,
-    /// Nothing but errors.
+    /// Only what was asked for, warnings and errors.
     Quiet,
     /// One JSON event a line on standard output.
     Json,
@@ -50,10 +50,17 @@ impl Reporter {
         Ok(())
     }
 
-    /// Prints a line of a command's result: text for a person, nothing with `--json` or `--quiet`.
+    /// Prints a line of what a person asked for; with `--json` the result object says it.
     pub fn line(&self, text: impl AsRef<str>) {
-        if self.output == Output::Human {
+        if self.output != Output::Json {
             self.suspend(|| println!("{}", text.as_ref()));
+        }
+    }
+
+    /// Prints what a command that writes files has to say at its end: nothing with `--json` or `--quiet`.
+    pub fn closing(&self, text: impl AsRef<str>) {
+        if self.output == Output::Human {
+            self.line(text);
         }
     }
 

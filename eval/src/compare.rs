@@ -174,21 +174,21 @@ impl Comparison {
         let flips = format!("{} gained, {} lost of {n}", self.gained, self.lost);
         match self.verdict {
             Verdict::Better => format!(
-                "{second} is better than {first} by {} (95 %: {} to {}; p = {}; {flips})",
+                "{second} is better than {first} by {} (95 %: {} to {}; p {}; {flips})",
                 Points(self.difference),
                 Signed(self.intervals.bca.low),
                 Signed(self.intervals.bca.high),
                 PValue(self.mcnemar.p)
             ),
             Verdict::Worse => format!(
-                "{second} is worse than {first} by {} (95 %: {} to {}; p = {}; {flips})",
+                "{second} is worse than {first} by {} (95 %: {} to {}; p {}; {flips})",
                 Points(-self.difference),
                 Signed(self.intervals.bca.low),
                 Signed(self.intervals.bca.high),
                 PValue(self.mcnemar.p)
             ),
             Verdict::NoDifferenceShown => format!(
-                "no difference shown between {second} and {first} ({} points; p = {}; {flips}): {n} items can show {} or more",
+                "no difference shown between {second} and {first} ({} points; p {}; {flips}): {n} items can show {} or more",
                 Signed(self.difference),
                 PValue(self.mcnemar.p),
                 Points(self.detectable)
@@ -236,11 +236,12 @@ impl fmt::Display for Signed {
     }
 }
 
+/// `= 0.0312`, or `below 0.0001`.
 struct PValue(f64);
 
 impl fmt::Display for PValue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 < 0.0001 { formatter.write_str("below 0.0001") } else { write!(formatter, "{:.4}", self.0) }
+        if self.0 < 0.0001 { formatter.write_str("below 0.0001") } else { write!(formatter, "= {:.4}", self.0) }
     }
 }
 
@@ -291,7 +292,7 @@ mod tests {
         assert_eq!(comparison.non_inferiority, NonInferiority::NonInferior);
         let words = comparison.words();
         assert!(words.starts_with("tuned is better than base by 15.0 points (95 %: +"), "{words}");
-        assert!(words.contains("p = below 0.0001; 40 gained, 10 lost of 200"), "{words}");
+        assert!(words.contains("p below 0.0001; 40 gained, 10 lost of 200"), "{words}");
         let back = compare(&tuned, &base, &ComparisonOptions::default()).unwrap();
         assert_eq!((back.verdict, back.non_inferiority), (Verdict::Worse, NonInferiority::Worse));
         assert!(back.words().starts_with("base is worse than tuned by 15.0 points (95 %: -"), "{}", back.words());

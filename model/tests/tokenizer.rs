@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use espalier_model::gguf::{GgufFile, Metadata, Value};
 use espalier_model::{ChatTemplate, Message, SpecialTokens, Tokenizer};
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 fn asset(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/assets").join(name)
@@ -104,6 +105,15 @@ fn unknown_models_and_pre_tokenizers_are_refused_by_name() {
     assert!(error.contains("tokenizer.ggml.model"), "{error}");
 }
 
+/// SHA-256 of llama.cpp's ids of the text, as little-endian u32.
+const SMOLLM2_IDS: &str = "18e663b61dd00f49796c8a6ae498b7dbe009cac4a2eaf3c67fa7d81baf47d945";
+const QWEN2_IDS: &str = "8557ef42be22a592e5f1704026fedbedc937b484e52f517add9f478adc0de20f";
+
+fn sha256(ids: &[u32]) -> String {
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[test]
 fn smollm2_counts_the_ids_of_a_long_text() {
     let Ok(path) = std::env::var("ESPALIER_TEST_SMOLLM2") else {
@@ -117,6 +127,7 @@ fn smollm2_counts_the_ids_of_a_long_text() {
     let ids = tokenizer.encode(&text, SpecialTokens::AsText);
     println!("{} ids in {:?}", ids.len(), start.elapsed());
     assert_eq!(ids.len(), 303_415);
+    assert_eq!(sha256(&ids), SMOLLM2_IDS);
     assert_eq!(tokenizer.decode(&ids), text);
     let end = tokenizer.token_id("<|im_end|>").unwrap();
     assert!(tokenizer.is_end_of_generation(end) && tokenizer.eos() == Some(end));
@@ -129,6 +140,18 @@ fn smollm2_counts_the_ids_of_a_long_text() {
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
          <|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n"
     );
+}
+
+#[test]
+fn qwen2_gives_the_ids_of_llama_cpp_on_a_long_text() {
+    let Ok(path) = std::env::var("ESPALIER_TEST_QWEN2") else {
+        println!("ESPALIER_TEST_QWEN2 is not set: Qwen2.5 is not tested");
+        return;
+    };
+    let tokenizer = Tokenizer::from_gguf_metadata(&metadata(Path::new(&path))).unwrap();
+    let text = std::fs::read_to_string(asset("text/wiki.test.raw")).unwrap();
+    let ids = tokenizer.encode(&text, SpecialTokens::AsText);
+    assert_eq!((ids.len(), sha256(&ids).as_str()), (299_078, QWEN2_IDS));
 }
 
 #[test]

@@ -16,7 +16,15 @@ impl Pool {
         let values = match best {
             // One that is far too large is left for those who need its size.
             Some(at) if free[at].len() <= 2 * length + 1024 => free.swap_remove(at),
-            _ => vec![0.0; length],
+            _ => {
+                // The new one takes the place of one of its kind that grew too small: with batches of many lengths the
+                // pool would otherwise keep a set of buffers for each.
+                let outgrown = |at: &usize| free[*at].len() < length && 2 * free[*at].len() + 1024 >= length;
+                if let Some(at) = (0..free.len()).filter(outgrown).max_by_key(|&at| free[at].len()) {
+                    free.swap_remove(at);
+                }
+                vec![0.0; length]
+            }
         };
         Buffer { values, length, pool: self.clone() }
     }
@@ -70,5 +78,14 @@ mod tests {
         let second = pool.take(90);
         assert!(second.as_ptr() == place && second.len() == 90);
         assert!(pool.take(90).as_ptr() != place);
+    }
+
+    #[test]
+    fn growing_lengths_do_not_pile_up() {
+        let pool = Pool::default();
+        for length in 10_000..10_100 {
+            drop((pool.take(length), pool.take(length)));
+        }
+        assert_eq!(pool.0.lock().unwrap_or_else(PoisonError::into_inner).len(), 2);
     }
 }

@@ -18,7 +18,7 @@ pub fn run(command: AdapterCommand, session: Session<'_>) -> Result<Status> {
             } else {
                 adapter.save_peft(&out, model.config())?;
             }
-            session.reporter.line(format!("wrote {}", out.display()));
+            session.reporter.closing(format!("wrote {}", out.display()));
             session.reporter.result(serde_json::json!({"adapter": out}));
             Ok(Status::Done)
         }

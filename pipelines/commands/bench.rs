@@ -1,14 +1,20 @@
 //! `pipeline bench`: rates of this machine, as whole runs of real work.
+//!
+//! Every result holds `seconds`, what they were spent on, and `bound`: the name of the limit that the weight products of this
+//! work meet first on this machine, with the seconds of that limit and the share of it that was reached.
 
+mod bound;
+
+use self::bound::{Bound, Rates, matmul_weights};
 use super::Session;
 use super::chat::open_engine;
 use crate::cli::BenchCommand;
 use crate::models::resolve;
 use crate::outcome::Status;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use espalier_dataset::Turn;
 use espalier_inference::{Prompt, Request, Sampling};
-use espalier_kernels::{Accumulate, InstructionSet, PackedMatrix, matmul};
+use espalier_kernels::{Accumulate, InstructionSet, PackedMatrix, Precision, matmul};
 use espalier_model::{Model, SpecialTokens};
 use espalier_train::{TrainConfig, TrainEvent, train};
 use std::ops::ControlFlow;
@@ -29,6 +35,8 @@ const SHAPES: [(usize, usize, usize); 6] =
     [(1, 576, 1536), (32, 576, 1536), (512, 576, 1536), (2048, 576, 1536), (2048, 1536, 576), (1024, 2048, 8192)];
 
 fn gemm(session: Session<'_>) -> Result<Status> {
+    let begun = Instant::now();
+    let rates = Rates::measure(session.precision);
     let mut rows = Vec::new();
     for (m, k, n) in SHAPES {
         let weight = |row: usize, out: &mut [f32]| {
@@ -40,19 +48,38 @@ fn gemm(session: Session<'_>) -> Result<Status> {
         let x: Vec<f32> = (0..m * k).map(|index| (index % 89) as f32 / 89.0 - 0.5).collect();
         let mut y = vec![0.0; m * n];
         let mut times = Vec::new();
-        let begun = Instant::now();
-        while times.len() < 5 || (begun.elapsed().as_secs_f64() < 0.5 && times.len() < 200) {
-            let start = Instant::now();
+        // Calls from a pool's own thread, as the engine and the trainer make them; the first touches every page.
+        rayon::scope(|_| {
             matmul(&x, m, &packed, &mut y, Accumulate::Overwrite);
-            times.push(start.elapsed().as_secs_f64());
-        }
+            let begun = Instant::now();
+            while times.len() < 5 || (begun.elapsed().as_secs_f64() < 0.5 && times.len() < 200) {
+                let start = Instant::now();
+                matmul(&x, m, &packed, &mut y, Accumulate::Overwrite);
+                times.push(start.elapsed().as_secs_f64());
+            }
+        });
         times.sort_by(f64::total_cmp);
-        let rate = 2.0 * (m * k * n) as f64 / times[times.len() / 2] / 1e9;
+        let seconds = times[times.len() / 2];
+        let operations = 2.0 * (m * k * n) as f64;
+        let rate = operations / seconds / 1e9;
+        // Operands smaller than the caches are read from memory once, not in each call: an upper limit of that time.
+        let moved = packed.bytes() + size_of::<f32>() * (x.len() + y.len());
+        let mut row = serde_json::json!({"m": m, "k": k, "n": n, "gflops": rate, "seconds": seconds});
+        Bound::of(operations, moved as f64, rates).write(seconds, &mut row);
         session.reporter.line(format!("{m:>5} x {k:>5} x {n:>5}   {rate:>8.0} GFLOP/s"));
-        rows.push(serde_json::json!({"m": m, "k": k, "n": n, "gflops": rate}));
+        rows.push(row);
     }
+    let isa = InstructionSet::detect().name();
+    session.reporter.line(format!(
+        "{isa}; best product {:.0} GFLOP/s, memory read at {:.1} GB/s",
+        rates.operations_per_second / 1e9,
+        rates.bytes_per_second / 1e9
+    ));
     session.reporter.result(serde_json::json!({
-        "gemm": rows, "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
+        "gemm": rows, "precision": session.precision.to_string(), "instruction_set": isa,
+        "threads": rayon::current_num_threads(), "seconds": begun.elapsed().as_secs_f64(),
+        "peak_gflops": rates.operations_per_second / 1e9, "memory_gigabytes_per_second": rates.bytes_per_second / 1e9,
+        "peak_bytes": peak_bytes(),
     }));
     Ok(Status::Done)
 }
@@ -66,6 +93,8 @@ fn generate(
     session: Session<'_>,
 ) -> Result<Status> {
     let mut engine = open_engine(reference, None, session)?;
+    let found = resolve(reference, session.reporter, session.stop)?;
+    let (blocks, head) = matmul_weights(Model::open(&found.path)?.config());
     engine.set_ignore_end(true);
     let vocabulary = engine.tokenizer().vocabulary() as u64;
     // Ordinary ids, the same on every machine; special ones stand at the ends of a vocabulary.
@@ -87,23 +116,42 @@ fn generate(
         })
         .collect();
     let start = Instant::now();
-    let mut written = 0;
-    let counts = engine.generate_counted(&requests, &mut |_, answer| {
-        written += answer.map_or(0, |answer| answer.tokens.len());
-        ControlFlow::Continue(())
+    let mut failure = None;
+    let counts = engine.generate_counted(&requests, &mut |_, answer| match answer {
+        Ok(_) => ControlFlow::Continue(()),
+        Err(error) => {
+            failure = Some(error);
+            ControlFlow::Break(())
+        }
     })?;
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
     let seconds = start.elapsed().as_secs_f64();
+    let peak = peak_bytes();
+    let rate = counts.new_tokens as f64 / seconds;
+    // The head is only needed where a token is written.
+    let operations =
+        2.0 * ((counts.prompt_tokens_computed + counts.new_tokens) * blocks + counts.new_tokens * head) as f64;
+    let bound = Bound::of(operations, (counts.steps * engine.weight_bytes()) as f64, Rates::measure(session.precision));
     session.reporter.line(format!(
-        "{written} new tokens of {sequences} sequences in {seconds:.2} s: {:.0} new tokens/s, {} of {} prompt tokens computed",
-        written as f64 / seconds,
+        "{} new tokens of {sequences} sequences in {seconds:.2} s: {rate:.0} new tokens/s, {} of {} prompt tokens computed; the {} \
+         bound is {:.2} s",
+        counts.new_tokens,
         counts.prompt_tokens_computed,
-        sequences * (prompt + shared)
+        counts.prompt_tokens_logical,
+        bound.name,
+        bound.seconds
     ));
-    session.reporter.result(serde_json::json!({
-        "new_tokens_per_second": written as f64 / seconds, "seconds": seconds,
-        "prompt_tokens_computed": counts.prompt_tokens_computed, "prompt_tokens_logical": sequences * (prompt + shared),
-        "peak_bytes": peak_bytes(), "bound": "not measured",
-    }));
+    let mut result = serde_json::json!({
+        "new_tokens_per_second": rate, "seconds": seconds, "new_tokens": counts.new_tokens,
+        "prompt_tokens_computed": counts.prompt_tokens_computed, "prompt_tokens_logical": counts.prompt_tokens_logical,
+        "steps": counts.steps, "weight_bytes": engine.weight_bytes(), "peak_bytes": peak,
+        "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
+        "threads": rayon::current_num_threads(),
+    });
+    bound.write(seconds, &mut result);
+    session.reporter.result(result);
     Ok(Status::Done)
 }
 
@@ -127,6 +175,7 @@ fn train_rate(
         ..TrainConfig::default()
     };
     let rows = conversations(&model, batch * steps.max(2), seq);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mut rates = Vec::new();
     let trained = train(&model, &rows, &config, &folder, session.stop, &mut |event| {
         if let TrainEvent::Step { tokens, tokens_per_second, .. } = event {
@@ -140,13 +189,26 @@ fn train_rate(
     counted.sort_by(f64::total_cmp);
     let median = counted.get(counted.len() / 2).copied().unwrap_or(0.0);
     let tokens = rates.last().map_or(0, |rate| rate.0);
+    let seconds = tokens as f64 / median.max(1e-9);
+    let peak = peak_bytes();
+    // Forward and the gradient of the activations; frozen weights need no gradient of their own.
+    let (blocks, head) = matmul_weights(model.config());
+    let operations = 4.0 * (tokens * (blocks + head)) as f64;
+    let bytes = 2 * (blocks + head) * if session.precision == Precision::Bf16 { 2 } else { 4 };
+    let bound = Bound::of(operations, bytes as f64, Rates::measure(session.precision));
     session.reporter.line(format!(
-        "{median:.0} tokens/s, {tokens} real tokens a step, {:.2} GB at most",
-        peak_bytes() as f64 / 1e9
+        "{median:.0} tokens/s, {tokens} real tokens a step of {seconds:.2} s (the {} bound is {:.2} s), {:.2} GB at most",
+        bound.name,
+        bound.seconds,
+        peak as f64 / 1e9
     ));
-    session.reporter.result(serde_json::json!({
-        "tokens_per_second": median, "seconds": tokens as f64 / median.max(1e-9), "peak_bytes": peak_bytes(), "bound": "not measured",
-    }));
+    let mut result = serde_json::json!({
+        "tokens_per_second": median, "seconds": seconds, "tokens": tokens, "steps": counted.len(), "peak_bytes": peak,
+        "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
+        "threads": rayon::current_num_threads(),
+    });
+    bound.write(seconds, &mut result);
+    session.reporter.result(result);
     Ok(Status::Done)
 }
 

@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     }
     let terminal = std::io::stdin().is_terminal();
     if terminal {
-        session.reporter.line("ask something; an empty line or Ctrl-D ends, /clear forgets the conversation");
+        session.reporter.closing("ask something; an empty line or Ctrl-D ends, /clear forgets the conversation");
     }
     for line in prompts(terminal) {
         let line = line?;

@@ -31,7 +31,7 @@ pub fn run(
         precision: session.precision,
     };
     let summary = stages::generate::run(&config, &teacher, url.as_deref().into(), &places, &context)?;
-    session.reporter.line(format!("{summary}\n{}", out.join("rows.parquet").display()));
+    session.reporter.closing(format!("{summary}\n{}", out.join("rows.parquet").display()));
     session.reporter.result(serde_json::json!({"summary": summary, "rows": out.join("rows.parquet")}));
     Ok(Status::Done)
 }

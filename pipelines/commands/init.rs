@@ -40,9 +40,9 @@ pub fn run(folder: &Path, session: Session<'_>) -> Result<Status> {
     }
     for (name, text) in FILES {
         write_atomically(&folder.join(name), text.as_bytes())?;
-        session.reporter.line(format!("wrote {}", folder.join(name).display()));
+        session.reporter.closing(format!("wrote {}", folder.join(name).display()));
     }
-    session.reporter.line("\nnext:\n  pipeline taxonomy validate taxonomy   check the tree\n  pipeline plan                         what will run\n  pipeline run                          tree to measured, quantized model");
+    session.reporter.closing("\nnext:\n  pipeline taxonomy validate taxonomy   check the tree\n  pipeline plan                         what will run\n  pipeline run                          tree to measured, quantized model");
     session
         .reporter
         .result(serde_json::json!({"folder": folder, "files": FILES.iter().map(|file| file.0).collect::<Vec<_>>()}));

@@ -69,7 +69,7 @@ pub fn run(
     let status = runner.execute()?;
     if status == Status::Done {
         let summary = super::status::summary(&runner)?;
-        session.reporter.line(summary.text);
+        session.reporter.closing(summary.text);
         session.reporter.result(summary.json);
     }
     Ok(status)

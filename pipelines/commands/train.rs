@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let work = arguments.out.join(".work");
     let summary = stages::train::run(&config, &student, &arguments.data, &work, &arguments.out, &context)?;
     let _ = std::fs::remove_dir_all(&work);
-    session.reporter.line(format!("{summary}\n{}", arguments.out.join("adapter").display()));
+    session.reporter.closing(format!("{summary}\n{}", arguments.out.join("adapter").display()));
     session.reporter.result(serde_json::json!({"summary": summary, "adapter": arguments.out.join("adapter")}));
     Ok(Status::Done)
 }

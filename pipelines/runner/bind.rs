@@ -4,7 +4,7 @@ use super::{Models, Runner, numerics};
 use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
 use crate::outcome::Failure;
 use crate::stages::{StageConfig, StageContext, evaluate, generate, quantize, report, train};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use espalier_train::TrainError;
 use std::path::PathBuf;
 
@@ -264,6 +264,16 @@ impl<'a> Bound<'a> {
                 .iter()
                 .map(|stage| (stage.name.clone(), serde_yaml::to_string(&stage.config.json()).unwrap_or_default()))
                 .collect(),
+        }
+    }
+
+    /// Forgets what an earlier run of the stage remembers: `--force` begins from nothing.
+    pub fn discard(&self) -> Result<()> {
+        match std::fs::remove_dir_all(self.work()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", self.work().display()))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -172,6 +172,9 @@ impl Runner<'_> {
         if lock.stages.remove(&stage.name).is_some() {
             lock.write(&self.folder.lock())?;
         }
+        if self.forced(stage) {
+            bound.discard()?;
+        }
         let summary = bound.execute(models, &from)?;
         let outputs = self.hash_outputs(&bound.outputs())?;
         lock.stages.insert(stage.name.clone(), LockedStage { from, outputs, summary: summary.clone() });
@@ -183,7 +186,7 @@ impl Runner<'_> {
     }
 
     fn decide(&self, stage: &StageSpec, models: &Models, lock: &PipelineLock) -> Result<Decision> {
-        if self.selection.force.iter().any(|name| name == &stage.name) {
+        if self.forced(stage) {
             return Ok(Decision::Run(vec!["--force".into()]));
         }
         let bound = self.bind(stage);
@@ -205,6 +208,10 @@ impl Runner<'_> {
             }
         }
         Ok(Decision::UpToDate(format!("inputs, configuration and outputs are unchanged ({})", locked.summary)))
+    }
+
+    fn forced(&self, stage: &StageSpec) -> bool {
+        self.selection.force.iter().any(|name| name == &stage.name)
     }
 
     fn hash_outputs(&self, outputs: &[PathBuf]) -> Result<BTreeMap<String, String>> {

