@@ -17,3 +17,4 @@ pub mod report;
 pub mod reporter;
 pub mod runner;
 pub mod stages;
+pub mod suggestion;

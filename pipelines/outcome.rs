@@ -1,6 +1,14 @@
 //! How a command ends: exit codes that scripts and clusters rely on, and the errors that choose them.
 
+use espalier_dataset::DatasetError;
+use espalier_eval::EvalError;
+use espalier_inference::EngineError;
+use espalier_model::ModelError;
+use espalier_quantize::QuantizeError;
+use espalier_sdg::SdgError;
+use espalier_train::TrainError;
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 /// How a command that did not fail ended.
@@ -86,14 +94,107 @@ pub fn error_code(error: &anyhow::Error) -> u8 {
         if cause.is::<Interrupted>() {
             return 130;
         }
-        if let Some(failure) = cause.downcast_ref::<Failure>() {
-            return match failure.kind {
-                FailureKind::Usage => 2,
-                FailureKind::TryAgain => 75,
-            };
+        let kind = cause.downcast_ref::<Failure>().map_or_else(|| kind_of(cause), |failure| Some(failure.kind));
+        match kind {
+            Some(FailureKind::Usage) => return 2,
+            Some(FailureKind::TryAgain) => return 75,
+            None => {}
         }
     }
     1
+}
+
+/// What a person reads: each cause on its own line unless the line above already says it, and the remedy.
+pub fn error_text(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str("\n  because: ");
+            text.push_str(&cause);
+        }
+    }
+    if error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(is_full) && !text.contains("hint: ") {
+        text.push_str(
+            "\n  hint: free some space, or choose a folder on another disk; finished work is kept, and the same command \
+             goes on",
+        );
+    }
+    text
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// Whether an error of the crates below is the fault of the input, or of a server that may come back.
+fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
+    if let Some(error) = error.downcast_ref::<ModelError>() {
+        return of_model(error);
+    }
+    if let Some(error) = error.downcast_ref::<EngineError>() {
+        return of_engine(error);
+    }
+    if let Some(error) = error.downcast_ref::<DatasetError>() {
+        return match error {
+            DatasetError::File { source, .. } => of_file(source),
+            DatasetError::Table { .. } | DatasetError::Line { .. } => Some(FailureKind::Usage),
+            DatasetError::Count(_) => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<TrainError>() {
+        return match error {
+            TrainError::Model(error) => of_model(error),
+            TrainError::File { source, .. } => of_file(source),
+            TrainError::NotFinite { .. } => None,
+            _ => Some(FailureKind::Usage),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<QuantizeError>() {
+        return match error {
+            QuantizeError::Model(error) => of_model(error),
+            QuantizeError::Engine(error) => of_engine(error),
+            QuantizeError::UnknownFileType { .. } | QuantizeError::Override { .. } => Some(FailureKind::Usage),
+            _ => None,
+        };
+    }
+    match error.downcast_ref::<EvalError>() {
+        Some(EvalError::Engine(error)) => of_engine(error),
+        Some(EvalError::File { source, .. }) => of_file(source),
+        Some(EvalError::Line { .. } | EvalError::Task { .. }) => Some(FailureKind::Usage),
+        _ => of_generation(error),
+    }
+}
+
+fn of_generation(error: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
+    match error.downcast_ref::<SdgError>()? {
+        SdgError::Engine(error) => of_engine(error),
+        SdgError::Dataset(DatasetError::File { source, .. }) => of_file(source),
+        SdgError::Interrupted { .. } => None,
+        _ => Some(FailureKind::Usage),
+    }
+}
+
+fn of_model(error: &ModelError) -> Option<FailureKind> {
+    match error {
+        ModelError::File { source, .. } => of_file(source),
+        ModelError::In { source, .. } => of_model(source),
+        _ => Some(FailureKind::Usage),
+    }
+}
+
+fn of_engine(error: &EngineError) -> Option<FailureKind> {
+    match error {
+        EngineError::Model(error) => of_model(error),
+        EngineError::Connection { .. } => Some(FailureKind::TryAgain),
+        EngineError::Status { status, .. } if *status == 429 || *status >= 500 => Some(FailureKind::TryAgain),
+        _ => Some(FailureKind::Usage),
+    }
+}
+
+/// A file that is not there was named wrongly; anything else is the machine's.
+fn of_file(error: &io::Error) -> Option<FailureKind> {
+    (error.kind() == io::ErrorKind::NotFound).then_some(FailureKind::Usage)
 }
 
 #[cfg(test)]
@@ -106,6 +207,17 @@ mod tests {
         assert_eq!(error_code(&Failure::usage("bad").into()), 2);
         assert_eq!(error_code(&anyhow::Error::from(Failure::try_again("busy")).context("fetching")), 75);
         assert_eq!(error_code(&Interrupted.into()), 130);
+    }
+
+    #[test]
+    fn a_cause_is_said_once_and_a_full_disk_has_a_remedy() {
+        let inner = ModelError::UnsupportedArchitecture { architecture: "mamba".into() }.in_file("m.gguf".as_ref());
+        let error = anyhow::Error::from(inner).context("stage `generate` failed");
+        assert_eq!(error_text(&error).matches("mamba").count(), 1);
+        assert_eq!(error_code(&error), 2);
+        let full = anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull)).context("cannot write rows");
+        assert!(error_text(&full).contains("free some space"));
+        assert_eq!(error_code(&full), 1);
     }
 
     #[test]

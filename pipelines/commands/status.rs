@@ -62,7 +62,8 @@ pub fn status(arguments: &RunArguments, session: Session<'_>) -> Result<Status> 
         for output in lock.stages.get(&stage.name).iter().flat_map(|locked| locked.outputs.keys()) {
             let path = runner.folder.root().join(output);
             let bytes = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file).map(|data| size(data.len()));
-            session.reporter.line(format!("              {output} {}", bytes.unwrap_or_default()));
+            let line = format!("              {output} {}", bytes.unwrap_or_default());
+            session.reporter.line(line.trim_end());
         }
     }
     session.reporter.result(serde_json::json!({"run": runner.folder.root(), "stages": lock.stages}));

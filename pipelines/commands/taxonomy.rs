@@ -6,6 +6,7 @@ use crate::outcome::{Failure, Status};
 use crate::stages::generate::read_tree;
 use anyhow::Result;
 use espalier_taxonomy::{Diagnostic, Leaf, LeafKind, Severity};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// `pipeline taxonomy ...`.
@@ -39,7 +40,12 @@ fn validate(paths: &[PathBuf], github: bool, session: Session<'_>) -> Result<Sta
     let errors = count(Severity::Error);
     session.reporter.result(serde_json::json!({"leaves": leaves, "errors": errors, "diagnostics": found}));
     if errors > 0 {
-        return Err(Failure::usage(format!("{}, {leaves} leaves are good", plural(errors, "error")))
+        let files: BTreeSet<&Path> = found
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == Severity::Error)
+            .map(|diagnostic| diagnostic.file.as_path())
+            .collect();
+        return Err(Failure::usage(format!("{} in {}", plural(errors, "error"), plural(files.len(), "file")))
             .hint("each message above has the place and what to do")
             .into());
     }

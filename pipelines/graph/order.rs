@@ -1,36 +1,33 @@
 //! The order in which stages run: each after what it needs, otherwise as they stand in the file.
 
-use super::StageSpec;
-use thiserror::Error;
+use super::{Place, StageSpec};
+use crate::suggestion::closest;
 
-/// A graph that cannot be run.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum OrderError {
-    /// A stage needs one that does not exist.
-    #[error("stage `{stage}` needs `{missing}`, which is not a stage of this file\n  hint: stages here: {known}")]
-    Missing {
-        /// The stage that asks.
-        stage: String,
-        /// What it asks for.
-        missing: String,
-        /// The stages that exist.
-        known: String,
-    },
-    /// Stages that wait for each other.
-    #[error("stages wait for each other: {0}\n  hint: remove one of these from a `needs` list")]
-    Cycle(String),
+/// A graph that cannot be run: what is wrong, where in the file, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OrderError {
+    /// The entry of `needs` at fault.
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
 }
 
 /// Indices of the stages in running order.
 pub fn order(stages: &[StageSpec]) -> Result<Vec<usize>, OrderError> {
     let position = |name: &str| stages.iter().position(|stage| stage.name == name);
     for stage in stages {
-        if let Some(missing) = stage.needs.iter().find(|name| position(name).is_none()) {
+        if let Some(index) = stage.needs.iter().position(|name| position(name).is_none()) {
+            let missing = &stage.needs[index];
             let known: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
-            return Err(OrderError::Missing {
-                stage: stage.name.clone(),
-                missing: missing.clone(),
-                known: known.join(", "),
+            return Err(OrderError {
+                place: stage.places.needs.get(index).copied().unwrap_or(stage.places.name),
+                message: format!("stage `{}` needs `{missing}`, which is not a stage of this file", stage.name),
+                hint: closest(missing, &known).map_or_else(
+                    || format!("stages here: {}", known.join(", ")),
+                    |close| format!("did you mean `{close}`?"),
+                ),
             });
         }
     }
@@ -42,27 +39,35 @@ pub fn order(stages: &[StageSpec]) -> Result<Vec<usize>, OrderError> {
         });
         match ready {
             Some(index) => sorted.push(index),
-            None => return Err(OrderError::Cycle(cycle(stages, &sorted))),
+            None => return Err(cycle(stages, &sorted)),
         }
     }
     Ok(sorted)
 }
 
 /// Walks back along unmet needs until a stage comes again: `train -> generate -> train`.
-fn cycle(stages: &[StageSpec], sorted: &[usize]) -> String {
-    let unsorted = |name: &String| stages.iter().enumerate().any(|(i, s)| &s.name == name && !sorted.contains(&i));
-    let mut path: Vec<&str> = Vec::new();
-    let mut current = stages.iter().enumerate().find(|(index, _)| !sorted.contains(index)).map(|(_, stage)| stage);
-    while let Some(stage) = current {
-        if let Some(start) = path.iter().position(|name| *name == stage.name) {
-            path.push(&stage.name);
-            return path[start..].join(" -> ");
-        }
-        path.push(&stage.name);
-        current =
-            stage.needs.iter().find(|name| unsorted(name)).and_then(|name| stages.iter().find(|s| &s.name == name));
+fn cycle(stages: &[StageSpec], sorted: &[usize]) -> OrderError {
+    let unmet = |stage: &StageSpec| {
+        stage.needs.iter().enumerate().find_map(|(entry, name)| {
+            let next = stages.iter().position(|other| &other.name == name)?;
+            (!sorted.contains(&next)).then_some((entry, next))
+        })
+    };
+    let mut path: Vec<usize> = Vec::new();
+    let mut current = (0..stages.len()).find(|index| !sorted.contains(index)).unwrap_or_default();
+    while !path.contains(&current) {
+        path.push(current);
+        current = unmet(&stages[current]).map_or(current, |(_, next)| next);
     }
-    path.join(" -> ")
+    let first = path.iter().position(|index| *index == current).unwrap_or_default();
+    let names: Vec<&str> = path[first..].iter().chain([&current]).map(|index| stages[*index].name.as_str()).collect();
+    let stage = &stages[current];
+    let entry = unmet(stage).and_then(|(entry, _)| stage.places.needs.get(entry).copied());
+    OrderError {
+        place: entry.unwrap_or(stage.places.name),
+        message: format!("stages wait for each other: {}", names.join(" -> ")),
+        hint: "remove one of these from a `needs` list".into(),
+    }
 }
 
 /// Every stage that `stage` rests on, directly or not, in running order.
@@ -105,15 +110,16 @@ mod tests {
 
     #[test]
     fn a_missing_need_and_a_cycle_are_named() {
+        let said = |error: OrderError| {
+            format!("{}:{}: {}; {}", error.place.line, error.place.column, error.message, error.hint)
+        };
         let missing = stages("  generate: {taxonomy: t}\n  train: {needs: [rows]}\n");
-        insta::assert_snapshot!(order(&missing).unwrap_err(), @r"
-        stage `train` needs `rows`, which is not a stage of this file
-          hint: stages here: generate, train
-        ");
-        let cycle = stages("  generate: {taxonomy: t, needs: [train]}\n  train: {needs: [generate]}\n");
-        insta::assert_snapshot!(order(&cycle).unwrap_err(), @r"
-        stages wait for each other: generate -> train -> generate
-          hint: remove one of these from a `needs` list
-        ");
+        insta::assert_snapshot!(said(order(&missing).unwrap_err()), @"6:19: stage `train` needs `rows`, which is not a stage of this file; stages here: generate, train");
+        let close = stages("  generate: {taxonomy: t}\n  train: {needs: [genrate]}\n");
+        insta::assert_snapshot!(said(order(&close).unwrap_err()), @"6:19: stage `train` needs `genrate`, which is not a stage of this file; did you mean `generate`?");
+        let cycle = stages("  generate: {taxonomy: t, needs: [train]}\n  train:\n    needs: [generate]\n");
+        insta::assert_snapshot!(said(order(&cycle).unwrap_err()), @"5:35: stages wait for each other: generate -> train -> generate; remove one of these from a `needs` list");
+        let itself = stages("  generate: {taxonomy: t}\n  train: {needs: [generate, train]}\n");
+        insta::assert_snapshot!(said(order(&itself).unwrap_err()), @"6:29: stages wait for each other: train -> train; remove one of these from a `needs` list");
     }
 }

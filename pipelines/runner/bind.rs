@@ -5,6 +5,7 @@ use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
 use crate::outcome::Failure;
 use crate::stages::{StageConfig, StageContext, evaluate, generate, quantize, report, train};
 use anyhow::{Context, Result};
+use espalier_train::TrainError;
 use std::path::PathBuf;
 
 /// A stage with the graph around it.
@@ -27,21 +28,30 @@ impl<'a> Bound<'a> {
             StageConfig::Generate(config) => {
                 let taxonomy = self.tree_path(&config.taxonomy);
                 if !taxonomy.exists() {
-                    return Err(Failure::usage(format!(
-                        "stage `{}`: there is no skills tree at {}",
-                        self.stage.name,
-                        config.taxonomy.display()
-                    ))
-                    .hint("`taxonomy:` is a path from the working folder, or from the pipeline file's folder")
-                    .into());
+                    return Err(self.refuse(
+                        "taxonomy",
+                        format!("there is no skills tree at {}", config.taxonomy.display()),
+                        "`taxonomy:` is a path from the working folder, or from the pipeline file's folder",
+                    ));
                 }
                 generate::read_tree(&taxonomy)?;
             }
-            StageConfig::Train(_) => {
+            StageConfig::Train(config) => {
                 self.need(StageKind::Generate, "rows")?;
+                if let Err(TrainError::Config { name, problem }) = config.validate() {
+                    return Err(self.refuse(
+                        name,
+                        format!("`{name}`: {problem}"),
+                        "correct it here; `pipeline plan` shows every value in force",
+                    ));
+                }
             }
             StageConfig::Quantize(config) => {
-                quantize::file_types(config)?;
+                quantize::file_types(config).map_err(|error| {
+                    let text = error.to_string();
+                    let (message, hint) = text.split_once("\n  hint: ").unwrap_or((&text, "correct it here"));
+                    self.refuse("types", message, hint)
+                })?;
             }
             StageConfig::Evaluate(_) => {
                 self.need(StageKind::Generate, "a skills tree")?;
@@ -51,19 +61,27 @@ impl<'a> Bound<'a> {
         Ok(())
     }
 
+    /// A message about a key of this stage, with its place in the pipeline file.
+    fn refuse(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        let error = self.runner.file.refuse(self.stage.places.key(key), message, hint);
+        Failure::usage(error.to_string()).into()
+    }
+
     fn above(&self, kind: StageKind) -> Option<&'a StageSpec> {
         self.above.iter().rev().find(|stage| stage.kind == kind).copied()
     }
 
     fn need(&self, kind: StageKind, what: &str) -> Result<&'a StageSpec> {
         self.above(kind).ok_or_else(|| {
-            Failure::usage(format!(
-                "stage `{}` has no {what}: no stage that it needs does `{}`",
-                self.stage.name,
-                kind.name()
-            ))
-            .hint(format!("add `needs: [{}]`", kind.name()))
-            .into()
+            let makers = self.runner.file.stages.iter().filter(|stage| stage.kind == kind);
+            let names: Vec<&str> = makers.map(|stage| stage.name.as_str()).collect();
+            let hint = match names.first() {
+                Some(name) => format!("add `needs: [{name}]`"),
+                None => format!("write a stage `{0}`, and add `needs: [{0}]` here", kind.name()),
+            };
+            let message =
+                format!("stage `{}` has no {what}: no stage that it needs does `{}`", self.stage.name, kind.name());
+            self.refuse("", message, hint)
         })
     }
 

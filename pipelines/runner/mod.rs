@@ -79,7 +79,7 @@ impl Runner<'_> {
     /// The stages in running order.
     pub fn stages(&self) -> Result<Vec<&StageSpec>> {
         let sorted = order(&self.file.stages)
-            .map_err(|error| Failure::usage(format!("{}: {error}", self.file.path.display())))?;
+            .map_err(|error| Failure::usage(self.file.refuse(error.place, error.message, error.hint).to_string()))?;
         Ok(sorted.into_iter().map(|index| &self.file.stages[index]).collect())
     }
 
@@ -113,6 +113,8 @@ impl Runner<'_> {
                 Decision::NotSelected
             } else if waits.is_empty() {
                 self.decide(stage, models, &lock)?
+            } else if !lock.stages.contains_key(&stage.name) {
+                Decision::Run(vec![self.bind(stage).unfinished()])
             } else {
                 Decision::Depends(waits)
             };

@@ -7,14 +7,14 @@ pub mod report;
 pub mod train;
 
 use crate::events::Event;
-use crate::graph::StageKind;
-use crate::outcome::Interrupted;
+use crate::graph::{Place, StageKind, Words, explain};
+use crate::outcome::{Failure, Interrupted};
 use crate::reporter::Reporter;
 use anyhow::Result;
 use espalier_kernels::Precision;
 use espalier_train::TrainConfig;
 use serde::Deserializer;
-use serde::de::DeserializeOwned;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use evaluate::EvaluateStage;
@@ -68,19 +68,43 @@ impl StageConfig {
     }
 
     /// The same with one value changed, checked as if it stood in the file.
-    pub fn with(&self, key: &str, value: serde_json::Value) -> Result<Self, serde_json::Error> {
-        let mut all = self.json();
-        all[key] = value;
-        fn read<T: DeserializeOwned>(all: serde_json::Value) -> Result<T, serde_json::Error> {
-            serde_json::from_value(all)
-        }
-        Ok(match self {
-            Self::Generate(_) => Self::Generate(read(all)?),
-            Self::Train(_) => Self::Train(read(all)?),
-            Self::Quantize(_) => Self::Quantize(read(all)?),
-            Self::Evaluate(_) => Self::Evaluate(read(all)?),
-            Self::Report(_) => Self::Report(read(all)?),
+    pub fn with(&self, key: &str, value: serde_json::Value) -> Result<Self, Words> {
+        let all = self.json();
+        // JSON is YAML: the file's own reader finds what it would find there. The changed key stands in the last line.
+        let rest = all.as_object().into_iter().flatten().filter(|(other, _)| *other != key);
+        let mut text: String = rest.map(|(key, value)| format!("{key}: {value}\n")).collect();
+        text += &format!("{key}: {value}\n");
+        Self::read_text(self.kind(), &text).map_err(|(_, words)| words)
+    }
+
+    /// The configuration of one kind from a file of its own.
+    pub fn parse(kind: StageKind, path: &Path, text: &str) -> Result<Self, Failure> {
+        Self::read_text(kind, text)
+            .map_err(|(place, words)| words.failure(&format!("{}:{}:{}: ", path.display(), place.line, place.column)))
+    }
+
+    fn read_text(kind: StageKind, text: &str) -> Result<Self, (Place, Words)> {
+        let mut options = serde_saphyr::Options::default();
+        options.with_snippet = false;
+        serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
+            Self::read(kind, deserializer)
         })
+        .map_err(|error| {
+            let place = error
+                .location()
+                .map_or_else(Place::default, |location| Place { line: location.line(), column: location.column() });
+            (place, explain(&error, text, place))
+        })
+    }
+
+    fn kind(&self) -> StageKind {
+        match self {
+            Self::Generate(_) => StageKind::Generate,
+            Self::Train(_) => StageKind::Train,
+            Self::Quantize(_) => StageKind::Quantize,
+            Self::Evaluate(_) => StageKind::Evaluate,
+            Self::Report(_) => StageKind::Report,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use espalier_nn::Precision;
-use espalier_nn::transformer::LoraOptions;
+use espalier_nn::transformer::{LoraOptions, projections};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
@@ -100,7 +100,7 @@ impl Default for TrainConfig {
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "`targets` must be a list such as [q_proj, v_proj], or the word all-linear")]
     enum OneOrMany {
         One(String),
         Many(Vec<String>),
@@ -127,8 +127,11 @@ impl TrainConfig {
         let ensure = |right: bool, name: &'static str, problem: &str| {
             if right { Ok(()) } else { Err(TrainError::Config { name, problem: problem.to_owned() }) }
         };
+        ensure(self.rank > 0, "rank", "must be at least 1")?;
         ensure(self.alpha.is_finite() && self.alpha > 0.0, "alpha", "must be above zero")?;
         ensure(!self.targets.is_empty(), "targets", "name projections, or all-linear")?;
+        projections(&self.targets)
+            .map_err(|error| TrainError::Config { name: "targets", problem: error.to_string() })?;
         ensure(self.learning_rate.is_finite() && self.learning_rate > 0.0, "learning_rate", "must be above zero")?;
         ensure(self.epochs > 0 || self.max_steps.is_some(), "epochs", "must be at least 1")?;
         ensure(self.max_steps != Some(0), "max_steps", "must be at least 1")?;
