@@ -187,7 +187,7 @@ fn candidates(config: &EvaluateStage, inputs: &Inputs<'_>) -> Result<Vec<Candida
                 found.push(base("base", "base", Side::Base, None, 0));
                 if config.shots > 0 {
                     found.push(base(
-                        &format!("base, {} shots", config.shots),
+                        &format!("base, {} {}", config.shots, if config.shots == 1 { "shot" } else { "shots" }),
                         "base_few_shot",
                         Side::Base,
                         None,

@@ -180,7 +180,8 @@ pub fn run(
     write_parquet(&places.rows.join("rows.parquet"), &rows)?;
     write_messages_jsonl(&places.rows.join("messages.jsonl"), &rows)?;
     remove_others(&places.work, &journals);
-    Ok(format!("{accepted} of {} rows passed their checks, {} leaves", rows.len(), tree.leaves.len()))
+    let leaves = if tree.leaves.len() == 1 { "leaf" } else { "leaves" };
+    Ok(format!("{accepted} of {} rows passed their checks, {} {leaves}", rows.len(), tree.leaves.len()))
 }
 
 fn leaf_rows(

@@ -7,6 +7,7 @@ use crate::reporter::size;
 use anyhow::{Context, Result};
 use espalier_dataset::read_messages_jsonl;
 use espalier_model::Model;
+use espalier_train::metrics::{LossLine, read_losses};
 use espalier_train::{TrainConfig, TrainEvent, train};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,12 +45,27 @@ pub fn run(
     if !outcome.finished {
         return Err(Interrupted.into());
     }
-    let losses = espalier_train::metrics::read_losses(&work.join("loss.jsonl"))?;
-    let first = losses.first().map_or(outcome.loss, |entry| entry.loss);
+    let losses = read_losses(&work.join("loss.jsonl"))?;
+    let learned = learned(&losses, outcome.steps_per_epoch);
     for name in OUTPUTS {
         replace(&work.join(name), &out.join(name))?;
     }
-    Ok(format!("{} steps, loss {first:.3} to {:.3}", outcome.steps, outcome.loss))
+    Ok(format!("{} steps, {learned}", outcome.steps))
+}
+
+/// How the loss went. Steps hold different kinds of rows, so passes over all of them are compared where there are two.
+fn learned(losses: &[LossLine], steps_per_epoch: usize) -> String {
+    let mean = |lines: &[LossLine]| {
+        let tokens: usize = lines.iter().map(|line| line.target_tokens).sum();
+        lines.iter().map(|line| line.loss * line.target_tokens as f64).sum::<f64>() / tokens.max(1) as f64
+    };
+    let passes = losses.len() / steps_per_epoch.max(1);
+    if passes < 2 {
+        let (Some(first), Some(last)) = (losses.first(), losses.last()) else { return String::new() };
+        return format!("loss {:.3} to {:.3}", first.loss, last.loss);
+    }
+    let (first, last) = (&losses[..steps_per_epoch], &losses[(passes - 1) * steps_per_epoch..passes * steps_per_epoch]);
+    format!("loss over a pass {:.3} to {:.3}", mean(first), mean(last))
 }
 
 fn report(event: &TrainEvent, context: &StageContext<'_>) {
@@ -82,4 +98,24 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     fs::rename(from, to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_are_compared_where_there_are_two() {
+        let line = |loss: f64, target_tokens| LossLine {
+            step: 1,
+            loss,
+            learning_rate: 0.0,
+            grad_norm: 0.0,
+            tokens: 9,
+            target_tokens,
+        };
+        let lines = [line(4.0, 1), line(1.0, 3), line(3.0, 1), line(0.0, 3)];
+        assert_eq!(learned(&lines, 2), "loss over a pass 1.750 to 0.750");
+        assert_eq!(learned(&lines[..3], 2), "loss 4.000 to 3.000");
+    }
 }

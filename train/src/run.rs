@@ -25,6 +25,8 @@ pub struct TrainOutcome {
     pub step: usize,
     /// Steps in all.
     pub steps: usize,
+    /// Steps in one pass over the data.
+    pub steps_per_epoch: usize,
     /// Whether all steps are done and the adapter is written; otherwise the run was stopped and can be resumed.
     pub finished: bool,
     /// Loss of the last step.
@@ -100,7 +102,7 @@ pub fn train(
         }
     }
     network.parameters_mut().copy_from_slice(&state.parameters);
-    finish(model, &network, &losses, &state, steps, directory, on_event)
+    finish(model, &network, &losses, &state, [steps, plan.steps_per_epoch()], directory, on_event)
 }
 
 /// Loss and clipped gradient of one optimizer step.
@@ -175,13 +177,14 @@ fn finish(
     network: &LoraModel,
     losses: &LossFile,
     state: &Checkpoint,
-    steps: usize,
+    [steps, steps_per_epoch]: [usize; 2],
     directory: &Path,
     on_event: &mut dyn FnMut(TrainEvent),
 ) -> Result<TrainOutcome, TrainError> {
     let outcome = TrainOutcome {
         step: state.step,
         steps,
+        steps_per_epoch,
         finished: state.step == steps,
         loss: state.loss,
         adapter: directory.join("adapter"),
