@@ -23,8 +23,8 @@ fn steady(text: &str) -> String {
                 let open = if words[at - 1].starts_with('(') { "(" } else { "" };
                 words[at - 1] = format!("{open}[n]");
             }
-            let in_loss = words[at - 1] == "loss" || at > 2 && words[at - 1] == "to" && words[at - 3] == "loss";
-            if in_loss && is_number(&words[at]) {
+            let of_loss = line.contains("loss over a pass") && ["pass", "to"].contains(&words[at - 1].as_str());
+            if of_loss && is_number(&words[at]) {
                 words[at] = "[n]".into();
             }
             if words[at - 1] == "on" && ["amx", "avx", "portable"].iter().any(|name| words[at].starts_with(name)) {
