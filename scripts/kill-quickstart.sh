@@ -25,7 +25,7 @@ for attempt in 1 2; do
     process=$!
     sleep "$wait_for"
     if kill -9 "$process" 2>/dev/null; then
-        where=$("$pipeline" status --run-dir "$folder/killed" 2>/dev/null | grep -v -m1 'up to date' || true)
+        where=$("$pipeline" status --run-dir "$folder/killed" 2>/dev/null | grep -E -v -m1 'up to date| done: |^ {14}' || true)
         echo "kill $attempt after $wait_for s: ${where#"${where%%[![:space:]]*}"}"
     else
         echo "kill $attempt: the run had ended"
