@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use espalier_inference::SpecialTokens;
 use espalier_inference::{Engine, EngineError, NativeEngine, Prompt, Request, ScoreRequest};
-use espalier_model::SpecialTokens;
 
 use crate::error::EvalError;
 use crate::run::{ItemAnswer, OnAnswer};

@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use espalier_inference::SpecialTokens;
 use espalier_inference::{NativeEngine, ScoreRequest};
-use espalier_model::SpecialTokens;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EvalError;

@@ -1,6 +1,6 @@
 //! Tasks: what is asked and what would be right.
 
-use espalier_model::Message;
+use espalier_inference::Message;
 use espalier_taxonomy::{Leaf, TestItem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -55,7 +55,7 @@ mod weights;
 use std::ops::ControlFlow;
 
 pub use error::EngineError;
-pub use espalier_model::Message;
+pub use espalier_model::{Message, SpecialTokens};
 pub use native::{EngineOptions, NativeEngine};
 pub use request::{Answer, Counts, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};
 pub use server::{ServerEngine, ServerOptions};
