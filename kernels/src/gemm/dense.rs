@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Accumulate;
-use super::drive::{Part, Product, pack_rows, prefetch_row};
+use super::drive::{Part, Product, Target, chunk_depth, pack_rows, prefetch_row};
 use super::kernel::{Activation, GROUP, Order, Panel, dense};
 use crate::InstructionSet;
 use crate::buffer::{Line, Scratch, with_scratch};
@@ -120,12 +120,14 @@ pub(super) fn multiply(
         }
         let add = accumulate == Accumulate::Add;
         let panels = &*lines;
+        let (groups, depth) = (0..groups, chunk_depth(kernels, groups));
+        let y = Target { values: y, stride: n, first: 0 };
         if form == Form::Tn {
             let pack = |part: Part, lines: &mut [Line]| pack_interleaved(a, m, k, &part, lines);
-            Product { kernels, panels, groups, m, n, pack }.run(y, add);
+            Product { kernels, panels, groups, depth, m, n, pack }.run(y, add);
         } else {
             let pack = |part: Part, lines: &mut [Line]| pack_rows(Activation::F32, a, k, &part, lines);
-            Product { kernels, panels, groups, m, n, pack }.run(y, add);
+            Product { kernels, panels, groups, depth, m, n, pack }.run(y, add);
         }
     });
 }

@@ -28,20 +28,44 @@ const TASKS_A_THREAD: usize = 4;
 /// Rows and outputs of the largest block.
 const BLOCK: usize = 32;
 
-/// One product `y[m, n] (=|+=) a b` over packed panels.
+/// One product `y[m, n] (=|+=) a b` over packed panels, or over some chunks of its inputs.
 pub(super) struct Product<'a, P> {
     /// The microkernels.
     pub(super) kernels: &'static Kernels,
     /// Panels of the right side, one after another.
     pub(super) panels: &'a [Line],
-    /// Groups of inputs, padding included.
-    pub(super) groups: usize,
+    /// Groups of inputs that the panels hold, padding included.
+    pub(super) groups: Range<usize>,
+    /// Groups in a chunk: [`chunk_depth`] of all groups of the product. `groups` begins where a chunk does.
+    pub(super) depth: usize,
     /// Rows.
     pub(super) m: usize,
     /// Outputs.
     pub(super) n: usize,
     /// Packs `rows`, `groups` into lines for a block of so many rows (the padded count).
     pub(super) pack: P,
+}
+
+/// Groups in a chunk: about the kernels' depth, equal shares of all groups of a product.
+pub(super) fn chunk_depth(kernels: &Kernels, groups: usize) -> usize {
+    groups.div_ceil(groups.div_ceil(kernels.depth).max(1))
+}
+
+/// Where a product is written: some columns of a row-major matrix.
+pub(super) struct Target<'a> {
+    /// The whole matrix.
+    pub(super) values: &'a mut [f32],
+    /// Its columns.
+    pub(super) stride: usize,
+    /// The product's first column.
+    pub(super) first: usize,
+}
+
+/// A [`Target`] that tasks share.
+#[derive(Clone, Copy)]
+struct Place {
+    values: SharedMut<f32>,
+    stride: usize,
 }
 
 /// What of the left side to pack, and for how many rows of a block.
@@ -56,19 +80,21 @@ pub(super) struct Part {
 
 impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
     /// Computes the product into `y`, with `add` on top of what is there.
-    pub(super) fn run(&self, y: &mut [f32], add: bool) {
-        assert_eq!(y.len(), self.m * self.n, "the result has the wrong length for {} x {}", self.m, self.n);
+    pub(super) fn run(&self, y: Target<'_>, add: bool) {
+        let Target { values, stride, first } = y;
+        assert_eq!(values.len(), self.m * stride, "the result has the wrong length for {} x {stride}", self.m);
+        assert!(first + self.n <= stride, "the product reaches beyond the columns of the result");
         if self.m == 0 || self.n == 0 {
             return;
         }
-        if self.groups == 0 {
+        if self.groups.is_empty() {
             if !add {
-                y.fill(0.0);
+                values.chunks_exact_mut(stride).for_each(|row| row[first..first + self.n].fill(0.0));
             }
             return;
         }
         let panels = self.n.div_ceil(self.kernels.width);
-        let shared = SharedMut::new(y);
+        let place = Place { values: SharedMut::new(&mut values[first..]), stride };
         let batch = self.batch_rows(panels);
         let wanted = self.wanted_tasks(panels);
         // Rows are shared out first, in whole batches: each batch is packed once then.
@@ -79,7 +105,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         let task = |index: usize| {
             let (row_task, part) = (index / parts, index % parts);
             let rows = row_task * task_rows..self.m.min((row_task + 1) * task_rows);
-            self.task(rows, batch, part * panels / parts..(part + 1) * panels / parts, shared, add);
+            self.task(rows, batch, part * panels / parts..(part + 1) * panels / parts, place, add);
         };
         if wanted == 1 {
             (0..row_tasks * parts).for_each(task);
@@ -95,7 +121,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
             return 1;
         }
         // A panel's line takes at least 4 cycles from memory, and a cycle for each row that multiplies it.
-        let cycles = panels * self.groups * self.panel_group_lines() * self.m.max(4);
+        let cycles = panels * self.groups.len() * self.panel_group_lines() * self.m.max(4);
         (cycles / TASK_CYCLES).clamp(1, TASKS_A_THREAD * threads)
     }
 
@@ -103,11 +129,11 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
     /// one block when all of it stays near.
     fn batch_rows(&self, panels: usize) -> usize {
         let most_rows = self.kernels.most_rows();
-        let right_bytes = panels * self.depth() * self.panel_group_lines() * size_of::<Line>();
+        let right_bytes = panels * self.chunk() * self.panel_group_lines() * size_of::<Line>();
         if right_bytes <= NEAR_BYTES && self.kernels.order == Order::Grouped {
             return most_rows;
         }
-        let fit = (ACTIVATION_BYTES / (self.depth() * size_of::<Line>())).clamp(most_rows, MOST_BATCH_ROWS);
+        let fit = (ACTIVATION_BYTES / (self.chunk() * size_of::<Line>())).clamp(most_rows, MOST_BATCH_ROWS);
         let batches = self.m.div_ceil(fit / most_rows * most_rows);
         self.m.div_ceil(batches).next_multiple_of(most_rows)
     }
@@ -120,15 +146,15 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         }
     }
 
-    /// Groups in a chunk: about the kernels' depth, equal shares.
-    fn depth(&self) -> usize {
-        self.groups.div_ceil(self.groups.div_ceil(self.kernels.depth))
+    /// Groups in the first chunk, the largest one.
+    fn chunk(&self) -> usize {
+        self.depth.min(self.groups.len())
     }
 
     /// Computes some rows of some panels on this thread, `batch` rows at a time.
-    fn task(&self, rows: Range<usize>, batch: usize, panels: Range<usize>, y: SharedMut<f32>, add: bool) {
+    fn task(&self, rows: Range<usize>, batch: usize, panels: Range<usize>, y: Place, add: bool) {
         let (most_rows, row_step) = (self.kernels.most_rows(), self.kernels.row_step);
-        let depth = self.depth();
+        let depth = self.chunk();
         let scratch_rows = batch.min(rows.len()).next_multiple_of(row_step);
         with_scratch(Scratch::Activations, scratch_rows * depth, |scratch| {
             if let Some(session) = &self.kernels.session {
@@ -137,11 +163,11 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
             }
             for first in rows.clone().step_by(batch) {
                 let blocks = Blocks::new(first..rows.end.min(first + batch), most_rows, row_step);
-                for chunk in (0..self.groups).step_by(depth) {
-                    let groups = chunk..self.groups.min(chunk + depth);
+                for chunk in self.groups.clone().step_by(depth) {
+                    let groups = chunk..self.groups.end.min(chunk + depth);
                     self.pack_batch(&blocks, groups.clone(), scratch);
                     for panel in panels.clone() {
-                        self.panel(&blocks, groups.clone(), panel, scratch, y, add || chunk > 0);
+                        self.panel(&blocks, groups.clone(), panel, scratch, y, add || chunk > self.groups.start);
                     }
                 }
             }
@@ -168,19 +194,12 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
     }
 
     /// All blocks of a batch by one panel's chunk; the first two ask for the next panel's.
-    fn panel(
-        &self,
-        blocks: &Blocks,
-        groups: Range<usize>,
-        panel: usize,
-        scratch: &[Line],
-        y: SharedMut<f32>,
-        add: bool,
-    ) {
+    fn panel(&self, blocks: &Blocks, groups: Range<usize>, panel: usize, scratch: &[Line], y: Place, add: bool) {
         let group_lines = self.panel_group_lines();
-        let right = &self.panels[(panel * self.groups + groups.start) * group_lines..][..groups.len() * group_lines];
+        let before = panel * self.groups.len() + groups.start - self.groups.start;
+        let right = &self.panels[before * group_lines..][..groups.len() * group_lines];
         let start: *const u32 = right.as_ptr().cast();
-        let next = start.wrapping_add(self.groups * group_lines * GROUP);
+        let next = start.wrapping_add(self.groups.len() * group_lines * GROUP);
         for (index, block) in blocks.iter().enumerate() {
             let ahead = match (blocks.count, index) {
                 (1, _) => Ahead { next: start.wrapping_add(AHEAD_WORDS), step: PANEL },
@@ -202,7 +221,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         right: &[Line],
         groups: usize,
         panel: usize,
-        y: SharedMut<f32>,
+        y: Place,
         add: bool,
         ahead: Ahead,
     ) {
@@ -216,20 +235,20 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         // this kernel with `groups` groups (the slices were cut to that length); rows and columns of the block lie
         // inside `y`, and no other task has them.
         unsafe {
-            let place = y.at(block.rows.start * self.n + first);
+            let place = y.values.at(block.rows.start * y.stride + first);
             if rows == block.padded && columns == width {
-                micro(a, b, groups, place, self.n, add, ahead);
+                micro(a, b, groups, place, y.stride, add, ahead);
                 return;
             }
             let mut copy = [0.0_f32; BLOCK * BLOCK];
             if add {
                 for r in 0..rows {
-                    place.add(r * self.n).copy_to_nonoverlapping(copy[r * width..].as_mut_ptr(), columns);
+                    place.add(r * y.stride).copy_to_nonoverlapping(copy[r * width..].as_mut_ptr(), columns);
                 }
             }
             micro(a, b, groups, copy.as_mut_ptr(), width, add, ahead);
             for r in 0..rows {
-                place.add(r * self.n).copy_from_nonoverlapping(copy[r * width..].as_ptr(), columns);
+                place.add(r * y.stride).copy_from_nonoverlapping(copy[r * width..].as_ptr(), columns);
             }
         }
     }

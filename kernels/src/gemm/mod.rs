@@ -28,7 +28,7 @@ mod tests;
 pub use dense::{matmul_nn, matmul_nt, matmul_tn};
 pub(crate) use round::round_row;
 
-use self::drive::{Part, Product, pack_rows};
+use self::drive::{Part, Product, Target, chunk_depth, pack_rows};
 use crate::buffer::Line;
 use crate::matrix::INPUT_BLOCK;
 use crate::{InstructionSet, PackedMatrix};
@@ -74,7 +74,10 @@ fn multiply_with(
     assert_eq!(x.len(), m * columns, "the activations have the wrong length for {m} x {columns}");
     let groups = columns.next_multiple_of(INPUT_BLOCK) / kernels.activation.group_inputs();
     let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
-    Product { kernels, panels: w.lines(), groups, m, n: w.rows(), pack }.run(y, accumulate == Accumulate::Add);
+    let depth = chunk_depth(kernels, groups);
+    let y = Target { values: y, stride: w.rows(), first: 0 };
+    Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack }
+        .run(y, accumulate == Accumulate::Add);
 }
 
 /// Whether this CPU and operating system have AMX and its products are right.
