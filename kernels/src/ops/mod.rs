@@ -20,7 +20,7 @@ mod swiglu;
 mod testing;
 
 pub use attention::{AttentionShape, causal_attention, segmented_attention, segmented_attention_backward};
-pub use cross_entropy::cross_entropy_rows;
+pub use cross_entropy::{TeacherRows, cross_entropy_rows, distillation_rows};
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeStyle, RopeTable, rope};
 pub use softmax::{log_softmax_row, log_sum_exp};
