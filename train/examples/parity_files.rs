@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = Model::open(path)?;
     let config = TrainConfig { max_sequence: 128, ..TrainConfig::default() };
     let rows = encode(&model, &conversations(), &config)?.rows;
-    let sequences: Vec<_> = rows.iter().map(|row| json!({"tokens": row.tokens, "learn": row.learn})).collect();
+    let sequences: Vec<_> = rows.iter().map(|row| json!({"tokens": row.tokens, "learn": row.weights.iter().map(|&weight| weight != 0.0).collect::<Vec<_>>()})).collect();
     let rates: Vec<f64> = (0..10).map(|step| 5e-4 * (1.0 - 0.08 * f64::from(step))).collect();
     let batch = json!({"sequences": sequences, "learning_rates": rates, "max_grad_norm": 1.0});
     std::fs::write(out.join("batch.json"), serde_json::to_string(&batch)?)?;

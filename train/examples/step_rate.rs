@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rows: Vec<Vec<u32>> = (0..sequences as u32)
         .map(|row| (0..=length as u32).map(|at| (row * 7919 + at * 104_729) % vocabulary).collect())
         .collect();
-    let learn = vec![true; length + 1];
+    let learn = vec![1.0; length + 1];
     let batch =
         Batch::pack(rows.iter().map(|row| (row.as_slice(), learn.as_slice())), 1.0 / (sequences * length) as f32)?;
     let config = TrainConfig { learning_rate: 1e-3, ..TrainConfig::default() };
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for step in 0..6 {
         let started = Instant::now();
         gradient.fill(0.0);
-        let loss = network.loss_and_gradient(&batch, &mut gradient)?;
+        let loss = network.loss_and_gradient(&batch, &mut gradient)?.loss;
         let computed = started.elapsed().as_secs_f64();
         let norm = clip(&mut gradient, 1.0);
         optimizer.update(network.parameters_mut(), &gradient, config.learning_rate, &config);

@@ -84,7 +84,7 @@ mod tests {
     fn sequences(lengths: &[usize]) -> Vec<Sequence> {
         let of = |(index, &length): (usize, &usize)| Sequence {
             tokens: vec![0; length + 1],
-            learn: vec![true; length + 1],
+            weights: vec![1.0; length + 1],
             index,
         };
         lengths.iter().enumerate().map(of).collect()

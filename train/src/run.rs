@@ -116,15 +116,16 @@ fn step(
     config: &TrainConfig,
 ) -> Result<LossLine, TrainError> {
     let target_tokens: usize = micro_batches.iter().flatten().map(|&row| rows[row].targets()).sum();
-    // Each target token of the step counts the same, whatever the micro-batch that it came in.
-    let weight = 1.0 / target_tokens as f32;
+    // Each target token of the step counts by its weight, whatever the micro-batch that it came in.
+    let target_weight: f64 = micro_batches.iter().flatten().map(|&row| rows[row].target_weight()).sum();
+    let factor = (1.0 / target_weight) as f32;
     gradient.fill(0.0);
     let (mut loss, mut tokens) = (0.0, 0);
     for micro_batch in micro_batches {
-        let sequences = micro_batch.iter().map(|&row| (rows[row].tokens.as_slice(), rows[row].learn.as_slice()));
-        let batch = Batch::pack(sequences, weight)?;
+        let sequences = micro_batch.iter().map(|&row| (rows[row].tokens.as_slice(), rows[row].weights.as_slice()));
+        let batch = Batch::pack(sequences, factor)?;
         tokens += batch.tokens.len();
-        loss += network.loss_and_gradient(&batch, gradient)?;
+        loss += network.loss_and_gradient(&batch, gradient)?.loss;
     }
     let grad_norm = clip(gradient, config.max_grad_norm);
     for (what, value) in [("loss", loss), ("gradient", grad_norm)] {

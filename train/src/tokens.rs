@@ -12,12 +12,12 @@ use crate::config::{OverLong, hex};
 use crate::{TrainConfig, TrainError};
 
 /// A conversation as the model sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
     /// All tokens, in order.
     pub tokens: Vec<u32>,
-    /// For each token whether the model learns to write it.
-    pub learn: Vec<bool>,
+    /// For each token its weight in the loss: 0 where the model does not learn to write it.
+    pub weights: Vec<f32>,
     /// Place of the conversation in the data.
     pub index: usize,
 }
@@ -25,7 +25,12 @@ pub struct Sequence {
 impl Sequence {
     /// Tokens that are learned. The first token of a sequence is never predicted.
     pub fn targets(&self) -> usize {
-        self.learn.iter().skip(1).filter(|&&learn| learn).count()
+        self.weights.iter().skip(1).filter(|&&weight| weight != 0.0).count()
+    }
+
+    /// Sum of the weights of what is learned.
+    pub fn target_weight(&self) -> f64 {
+        self.weights.iter().skip(1).map(|&weight| f64::from(weight)).sum()
     }
 }
 
@@ -41,14 +46,14 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// SHA-256 over all tokens and flags.
+    /// SHA-256 over all tokens and weights.
     pub fn hash(&self) -> String {
         let mut hash = Sha256::new();
         for row in &self.rows {
             hash.update((row.tokens.len() as u64).to_le_bytes());
-            for (token, learn) in row.tokens.iter().zip(&row.learn) {
+            for (token, weight) in row.tokens.iter().zip(&row.weights) {
                 hash.update(token.to_le_bytes());
-                hash.update([u8::from(*learn)]);
+                hash.update(weight.to_le_bytes());
             }
         }
         hex(&hash.finalize())
@@ -78,7 +83,7 @@ pub fn encode(model: &Model, conversations: &[Vec<Turn>], config: &TrainConfig) 
                 }
                 OverLong::Truncate => {
                     row.tokens.truncate(longest);
-                    row.learn.truncate(longest);
+                    row.weights.truncate(longest);
                     if row.targets() == 0 {
                         sequences.dropped += 1;
                         continue;
@@ -134,10 +139,10 @@ fn encode_conversation(model: &Model, turns: &[Turn]) -> Result<Sequence, String
     }
     let tokenizer = model.tokenizer();
     let encode = |text: &str| tokenizer.encode(text, SpecialTokens::Parse);
-    let (mut tokens, mut learn) = (Vec::new(), Vec::new());
+    let (mut tokens, mut weights) = (Vec::new(), Vec::new());
     if let Some(bos) = tokenizer.bos().filter(|_| tokenizer.adds_bos()) {
         tokens.push(bos);
-        learn.push(false);
+        weights.push(0.0);
     }
     let mut end = 0;
     let mut text = Vec::new();
@@ -152,25 +157,26 @@ fn encode_conversation(model: &Model, turns: &[Turn]) -> Result<Sequence, String
         };
         text.extend_from_slice(&new);
         let stop = new.iter().rposition(|&token| tokenizer.is_end_of_generation(token));
-        learn.extend((0..new.len()).map(|at| answer && stop.is_none_or(|stop| at <= stop)));
+        let learned = |at: usize| answer && stop.is_none_or(|stop| at <= stop);
+        weights.extend((0..new.len()).map(|at| if learned(at) { 1.0 } else { 0.0 }));
         tokens.extend(new);
         if answer && stop.is_none() && end == whole.len() {
             // A template without an end of turn: without one in the data the model would never stop.
             let eos = tokenizer.eos().ok_or("the model has no end token, so an answer could never end")?;
             tokens.push(eos);
-            learn.push(true);
+            weights.push(1.0);
         }
     }
     if tokens.len() > 1 && tokens[0] == tokens[1] && Some(tokens[0]) == tokenizer.bos() {
         // The template wrote the beginning itself.
         tokens.remove(0);
-        learn.remove(0);
+        weights.remove(0);
     }
     // What the template writes behind the last end of turn teaches nothing.
-    let kept = learn.iter().rposition(|&learn| learn).map_or(tokens.len(), |at| at + 1);
+    let kept = weights.iter().rposition(|&weight| weight != 0.0).map_or(tokens.len(), |at| at + 1);
     tokens.truncate(kept);
-    learn.truncate(kept);
-    Ok(Sequence { tokens, learn, index: 0 })
+    weights.truncate(kept);
+    Ok(Sequence { tokens, weights, index: 0 })
 }
 
 /// Refuses a sequence from which nothing, or no end, would be learned.
@@ -181,7 +187,7 @@ fn lint(model: &Model, row: Sequence) -> Result<Sequence, String> {
         );
     }
     let ends = |at: usize| model.tokenizer().is_end_of_generation(row.tokens[at]);
-    if !(0..row.tokens.len()).any(|at| row.learn[at] && ends(at)) {
+    if !(0..row.tokens.len()).any(|at| row.weights[at] != 0.0 && ends(at)) {
         return Err("no end-of-turn token is learned, so the model would never stop; the chat template must write one after each answer".to_owned());
     }
     Ok(row)
@@ -196,8 +202,8 @@ pub fn marked_text(model: &Model, row: &Sequence) -> String {
         text.push_str(&String::from_utf8_lossy(bytes));
         bytes.clear();
     };
-    for (token, learn) in row.tokens.iter().zip(&row.learn) {
-        if masked == *learn {
+    for (token, weight) in row.tokens.iter().zip(&row.weights) {
+        if masked == (*weight != 0.0) {
             flush(&mut bytes, &mut text);
             text.push(if masked { '⟧' } else { '⟦' });
             masked = !masked;

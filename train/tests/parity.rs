@@ -21,12 +21,18 @@ use espalier_model::{LoraAdapter, Model};
 use espalier_nn::transformer::{Batch, FrozenTransformer, LoraModel, LoraOptions};
 use espalier_train::optimizer::{AdamW, clip};
 use espalier_train::{Precision, TrainConfig};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 #[derive(Deserialize)]
 struct Sequence {
     tokens: Vec<u32>,
-    learn: Vec<bool>,
+    #[serde(deserialize_with = "weights")]
+    learn: Vec<f32>,
+}
+
+fn weights<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+    let learn = Vec::<bool>::deserialize(deserializer)?;
+    Ok(learn.into_iter().map(|learn| if learn { 1.0 } else { 0.0 }).collect())
 }
 
 #[derive(Deserialize)]
@@ -49,7 +55,7 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> T {
 fn check(mut network: LoraModel, folder: &Path) {
     let batch: BatchFile = read(&folder.join("batch.json"));
     let golden: Golden = read(&folder.join("golden.json"));
-    let targets = batch.sequences.iter().flat_map(|s| &s.learn[1..]).filter(|&&learn| learn).count();
+    let targets = batch.sequences.iter().flat_map(|s| &s.learn[1..]).filter(|&&weight| weight != 0.0).count();
     let packed =
         Batch::pack(batch.sequences.iter().map(|s| (s.tokens.as_slice(), s.learn.as_slice())), 1.0 / targets as f32)
             .unwrap();
@@ -58,7 +64,7 @@ fn check(mut network: LoraModel, folder: &Path) {
     let mut gradient = vec![0.0; network.parameters().len()];
     for (step, rate) in batch.learning_rates.iter().enumerate() {
         gradient.fill(0.0);
-        let loss = network.loss_and_gradient(&packed, &mut gradient).unwrap();
+        let loss = network.loss_and_gradient(&packed, &mut gradient).unwrap().loss;
         let norm = clip(&mut gradient, batch.max_grad_norm);
         optimizer.update(network.parameters_mut(), &gradient, *rate, &config);
         println!(

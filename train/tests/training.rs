@@ -99,7 +99,7 @@ fn disturb(network: &mut LoraModel) {
 
 fn batch(rows: std::ops::Range<usize>, weight: f32) -> Batch {
     let data = encode(&model(), &conversations(), &config()).unwrap();
-    Batch::pack(data.rows[rows].iter().map(|row| (row.tokens.as_slice(), row.learn.as_slice())), weight).unwrap()
+    Batch::pack(data.rows[rows].iter().map(|row| (row.tokens.as_slice(), row.weights.as_slice())), weight).unwrap()
 }
 
 #[test]
@@ -213,9 +213,10 @@ fn packed_sequences_do_not_see_each_other() {
     disturb(&mut network);
     let together = batch(0..6, 0.01);
     let mut gradient = vec![0.0; network.parameters().len()];
-    let packed = network.loss_and_gradient(&together, &mut gradient).unwrap();
+    let packed = network.loss_and_gradient(&together, &mut gradient).unwrap().loss;
     let mut sum = vec![0.0; gradient.len()];
-    let alone: f64 = (0..6).map(|row| network.loss_and_gradient(&batch(row..row + 1, 0.01), &mut sum).unwrap()).sum();
+    let alone: f64 =
+        (0..6).map(|row| network.loss_and_gradient(&batch(row..row + 1, 0.01), &mut sum).unwrap().loss).sum();
     assert!((packed - alone).abs() < 1e-5 * alone, "{packed} for {alone}");
     let scale = sum.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
     for (left, right) in gradient.iter().zip(&sum) {
@@ -229,8 +230,8 @@ fn the_gradient_of_the_whole_model_agrees_with_differences() {
     disturb(&mut network);
     let batch = batch(0..4, 0.02);
     let mut gradient = vec![0.0; network.parameters().len()];
-    let loss = network.loss_and_gradient(&batch, &mut gradient).unwrap();
-    assert!((loss - network.loss(&batch).unwrap()).abs() < 1e-6);
+    let loss = network.loss_and_gradient(&batch, &mut gradient).unwrap().loss;
+    assert!((loss - network.loss(&batch).unwrap().loss).abs() < 1e-6);
     let scale = gradient.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
     let count = gradient.len();
     for index in (0..60).map(|i| i * (count / 60)) {
@@ -238,7 +239,7 @@ fn the_gradient_of_the_whole_model_agrees_with_differences() {
         let start = network.parameters()[index];
         let mut at = |value: f32| {
             network.parameters_mut()[index] = value;
-            network.loss(&batch).unwrap()
+            network.loss(&batch).unwrap().loss
         };
         let difference = (at(start + step) - at(start - step)) / (2.0 * f64::from(step));
         at(start);
@@ -251,9 +252,9 @@ fn the_gradient_of_the_whole_model_agrees_with_differences() {
 fn fresh_updates_leave_the_base_as_it_is() {
     let mut network = network(Precision::F32, 4);
     let batch = batch(0..4, 0.02);
-    let fresh = network.loss(&batch).unwrap();
+    let fresh = network.loss(&batch).unwrap().loss;
     network.parameters_mut().fill(0.0);
-    assert!((fresh - network.loss(&batch).unwrap()).abs() < 1e-12);
+    assert!((fresh - network.loss(&batch).unwrap().loss).abs() < 1e-12);
 }
 
 #[test]
@@ -286,8 +287,8 @@ fn only_answers_and_their_end_are_learned() {
     let ends = row
         .tokens
         .iter()
-        .zip(&row.learn)
-        .filter(|(token, learn)| **learn && model.tokenizer().is_end_of_generation(**token));
+        .zip(&row.weights)
+        .filter(|(token, weight)| **weight != 0.0 && model.tokenizer().is_end_of_generation(**token));
     assert_eq!(ends.count(), 2, "{text}");
     assert!(
         !text.split('⟦').any(|part| part.split('⟧').nth(1).is_some_and(|learned| learned.contains("And"))),

@@ -7,7 +7,7 @@
 //! `loss = sum_t weight_t nll_t`. With weights 1 / (number of target tokens of the whole optimizer step) the losses of its
 //! micro-batches add up to the mean over its target tokens.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -36,6 +36,9 @@ pub struct Targets {
     pub weights: Arc<Vec<f32>>,
 }
 
+/// `nll_t` of each row, written once by the forward pass.
+type RowLosses = Arc<OnceLock<Vec<f32>>>;
+
 /// The operation for burn's backends; call [`linear_cross_entropy`].
 #[backend_extension(Autodiff, Flex)]
 pub trait LinearCrossEntropyOperation: Backend {
@@ -45,17 +48,27 @@ pub trait LinearCrossEntropyOperation: Backend {
         head: Arc<FrozenLinear>,
         targets: Targets,
         pool: Pool,
+        nll: RowLosses,
     ) -> FloatTensor<Self>;
 }
 
-/// `sum_t weight_t nll_t` of `hidden [t, h]` under the frozen head `[vocabulary, h]`, as a tensor of one element.
-pub fn linear_cross_entropy(hidden: Tensor<2>, head: &Arc<FrozenLinear>, targets: &Targets, pool: &Pool) -> Tensor<1> {
-    Tensor::from_dispatch(<Dispatch as LinearCrossEntropyOperation>::linear_cross_entropy(
+/// `sum_t weight_t nll_t` of `hidden [t, h]` under the frozen head `[vocabulary, h]`, as a tensor of one element, and
+/// every `nll_t` (0 where the weight is 0).
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    head: &Arc<FrozenLinear>,
+    targets: &Targets,
+    pool: &Pool,
+) -> (Tensor<1>, Vec<f32>) {
+    let nll = RowLosses::default();
+    let loss = Tensor::from_dispatch(<Dispatch as LinearCrossEntropyOperation>::linear_cross_entropy(
         hidden.into_dispatch(),
         Arc::clone(head),
         targets.clone(),
         pool.clone(),
-    ))
+        Arc::clone(&nll),
+    ));
+    (loss, nll.get().cloned().unwrap_or_default())
 }
 
 /// The same in plain burn operations for a dense `head [vocabulary, h]`, with all logits.
@@ -68,12 +81,13 @@ pub fn linear_cross_entropy_plain(hidden: Tensor<2>, head: &Tensor<2>, targets: 
     -(log_probabilities.gather(1, indices) * weights).sum()
 }
 
-/// The loss, and the gradient of `hidden` when asked for.
+/// The loss, and the gradient of `hidden` when asked for; every row's loss into `nll`.
 fn forward(
     hidden: &FlexTensor,
     head: &FrozenLinear,
     targets: &Targets,
     pool: &Pool,
+    nll: &RowLosses,
     gradient: bool,
 ) -> (f64, Vec<f32>) {
     let (width, vocabulary, x) = (head.inputs(), head.outputs(), values(hidden));
@@ -81,14 +95,18 @@ fn forward(
     let mut dx = if gradient { vec![0.0; x.len()] } else { Vec::new() };
     let chunk_rows = (LOGIT_BYTES / (4 * vocabulary)).max(1);
     let mut logits = pool.take(chunk_rows.min(chosen.len()) * vocabulary);
-    let mut loss = 0.0;
+    let (mut loss, mut row_losses) = (0.0, vec![0.0; rows(hidden)]);
     for chosen in chosen.chunks(chunk_rows) {
         let gathered: Vec<f32> = chosen.iter().flat_map(|&row| &x[row * width..(row + 1) * width]).copied().collect();
         let tokens: Vec<u32> = chosen.iter().map(|&row| targets.tokens[row]).collect();
         let weights: Vec<f32> = chosen.iter().map(|&row| targets.weights[row]).collect();
         let logits = &mut logits[..chosen.len() * vocabulary];
         head.apply(&gathered, chosen.len(), logits, Accumulate::Overwrite);
-        loss += cross_entropy_rows(logits, vocabulary, &tokens, &weights, &mut vec![0.0; chosen.len()]);
+        let mut losses = vec![0.0; chosen.len()];
+        loss += cross_entropy_rows(logits, vocabulary, &tokens, &weights, &mut losses);
+        for (&row, loss) in chosen.iter().zip(losses) {
+            row_losses[row] = loss;
+        }
         if gradient {
             let mut gathered = pool.take(chosen.len() * width);
             head.apply_transposed(logits, chosen.len(), &mut gathered);
@@ -97,6 +115,8 @@ fn forward(
             }
         }
     }
+    // The forward pass of one call runs once; a second would only find the same values.
+    let _ = nll.set(row_losses);
     (loss, dx)
 }
 
@@ -106,8 +126,9 @@ impl LinearCrossEntropyOperation for Flex {
         head: Arc<FrozenLinear>,
         targets: Targets,
         pool: Pool,
+        nll: RowLosses,
     ) -> FloatTensor<Self> {
-        tensor(vec![forward(&hidden, &head, &targets, &pool, false).0 as f32], [1])
+        tensor(vec![forward(&hidden, &head, &targets, &pool, &nll, false).0 as f32], [1])
     }
 }
 
@@ -137,16 +158,17 @@ impl<C: CheckpointStrategy> LinearCrossEntropyOperation for Autodiff<Flex, C> {
         head: Arc<FrozenLinear>,
         targets: Targets,
         pool: Pool,
+        nll: RowLosses,
     ) -> FloatTensor<Self> {
         let node = hidden.node();
         let hidden = hidden.into_primitive();
         match LinearCrossEntropyBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let (loss, dx) = forward(&hidden, &head, &targets, &pool, true);
+                let (loss, dx) = forward(&hidden, &head, &targets, &pool, &nll, true);
                 prepared.finish((Arc::new(dx), [rows(&hidden), head.inputs()]), tensor(vec![loss as f32], [1]))
             }
             OpsKind::UnTracked(prepared) => {
-                prepared.finish(tensor(vec![forward(&hidden, &head, &targets, &pool, false).0 as f32], [1]))
+                prepared.finish(tensor(vec![forward(&hidden, &head, &targets, &pool, &nll, false).0 as f32], [1]))
             }
         }
     }
@@ -168,7 +190,7 @@ mod tests {
         let targets = Targets { tokens: Arc::new(vec![3, 19, 0, 7]), weights: Arc::new(vec![0.5, 0.25, 0.0, 0.25]) };
         check_against_plain(
             &[(noise(14, 24), [4, 6])],
-            |inputs| linear_cross_entropy(inputs[0].clone(), &head, &targets, &Pool::default()).unsqueeze(),
+            |inputs| linear_cross_entropy(inputs[0].clone(), &head, &targets, &Pool::default()).0.unsqueeze(),
             |inputs| linear_cross_entropy_plain(inputs[0].clone(), &dense, &targets).unsqueeze(),
         );
     }

@@ -18,27 +18,34 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Packs `(tokens, learn)` sequences: row `i` predicts token `i + 1` when `learn[i + 1]`, with `weight`.
+    /// Packs `(tokens, weights)` sequences: row `i` predicts token `i + 1` with `weights[i + 1] * factor` in the loss, or
+    /// nothing where that is 0.
     ///
     /// The last token of a sequence is only predicted, never an input.
-    pub fn pack<'a>(
-        sequences: impl IntoIterator<Item = (&'a [u32], &'a [bool])>,
-        weight: f32,
-    ) -> Result<Self, NnError> {
+    pub fn pack<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [f32])>, factor: f32) -> Result<Self, NnError> {
         let (mut tokens, mut next, mut weights, mut segments) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (sequence, learn) in sequences {
-            if sequence.len() < 2 || learn.len() != sequence.len() {
-                let (tokens, flags) = (sequence.len(), learn.len());
+        for (sequence, learned) in sequences {
+            if sequence.len() < 2 || learned.len() != sequence.len() {
+                let (tokens, weights) = (sequence.len(), learned.len());
                 return Err(NnError::Batch(format!(
-                    "a sequence of {tokens} tokens has {flags} flags; it needs two tokens and a flag for each"
+                    "a sequence of {tokens} tokens has {weights} weights; it needs two tokens and a weight for each"
                 )));
             }
             tokens.extend_from_slice(&sequence[..sequence.len() - 1]);
             next.extend_from_slice(&sequence[1..]);
-            weights.extend(learn[1..].iter().map(|&learn| if learn { weight } else { 0.0 }));
+            weights.extend(learned[1..].iter().map(|weight| weight * factor));
             segments.push(sequence.len() - 1);
         }
         let targets = Targets { tokens: Arc::new(next), weights: Arc::new(weights) };
         Ok(Self { tokens, layout: Layout::of_segments(segments), targets })
     }
+}
+
+/// What a batch taught.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchLoss {
+    /// `sum_t weight_t nll_t`.
+    pub loss: f64,
+    /// `nll_t` of each row without its weight; 0 where the weight is 0.
+    pub nll: Vec<f32>,
 }

@@ -9,7 +9,7 @@ use espalier_model::{LoraAdapter, LoraPair};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::batch::Batch;
+use super::batch::{Batch, BatchLoss};
 use super::frozen::FrozenTransformer;
 use super::targets::{PROJECTIONS, Projection, projections};
 use crate::error::NnError;
@@ -243,16 +243,16 @@ impl LoraModel {
     }
 
     /// `sum_t weight_t nll_t`, without gradient.
-    pub fn loss(&self, batch: &Batch) -> Result<f64, NnError> {
+    pub fn loss(&self, batch: &Batch) -> Result<BatchLoss, NnError> {
         self.check(&batch.tokens, &batch.layout)?;
         let device = Device::flex();
         let hidden = self.hidden(self.tensor(&device), &batch.tokens, &batch.layout, &device);
-        let loss = linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool);
-        Ok(f64::from(loss.into_scalar::<f32>()))
+        let (loss, nll) = linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool);
+        Ok(BatchLoss { loss: f64::from(loss.into_scalar::<f32>()), nll })
     }
 
     /// The same, adding its gradient by the parameters to `gradient` (as long as [`LoraModel::parameters`]).
-    pub fn loss_and_gradient(&self, batch: &Batch, gradient: &mut [f32]) -> Result<f64, NnError> {
+    pub fn loss_and_gradient(&self, batch: &Batch, gradient: &mut [f32]) -> Result<BatchLoss, NnError> {
         self.check(&batch.tokens, &batch.layout)?;
         if gradient.len() != self.parameters.len() {
             return Err(NnError::Batch(format!(
@@ -264,7 +264,7 @@ impl LoraModel {
         let device = Device::flex().autodiff();
         let parameters = self.tensor(&device).require_grad();
         let hidden = self.hidden(parameters.clone(), &batch.tokens, &batch.layout, &device);
-        let loss = linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool);
+        let (loss, nll) = linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool);
         if let Some(found) = parameters.grad(&loss.backward()) {
             let found = found.into_data();
             let found = found.as_slice::<f32>().map_err(|error| NnError::Batch(format!("{error:?}")))?;
@@ -272,7 +272,7 @@ impl LoraModel {
                 *sum += value;
             }
         }
-        Ok(f64::from(loss.into_scalar::<f32>()))
+        Ok(BatchLoss { loss: f64::from(loss.into_scalar::<f32>()), nll })
     }
 }
 

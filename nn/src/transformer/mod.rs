@@ -5,7 +5,7 @@ mod frozen;
 mod lora;
 mod targets;
 
-pub use batch::Batch;
+pub use batch::{Batch, BatchLoss};
 pub use frozen::{FrozenLayer, FrozenTransformer};
 pub use lora::{LoraModel, LoraOptions};
 pub use targets::{PROJECTIONS, Projection, projections};
