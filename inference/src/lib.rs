@@ -40,6 +40,7 @@
 //! ```
 
 mod batch;
+mod branch;
 mod cache;
 mod error;
 mod forward;

@@ -79,7 +79,7 @@ impl NativeEngine {
         let identity = match adapter {
             None => format!("{}-{}", model.sha256()?, options.precision),
             Some(adapter) => {
-                format!("{}+{}-{}", model.sha256()?, crate::weights::adapter_hash(adapter), options.precision)
+                format!("{}+{}-{}", model.sha256()?, crate::branch::adapter_hash(adapter), options.precision)
             }
         };
         Ok(Self {

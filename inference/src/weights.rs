@@ -1,25 +1,13 @@
 //! A model's weights in the form that the forward pass reads.
 
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use espalier_kernels::ops::{AttentionShape, RopeStyle, RopeTable};
 use espalier_kernels::{Accumulate, BlockType, PackedMatrix, Precision, blocks, matmul, matmul_nt};
 use espalier_model::{LoraAdapter, Model, ModelConfig, ModelError, Tensor};
-use sha2::{Digest, Sha256};
 
+use crate::branch::{Branches, SideBranch};
 use crate::error::EngineError;
-
-/// A low-rank side branch beside one packed matrix: `y += scale * (x A^T) B^T`.
-///
-/// Where several modules share a packed matrix (q, k and v; gate and up), their `A` stand one below the other and their `B`
-/// on the diagonal of a larger one. The zeros add nothing to a sum, so the result is that of separate branches.
-pub(crate) struct SideBranch {
-    a: Vec<f32>,
-    b: Vec<f32>,
-    rank: usize,
-    scale: f32,
-}
 
 /// A frozen matrix with its optional side branch.
 pub(crate) struct Projection {
@@ -28,14 +16,14 @@ pub(crate) struct Projection {
 }
 
 impl Projection {
-    /// `y (=|+=) x W^T + scale * (x A^T) B^T` for `m` rows; `low` is working memory of the branch.
+    /// `y (=|+=) x W^T + (x A^T) B^T` for `m` rows; `low` is working memory of the branch.
     pub(crate) fn apply(&self, x: &[f32], m: usize, y: &mut [f32], low: &mut Vec<f32>, accumulate: Accumulate) {
         matmul(x, m, &self.matrix, y, accumulate);
         if let Some(branch) = &self.branch {
             low.resize(m * branch.rank, 0.0);
             let (inputs, outputs) = (self.matrix.columns(), self.matrix.rows());
             matmul_nt(x, &branch.a, m, branch.rank, inputs, 1.0, low, Accumulate::Overwrite);
-            matmul_nt(low, &branch.b, m, outputs, branch.rank, branch.scale, y, Accumulate::Add);
+            matmul_nt(low, &branch.b, m, outputs, branch.rank, 1.0, y, Accumulate::Add);
         }
     }
 }
@@ -89,7 +77,7 @@ impl Weights {
             .collect::<Result<_, _>>()?;
         branches.all_used()?;
         let head_name = if config.tied_head { "token_embd.weight" } else { "output.weight" };
-        let head = pack(precision, &[model.tensor(head_name)?])?;
+        let head = pack(precision, &[model.tensor(head_name)?], None)?;
         let factors =
             if model.has_tensor("rope_freqs.weight") { Some(vector(model, "rope_freqs.weight")?) } else { None };
         Ok(Self {
@@ -167,14 +155,15 @@ fn load_layer(
 ) -> Result<Layer, EngineError> {
     let name = |module: &str| format!("blk.{layer}.{module}");
     let mut projection = |modules: &[&str]| -> Result<Projection, EngineError> {
-        let tensors = modules
+        let parts = modules
             .iter()
-            .map(|module| model.tensor(&format!("{}.weight", name(module))))
+            .map(|module| Ok((name(module), model.tensor(&format!("{}.weight", name(module)))?)))
             .collect::<Result<Vec<_>, ModelError>>()?;
-        let shapes: Vec<(String, usize)> =
-            modules.iter().zip(&tensors).map(|(module, tensor)| (name(module), tensor.info().rows)).collect();
-        let branch = branches.take(&shapes, tensors[0].info().columns)?;
-        Ok(Projection { matrix: pack(precision, &tensors)?, branch })
+        let adaptation = branches.take(&parts)?;
+        let row_factors = adaptation.as_ref().and_then(|adaptation| adaptation.row_factors.as_deref());
+        let tensors: Vec<_> = parts.into_iter().map(|(_, tensor)| tensor).collect();
+        let matrix = pack(precision, &tensors, row_factors)?;
+        Ok(Projection { matrix, branch: adaptation.map(|adaptation| adaptation.branch) })
     };
     let qkv = projection(&["attn_q", "attn_k", "attn_v"])?;
     let output = projection(&["attn_output"])?;
@@ -204,18 +193,24 @@ fn vector(model: &Model, name: &str) -> Result<Vec<f32>, ModelError> {
     model.tensor(name)?.to_vec()
 }
 
-/// Packs tensors of equal width, one below the other.
-fn pack(precision: Precision, tensors: &[Tensor<'_>]) -> Result<PackedMatrix, ModelError> {
+/// Packs tensors of equal width, one below the other, each row multiplied by its factor where there are factors.
+fn pack(precision: Precision, tensors: &[Tensor<'_>], row_factors: Option<&[f32]>) -> Result<PackedMatrix, ModelError> {
     let rows = tensors.iter().map(|tensor| tensor.info().rows).sum();
     let columns = tensors[0].info().columns;
     let failure = Mutex::new(None);
     let matrix = PackedMatrix::pack(precision, rows, columns, &|mut row, out| {
+        let factor = row_factors.map(|factors| factors[row]);
         for tensor in tensors {
             if row < tensor.info().rows {
                 if let Err(error) = tensor.row(row, out)
                     && let Ok(mut failure) = failure.lock()
                 {
                     *failure = Some(error);
+                }
+                if let Some(factor) = factor {
+                    for value in out.iter_mut() {
+                        *value *= factor;
+                    }
                 }
                 return;
             }
@@ -226,92 +221,4 @@ fn pack(precision: Precision, tensors: &[Tensor<'_>]) -> Result<PackedMatrix, Mo
         Ok(Some(error)) => Err(error),
         _ => Ok(matrix),
     }
-}
-
-/// The modules of an adapter, each to be used once.
-struct Branches<'a> {
-    adapter: Option<&'a LoraAdapter>,
-    unused: BTreeSet<&'a str>,
-}
-
-impl<'a> Branches<'a> {
-    fn new(adapter: Option<&'a LoraAdapter>) -> Self {
-        let unused = adapter.iter().flat_map(|adapter| adapter.modules.keys()).map(String::as_str).collect();
-        Self { adapter, unused }
-    }
-
-    /// The side branch of modules (name, outputs) that share one packed matrix, if the adapter has any of them.
-    fn take(&mut self, modules: &[(String, usize)], inputs: usize) -> Result<Option<SideBranch>, EngineError> {
-        let Some(adapter) = self.adapter else {
-            return Ok(None);
-        };
-        let mut found = Vec::new();
-        let mut first_output = 0;
-        for (name, outputs) in modules {
-            if let Some(pair) = adapter.modules.get(name) {
-                self.unused.remove(name.as_str());
-                let rank = pair.a.len() / inputs;
-                if pair.inputs != inputs
-                    || pair.outputs != *outputs
-                    || rank == 0
-                    || pair.a.len() != rank * inputs
-                    || pair.b.len() != rank * outputs
-                {
-                    return Err(EngineError::Adapter {
-                        module: name.clone(),
-                        problem: format!(
-                            "it maps {} to {} values, the model's matrix maps {inputs} to {outputs}",
-                            pair.inputs, pair.outputs
-                        ),
-                    });
-                }
-                found.push((pair, first_output, rank));
-            }
-            first_output += outputs;
-        }
-        if found.is_empty() {
-            return Ok(None);
-        }
-        let rank: usize = found.iter().map(|(_, _, rank)| rank).sum();
-        let mut a = Vec::with_capacity(rank * inputs);
-        let mut b = vec![0.0; first_output * rank];
-        let mut first_rank = 0;
-        for (pair, first_output, own_rank) in found {
-            a.extend_from_slice(&pair.a);
-            for (output, row) in pair.b.chunks_exact(own_rank).enumerate() {
-                let at = (first_output + output) * rank + first_rank;
-                b[at..at + own_rank].copy_from_slice(row);
-            }
-            first_rank += own_rank;
-        }
-        Ok(Some(SideBranch { a, b, rank, scale: adapter.scale() }))
-    }
-
-    fn all_used(&self) -> Result<(), EngineError> {
-        match self.unused.first() {
-            None => Ok(()),
-            Some(module) => Err(EngineError::Adapter {
-                module: (*module).to_owned(),
-                problem: "the model has no such linear layer".to_owned(),
-            }),
-        }
-    }
-}
-
-/// A hash of everything in an adapter that changes results, 16 hexadecimal digits.
-pub(crate) fn adapter_hash(adapter: &LoraAdapter) -> String {
-    let mut hash = Sha256::new();
-    hash.update(adapter.scale().to_le_bytes());
-    for (name, pair) in &adapter.modules {
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name.as_bytes());
-        for values in [&pair.a, &pair.b] {
-            hash.update((values.len() as u64).to_le_bytes());
-            for value in values {
-                hash.update(value.to_le_bytes());
-            }
-        }
-    }
-    let [a, b, c, d, e, f, g, h, ..] = hash.finalize().0;
-    format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use common::{options, stories};
 use espalier_inference::{EngineError, EngineOptions, NativeEngine, ScoreRequest};
 use espalier_kernels::Precision;
-use espalier_model::{LoraAdapter, LoraPair, Model};
+use espalier_model::{LoraAdapter, LoraModule, Model};
 
 type Matrix = Vec<Vec<f64>>;
 
@@ -26,13 +26,19 @@ impl Reference<'_> {
         let mut matrix: Matrix =
             values.chunks(tensor.info().columns).map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect();
         // W + s B A: the explicit merge that the side branch must equal.
-        if let Some((adapter, pair)) = self.adapter.and_then(|adapter| Some((adapter, adapter.modules.get(name)?))) {
-            let rank = pair.a.len() / pair.inputs;
-            for (row, b) in matrix.iter_mut().zip(pair.b.chunks(rank)) {
+        if let Some((adapter, module)) = self.adapter.and_then(|adapter| Some((adapter, adapter.modules.get(name)?))) {
+            let rank = module.rank;
+            for (output, (row, b)) in matrix.iter_mut().zip(module.b.chunks(rank)).enumerate() {
                 for (column, value) in row.iter_mut().enumerate() {
                     let product: f64 =
-                        (0..rank).map(|r| f64::from(b[r]) * f64::from(pair.a[r * pair.inputs + column])).sum();
-                    *value += f64::from(adapter.scale()) * product;
+                        (0..rank).map(|r| f64::from(b[r]) * f64::from(module.a[r * module.inputs + column])).sum();
+                    *value += f64::from(adapter.scale(module)) * product;
+                }
+                if let Some(magnitude) = &module.magnitude {
+                    let factor = f64::from(magnitude[output]) / dot(row, row).sqrt();
+                    for value in row.iter_mut() {
+                        *value *= factor;
+                    }
                 }
             }
         }
@@ -173,10 +179,10 @@ fn adapter(model: &Model) -> LoraAdapter {
             let (outputs, inputs) = (tensor.info().rows, tensor.info().columns);
             let a = (0..4 * inputs).map(|_| next()).collect();
             let b = (0..4 * outputs).map(|_| next()).collect();
-            modules.insert(name, LoraPair { a, b, inputs, outputs });
+            modules.insert(name, LoraModule { a, b, inputs, outputs, rank: 4, alpha: 8.0, magnitude: None });
         }
     }
-    LoraAdapter { rank: 4, alpha: 8.0, rslora: false, base_model: String::new(), modules }
+    LoraAdapter { rslora: false, base_model: String::new(), base_sha256: None, modules }
 }
 
 #[test]
@@ -209,15 +215,36 @@ fn bf16_logits_are_near_the_reference() {
 #[test]
 fn a_side_branch_equals_the_merge() {
     let model = stories();
-    let adapter = adapter(&model);
-    let engine = NativeEngine::load(&model, Some(&adapter), &options(Precision::F32)).unwrap();
-    let base = NativeEngine::load(&model, None, &options(Precision::F32)).unwrap();
+    let lora = adapter(&model);
+    let mut mixed = lora.clone();
+    mixed.rslora = true;
+    for (module, alpha) in mixed.modules.values_mut().zip([3.0, 7.0, 5.0].into_iter().cycle()) {
+        module.alpha = alpha;
+        if alpha > 6.0 {
+            // Rank 1: the first row of A, the first column of B.
+            module.a.truncate(module.inputs);
+            module.b = module.b.iter().copied().step_by(module.rank).collect();
+            module.rank = 1;
+        }
+    }
+    let mut dora = mixed.clone();
+    for (at, module) in dora.modules.values_mut().enumerate() {
+        module.magnitude = Some((0..module.outputs).map(|output| 0.5 + (output * 7 + at) as f32 % 5.0 * 0.2).collect());
+    }
+    for adapter in [lora, mixed, dora] {
+        check_against_the_merge(&model, &adapter);
+    }
+}
+
+fn check_against_the_merge(model: &Model, adapter: &LoraAdapter) {
+    let engine = NativeEngine::load(model, Some(adapter), &options(Precision::F32)).unwrap();
+    let base = NativeEngine::load(model, None, &options(Precision::F32)).unwrap();
     let tokens = story(&engine);
     let found = engine_logits(&engine, &tokens);
-    let merged = Reference { model: &model, adapter: Some(&adapter) }.logits(&tokens);
+    let merged = Reference { model, adapter: Some(adapter) }.logits(&tokens);
     let difference = largest_difference(&found, &merged);
     assert!(difference < 1e-4, "{difference}");
-    let unmerged = Reference { model: &model, adapter: None }.logits(&tokens);
+    let unmerged = Reference { model, adapter: None }.logits(&tokens);
     assert!(largest_difference(&found, &unmerged) > 1.0, "the adapter must matter");
     assert_ne!(engine.identity(), base.identity());
     assert_eq!(engine.identity().split('+').next(), base.identity().split('-').next());

@@ -20,7 +20,7 @@ mod safetensors_file;
 mod tensor;
 pub mod tokenizer;
 
-pub use adapter::{LoraAdapter, LoraPair};
+pub use adapter::{LoraAdapter, LoraModule, ModulePatterns, matches_whole_module};
 pub use chat::{ChatTemplate, Message};
 pub use config::{Architecture, ModelConfig};
 pub use error::ModelError;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use espalier_model::gguf::GgufFile;
-use espalier_model::{LoraAdapter, LoraPair, Model, ModelConfig};
+use espalier_model::{LoraAdapter, LoraModule, Model, ModelConfig};
 use safetensors::SafeTensors;
 
 const PARTS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
@@ -28,10 +28,10 @@ fn adapter(config: &ModelConfig, rank: usize, rslora: bool) -> LoraAdapter {
             let (inputs, outputs) = config.linear_shape(&name).unwrap();
             let a = tiny::values(&format!("{name}.a"), rank * inputs);
             let b = tiny::values(&format!("{name}.b"), outputs * rank);
-            modules.insert(name, LoraPair { a, b, inputs, outputs });
+            modules.insert(name, LoraModule { a, b, inputs, outputs, rank, alpha: 16.0, magnitude: None });
         }
     }
-    LoraAdapter { rank, alpha: 16.0, rslora, base_model: "tiny".to_owned(), modules }
+    LoraAdapter { rslora, base_model: "tiny".to_owned(), base_sha256: Some("ab".repeat(32)), modules }
 }
 
 #[test]
@@ -54,9 +54,13 @@ fn gguf_round_trip_keeps_factors_and_scale() {
         let written = adapter(&config, 3, rslora);
         written.save_gguf(&path, &config).unwrap();
         let read = LoraAdapter::load(&path, &config).unwrap();
-        assert_eq!(read.modules, written.modules);
-        assert_eq!((read.rank, read.base_model.as_str()), (3, "tiny"));
-        assert!((read.scale() / written.scale() - 1.0).abs() < 1e-6);
+        for (name, module) in &written.modules {
+            assert_eq!((&read.modules[name].a, &read.modules[name].b), (&module.a, &module.b));
+        }
+        assert_eq!((read.base_model.as_str(), &read.base_sha256), ("tiny", &written.base_sha256));
+        for (name, module) in &read.modules {
+            assert!((read.scale(module) / written.scale(&written.modules[name]) - 1.0).abs() < 1e-6);
+        }
         assert!(!read.rslora);
         if !rslora {
             assert_eq!(read, written);
@@ -103,9 +107,94 @@ fn an_adapter_of_some_layers_names_them() {
     written.save_peft(folder.path(), &config).unwrap();
     let source = fs::read_to_string(folder.path().join("adapter_config.json")).unwrap();
     let settings: serde_json::Value = serde_json::from_str(&source).unwrap();
-    let targets = serde_json::json!(["model.layers.1.self_attn.q_proj"]);
-    assert_eq!(settings["target_modules"], targets);
+    assert_eq!(settings["target_modules"], serde_json::json!(["q_proj"]));
+    assert_eq!(settings["layers_to_transform"], serde_json::json!([1]));
     assert_eq!(LoraAdapter::load(folder.path(), &config).unwrap(), written);
+    // Different modules in different layers go by whole names.
+    let mut written = adapter(&config, 2, false);
+    written.modules.retain(|name, _| name == "blk.1.attn_q" || name == "blk.0.ffn_up");
+    written.save_peft(folder.path(), &config).unwrap();
+    let targets = serde_json::json!(["model.layers.0.mlp.up_proj", "model.layers.1.self_attn.q_proj"]);
+    let settings = settings_of(folder.path());
+    assert_eq!((&settings["target_modules"], &settings["layers_to_transform"]), (&targets, &serde_json::Value::Null));
+    assert_eq!(LoraAdapter::load(folder.path(), &config).unwrap(), written);
+}
+
+fn settings_of(folder: &Path) -> serde_json::Value {
+    serde_json::from_str(&fs::read_to_string(folder.join("adapter_config.json")).unwrap()).unwrap()
+}
+
+/// Every `v_proj` of rank 2, one `q_proj` of rank 4, every module of a block's feed-forward part with an alpha of its own.
+fn mixed(config: &ModelConfig) -> LoraAdapter {
+    let mut mixed = adapter(config, 3, false);
+    for (name, module) in &mut mixed.modules {
+        let rank = if name.ends_with("attn_v") {
+            2
+        } else if name == "blk.1.attn_q" {
+            4
+        } else {
+            3
+        };
+        module.a.resize(rank * module.inputs, 0.25);
+        module.b.resize(rank * module.outputs, 0.5);
+        module.rank = rank;
+        if name.contains("ffn") {
+            module.alpha = 5.5;
+        }
+    }
+    mixed
+}
+
+#[test]
+fn ranks_and_alphas_of_their_own_become_patterns() {
+    let config = config();
+    let folder = tempfile::tempdir().unwrap();
+    for rslora in [false, true] {
+        let written = LoraAdapter { rslora, ..mixed(&config) };
+        written.save_peft(folder.path(), &config).unwrap();
+        assert_eq!(LoraAdapter::load(folder.path(), &config).unwrap(), written);
+        let settings = settings_of(folder.path());
+        let ranks = serde_json::json!({"v_proj": 2, "model\\.layers\\.1\\.self_attn\\.q_proj": 4});
+        assert_eq!((&settings["r"], &settings["rank_pattern"]), (&serde_json::json!(3), &ranks));
+        let alphas = serde_json::json!({"gate_proj": 5.5, "up_proj": 5.5, "down_proj": 5.5});
+        assert_eq!((&settings["lora_alpha"], &settings["alpha_pattern"]), (&serde_json::json!(16), &alphas));
+
+        // GGUF has one alpha: the products stay, the factors of the others change.
+        let path = folder.path().join("adapter.gguf");
+        written.save_gguf(&path, &config).unwrap();
+        let read = LoraAdapter::load(&path, &config).unwrap();
+        for (name, module) in &written.modules {
+            let found = &read.modules[name];
+            assert_eq!((found.rank, &found.a), (module.rank, &module.a));
+            let (scale, own) = (read.scale(found), written.scale(module));
+            for (x, y) in found.b.iter().zip(&module.b) {
+                assert!((x * scale - y * own).abs() <= 1e-6 * (y * own).abs(), "{name}");
+            }
+        }
+        let untouched = written.modules.iter().filter(|(name, module)| read.modules[*name].b == module.b).count();
+        assert_eq!(untouched, if rslora { 6 } else { 8 });
+    }
+}
+
+#[test]
+fn magnitudes_go_through_peft_and_are_refused_in_gguf() {
+    let config = config();
+    let folder = tempfile::tempdir().unwrap();
+    let mut written = mixed(&config);
+    for (name, module) in &mut written.modules {
+        module.magnitude = Some(tiny::values(&format!("{name}.m"), module.outputs));
+    }
+    written.save_peft(folder.path(), &config).unwrap();
+    assert_eq!(LoraAdapter::load(folder.path(), &config).unwrap(), written);
+    assert_eq!(settings_of(folder.path())["use_dora"], true);
+    let bytes = fs::read(folder.path().join("adapter_model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let name = "base_model.model.model.layers.1.self_attn.k_proj.lora_magnitude_vector";
+    assert_eq!(tensors.tensor(name).unwrap().shape(), [8]);
+    let message = written.save_gguf(&folder.path().join("adapter.gguf"), &config).unwrap_err().to_string();
+    assert!(message.contains("DoRA") && message.contains("pipeline adapter merge"), "{message}");
+    written.modules.values_mut().next().unwrap().magnitude = None;
+    assert!(written.save_peft(folder.path(), &config).unwrap_err().to_string().contains("magnitude"));
 }
 
 #[test]
@@ -140,7 +229,7 @@ fn adapters_of_other_models_and_damaged_ones_are_refused() {
     other.layers = 1;
     assert!(message(&gguf, &other).contains("ffn"));
     let mut broken = written.clone();
-    broken.alpha = 0.0;
+    broken.modules.values_mut().next().unwrap().alpha = 0.0;
     assert!(broken.save_gguf(&gguf, &config).unwrap_err().to_string().contains("alpha"));
     broken = written.clone();
     broken.modules.values_mut().next().unwrap().b[0] = f32::NAN;

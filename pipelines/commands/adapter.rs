@@ -27,24 +27,27 @@ pub fn run(command: AdapterCommand, session: Session<'_>) -> Result<Status> {
         }
         AdapterCommand::Show { adapter, model } => {
             let (_, adapter) = open(&adapter, &model, session)?;
-            session.reporter.line(format!(
-                "rank {}, alpha {}, scale {:.4}, base {}",
-                adapter.rank,
-                adapter.alpha,
-                adapter.scale(),
-                adapter.base_model
-            ));
-            for (name, pair) in &adapter.modules {
+            let (rank, alpha) = adapter.usual_rank_and_alpha();
+            let kind = match (adapter.is_dora(), adapter.rslora) {
+                (false, false) => "LoRA",
+                (false, true) => "rsLoRA",
+                (true, false) => "DoRA",
+                (true, true) => "rank-stabilised DoRA",
+            };
+            session.reporter.line(format!("{kind}, rank {rank}, alpha {alpha}, base {}", adapter.base_model));
+            for (name, module) in &adapter.modules {
                 let size = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
                 session.reporter.line(format!(
-                    "  {name:24} {} -> {}  |A| {:.4}  |B| {:.4}",
-                    pair.inputs,
-                    pair.outputs,
-                    size(&pair.a),
-                    size(&pair.b)
+                    "  {name:24} {} -> {}  rank {}  scale {:.4}  |A| {:.4}  |B| {:.4}",
+                    module.inputs,
+                    module.outputs,
+                    module.rank,
+                    adapter.scale(module),
+                    size(&module.a),
+                    size(&module.b)
                 ));
             }
-            session.reporter.result(serde_json::json!({"rank": adapter.rank, "alpha": adapter.alpha, "modules": adapter.modules.keys().collect::<Vec<_>>()}));
+            session.reporter.result(serde_json::json!({"rank": rank, "alpha": alpha, "rslora": adapter.rslora, "dora": adapter.is_dora(), "modules": adapter.modules.keys().collect::<Vec<_>>()}));
             Ok(Status::Done)
         }
     }

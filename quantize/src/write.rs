@@ -251,7 +251,7 @@ pub(crate) fn read_rows(
             let index = first + task * rows_per_task + offset;
             source.row(index, row)?;
             if let Some(module) = &module {
-                module.add_to_row(index, row, &mut scratch);
+                module.merge_into_row(index, row, &mut scratch);
             }
         }
         Ok(())

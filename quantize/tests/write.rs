@@ -11,7 +11,7 @@ use std::path::Path;
 
 use espalier_kernels::BlockType;
 use espalier_model::gguf::{GgufWriter, TensorHeader};
-use espalier_model::{LoraAdapter, LoraPair, Model};
+use espalier_model::{LoraAdapter, LoraModule, Model};
 use espalier_quantize::{
     FileType, Origin, Provenance, QuantizeError, QuantizeEvent, QuantizeOptions, QuantizeReport, quantize, verify,
 };
@@ -37,13 +37,13 @@ fn plainly(model: &Model, adapter: Option<&LoraAdapter>, file_type: FileType, ou
 fn adapter(inputs: usize, outputs: usize) -> LoraAdapter {
     let rank = 8;
     let wave = |n: usize, step: f32| (0..n).map(|i| (i as f32 * step).sin() * 0.1).collect::<Vec<_>>();
-    let pair = LoraPair { a: wave(rank * inputs, 0.37), b: wave(outputs * rank, 1.1), inputs, outputs };
+    let (a, b) = (wave(rank * inputs, 0.37), wave(outputs * rank, 1.1));
+    let module = LoraModule { a, b, inputs, outputs, rank, alpha: 16.0, magnitude: None };
     LoraAdapter {
-        rank,
-        alpha: 16.0,
         rslora: false,
         base_model: "random".to_owned(),
-        modules: BTreeMap::from([("blk.1.attn_v".to_owned(), pair)]),
+        base_sha256: None,
+        modules: BTreeMap::from([("blk.1.attn_v".to_owned(), module)]),
     }
 }
 
@@ -63,7 +63,7 @@ fn an_adapter_is_folded_in() {
         for input in 0..256 {
             let product: f64 =
                 (0..8).map(|r| f64::from(pair.b[output * 8 + r]) * f64::from(pair.a[r * 256 + input])).sum();
-            let expected = f64::from(before[output * 256 + input]) + f64::from(adapter.scale()) * product;
+            let expected = f64::from(before[output * 256 + input]) + f64::from(adapter.scale(pair)) * product;
             assert!((f64::from(after[output * 256 + input]) - expected).abs() < 1e-6);
         }
     }

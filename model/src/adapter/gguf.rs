@@ -1,19 +1,23 @@
 //! Adapters in GGUF, as `llama-server --lora` loads them: `adapter.lora.alpha`, and for each module
 //! `NAME.weight.lora_a` with dimensions `[inputs, rank]` and `NAME.weight.lora_b` with `[rank, outputs]`.
 //!
-//! llama.cpp multiplies by `alpha / rank`; what rank-stabilised `LoRA` divides by, `sqrt(rank)`, goes into alpha.
+//! llama.cpp multiplies by `alpha / rank` with the rank of each module and one alpha for all: what rank-stabilised `LoRA`
+//! divides by, `sqrt(rank)`, goes into alpha, and what a module's own alpha differs by goes into its `B`. There is no place
+//! for the magnitudes of `DoRA`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use espalier_kernels::{BlockType, blocks};
 
-use super::{LoosePair, LoraAdapter, LoraPair, unify};
+use super::{LoraAdapter, LoraModule, most};
 use crate::gguf::{GgufFile, GgufWriter, Metadata, TensorEntry, TensorHeader};
 use crate::{ModelConfig, ModelError};
 
 const ALPHA: &str = "adapter.lora.alpha";
 const BASE_NAME: &str = "general.base_model.0.name";
+const BASE_SHA256: &str = "espalier.base_model.sha256";
 
 pub(super) fn load(path: &Path, config: &ModelConfig) -> Result<LoraAdapter, ModelError> {
     let file = GgufFile::open(path)?;
@@ -34,7 +38,7 @@ pub(super) fn load(path: &Path, config: &ModelConfig) -> Result<LoraAdapter, Mod
     let mut modules = BTreeMap::new();
     for entry in file.tensors() {
         if let Some(module) = entry.name.strip_suffix(".weight.lora_a") {
-            modules.insert(module.to_owned(), read_pair(&file, module, entry, alpha)?);
+            modules.insert(module.to_owned(), read_module(&file, module, entry, alpha)?);
         } else if let Some(module) = entry.name.strip_suffix(".weight.lora_b") {
             let partner = format!("{module}.weight.lora_a");
             if file.tensor(&partner).is_none() {
@@ -48,18 +52,12 @@ pub(super) fn load(path: &Path, config: &ModelConfig) -> Result<LoraAdapter, Mod
             ));
         }
     }
-    let (rank, modules) = unify(modules, config, |rank| scale(alpha, rank))?;
-    // llama.cpp takes an alpha of 0 for a scale of 1.
-    let alpha = if alpha == 0.0 { rank as f32 } else { alpha };
     let base_model = metadata.get_str(BASE_NAME)?.unwrap_or_default().to_owned();
-    Ok(LoraAdapter { rank, alpha, rslora: false, base_model, modules })
+    let base_sha256 = metadata.get_str(BASE_SHA256)?.map(str::to_owned);
+    Ok(LoraAdapter { rslora: false, base_model, base_sha256, modules })
 }
 
-fn scale(alpha: f32, rank: usize) -> f32 {
-    if alpha == 0.0 { 1.0 } else { alpha / rank as f32 }
-}
-
-fn read_pair(file: &GgufFile, module: &str, a: &TensorEntry, alpha: f32) -> Result<LoosePair, ModelError> {
+fn read_module(file: &GgufFile, module: &str, a: &TensorEntry, alpha: f32) -> Result<LoraModule, ModelError> {
     let name = format!("{module}.weight.lora_b");
     let Some(b) = file.tensor(&name) else {
         return Err(ModelError::MissingTensor { name, expected: "any".to_owned() });
@@ -81,8 +79,9 @@ fn read_pair(file: &GgufFile, module: &str, a: &TensorEntry, alpha: f32) -> Resu
             "export the adapter again",
         ));
     }
-    let pair = LoraPair { a: values(file, a)?, b: values(file, b)?, inputs, outputs };
-    Ok(LoosePair { pair, rank, scale: scale(alpha, rank) })
+    // llama.cpp takes an alpha of 0 for a scale of 1.
+    let alpha = if alpha == 0.0 { rank as f32 } else { alpha };
+    Ok(LoraModule { a: values(file, a)?, b: values(file, b)?, inputs, outputs, rank, alpha, magnitude: None })
 }
 
 fn values(file: &GgufFile, entry: &TensorEntry) -> Result<Vec<f32>, ModelError> {
@@ -95,34 +94,59 @@ fn values(file: &GgufFile, entry: &TensorEntry) -> Result<Vec<f32>, ModelError> 
 }
 
 pub(super) fn save(adapter: &LoraAdapter, path: &Path, config: &ModelConfig) -> Result<(), ModelError> {
+    if adapter.is_dora() {
+        return Err(ModelError::invalid(
+            path.display().to_string(),
+            "an adapter in GGUF has no place for the magnitudes of DoRA",
+            "merge it with `pipeline adapter merge`, or keep the PEFT folder",
+        ));
+    }
+    // That of most modules, so that few `b` change.
+    let alphas = adapter.modules.values().map(|module| alpha_of_rank(adapter, module));
+    let alpha = most(alphas, f32::total_cmp).unwrap_or(1.0);
     let mut metadata = Metadata::new();
     metadata.insert("general.architecture", config.architecture.name());
     metadata.insert("general.type", "adapter");
     metadata.insert("adapter.type", "lora");
-    let alpha = if adapter.rslora { adapter.alpha * (adapter.rank as f32).sqrt() } else { adapter.alpha };
     metadata.insert(ALPHA, alpha);
     metadata.insert("general.base_model.count", 1_u32);
     metadata.insert(BASE_NAME, adapter.base_model.as_str());
+    if let Some(sha256) = &adapter.base_sha256 {
+        metadata.insert(BASE_SHA256, sha256.as_str());
+    }
     // All F32.
     metadata.insert("general.file_type", 0_u32);
     metadata.insert("general.quantization_version", 2_u32);
     let mut headers = Vec::new();
-    for (module, pair) in &adapter.modules {
-        for (factor, dimensions) in [("lora_a", [pair.inputs, adapter.rank]), ("lora_b", [adapter.rank, pair.outputs])]
+    for (name, module) in &adapter.modules {
+        for (factor, dimensions) in
+            [("lora_a", [module.inputs, module.rank]), ("lora_b", [module.rank, module.outputs])]
         {
             headers.push(TensorHeader {
-                name: format!("{module}.weight.{factor}"),
+                name: format!("{name}.weight.{factor}"),
                 dimensions: dimensions.to_vec(),
                 block_type: BlockType::F32,
             });
         }
     }
     let mut writer = GgufWriter::create(path, &metadata, &headers)?;
-    for pair in adapter.modules.values() {
-        writer.write_tensor_data(&little_endian(&pair.a))?;
-        writer.write_tensor_data(&little_endian(&pair.b))?;
+    for module in adapter.modules.values() {
+        let own = alpha_of_rank(adapter, module);
+        // Equal alphas leave `b` untouched to the last bit.
+        let b = if own.to_bits() == alpha.to_bits() {
+            Cow::Borrowed(&module.b)
+        } else {
+            Cow::Owned(module.b.iter().map(|value| value * (own / alpha)).collect::<Vec<f32>>())
+        };
+        writer.write_tensor_data(&little_endian(&module.a))?;
+        writer.write_tensor_data(&little_endian(&b))?;
     }
     writer.finish()
+}
+
+/// The alpha whose `alpha / rank` is the module's scale.
+fn alpha_of_rank(adapter: &LoraAdapter, module: &LoraModule) -> f32 {
+    if adapter.rslora { module.alpha * (module.rank as f32).sqrt() } else { module.alpha }
 }
 
 /// The bytes of f32 values in a file.

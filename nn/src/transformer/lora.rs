@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use espalier_model::{LoraAdapter, LoraPair};
+use espalier_model::{LoraAdapter, LoraModule};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -120,7 +120,11 @@ impl LoraModel {
         if targets.is_empty() {
             return Err(NnError::NoTarget);
         }
-        let options = LoraOptions { rank: adapter.rank, alpha: adapter.alpha, rslora: adapter.rslora, targets };
+        let (rank, alpha) = adapter.usual_rank_and_alpha();
+        if adapter.is_dora() || adapter.modules.values().any(|module| (module.rank, module.alpha) != (rank, alpha)) {
+            return Err(NnError::Adapter("its modules are not all LoRA of one rank and alpha".to_owned()));
+        }
+        let options = LoraOptions { rank, alpha, rslora: adapter.rslora, targets };
         let mut model = Self::zeros(frozen, options)?;
         let expected = model.targets.len() * model.blocks.blocks.len();
         if adapter.modules.len() != expected {
@@ -150,13 +154,14 @@ impl LoraModel {
         let modules = self.places().into_iter().map(|place| {
             let (inputs, outputs) = place.target.size(&self.frozen.config);
             let (a, b) = (self.parameters[place.a].to_vec(), self.parameters[place.b].to_vec());
-            (format!("blk.{}.{}", place.layer, place.target.gguf), LoraPair { a, b, inputs, outputs })
+            let (rank, alpha) = (self.options.rank, self.options.alpha);
+            let module = LoraModule { a, b, inputs, outputs, rank, alpha, magnitude: None };
+            (format!("blk.{}.{}", place.layer, place.target.gguf), module)
         });
         LoraAdapter {
-            rank: self.options.rank,
-            alpha: self.options.alpha,
             rslora: self.options.rslora,
             base_model: base_model.to_owned(),
+            base_sha256: None,
             modules: modules.collect::<BTreeMap<_, _>>(),
         }
     }
