@@ -3,10 +3,12 @@
 //!
 //! Each figure is the best of repeated calls within a third of a second.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use espalier_kernels::{
-    Accumulate, InstructionSet, PackedMatrix, Precision, matmul_nn, matmul_nt, matmul_tn, matmul_with,
+    Accumulate, BlockRows, BlockType, InstructionSet, PackedMatrix, Precision, StoredMatrix, matmul, matmul_nn,
+    matmul_nt, matmul_stored, matmul_stored_transposed, matmul_tn, matmul_with,
 };
 
 /// `M x K x N`: rows, inputs, outputs.
@@ -30,6 +32,20 @@ fn main() {
     #[cfg(target_arch = "x86_64")]
     peak::print();
     rayon::scope(|_| {
+        for [m, k, n] in [[32, 1536, 576], [512, 1536, 576], [2048, 1536, 576], [2048, 4864, 896]] {
+            for (block_type, scales) in [
+                (BlockType::Q4_0, &[0][..]),
+                (BlockType::Q4_1, &[0, 2]),
+                (BlockType::Q5_0, &[0]),
+                (BlockType::Q8_0, &[0]),
+                (BlockType::Q4K, &[0, 2]),
+                (BlockType::Q5K, &[0, 2]),
+                (BlockType::Q6K, &[208]),
+                (BlockType::Bf16, &[]),
+            ] {
+                stored(block_type, scales, [m, k, n], &is_wanted);
+            }
+        }
         for precision in [Precision::Bf16, Precision::F32] {
             for [m, k, n] in SHAPES {
                 packed(precision, m, k, n, &is_wanted);
@@ -84,6 +100,39 @@ fn packed(precision: Precision, m: usize, k: usize, n: usize, is_wanted: &dyn Fn
             matmul_with(isa, &x, m, &matrix, &mut y, Accumulate::Overwrite);
         });
     }
+}
+
+/// Blocks beside the packed product of their values, forward and backward.
+fn stored(block_type: BlockType, scales: &[usize], [m, k, n]: [usize; 3], is_wanted: &dyn Fn(&str) -> bool) {
+    let name = |what: &str| format!("{block_type} {what} {m}x{k}x{n}");
+    if !["stored", "packed"].iter().any(|what| is_wanted(&name(what))) {
+        return;
+    }
+    let blocks = n * k / block_type.block_size();
+    let mut bytes: Vec<u8> =
+        (0..blocks * block_type.block_bytes()).map(|i| ((i * 2_654_435_761) >> 13) as u8).collect();
+    for block in bytes.chunks_exact_mut(block_type.block_bytes()) {
+        for &place in scales {
+            block[place..place + 2].copy_from_slice(&[0, 0x20]);
+        }
+    }
+    let range = 0..bytes.len();
+    let rows = BlockRows::new(block_type, k, Arc::new(bytes), range).expect("whole rows");
+    let matrix = StoredMatrix::new(Precision::Bf16, vec![rows]);
+    let (x, dy, mut y, mut dx) = (values(m * k), values(m * n), vec![0.0; m * n], vec![0.0; m * k]);
+    let (packed, transposed) = (matrix.pack(), matrix.pack_transposed());
+    rate(&name("packed"), [m, n, k], packed.bytes(), is_wanted, || {
+        matmul(&x, m, &packed, &mut y, Accumulate::Overwrite);
+    });
+    rate(&name("stored"), [m, n, k], matrix.bytes(), is_wanted, || {
+        matmul_stored(&x, m, &matrix, &mut y, Accumulate::Overwrite);
+    });
+    rate(&name("packed dx"), [m, n, k], transposed.bytes(), is_wanted, || {
+        matmul(&dy, m, &transposed, &mut dx, Accumulate::Overwrite);
+    });
+    rate(&name("stored dx"), [m, n, k], matrix.bytes(), is_wanted, || {
+        matmul_stored_transposed(&dy, m, &matrix, &mut dx, Accumulate::Overwrite);
+    });
 }
 
 fn values(count: usize) -> Vec<f32> {

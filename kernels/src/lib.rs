@@ -10,9 +10,14 @@ mod gemm;
 mod isa;
 mod matrix;
 pub mod ops;
+mod panels;
+mod stored;
 mod transpose;
 
 pub use blocks::{BlockError, BlockType};
-pub use gemm::{Accumulate, matmul, matmul_nn, matmul_nt, matmul_tn, matmul_with};
+pub use gemm::{
+    Accumulate, matmul, matmul_nn, matmul_nt, matmul_stored, matmul_stored_transposed, matmul_tn, matmul_with,
+};
 pub use isa::InstructionSet;
 pub use matrix::{PackedMatrix, Precision, UnknownPrecision};
+pub use stored::{BlockRows, SharedBytes, StoredMatrix};

@@ -1,23 +1,7 @@
 //! Frozen weight matrices, packed once for the matrix product.
-//!
-//! Layout: panels of 32 outputs, one after another; outputs are padded to 32 and inputs to a multiple of 32 with zeros.
-//! Inside a bf16 panel each pair of inputs (k, k + 1) has 128 bytes: 32 pairs of bf16, one for each output, even input
-//! in the low half. `VDPBF16PS` takes half of them as one register; an AMX tile of 16 pairs x 16 outputs is read from
-//! the same place with a stride of 128; the other instruction sets widen (even: shift left by 16, odd: mask). Inside an
-//! f32 panel each input has 32 f32.
 
-use rayon::prelude::*;
-
-use crate::buffer::{Line, SharedMut, zeroed_lines};
-use crate::gemm::round_row;
-use crate::transpose::transpose;
-
-/// Outputs in a panel.
-pub(crate) const PANEL: usize = 32;
-/// Inputs are padded to a multiple of this: the depth of an AMX tile.
-pub(crate) const INPUT_BLOCK: usize = 32;
-/// 32-bit words in a cache line.
-const WORDS: usize = 16;
+use crate::buffer::{Line, zeroed_lines};
+use crate::panels::{FillColumns, INPUT_BLOCK, Window, panel_lines};
 
 /// What the products compute in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -90,23 +74,9 @@ impl PackedMatrix {
         columns: usize,
         fill_row: &(dyn Fn(usize, &mut [f32]) + Sync),
     ) -> Self {
-        let words = words_per_output(precision, columns);
-        let panel_lines = words * PANEL / WORDS;
-        let mut lines = zeroed_lines(rows.div_ceil(PANEL) * panel_lines);
-        if panel_lines > 0 {
-            lines.par_chunks_mut(panel_lines).enumerate().for_each_init(
-                || (vec![0.0; columns], vec![0_u32; words * PANEL]),
-                |(row, block), (panel, target)| {
-                    let first = panel * PANEL;
-                    let count = PANEL.min(rows - first);
-                    for (j, place) in block.chunks_exact_mut(words).take(count).enumerate() {
-                        fill_row(first + j, row);
-                        write_row(precision, row, place);
-                    }
-                    transpose(block, words, count, words, bytemuck::cast_slice_mut(target), PANEL);
-                },
-            );
-        }
+        let inputs = columns.next_multiple_of(INPUT_BLOCK);
+        let mut lines = zeroed_lines(panel_lines(precision, rows, inputs));
+        whole(precision, rows, columns, &|row, _, values| fill_row(row, values)).pack(&mut lines);
         Self { rows, columns, storage: Storage::new(precision, lines) }
     }
 
@@ -117,50 +87,9 @@ impl PackedMatrix {
         columns: usize,
         fill_row: &(dyn Fn(usize, &mut [f32]) + Sync),
     ) -> Self {
-        let words = words_per_output(precision, rows);
-        let panels = columns.div_ceil(PANEL);
-        let mut lines = zeroed_lines(panels * words * PANEL / WORDS);
-        let shared = SharedMut::new(bytemuck::cast_slice_mut::<Line, u32>(&mut lines));
-        let inputs_per_word = inputs_per_word(precision);
-        // A task takes 32 inputs and writes their part of every panel.
-        (0..rows.div_ceil(INPUT_BLOCK)).into_par_iter().for_each_init(
-            || [vec![0.0; columns], vec![0.0; columns]],
-            |[even, odd], block| {
-                let last = rows.min((block + 1) * INPUT_BLOCK);
-                for input in (block * INPUT_BLOCK..last).step_by(inputs_per_word) {
-                    fill_row(input, even);
-                    if input + 1 < last && inputs_per_word == 2 {
-                        fill_row(input + 1, odd);
-                    } else {
-                        odd.fill(0.0);
-                    }
-                    for panel in 0..panels {
-                        let first = panel * PANEL;
-                        let count = PANEL.min(columns - first);
-                        let mut run = [0_u32; PANEL];
-                        match precision {
-                            Precision::F32 => {
-                                run[..count].copy_from_slice(bytemuck::cast_slice(&even[first..first + count]));
-                            }
-                            Precision::Bf16 => {
-                                let mut halves = [[0_u16; PANEL]; 2];
-                                round_row(&even[first..first + count], &mut halves[0]);
-                                round_row(&odd[first..first + count], &mut halves[1]);
-                                for (j, word) in run.iter_mut().enumerate() {
-                                    *word = u32::from(halves[0][j]) | u32::from(halves[1][j]) << 16;
-                                }
-                            }
-                        }
-                        let place = (panel * words + input / inputs_per_word) * PANEL;
-                        // SAFETY: 32 words of this panel and this input (pair), inside the buffer; every input belongs
-                        // to one task only, so no two tasks write the same words.
-                        unsafe {
-                            shared.at(place).copy_from_nonoverlapping(run.as_ptr(), PANEL);
-                        };
-                    }
-                }
-            },
-        );
+        let inputs = rows.next_multiple_of(INPUT_BLOCK);
+        let mut lines = zeroed_lines(panel_lines(precision, columns, inputs));
+        whole(precision, rows, columns, &|row, _, values| fill_row(row, values)).pack_transposed(inputs, &mut lines);
         Self { rows: columns, columns: rows, storage: Storage::new(precision, lines) }
     }
 
@@ -204,33 +133,15 @@ impl Storage {
     }
 }
 
-/// Inputs that one 32-bit word holds.
-const fn inputs_per_word(precision: Precision) -> usize {
-    match precision {
-        Precision::F32 => 1,
-        Precision::Bf16 => 2,
-    }
-}
-
-/// 32-bit words that one output occupies, padding included.
-const fn words_per_output(precision: Precision, columns: usize) -> usize {
-    columns.div_ceil(INPUT_BLOCK) * INPUT_BLOCK / inputs_per_word(precision)
-}
-
-/// Writes a row as words; what lies beyond its columns becomes zero.
-fn write_row(precision: Precision, row: &[f32], words: &mut [u32]) {
-    match precision {
-        Precision::F32 => {
-            words[..row.len()].copy_from_slice(bytemuck::cast_slice(row));
-            words[row.len()..].fill(0);
-        }
-        Precision::Bf16 => round_row(row, bytemuck::cast_slice_mut(words)),
-    }
+/// All of a matrix, whole rows at one time.
+fn whole<'a>(precision: Precision, rows: usize, columns: usize, fill: &'a FillColumns<'a>) -> Window<'a> {
+    Window { precision, rows: 0..rows, columns: 0..columns, piece: columns, fill }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::panels::words_per_output;
 
     fn value(r: usize, c: usize) -> f32 {
         (r * 131 + c * 7) as f32 * 0.25 - 9.0
@@ -242,7 +153,7 @@ mod tests {
         }
     }
 
-    /// The value of output `r`, input `c`, read back by the layout in the module's comment.
+    /// The value of output `r`, input `c`, read back by the layout of panels.
     fn read(packed: &PackedMatrix, r: usize, c: usize) -> f32 {
         let words: &[u32] = bytemuck::cast_slice(packed.lines());
         let per_output = words_per_output(packed.precision(), packed.columns());

@@ -1,6 +1,7 @@
 //! Plain floats of 32 and 16 bits.
 
 /// Copies little-endian `f32`.
+#[inline(always)]
 pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
     for (value, raw) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *value = f32::from_le_bytes(*raw);
@@ -8,6 +9,7 @@ pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// Widens IEEE half precision; exact, subnormals included.
+#[inline(always)]
 pub(super) fn decode_f16(bytes: &[u8], out: &mut [f32]) {
     for (value, raw) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
         *value = half_to_f32(*raw);
@@ -15,6 +17,7 @@ pub(super) fn decode_f16(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// Widens bfloat16; exact.
+#[inline(always)]
 pub(super) fn decode_bf16(bytes: &[u8], out: &mut [f32]) {
     for (value, raw) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
         *value = f32::from_bits(u32::from(u16::from_le_bytes(*raw)) << 16);
@@ -25,7 +28,7 @@ pub(super) fn decode_bf16(bytes: &[u8], out: &mut [f32]) {
 ///
 /// Without branches, so that loops become vectors: a normal number gets the larger exponent bias, a subnormal one is
 /// the difference of two normal numbers, infinities and NaN get the largest exponent.
-#[inline]
+#[inline(always)]
 pub(super) fn half_to_f32(raw: [u8; 2]) -> f32 {
     const BIAS: u32 = (127 - 15) << 23;
     const EXPONENT: u32 = 0x1F << 23;

@@ -103,6 +103,7 @@ pub fn scale_and_minimum(scales: &[u8; 12], group: usize) -> (u8, u8) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q2_k(blocks: &[BlockQ2K], out: &mut [f32]) {
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<K_BLOCK>().0) {
         let (d, dmin) = (half_to_f32(block.d), half_to_f32(block.dmin));
@@ -119,7 +120,7 @@ pub(super) fn decode_q2_k(blocks: &[BlockQ2K], out: &mut [f32]) {
 }
 
 /// The sixteen scales of a `Q3_K` block, less their offset of 32.
-#[inline]
+#[inline(always)]
 fn q3_k_scales(packed: &[u8; 12]) -> [i32; 16] {
     std::array::from_fn(|group| {
         let low = (packed[group % 8] >> (group / 8 * 4)) & 0x0F;
@@ -128,6 +129,7 @@ fn q3_k_scales(packed: &[u8; 12]) -> [i32; 16] {
     })
 }
 
+#[inline(always)]
 pub(super) fn decode_q3_k(blocks: &[BlockQ3K], out: &mut [f32]) {
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<K_BLOCK>().0) {
         let d = half_to_f32(block.d);
@@ -145,6 +147,7 @@ pub(super) fn decode_q3_k(blocks: &[BlockQ3K], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q4_k(blocks: &[BlockQ4K], out: &mut [f32]) {
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<K_BLOCK>().0) {
         let (d, dmin) = (half_to_f32(block.d), half_to_f32(block.dmin));
@@ -159,6 +162,7 @@ pub(super) fn decode_q4_k(blocks: &[BlockQ4K], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q5_k(blocks: &[BlockQ5K], out: &mut [f32]) {
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<K_BLOCK>().0) {
         let (d, dmin) = (half_to_f32(block.d), half_to_f32(block.dmin));
@@ -174,19 +178,24 @@ pub(super) fn decode_q5_k(blocks: &[BlockQ5K], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q6_k(blocks: &[BlockQ6K], out: &mut [f32]) {
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<K_BLOCK>().0) {
         let d = half_to_f32(block.d);
-        for (group, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let (half, inside) = (group / 8, group % 8);
-            let (quarter, offset) = (inside / 2, inside % 2 * 16);
-            let ql = &block.ql[half * 64 + quarter % 2 * 32 + offset..][..16];
-            let qh = &block.qh[half * 32 + offset..][..16];
-            let (low_shift, high_shift) = (quarter / 2 * 4, quarter * 2);
-            let scale = d * f32::from(block.scales[group]);
-            for ((value, low), high) in out.iter_mut().zip(ql).zip(qh) {
-                let q = ((low >> low_shift) & 0x0F) | (((high >> high_shift) & 3) << 4);
-                *value = scale * (i32::from(q) - 32) as f32;
+        let halves = block.ql.as_chunks::<64>().0.iter().zip(block.qh.as_chunks::<32>().0);
+        for ((out, (ql, qh)), scales) in
+            out.as_chunks_mut::<128>().0.iter_mut().zip(halves).zip(block.scales.as_chunks::<8>().0)
+        {
+            for (quarter, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                let ql = &ql[quarter % 2 * 32..][..32];
+                let (low_shift, high_shift) = (quarter / 2 * 4, quarter * 2);
+                let scales: [f32; 2] = std::array::from_fn(|side| d * f32::from(scales[2 * quarter + side]));
+                for l in 0..32 {
+                    // In words: shifts of bytes are slow.
+                    let low = (u32::from(ql[l]) >> low_shift) & 0x0F;
+                    let high = (u32::from(qh[l]) >> high_shift) & 3;
+                    out[l] = scales[l / 16] * ((low | (high << 4)).cast_signed() - 32) as f32;
+                }
             }
         }
     }

@@ -75,30 +75,53 @@ const _: () = assert!(size_of::<BlockQ5_0>() == 22);
 const _: () = assert!(size_of::<BlockQ5_1>() == 24);
 const _: () = assert!(size_of::<BlockQ8_0>() == 34);
 
+/// The 32 four-bit numbers of a block. By hand where registers of 16 bytes are always there: loops over nibbles become
+/// scattered loads, or no vectors at all.
+#[inline(always)]
+fn four_bits(qs: &[u8; HALF_BLOCK]) -> [u8; LEGACY_BLOCK] {
+    let mut numbers = [0; LEGACY_BLOCK];
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_srli_epi16, _mm_storeu_si128};
+        // SAFETY: 16 bytes are read, and 16 written to each half of 32.
+        unsafe {
+            let both = _mm_loadu_si128(qs.as_ptr().cast());
+            let mask = _mm_set1_epi8(0x0F);
+            _mm_storeu_si128(numbers.as_mut_ptr().cast(), _mm_and_si128(both, mask));
+            let high = _mm_and_si128(_mm_srli_epi16::<4>(both), mask);
+            _mm_storeu_si128(numbers.as_mut_ptr().add(HALF_BLOCK).cast(), high);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for (j, q) in qs.iter().enumerate() {
+        numbers[j] = q & 0x0F;
+        numbers[j + HALF_BLOCK] = q >> 4;
+    }
+    numbers
+}
+
+#[inline(always)]
 pub(super) fn decode_q4_0(blocks: &[BlockQ4_0], out: &mut [f32]) {
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<LEGACY_BLOCK>().0) {
         let d = half_to_f32(block.d);
-        let (low, high) = out.split_at_mut(HALF_BLOCK);
-        for ((low, high), q) in low.iter_mut().zip(high).zip(block.qs) {
-            *low = (i32::from(q & 0x0F) - 8) as f32 * d;
-            *high = (i32::from(q >> 4) - 8) as f32 * d;
+        for (value, q) in out.iter_mut().zip(four_bits(&block.qs)) {
+            *value = (i32::from(q) - 8) as f32 * d;
         }
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q4_1(blocks: &[BlockQ4_1], out: &mut [f32]) {
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<LEGACY_BLOCK>().0) {
         let (d, m) = (half_to_f32(block.d), half_to_f32(block.m));
-        let (low, high) = out.split_at_mut(HALF_BLOCK);
-        for ((low, high), q) in low.iter_mut().zip(high).zip(block.qs) {
-            *low = i32::from(q & 0x0F) as f32 * d + m;
-            *high = i32::from(q >> 4) as f32 * d + m;
+        for (value, q) in out.iter_mut().zip(four_bits(&block.qs)) {
+            *value = f32::from(q) * d + m;
         }
     }
 }
 
 /// The 32 five-bit numbers of a block.
-#[inline]
+#[inline(always)]
 fn five_bits(qs: &[u8; HALF_BLOCK], qh: [u8; 4]) -> [i32; LEGACY_BLOCK] {
     let qh = u32::from_le_bytes(qh);
     let mut numbers = [0; LEGACY_BLOCK];
@@ -109,6 +132,7 @@ fn five_bits(qs: &[u8; HALF_BLOCK], qh: [u8; 4]) -> [i32; LEGACY_BLOCK] {
     numbers
 }
 
+#[inline(always)]
 pub(super) fn decode_q5_0(blocks: &[BlockQ5_0], out: &mut [f32]) {
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<LEGACY_BLOCK>().0) {
         let d = half_to_f32(block.d);
@@ -118,6 +142,7 @@ pub(super) fn decode_q5_0(blocks: &[BlockQ5_0], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q5_1(blocks: &[BlockQ5_1], out: &mut [f32]) {
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<LEGACY_BLOCK>().0) {
         let (d, m) = (half_to_f32(block.d), half_to_f32(block.m));
@@ -127,6 +152,7 @@ pub(super) fn decode_q5_1(blocks: &[BlockQ5_1], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q8_0(blocks: &[BlockQ8_0], out: &mut [f32]) {
     for (block, out) in blocks.iter().zip(out.as_chunks_mut::<LEGACY_BLOCK>().0) {
         let d = half_to_f32(block.d);

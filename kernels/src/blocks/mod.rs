@@ -4,6 +4,9 @@
 //! numbers are little endian. Decoding uses plain multiplications and additions (never fused) in the order of ggml's
 //! reference, so that the values are bit-equal to those of `dequantize_row_*`.
 
+// Plain loops are compiled anew for each set of target features, which needs their bodies in the callers.
+#![allow(clippy::inline_always)]
+
 mod block_type;
 mod float;
 mod k_quants;
@@ -61,6 +64,41 @@ pub fn decode(block_type: BlockType, bytes: &[u8], out: &mut [f32]) -> Result<()
     if elements != out.len() {
         return Err(BlockError::OutputLength { block_type, elements, output: out.len() });
     }
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::is_x86_feature_detected as has;
+        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+            // SAFETY: the CPU has the features.
+            unsafe { decode_avx512(block_type, bytes, out) };
+            return Ok(());
+        }
+        if has!("avx2") {
+            // SAFETY: the CPU has the feature.
+            unsafe { decode_avx2(block_type, bytes, out) };
+            return Ok(());
+        }
+    }
+    decode_blocks(block_type, bytes, out);
+    Ok(())
+}
+
+/// [`decode_blocks`] compiled for the widest registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn decode_avx512(block_type: BlockType, bytes: &[u8], out: &mut [f32]) {
+    decode_blocks(block_type, bytes, out);
+}
+
+/// [`decode_blocks`] compiled for registers of 256 bits.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn decode_avx2(block_type: BlockType, bytes: &[u8], out: &mut [f32]) {
+    decode_blocks(block_type, bytes, out);
+}
+
+/// Decodes whole blocks into as many values as they hold.
+#[inline(always)]
+fn decode_blocks(block_type: BlockType, bytes: &[u8], out: &mut [f32]) {
     match block_type {
         BlockType::F32 => float::decode_f32(bytes, out),
         BlockType::F16 => float::decode_f16(bytes, out),
@@ -76,7 +114,6 @@ pub fn decode(block_type: BlockType, bytes: &[u8], out: &mut [f32]) -> Result<()
         BlockType::Q5K => k_quants::decode_q5_k(bytemuck::cast_slice(bytes), out),
         BlockType::Q6K => k_quants::decode_q6_k(bytemuck::cast_slice(bytes), out),
     }
-    Ok(())
 }
 
 #[cfg(test)]

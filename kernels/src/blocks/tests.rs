@@ -15,6 +15,17 @@ fn decoded(block_type: BlockType, bytes: &[u8]) -> Vec<f32> {
     let elements = bytes.len() / block_type.block_bytes() * block_type.block_size();
     let mut out = vec![f32::NAN; elements];
     decode(block_type, bytes, &mut out).expect("whole blocks");
+    // However wide the registers are, the bits are the same.
+    let mut plain = vec![f32::NAN; elements];
+    super::decode_blocks(block_type, bytes, &mut plain);
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&out), bits(&plain), "{block_type}");
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        // SAFETY: the CPU has the feature.
+        unsafe { super::decode_avx2(block_type, bytes, &mut plain) };
+        assert_eq!(bits(&out), bits(&plain), "{block_type}");
+    }
     out
 }
 

@@ -23,7 +23,7 @@ use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order, Session};
-use crate::matrix::PANEL;
+use crate::panels::PANEL;
 
 /// Blocks of 16 and 32 rows by 32 outputs.
 pub(super) static TILES: Kernels = Kernels {

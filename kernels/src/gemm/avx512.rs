@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 };
 
 use super::kernel::{Ahead, Family, GROUP, family, word_index};
-use crate::matrix::PANEL;
+use crate::panels::PANEL;
 
 /// 1 to 12 rows; 2 registers of 16 outputs in a wide panel, 1 in a narrow one.
 pub(super) static FAMILY: Family = family!(2, 1; 1 2 3 4 5 6 7 8 9 10 11 12);

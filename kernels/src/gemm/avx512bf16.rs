@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 
 use super::avx512::store;
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order};
-use crate::matrix::PANEL;
+use crate::panels::PANEL;
 
 /// 1 to 12 rows by 32 outputs.
 pub(super) static PAIRS: Kernels = Kernels {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Order};
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
-use crate::matrix::PANEL;
+use crate::panels::PANEL;
 
 /// Packed activations of a task's rows and chunk: half of a second-level cache of 1 MiB.
 const ACTIVATION_BYTES: usize = 512 * 1024;

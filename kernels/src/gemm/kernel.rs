@@ -11,7 +11,7 @@
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512, avx512bf16};
-use crate::matrix::PANEL;
+use crate::panels::PANEL;
 use crate::{InstructionSet, Precision};
 
 /// Words of a cache line: the length of a group.

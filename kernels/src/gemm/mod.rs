@@ -7,6 +7,7 @@
 //! - `kernel`: what a microkernel is; `portable`, `avx2`, `avx512`, `avx512bf16`, `amx`: the microkernels
 //! - `drive`: blocking and threads
 //! - `round`: rounding to bf16 and packing of activations
+//! - `stored`: the products with a weight in the blocks of its file
 //! - `dense`: the products without a packed weight
 
 #[cfg(target_arch = "x86_64")]
@@ -22,15 +23,17 @@ mod drive;
 mod kernel;
 mod portable;
 mod round;
+mod stored;
 #[cfg(test)]
 mod tests;
 
 pub use dense::{matmul_nn, matmul_nt, matmul_tn};
-pub(crate) use round::round_row;
+pub(crate) use round::{bf16_bits, round_row};
+pub use stored::{matmul_stored, matmul_stored_transposed};
 
 use self::drive::{Part, Product, Target, chunk_depth, pack_rows};
 use crate::buffer::Line;
-use crate::matrix::INPUT_BLOCK;
+use crate::panels::INPUT_BLOCK;
 use crate::{InstructionSet, PackedMatrix};
 
 /// What happens with the previous contents of the result.

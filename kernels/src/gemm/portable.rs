@@ -1,7 +1,7 @@
 //! Kernels in plain Rust: 4 rows x 8 outputs at a time, a multiplication and an addition for each product.
 
 use super::kernel::{Ahead, Family, GROUP, family, word_index};
-use crate::matrix::PANEL;
+use crate::panels::PANEL;
 
 /// Outputs whose sums are kept in registers.
 const LANES: usize = 8;

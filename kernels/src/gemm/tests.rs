@@ -3,6 +3,8 @@
 // Bit-equal is what is claimed.
 #![allow(clippy::float_cmp)]
 
+mod stored;
+
 use proptest::prelude::*;
 
 use super::dense::{Form, multiply};
