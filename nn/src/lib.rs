@@ -1,11 +1,12 @@
 //! Transformer modules with `LoRA` in burn, over the kernels.
 //!
 //! [`ops`] holds operations with a backward pass of their own; [`transformer`] the frozen model and the low-rank
-//! updates that train beside it.
+//! updates that train beside it; [`profile`] says where the time of a step goes.
 
 mod error;
 pub mod ops;
 pub mod pool;
+pub mod profile;
 mod storage;
 #[cfg(test)]
 mod testing;

@@ -1,11 +1,14 @@
 //! `pipeline bench`: rates of this machine, as whole runs of real work.
 //!
 //! Every result holds `seconds`, what they were spent on, and `bound`: the name of the limit that the weight products of this
-//! work meet first on this machine, with the seconds of that limit and the share of it that was reached.
+//! work meet first on this machine, with the seconds of that limit and the share of it that was reached. A training step is
+//! also told by operation, each with a bound of its own.
 
 mod bound;
+mod operations;
 
 use self::bound::{Bound, Rates, matmul_weights};
+use self::operations::{StepClock, table};
 use super::Session;
 use super::chat::open_engine;
 use crate::cli::BenchCommand;
@@ -16,7 +19,7 @@ use espalier_dataset::Turn;
 use espalier_inference::{Prompt, Request, Sampling};
 use espalier_kernels::{Accumulate, InstructionSet, PackedMatrix, Precision, matmul};
 use espalier_model::{Model, SpecialTokens};
-use espalier_train::{TrainConfig, TrainEvent, train};
+use espalier_train::{TrainConfig, TrainEvent, profile, train};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -176,34 +179,43 @@ fn train_rate(
     };
     let rows = conversations(&model, batch * steps.max(2), seq);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let mut rates = Vec::new();
-    let trained = train(&model, &rows, &config, &folder, session.stop, &mut |event| {
-        if let TrainEvent::Step { tokens, tokens_per_second, .. } = event {
-            rates.push((tokens, tokens_per_second));
-        }
+    let mut counted = Vec::new();
+    profile::enable(true);
+    let mut clock = StepClock::start();
+    let trained = train(&model, &rows, &config, &folder, session.stop, &mut |event| match event {
+        TrainEvent::Step { tokens, .. } => counted.push((tokens, clock.lap())),
+        // Files are written between steps; they belong to none.
+        _ => drop(clock.lap()),
     });
+    profile::enable(false);
     let _ = std::fs::remove_dir_all(&folder);
     trained?;
     // The first step touches every page for the first time.
-    let mut counted: Vec<f64> = rates.iter().skip(1).map(|rate| rate.1).collect();
-    counted.sort_by(f64::total_cmp);
-    let median = counted.get(counted.len() / 2).copied().unwrap_or(0.0);
-    let tokens = rates.last().map_or(0, |rate| rate.0);
-    let seconds = tokens as f64 / median.max(1e-9);
+    counted.drain(..1.min(counted.len()));
+    counted.sort_by(|(_, one), (_, other)| one.seconds.total_cmp(&other.seconds));
+    let (tokens, step) = counted.get(counted.len() / 2).context("no step was counted")?;
+    let (tokens, seconds) = (*tokens, step.seconds);
+    let rate = tokens as f64 / seconds;
     let peak = peak_bytes();
     // Forward and the gradient of the activations; frozen weights need no gradient of their own.
     let (blocks, head) = matmul_weights(model.config());
     let operations = 4.0 * (tokens * (blocks + head)) as f64;
     let bytes = 2 * (blocks + head) * if session.precision == Precision::Bf16 { 2 } else { 4 };
-    let bound = Bound::of(operations, bytes as f64, Rates::measure(session.precision));
+    let rates = Rates::measure(session.precision);
+    let bound = Bound::of(operations, bytes as f64, rates);
+    let rows = step.operations(rates);
+    for line in table(&rows) {
+        session.reporter.line(line);
+    }
     session.reporter.line(format!(
-        "{median:.0} tokens/s, {tokens} real tokens a step of {seconds:.2} s (the {} bound is {:.2} s), {:.2} GB at most",
+        "{rate:.0} tokens/s, {tokens} real tokens a step of {seconds:.2} s (the {} bound is {:.2} s), {:.2} GB at most",
         bound.name,
         bound.seconds,
         peak as f64 / 1e9
     ));
     let mut result = serde_json::json!({
-        "tokens_per_second": median, "seconds": seconds, "tokens": tokens, "steps": counted.len(), "peak_bytes": peak,
+        "tokens_per_second": rate, "seconds": seconds, "tokens": tokens, "steps": counted.len(), "peak_bytes": peak,
+        "operations": rows, "operations_seconds": step.counted_seconds(), "page_faults": step.page_faults,
         "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
         "threads": rayon::current_num_threads(),
     });

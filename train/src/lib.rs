@@ -20,7 +20,7 @@ pub mod tokens;
 
 pub use config::{OverLong, TrainConfig};
 pub use error::TrainError;
-pub use espalier_nn::Precision;
+pub use espalier_nn::{Precision, profile};
 pub use event::{TrainEvent, TrainPlan};
 pub use run::{TrainOutcome, train};
 pub use tokens::show_batch;

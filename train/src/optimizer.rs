@@ -3,6 +3,8 @@
 //! `m = b1 m + (1 - b1) g`; `v = b2 v + (1 - b2) g^2`;
 //! `p -= lr (wd p + (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps))`.
 
+use espalier_nn::profile::{Cost, Operation, timed};
+
 use crate::TrainConfig;
 
 /// Elements whose squares are summed together, in order.
@@ -27,6 +29,12 @@ impl AdamW {
 
     /// One update of `parameters` by `gradient`.
     pub fn update(&mut self, parameters: &mut [f32], gradient: &[f32], learning_rate: f64, config: &TrainConfig) {
+        timed(Operation::Optimizer, Cost::values(7 * gradient.len()), || {
+            self.update_values(parameters, gradient, learning_rate, config);
+        });
+    }
+
+    fn update_values(&mut self, parameters: &mut [f32], gradient: &[f32], learning_rate: f64, config: &TrainConfig) {
         self.updates += 1;
         let correction = |beta: f64| 1.0 - beta.powi(self.updates as i32);
         let step = (learning_rate / correction(config.beta1)) as f32;
@@ -51,6 +59,10 @@ pub fn norm(gradient: &[f32]) -> f64 {
 
 /// Scales the gradient down to `largest` when its norm is above it; returns the norm before.
 pub fn clip(gradient: &mut [f32], largest: f64) -> f64 {
+    timed(Operation::Optimizer, Cost::values(3 * gradient.len()), || clip_values(gradient, largest))
+}
+
+fn clip_values(gradient: &mut [f32], largest: f64) -> f64 {
     let norm = norm(gradient);
     if norm > largest {
         let factor = (largest / (norm + 1e-6)) as f32;

@@ -16,6 +16,7 @@ use burn_flex::FlexTensor;
 use espalier_kernels::{Accumulate, PackedMatrix, Precision, matmul};
 use rayon::prelude::*;
 
+use crate::profile::{Cost, Operation, timed};
 use crate::storage::{rows, tensor, values};
 
 /// A frozen weight `W [outputs, inputs]`, packed for the product with `W^T` and with `W`, and its bias.
@@ -63,7 +64,8 @@ impl FrozenLinear {
 
     /// `y (=|+=) x W^T + bias` for `x [t, inputs]`, `y [t, outputs]`.
     pub(crate) fn apply(&self, x: &[f32], t: usize, y: &mut [f32], accumulate: Accumulate) {
-        matmul(x, t, &self.forward, y, accumulate);
+        let cost = self.cost(t, self.forward.bytes());
+        timed(Operation::WeightProducts, cost, || matmul(x, t, &self.forward, y, accumulate));
         if let Some(bias) = &self.bias {
             y.par_chunks_exact_mut(self.outputs).for_each(|row| {
                 for (value, bias) in row.iter_mut().zip(bias) {
@@ -75,7 +77,13 @@ impl FrozenLinear {
 
     /// `dx = dy W` for `dy [t, outputs]`, `dx [t, inputs]`.
     pub(crate) fn apply_transposed(&self, dy: &[f32], t: usize, dx: &mut [f32]) {
-        matmul(dy, t, &self.backward, dx, Accumulate::Overwrite);
+        let cost = self.cost(t, self.backward.bytes());
+        timed(Operation::WeightProducts, cost, || matmul(dy, t, &self.backward, dx, Accumulate::Overwrite));
+    }
+
+    fn cost(&self, t: usize, weight_bytes: usize) -> Cost {
+        let moved = weight_bytes + size_of::<f32>() * t * (self.inputs + self.outputs);
+        Cost::product(t, self.outputs, self.inputs, moved)
     }
 }
 

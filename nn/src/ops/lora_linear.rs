@@ -25,6 +25,7 @@ use espalier_kernels::{Accumulate, matmul_nn, matmul_nt, matmul_tn};
 
 use super::frozen_linear::FrozenLinear;
 use crate::pool::Pool;
+use crate::profile::{Cost, Operation, timed};
 use crate::storage::{rows, tensor, values};
 
 /// What stays the same in every call of [`lora_linear`] on one group of modules.
@@ -94,14 +95,39 @@ impl LoraGroup {
         accumulate: Accumulate,
     ) {
         let (inputs, outputs, width) = (self.frozen.inputs(), self.frozen.outputs(), self.stacked_rank());
-        matmul_nt(x, a, t, width, inputs, 1.0, u, Accumulate::Overwrite);
-        self.frozen.apply(x, t, y, accumulate);
-        matmul_nt(u, &self.spread(b), t, outputs, width, self.scale, y, Accumulate::Add);
+        timed(Operation::LowRankProducts, self.cost(t, 1), || {
+            matmul_nt(x, a, t, width, inputs, 1.0, u, Accumulate::Overwrite);
+            self.frozen.apply(x, t, y, accumulate);
+            matmul_nt(u, &self.spread(b), t, outputs, width, self.scale, y, Accumulate::Add);
+        });
+    }
+
+    /// The cost of `products` with each of `A` and `B`; every large side is read once for each.
+    fn cost(&self, t: usize, products: usize) -> Cost {
+        let narrow = self.stacked_rank() * self.frozen.inputs() + self.rank * self.adapted_outputs();
+        let moved = t * (self.frozen.inputs() + 2 * self.adapted_outputs());
+        Cost::product(t, products, narrow, size_of::<f32>() * products * moved)
     }
 
     /// `dA`, `dB` and, where wanted, `dx`; all are overwritten.
     #[expect(clippy::too_many_arguments, reason = "three pairs of matrices, and where they go")]
     pub(crate) fn backward(
+        &self,
+        dy: &[f32],
+        xu: [&[f32]; 2],
+        ab: [&[f32]; 2],
+        t: usize,
+        gradients: [&mut [f32]; 2],
+        dx: Option<&mut [f32]>,
+        pool: &Pool,
+    ) {
+        timed(Operation::LowRankProducts, self.cost(t, 2), || {
+            self.backward_products(dy, xu, ab, t, gradients, dx, pool);
+        });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "three pairs of matrices, and where they go")]
+    fn backward_products(
         &self,
         dy: &[f32],
         [x, u]: [&[f32]; 2],

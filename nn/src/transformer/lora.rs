@@ -19,6 +19,7 @@ use crate::ops::rms_norm::rms_norm;
 use crate::ops::self_attention::Layout;
 use crate::ops::transformer_blocks::{Adapted, Block, BlockProjection, Blocks, transformer_blocks};
 use crate::pool::Pool;
+use crate::profile::{Cost, Operation, timed};
 
 /// The shape of the low-rank updates.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,17 +205,31 @@ impl LoraModel {
     }
 
     fn tensor(&self, device: &Device) -> Tensor<1> {
-        Tensor::from_data(TensorData::new(self.parameters.clone(), [self.parameters.len()]), device)
+        timed(Operation::Transfer, Cost::values(2 * self.parameters.len()), || {
+            Tensor::from_data(TensorData::new(self.parameters.clone(), [self.parameters.len()]), device)
+        })
     }
 
     /// Hidden states `[t, hidden]` behind the last norm.
     fn hidden(&self, parameters: Tensor<1>, tokens: &[u32], layout: &Layout, device: &Device) -> Tensor<2> {
         let width = self.frozen.config.hidden;
         let row = |&token: &u32| &self.frozen.embedding[token as usize * width..(token as usize + 1) * width];
-        let embedded: Vec<f32> = tokens.iter().flat_map(row).copied().collect();
-        let embedded = Tensor::<2>::from_data(TensorData::new(embedded, [tokens.len(), width]), device);
+        let count = tokens.len() * width;
+        let embedded = timed(Operation::Embedding, Cost::values(2 * count), || {
+            let embedded: Vec<f32> = tokens.iter().flat_map(row).copied().collect();
+            Tensor::<2>::from_data(TensorData::new(embedded, [tokens.len(), width]), device)
+        });
         let stream = transformer_blocks(embedded, parameters, &self.blocks, layout);
-        rms_norm(stream, &self.frozen.output_norm, self.frozen.config.rms_epsilon)
+        timed(Operation::Norms, Cost::values(2 * count), || {
+            rms_norm(stream, &self.frozen.output_norm, self.frozen.config.rms_epsilon)
+        })
+    }
+
+    fn cross_entropy(&self, hidden: Tensor<2>, batch: &Batch) -> (Tensor<1>, Vec<f32>) {
+        let scored = batch.targets.weights.iter().filter(|&&weight| weight != 0.0).count();
+        timed(Operation::CrossEntropy, Cost::values(3 * scored * self.frozen.config.vocabulary), || {
+            linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool)
+        })
     }
 
     fn check(&self, tokens: &[u32], layout: &Layout) -> Result<(), NnError> {
@@ -252,7 +267,7 @@ impl LoraModel {
         self.check(&batch.tokens, &batch.layout)?;
         let device = Device::flex();
         let hidden = self.hidden(self.tensor(&device), &batch.tokens, &batch.layout, &device);
-        let (loss, nll) = linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool);
+        let (loss, nll) = self.cross_entropy(hidden, batch);
         Ok(BatchLoss { loss: f64::from(loss.into_scalar::<f32>()), nll })
     }
 
@@ -269,13 +284,15 @@ impl LoraModel {
         let device = Device::flex().autodiff();
         let parameters = self.tensor(&device).require_grad();
         let hidden = self.hidden(parameters.clone(), &batch.tokens, &batch.layout, &device);
-        let (loss, nll) = linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool);
+        let (loss, nll) = self.cross_entropy(hidden, batch);
         if let Some(found) = parameters.grad(&loss.backward()) {
             let found = found.into_data();
             let found = found.as_slice::<f32>().map_err(|error| NnError::Batch(format!("{error:?}")))?;
-            for (sum, value) in gradient.iter_mut().zip(found) {
-                *sum += value;
-            }
+            timed(Operation::Transfer, Cost::values(3 * gradient.len()), || {
+                for (sum, value) in gradient.iter_mut().zip(found) {
+                    *sum += value;
+                }
+            });
         }
         Ok(BatchLoss { loss: f64::from(loss.into_scalar::<f32>()), nll })
     }

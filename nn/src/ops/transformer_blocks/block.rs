@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use espalier_kernels::Accumulate;
-use espalier_kernels::ops::{segmented_attention, segmented_attention_backward};
+use espalier_kernels::ops::{rms_norm, rms_norm_backward, segmented_attention, segmented_attention_backward};
 use rayon::prelude::*;
 
 use crate::ops::frozen_linear::FrozenLinear;
@@ -12,6 +12,7 @@ use crate::ops::lora_linear::LoraGroup;
 use crate::ops::self_attention::{AttentionPlan, Layout};
 use crate::ops::swiglu::{swiglu_rows, swiglu_rows_backward};
 use crate::pool::{Buffer, Pool};
+use crate::profile::{Cost, Operation, timed};
 
 /// Values that one thread adds at a time.
 const ADD_CHUNK: usize = 1 << 14;
@@ -105,21 +106,33 @@ pub(super) struct Activations {
 
 fn norm(x: &[f32], weight: &[f32], epsilon: f32, pool: &Pool) -> Buffer {
     let mut out = pool.take(x.len());
-    espalier_kernels::ops::rms_norm(x, weight, epsilon, &mut out);
+    timed(Operation::Norms, Cost::values(2 * x.len()), || rms_norm(x, weight, epsilon, &mut out));
     out
 }
 
+/// The gradient of [`norm`], added to that of the residual stream beside it.
+fn norm_backward(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], beside: &[f32], pool: &Pool) -> Buffer {
+    let mut dx = pool.take(x.len());
+    timed(Operation::Norms, Cost::values(3 * x.len()), || rms_norm_backward(x, weight, epsilon, dy, &mut dx));
+    add(&mut dx, beside);
+    dx
+}
+
 fn add(into: &mut [f32], from: &[f32]) {
-    into.par_chunks_mut(ADD_CHUNK).zip(from.par_chunks(ADD_CHUNK)).for_each(|(into, from)| {
-        for (sum, value) in into.iter_mut().zip(from) {
-            *sum += value;
-        }
+    timed(Operation::Additions, Cost::values(3 * into.len()), || {
+        into.par_chunks_mut(ADD_CHUNK).zip(from.par_chunks(ADD_CHUNK)).for_each(|(into, from)| {
+            for (sum, value) in into.iter_mut().zip(from) {
+                *sum += value;
+            }
+        });
     });
 }
 
 pub(super) fn copy(from: &[f32], pool: &Pool) -> Buffer {
     let mut out = pool.take(from.len());
-    out.par_chunks_mut(ADD_CHUNK).zip(from.par_chunks(ADD_CHUNK)).for_each(|(out, from)| out.copy_from_slice(from));
+    timed(Operation::Additions, Cost::values(2 * from.len()), || {
+        out.par_chunks_mut(ADD_CHUNK).zip(from.par_chunks(ADD_CHUNK)).for_each(|(out, from)| out.copy_from_slice(from));
+    });
     out
 }
 
@@ -136,10 +149,14 @@ impl Block {
         qkv_projection.forward(&normed, parameters, t, &mut u[0], &mut qkv, Accumulate::Overwrite);
         drop(normed);
         let (mut q, mut k, mut v) = (pool.take(t * query), pool.take(t * key), pool.take(t * key));
-        plan.split(&qkv, &layout.positions, &mut q, &mut k, &mut v);
+        timed(Operation::Rotation, Cost::values(2 * qkv.len()), || {
+            plan.split(&qkv, &layout.positions, &mut q, &mut k, &mut v);
+        });
         drop(qkv);
         let (mut attended, mut lse) = (pool.take(t * query), pool.take(t * plan.shape.heads));
-        segmented_attention(&plan.shape, &q, &k, &v, &layout.segments, &mut attended, &mut lse);
+        timed(Operation::AttentionForward, self.attention_cost(layout, 2), || {
+            segmented_attention(&plan.shape, &q, &k, &v, &layout.segments, &mut attended, &mut lse);
+        });
         let mut middle = copy(&x, pool);
         out_projection.forward(&attended, parameters, t, &mut u[1], &mut middle, Accumulate::Add);
 
@@ -149,7 +166,7 @@ impl Block {
         drop(normed);
         let width = down_projection.frozen.inputs();
         let mut activated = pool.take(t * width);
-        swiglu_rows(&gate_up, width, &mut activated);
+        self.swiglu(&gate_up, &mut activated);
         let mut y = copy(&middle, pool);
         down_projection.forward(&activated, parameters, t, &mut u[3], &mut y, Accumulate::Add);
         (y, Activations { x, q, k, v, attended, lse, middle, gate_up, u })
@@ -171,53 +188,65 @@ impl Block {
         let width = down_projection.frozen.inputs();
 
         let mut activated = pool.take(t * width);
-        swiglu_rows(&saved.gate_up, width, &mut activated);
+        self.swiglu(&saved.gate_up, &mut activated);
         let mut dactivated = pool.take(t * width);
         let io = [&*activated, &*saved.u[3]];
         down_projection.backward(dy, io, (parameters, gradient), t, Some(&mut dactivated), pool);
         drop(activated);
         let mut dgate_up = pool.take(t * 2 * width);
-        swiglu_rows_backward(&saved.gate_up, &dactivated, width, &mut dgate_up);
+        timed(Operation::GatedActivation, Cost::values(5 * dactivated.len()), || {
+            swiglu_rows_backward(&saved.gate_up, &dactivated, width, &mut dgate_up);
+        });
         drop(dactivated);
         let normed = norm(&saved.middle, &self.feed_forward_norm, self.epsilon, pool);
         let mut dnormed = pool.take(x.len());
         let io = [&*normed, &*saved.u[2]];
         gate_up_projection.backward(&dgate_up, io, (parameters, gradient), t, Some(&mut dnormed), pool);
         drop((dgate_up, normed));
-        let mut dmiddle = pool.take(x.len());
-        let (weight, epsilon) = (&self.feed_forward_norm, self.epsilon);
-        espalier_kernels::ops::rms_norm_backward(&saved.middle, weight, epsilon, &dnormed, &mut dmiddle);
-        add(&mut dmiddle, dy);
+        let dmiddle = norm_backward(&saved.middle, &self.feed_forward_norm, self.epsilon, &dnormed, dy, pool);
 
         let mut dattended = pool.take(t * query);
         let io = [&*saved.attended, &*saved.u[1]];
         out_projection.backward(&dmiddle, io, (parameters, gradient), t, Some(&mut dattended), pool);
         let (mut dq, mut dk, mut dv) = (pool.take(t * query), pool.take(t * key), pool.take(t * key));
-        segmented_attention_backward(
-            &plan.shape,
-            &saved.q,
-            &saved.k,
-            &saved.v,
-            &saved.attended,
-            &saved.lse,
-            &dattended,
-            &layout.segments,
-            &mut dq,
-            &mut dk,
-            &mut dv,
-        );
+        timed(Operation::AttentionBackward, self.attention_cost(layout, 5), || {
+            segmented_attention_backward(
+                &plan.shape,
+                &saved.q,
+                &saved.k,
+                &saved.v,
+                &saved.attended,
+                &saved.lse,
+                &dattended,
+                &layout.segments,
+                &mut dq,
+                &mut dk,
+                &mut dv,
+            );
+        });
         let mut dqkv = pool.take(t * (query + 2 * key));
-        plan.join(&mut dq, &mut dk, &dv, &layout.positions, &mut dqkv);
+        timed(Operation::Rotation, Cost::values(4 * dqkv.len()), || {
+            plan.join(&mut dq, &mut dk, &dv, &layout.positions, &mut dqkv);
+        });
         drop((dattended, dq, dk, dv));
         let normed = norm(x, &self.attention_norm, self.epsilon, pool);
         let io = [&*normed, &*saved.u[0]];
         let wanted = want_dx.then_some(&mut *dnormed);
         qkv_projection.backward(&dqkv, io, (parameters, gradient), t, wanted, pool);
-        want_dx.then(|| {
-            let mut dx = pool.take(x.len());
-            espalier_kernels::ops::rms_norm_backward(x, &self.attention_norm, self.epsilon, &dnormed, &mut dx);
-            add(&mut dx, &dmiddle);
-            dx
-        })
+        want_dx.then(|| norm_backward(x, &self.attention_norm, self.epsilon, &dnormed, &dmiddle, pool))
+    }
+
+    fn swiglu(&self, gate_up: &[f32], activated: &mut [f32]) {
+        timed(Operation::GatedActivation, Cost::values(3 * activated.len()), || {
+            swiglu_rows(gate_up, self.projections[3].frozen.inputs(), activated);
+        });
+    }
+
+    /// What `products` of queries with the keys before them cost.
+    fn attention_cost(&self, layout: &Layout, products: usize) -> Cost {
+        let (query, key) = (self.attention.query_width(), self.attention.key_width());
+        let pairs: usize = layout.segments.iter().map(|length| length * (length + 1) / 2).sum();
+        let moved = products * (query + key) * layout.positions.len();
+        Cost::product(pairs, query, products, size_of::<f32>() * moved)
     }
 }
