@@ -7,7 +7,7 @@ use espalier_model::{ChatTemplate, LoraAdapter, Message, Model, SpecialTokens, T
 
 use crate::batch;
 use crate::error::EngineError;
-use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest};
+use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
 use crate::score;
 use crate::weights::Weights;
 
@@ -205,6 +205,23 @@ impl NativeEngine {
         on_score: &mut dyn FnMut(usize, Score) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
         score::loglikelihood(self, requests, on_score)
+    }
+
+    /// For each token of the continuations its log-probability and the `count` most probable tokens in its place: what a
+    /// student can learn from beside the token itself. Probabilities are those of the whole vocabulary, but only ids below
+    /// `among` are named (a teacher's vocabulary may be padded to more ids than the student has). Otherwise as
+    /// [`NativeEngine::loglikelihood`]; logits of a few dozen rows exist at a time.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn top_logprobs(
+        &self,
+        requests: &[ScoreRequest],
+        count: usize,
+        among: usize,
+        on_answer: &mut dyn FnMut(usize, Vec<TokenLogprob>) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        score::top_logprobs(self, requests, count, among, on_answer)
     }
 
     /// The natural log-probability of each token but the first, given those before it. A text longer than the window is

@@ -15,14 +15,17 @@ use crate::error::EngineError;
 use crate::forward::{Batch, HEAD_ROWS, Workspace, forward};
 use crate::native::NativeEngine;
 use crate::prefix;
-use crate::request::{Score, ScoreRequest};
-use crate::sampling::argmax;
+use crate::request::{Score, ScoreRequest, TokenLogprob};
+use crate::sampling::{argmax, most_probable};
 
 /// Lanes beyond this gain nothing: they only divide attention among threads, and each reads a shared head once.
 const MAX_LANES: usize = 16;
 
 /// The receiver of scores.
 pub(crate) type OnScore<'a> = dyn FnMut(usize, Score) -> ControlFlow<()> + 'a;
+
+/// The receiver of the distributions at a continuation's tokens.
+pub(crate) type OnDistributions<'a> = dyn FnMut(usize, Vec<TokenLogprob>) -> ControlFlow<()> + 'a;
 
 /// Requests with the same context, which is computed once for all of them.
 struct Item<'a> {
@@ -35,6 +38,8 @@ struct Item<'a> {
 #[derive(Clone, Copy)]
 struct Target {
     request: usize,
+    /// Place in the continuation.
+    at: usize,
     token: u32,
 }
 
@@ -66,14 +71,15 @@ impl Lane<'_> {
         let row = |position, token| Row { position, token, targets: Vec::new() };
         self.rows.extend((shared..context.len()).map(|position| row(position, context[position])));
         if let Some(last) = self.rows.back_mut() {
-            let first_tokens = item.continuations.iter().map(|&(request, tokens)| Target { request, token: tokens[0] });
+            let first_tokens =
+                item.continuations.iter().map(|&(request, tokens)| Target { request, at: 0, token: tokens[0] });
             last.targets.extend(first_tokens);
         }
         for &(request, tokens) in &item.continuations {
             self.rows.extend(tokens.windows(2).enumerate().map(|(at, pair)| Row {
                 position: context.len() + at,
                 token: pair[0],
-                targets: vec![Target { request, token: pair[1] }],
+                targets: vec![Target { request, at: at + 1, token: pair[1] }],
             }));
         }
         self.context = context;
@@ -95,8 +101,66 @@ pub(crate) fn loglikelihood(
     requests: &[ScoreRequest],
     on_score: &mut OnScore<'_>,
 ) -> Result<(), EngineError> {
-    let tokenizer = engine.tokenizer();
-    let start: Vec<u32> = tokenizer.bos().or_else(|| tokenizer.eos()).into_iter().collect();
+    let mut sums: Vec<Sum> = requests
+        .iter()
+        .map(|request| Sum { logprob: 0.0, greedy: true, missing: request.continuation.len() })
+        .collect();
+    let measure = |logits: &[f32], targets: &[Target]| -> Vec<(f32, bool)> {
+        let normalizer = log_sum_exp(logits);
+        let best = argmax(logits) as u32;
+        targets.iter().map(|target| (logits[target.token as usize] - normalizer, best == target.token)).collect()
+    };
+    walk(engine, requests, &measure, &mut |target, (logprob, greedy)| {
+        let sum = &mut sums[target.request];
+        sum.logprob += f64::from(logprob);
+        sum.greedy &= greedy;
+        sum.missing -= 1;
+        if sum.missing > 0 {
+            return ControlFlow::Continue(());
+        }
+        let tokens = requests[target.request].continuation.len();
+        on_score(target.request, Score { logprob: sum.logprob, greedy: sum.greedy, tokens })
+    })
+}
+
+/// The most probable tokens at each place of continuations; see [`NativeEngine::top_logprobs`].
+pub(crate) fn top_logprobs(
+    engine: &NativeEngine,
+    requests: &[ScoreRequest],
+    count: usize,
+    among: usize,
+    on_answer: &mut OnDistributions<'_>,
+) -> Result<(), EngineError> {
+    let among = among.min(engine.weights.config.vocabulary);
+    let mut found: Vec<Vec<Option<TokenLogprob>>> = vec![Vec::new(); requests.len()];
+    let mut missing: Vec<usize> = requests.iter().map(|request| request.continuation.len()).collect();
+    let measure = |logits: &[f32], targets: &[Target]| -> Vec<TokenLogprob> {
+        let (normalizer, top) = most_probable(logits, count, among);
+        let at = |target: &Target| TokenLogprob {
+            token: target.token,
+            logprob: logits[target.token as usize] - normalizer,
+            top: top.clone(),
+        };
+        targets.iter().map(at).collect()
+    };
+    walk(engine, requests, &measure, &mut |target, distribution| {
+        let (index, length) = (target.request, requests[target.request].continuation.len());
+        found[index].resize(length, None);
+        found[index][target.at] = Some(distribution);
+        missing[index] -= 1;
+        if missing[index] > 0 {
+            return ControlFlow::Continue(());
+        }
+        on_answer(index, std::mem::take(&mut found[index]).into_iter().flatten().collect())
+    })
+}
+
+/// The contexts as the engine reads them: BOS for an empty one, the newest tokens of one too long for the window.
+fn contexts<'a>(
+    engine: &NativeEngine,
+    requests: &'a [ScoreRequest],
+    start: &'a [u32],
+) -> Result<Vec<&'a [u32]>, EngineError> {
     let window = engine.context();
     let mut contexts = Vec::with_capacity(requests.len());
     for (index, request) in requests.iter().enumerate() {
@@ -109,7 +173,7 @@ pub(crate) fn loglikelihood(
         if scored > window {
             return Err(EngineError::TextTooLong { tokens: scored, context: window });
         }
-        let context = if request.context.is_empty() { &start } else { &request.context };
+        let context = if request.context.is_empty() { start } else { &request.context };
         if context.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
@@ -117,7 +181,19 @@ pub(crate) fn loglikelihood(
         let room = window + 1 - scored;
         contexts.push(&context[context.len().saturating_sub(room)..]);
     }
+    Ok(contexts)
+}
 
+/// Computes the logits in front of every token of every continuation and shows what `measure` makes of them.
+fn walk<R: Send>(
+    engine: &NativeEngine,
+    requests: &[ScoreRequest],
+    measure: &(impl Fn(&[f32], &[Target]) -> Vec<R> + Sync),
+    on_found: &mut impl FnMut(Target, R) -> ControlFlow<()>,
+) -> Result<(), EngineError> {
+    let tokenizer = engine.tokenizer();
+    let start: Vec<u32> = tokenizer.bos().or_else(|| tokenizer.eos()).into_iter().collect();
+    let contexts = contexts(engine, requests, &start)?;
     let order = if engine.shares_prefixes { prefix::order(&contexts) } else { (0..requests.len()).collect() };
     let mut items: Vec<Item<'_>> = Vec::new();
     for index in order {
@@ -129,10 +205,6 @@ pub(crate) fn loglikelihood(
             _ => items.push(Item { context: contexts[index], continuations: vec![continuation] }),
         }
     }
-    let mut sums: Vec<Sum> = requests
-        .iter()
-        .map(|request| Sum { logprob: 0.0, greedy: true, missing: request.continuation.len() })
-        .collect();
 
     let lanes = rayon::current_num_threads().min(MAX_LANES).min(engine.max_batch_tokens).min(items.len()).max(1);
     let mut lanes: Vec<Lane<'_>> = items
@@ -143,7 +215,7 @@ pub(crate) fn loglikelihood(
     let mut batch = Batch::default();
     let mut workspace = Workspace::default();
     let mut targets: Vec<Vec<Target>> = Vec::new();
-    let mut found: Vec<Vec<(f32, bool)>> = Vec::new();
+    let mut found: Vec<Vec<R>> = Vec::new();
     let vocabulary = engine.weights.config.vocabulary;
     loop {
         fill(engine, &mut lanes, &mut batch, &mut targets);
@@ -151,25 +223,12 @@ pub(crate) fn loglikelihood(
             return Ok(());
         }
         forward(&engine.weights, &batch, &mut caches, &mut workspace, &mut |first, logits| {
-            found.par_extend(logits.par_chunks(vocabulary).zip(&targets[first..]).map(|(logits, targets)| {
-                let normalizer = log_sum_exp(logits);
-                let best = argmax(logits) as u32;
-                targets
-                    .iter()
-                    .map(|target| (logits[target.token as usize] - normalizer, best == target.token))
-                    .collect()
-            }));
+            let rows = logits.par_chunks(vocabulary).zip(&targets[first..]);
+            found.par_extend(rows.map(|(logits, targets)| measure(logits, targets)));
         });
-        for (target, (logprob, greedy)) in targets.drain(..).flatten().zip(found.drain(..).flatten()) {
-            let sum = &mut sums[target.request];
-            sum.logprob += f64::from(logprob);
-            sum.greedy &= greedy;
-            sum.missing -= 1;
-            if sum.missing == 0 {
-                let tokens = requests[target.request].continuation.len();
-                if on_score(target.request, Score { logprob: sum.logprob, greedy: sum.greedy, tokens }).is_break() {
-                    return Ok(());
-                }
+        for (target, result) in targets.drain(..).flatten().zip(found.drain(..).flatten()) {
+            if on_found(target, result).is_break() {
+                return Ok(());
             }
         }
     }

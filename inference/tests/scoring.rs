@@ -6,7 +6,7 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::{engine, options};
-use espalier_inference::{EngineError, EngineOptions, NativeEngine, Prompt, Score, ScoreRequest};
+use espalier_inference::{EngineError, EngineOptions, NativeEngine, Prompt, Score, ScoreRequest, TokenLogprob};
 use espalier_kernels::Precision;
 
 fn scores(engine: &NativeEngine, requests: &[ScoreRequest]) -> Vec<Score> {
@@ -59,6 +59,50 @@ fn sharing_and_batching_change_nothing() {
             }
         }
     }
+}
+
+fn distributions(engine: &NativeEngine, requests: &[ScoreRequest], among: usize) -> Vec<Vec<TokenLogprob>> {
+    let mut all = vec![None; requests.len()];
+    engine
+        .top_logprobs(requests, 5, among, &mut |index, answer| {
+            assert!(all[index].replace(answer).is_none());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    all.into_iter().map(Option::unwrap).collect()
+}
+
+#[test]
+fn the_most_probable_tokens_are_those_of_the_logits() {
+    let plain = engine(&options(Precision::Bf16));
+    let requests = choices(&plain);
+    let expected = distributions(&plain, &requests, usize::MAX);
+    for (request, answer) in requests.iter().zip(&expected) {
+        let context = if request.context.is_empty() { vec![1] } else { request.context.clone() };
+        let text = [context.as_slice(), &request.continuation].concat();
+        let logprobs = plain.token_logprobs(&text);
+        assert_eq!(answer.len(), request.continuation.len());
+        plain
+            .logits(&text[..text.len() - 1], &mut |position, logits| {
+                let Some(at) = (position + 1).checked_sub(context.len()) else { return };
+                let found = &answer[at];
+                assert_eq!((found.token, found.logprob), (text[position + 1], logprobs[position]));
+                let normalizer = espalier_kernels::ops::log_sum_exp(logits);
+                let mut order: Vec<usize> = (0..logits.len()).collect();
+                order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+                let top: Vec<(u32, f32)> =
+                    order[..5].iter().map(|&token| (token as u32, logits[token] - normalizer)).collect();
+                assert_eq!(found.top, top);
+            })
+            .unwrap();
+    }
+    for max_batch_tokens in [1, 7, 512] {
+        let engine = engine(&EngineOptions { max_batch_tokens, ..options(Precision::Bf16) });
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert_eq!(pool.install(|| distributions(&engine, &requests, usize::MAX)), expected);
+    }
+    let few = distributions(&plain, &requests, 50);
+    assert!(few.iter().flatten().all(|at| at.top.len() == 5 && at.top.iter().all(|(token, _)| *token < 50)));
 }
 
 #[test]

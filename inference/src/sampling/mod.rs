@@ -43,11 +43,17 @@ pub(crate) struct Draw<'a> {
     pub(crate) top_logprobs: usize,
 }
 
+/// The logarithm of the sum of all exponentials, and the `count` most probable of the first `among` tokens with their
+/// log-probabilities, best first.
+pub(crate) fn most_probable(logits: &[f32], count: usize, among: usize) -> (f32, Vec<(u32, f32)>) {
+    let normalizer = log_sum_exp(logits);
+    (normalizer, highest(&logits[..among], count).iter().map(|best| (best.token, best.value - normalizer)).collect())
+}
+
 /// Chooses the next token and reports its log-probability. `weights` is working memory. The logits are as before afterwards.
 pub(crate) fn choose(logits: &mut [f32], draw: &Draw<'_>, weights: &mut Vec<f32>) -> TokenLogprob {
     let sampling = draw.sampling;
-    let normalizer = log_sum_exp(logits);
-    let top = highest(logits, draw.top_logprobs).iter().map(|best| (best.token, best.value - normalizer)).collect();
+    let (normalizer, top) = most_probable(logits, draw.top_logprobs, logits.len());
     let penalized = if sampling.penalizes() { draw.seen } else { &[] };
     let raw: Vec<f32> = penalized.iter().map(|&token| logits[token as usize]).collect();
     penalize(logits, penalized, sampling.repetition_penalty);

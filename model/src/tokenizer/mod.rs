@@ -9,6 +9,7 @@ mod byte_characters;
 mod characters;
 mod end_of_generation;
 mod huggingface;
+mod identity;
 mod llama2c;
 mod metadata;
 mod sentencepiece;
