@@ -4,7 +4,8 @@
 //! `dz = weight (softmax(z) - onehot)`, `dx = dz W`. The gradient is computed in the forward pass, so that all that is
 //! saved is `dx`; the backward pass multiplies it by the incoming gradient.
 //!
-//! `loss = sum_t weight_t nll_t`. With weights 1 / (number of target tokens of the whole optimizer step) the losses of its
+//! `loss = sum_t weight_t loss_t`, where `loss_t` is `nll_t`, or `(1 - share) nll_t + share KL_t` in a row for which a teacher
+//! is at hand: the divergence of the student from its most probable tokens and their tail, at no more memory. With weights 1 / (number of target tokens of the whole optimizer step) the losses of its
 //! micro-batches add up to the mean over its target tokens.
 
 use std::sync::{Arc, OnceLock};
@@ -18,9 +19,10 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use espalier_kernels::Accumulate;
-use espalier_kernels::ops::cross_entropy_rows;
+use espalier_kernels::ops::{cross_entropy_rows, distillation_rows};
 
 use super::frozen_linear::FrozenLinear;
+use super::teacher_tokens::TeacherTokens;
 use crate::pool::Pool;
 use crate::storage::{rows, tensor, values};
 
@@ -34,10 +36,21 @@ pub struct Targets {
     pub tokens: Arc<Vec<u32>>,
     /// Weight of the row in the loss; 0 leaves it out of the head altogether.
     pub weights: Arc<Vec<f32>>,
+    /// What a teacher thinks of each row, and its share in the loss.
+    pub teacher: Option<(Arc<TeacherTokens>, f32)>,
 }
 
-/// `nll_t` of each row, written once by the forward pass.
-type RowLosses = Arc<OnceLock<Vec<f32>>>;
+/// What the rows of a batch cost, without their weights.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowLosses {
+    /// `nll_t`; 0 where the weight is 0.
+    pub nll: Vec<f32>,
+    /// `KL_t`; 0 where the weight is 0 or there is no teacher.
+    pub divergence: Vec<f32>,
+}
+
+/// Written once by the forward pass.
+type RowLossCell = Arc<OnceLock<RowLosses>>;
 
 /// The operation for burn's backends; call [`linear_cross_entropy`].
 #[backend_extension(Autodiff, Flex)]
@@ -48,27 +61,27 @@ pub trait LinearCrossEntropyOperation: Backend {
         head: Arc<FrozenLinear>,
         targets: Targets,
         pool: Pool,
-        nll: RowLosses,
+        losses: RowLossCell,
     ) -> FloatTensor<Self>;
 }
 
-/// `sum_t weight_t nll_t` of `hidden [t, h]` under the frozen head `[vocabulary, h]`, as a tensor of one element, and
-/// every `nll_t` (0 where the weight is 0).
+/// `sum_t weight_t loss_t` of `hidden [t, h]` under the frozen head `[vocabulary, h]`, as a tensor of one element, and what
+/// each row cost.
 pub fn linear_cross_entropy(
     hidden: Tensor<2>,
     head: &Arc<FrozenLinear>,
     targets: &Targets,
     pool: &Pool,
-) -> (Tensor<1>, Vec<f32>) {
-    let nll = RowLosses::default();
+) -> (Tensor<1>, RowLosses) {
+    let losses = RowLossCell::default();
     let loss = Tensor::from_dispatch(<Dispatch as LinearCrossEntropyOperation>::linear_cross_entropy(
         hidden.into_dispatch(),
         Arc::clone(head),
         targets.clone(),
         pool.clone(),
-        Arc::clone(&nll),
+        Arc::clone(&losses),
     ));
-    (loss, nll.get().cloned().unwrap_or_default())
+    (loss, losses.get().cloned().unwrap_or_default())
 }
 
 /// The same in plain burn operations for a dense `head [vocabulary, h]`, with all logits.
@@ -78,16 +91,51 @@ pub fn linear_cross_entropy_plain(hidden: Tensor<2>, head: &Tensor<2>, targets: 
     let indices: Vec<i32> = targets.tokens.iter().map(|&token| token as i32).collect();
     let indices = Tensor::<2, Int>::from_data(TensorData::new(indices, [t, 1]), &device);
     let weights = Tensor::<2>::from_data(TensorData::new(targets.weights.to_vec(), [t, 1]), &device);
-    -(log_probabilities.gather(1, indices) * weights).sum()
+    let nll = -log_probabilities.clone().gather(1, indices);
+    let Some((teacher, share)) = &targets.teacher else { return (nll * weights).sum() };
+    let shares: Vec<f32> = (0..t).map(|row| if teacher.entries(row).is_empty() { 0.0 } else { *share }).collect();
+    let shares = Tensor::<2>::from_data(TensorData::new(shares, [t, 1]), &device);
+    let divergence = divergence_plain(log_probabilities, teacher);
+    ((nll * (-shares.clone() + 1.0) + divergence * shares) * weights).sum()
 }
 
-/// The loss, and the gradient of `hidden` when asked for; every row's loss into `nll`.
+/// `sum_K p (ln p - ln q) + P (ln P - ln Q)` of each row `[t, 1]` from the student's `ln q [t, vocabulary]`.
+fn divergence_plain(log_probabilities: Tensor<2>, teacher: &TeacherTokens) -> Tensor<2> {
+    let ([t, vocabulary], device) = (log_probabilities.dims(), log_probabilities.device());
+    let (mut top, mut tail_mask) = (vec![0.0; t * vocabulary], vec![0.0; t * vocabulary]);
+    let (mut tails, mut entropies) = (vec![0.0; t], vec![0.0; t]);
+    for row in 0..t {
+        let (tokens, values) = teacher.row(row);
+        let mut tail = 1.0;
+        if !tokens.is_empty() {
+            tail_mask[row * vocabulary..(row + 1) * vocabulary].fill(1.0);
+        }
+        for (token, log_p) in tokens.iter().zip(values) {
+            let (at, p) = (row * vocabulary + *token as usize, f64::from(*log_p).exp());
+            (top[at], tail_mask[at]) = (p as f32, 0.0);
+            tail -= p;
+            entropies[row] += (p * f64::from(*log_p)) as f32;
+        }
+        if !tokens.is_empty() && tokens.len() < vocabulary && tail > 0.0 {
+            tails[row] = tail as f32;
+            entropies[row] += (tail * tail.ln()) as f32;
+        }
+    }
+    let tensor = |values: Vec<f32>, shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, shape), &device);
+    let tail_q = (log_probabilities.clone().exp() * tensor(tail_mask, [t, vocabulary])).sum_dim(1);
+    let cross = (log_probabilities * tensor(top, [t, vocabulary])).sum_dim(1);
+    // Where there is no tail its logarithm is multiplied by zero and must only be finite.
+    let tail_cross = tail_q.clamp_min(1e-30).log() * tensor(tails, [t, 1]);
+    tensor(entropies, [t, 1]) - cross - tail_cross
+}
+
+/// The loss, and the gradient of `hidden` when asked for; what every row cost into `losses`.
 fn forward(
     hidden: &FlexTensor,
     head: &FrozenLinear,
     targets: &Targets,
     pool: &Pool,
-    nll: &RowLosses,
+    losses: &RowLossCell,
     gradient: bool,
 ) -> (f64, Vec<f32>) {
     let (width, vocabulary, x) = (head.inputs(), head.outputs(), values(hidden));
@@ -95,18 +143,12 @@ fn forward(
     let mut dx = if gradient { vec![0.0; x.len()] } else { Vec::new() };
     let chunk_rows = (LOGIT_BYTES / (4 * vocabulary)).max(1);
     let mut logits = pool.take(chunk_rows.min(chosen.len()) * vocabulary);
-    let (mut loss, mut row_losses) = (0.0, vec![0.0; rows(hidden)]);
+    let (mut loss, mut found) = (0.0, RowLosses { nll: vec![0.0; rows(hidden)], divergence: vec![0.0; rows(hidden)] });
     for chosen in chosen.chunks(chunk_rows) {
         let gathered: Vec<f32> = chosen.iter().flat_map(|&row| &x[row * width..(row + 1) * width]).copied().collect();
-        let tokens: Vec<u32> = chosen.iter().map(|&row| targets.tokens[row]).collect();
-        let weights: Vec<f32> = chosen.iter().map(|&row| targets.weights[row]).collect();
         let logits = &mut logits[..chosen.len() * vocabulary];
         head.apply(&gathered, chosen.len(), logits, Accumulate::Overwrite);
-        let mut losses = vec![0.0; chosen.len()];
-        loss += cross_entropy_rows(logits, vocabulary, &tokens, &weights, &mut losses);
-        for (&row, loss) in chosen.iter().zip(losses) {
-            row_losses[row] = loss;
-        }
+        loss += visit(logits, vocabulary, targets, chosen, &mut found);
         if gradient {
             let mut gathered = pool.take(chosen.len() * width);
             head.apply_transposed(logits, chosen.len(), &mut gathered);
@@ -116,8 +158,29 @@ fn forward(
         }
     }
     // The forward pass of one call runs once; a second would only find the same values.
-    let _ = nll.set(row_losses);
+    let _ = losses.set(found);
     (loss, dx)
+}
+
+/// The logits of the `chosen` rows become their gradient.
+fn visit(logits: &mut [f32], vocabulary: usize, targets: &Targets, chosen: &[usize], found: &mut RowLosses) -> f64 {
+    let tokens: Vec<u32> = chosen.iter().map(|&row| targets.tokens[row]).collect();
+    let weights: Vec<f32> = chosen.iter().map(|&row| targets.weights[row]).collect();
+    let mut nll = vec![0.0; chosen.len()];
+    let mut divergence = vec![0.0; chosen.len()];
+    let loss = match &targets.teacher {
+        None => cross_entropy_rows(logits, vocabulary, &tokens, &weights, &mut nll),
+        Some((teacher, share)) => {
+            let teacher = teacher.select(chosen);
+            let rows = teacher.rows(*share);
+            distillation_rows(logits, vocabulary, &tokens, &weights, rows, &mut nll, &mut divergence)
+        }
+    };
+    for ((&row, nll), divergence) in chosen.iter().zip(nll).zip(divergence) {
+        found.nll[row] = nll;
+        found.divergence[row] = divergence;
+    }
+    loss
 }
 
 impl LinearCrossEntropyOperation for Flex {
@@ -126,9 +189,9 @@ impl LinearCrossEntropyOperation for Flex {
         head: Arc<FrozenLinear>,
         targets: Targets,
         pool: Pool,
-        nll: RowLosses,
+        losses: RowLossCell,
     ) -> FloatTensor<Self> {
-        tensor(vec![forward(&hidden, &head, &targets, &pool, &nll, false).0 as f32], [1])
+        tensor(vec![forward(&hidden, &head, &targets, &pool, &losses, false).0 as f32], [1])
     }
 }
 
@@ -158,17 +221,17 @@ impl<C: CheckpointStrategy> LinearCrossEntropyOperation for Autodiff<Flex, C> {
         head: Arc<FrozenLinear>,
         targets: Targets,
         pool: Pool,
-        nll: RowLosses,
+        losses: RowLossCell,
     ) -> FloatTensor<Self> {
         let node = hidden.node();
         let hidden = hidden.into_primitive();
         match LinearCrossEntropyBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let (loss, dx) = forward(&hidden, &head, &targets, &pool, &nll, true);
+                let (loss, dx) = forward(&hidden, &head, &targets, &pool, &losses, true);
                 prepared.finish((Arc::new(dx), [rows(&hidden), head.inputs()]), tensor(vec![loss as f32], [1]))
             }
             OpsKind::UnTracked(prepared) => {
-                prepared.finish(tensor(vec![forward(&hidden, &head, &targets, &pool, &nll, false).0 as f32], [1]))
+                prepared.finish(tensor(vec![forward(&hidden, &head, &targets, &pool, &losses, false).0 as f32], [1]))
             }
         }
     }
@@ -180,18 +243,55 @@ mod tests {
     use crate::testing::{check_against_plain, matrix, noise};
     use espalier_kernels::Precision;
 
-    #[test]
-    fn equals_the_plain_operations_and_finite_differences() {
+    fn check(teacher: Option<(Arc<TeacherTokens>, f32)>) {
         let weight = noise(13, 20 * 6);
         let head = Arc::new(FrozenLinear::pack(Precision::F32, 20, 6, None, &|row, out| {
             out.copy_from_slice(&weight[row * 6..(row + 1) * 6]);
         }));
         let dense = matrix(&weight, [20, 6]);
-        let targets = Targets { tokens: Arc::new(vec![3, 19, 0, 7]), weights: Arc::new(vec![0.5, 0.25, 0.0, 0.25]) };
+        let (tokens, weights) = (Arc::new(vec![3, 19, 0, 7]), Arc::new(vec![0.5, 0.25, 0.0, 0.25]));
+        let targets = Targets { tokens, weights, teacher };
         check_against_plain(
             &[(noise(14, 24), [4, 6])],
             |inputs| linear_cross_entropy(inputs[0].clone(), &head, &targets, &Pool::default()).0.unsqueeze(),
             |inputs| linear_cross_entropy_plain(inputs[0].clone(), &dense, &targets).unsqueeze(),
         );
+    }
+
+    #[test]
+    fn equals_the_plain_operations_and_finite_differences() {
+        check(None);
+    }
+
+    #[test]
+    fn distillation_equals_the_plain_operations_and_finite_differences() {
+        let mut teacher = TeacherTokens::default();
+        teacher.push(&[3, 5, 11], &[-0.5, -1.5, -3.0]);
+        teacher.push(&[], &[]);
+        teacher.push(&[1], &[-0.1]);
+        teacher.push(&[0, 7], &[-0.7, -0.8]);
+        for share in [0.0, 0.4, 1.0] {
+            check(Some((Arc::new(teacher.clone()), share)));
+        }
+    }
+
+    #[test]
+    fn rows_tell_what_they_cost() {
+        let weight = noise(13, 20 * 6);
+        let head = Arc::new(FrozenLinear::pack(Precision::F32, 20, 6, None, &|row, out| {
+            out.copy_from_slice(&weight[row * 6..(row + 1) * 6]);
+        }));
+        let mut teacher = TeacherTokens::default();
+        for tokens in [&[3_u32, 4][..], &[], &[2, 5]] {
+            teacher.push(tokens, &vec![-1.0; tokens.len()]);
+        }
+        let (tokens, weights) = (Arc::new(vec![3, 19, 0]), Arc::new(vec![0.5, 0.25, 0.0]));
+        let targets = Targets { tokens, weights, teacher: Some((Arc::new(teacher), 0.25)) };
+        let hidden = matrix(&noise(14, 18), [3, 6]);
+        let (loss, rows) = linear_cross_entropy(hidden, &head, &targets, &Pool::default());
+        assert!(rows.nll[0] > 0.0 && rows.nll[1] > 0.0 && rows.nll[2] == 0.0);
+        assert!(rows.divergence[0] > 0.0 && rows.divergence[1..] == [0.0, 0.0]);
+        let sum = 0.5 * (0.75 * rows.nll[0] + 0.25 * rows.divergence[0]) + 0.25 * rows.nll[1];
+        assert!((loss.into_scalar::<f32>() - sum).abs() < 1e-6);
     }
 }

@@ -10,4 +10,5 @@ pub mod lora_linear;
 pub mod rms_norm;
 pub mod self_attention;
 pub mod swiglu;
+pub mod teacher_tokens;
 pub mod transformer_blocks;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::NnError;
-use crate::ops::linear_cross_entropy::Targets;
+use crate::ops::linear_cross_entropy::{RowLosses, Targets};
 use crate::ops::self_attention::Layout;
+use crate::ops::teacher_tokens::TeacherTokens;
 
 /// Sequences one after another, without padding.
 #[derive(Clone, Debug)]
@@ -36,16 +37,37 @@ impl Batch {
             weights.extend(learned[1..].iter().map(|weight| weight * factor));
             segments.push(sequence.len() - 1);
         }
-        let targets = Targets { tokens: Arc::new(next), weights: Arc::new(weights) };
+        let targets = Targets { tokens: Arc::new(next), weights: Arc::new(weights), teacher: None };
         Ok(Self { tokens, layout: Layout::of_segments(segments), targets })
+    }
+
+    /// The same with what a teacher thinks of each row; `share` of the loss of such a row is the divergence from it.
+    ///
+    /// # Errors
+    /// Another number of rows than the batch has.
+    pub fn with_teacher(mut self, teacher: TeacherTokens, share: f32) -> Result<Self, NnError> {
+        let (rows, taught) = (self.tokens.len(), teacher.len());
+        if rows != taught {
+            return Err(NnError::Batch(format!("{rows} rows have {taught} rows of a teacher")));
+        }
+        self.targets.teacher = Some((Arc::new(teacher), share));
+        Ok(self)
     }
 }
 
 /// What a batch taught.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchLoss {
-    /// `sum_t weight_t nll_t`.
+    /// `sum_t weight_t loss_t`: `nll_t`, or with a teacher `(1 - share) nll_t + share KL_t`.
     pub loss: f64,
     /// `nll_t` of each row without its weight; 0 where the weight is 0.
     pub nll: Vec<f32>,
+    /// `KL_t` of each row without its weight; 0 where there is no teacher or the weight is 0.
+    pub divergence: Vec<f32>,
+}
+
+impl BatchLoss {
+    pub(super) fn new(loss: f32, rows: RowLosses) -> Self {
+        Self { loss: f64::from(loss), nll: rows.nll, divergence: rows.divergence }
+    }
 }

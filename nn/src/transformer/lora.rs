@@ -13,7 +13,7 @@ use super::batch::{Batch, BatchLoss};
 use super::frozen::FrozenTransformer;
 use super::targets::{PROJECTIONS, Projection, projections};
 use crate::error::NnError;
-use crate::ops::linear_cross_entropy::linear_cross_entropy;
+use crate::ops::linear_cross_entropy::{RowLosses, linear_cross_entropy};
 use crate::ops::lora_linear::LoraGroup;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::self_attention::Layout;
@@ -225,7 +225,7 @@ impl LoraModel {
         })
     }
 
-    fn cross_entropy(&self, hidden: Tensor<2>, batch: &Batch) -> (Tensor<1>, Vec<f32>) {
+    fn cross_entropy(&self, hidden: Tensor<2>, batch: &Batch) -> (Tensor<1>, RowLosses) {
         let scored = batch.targets.weights.iter().filter(|&&weight| weight != 0.0).count();
         timed(Operation::CrossEntropy, Cost::values(3 * scored * self.frozen.config.vocabulary), || {
             linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool)
@@ -262,13 +262,13 @@ impl LoraModel {
         hidden.into_data().try_to_vec().map_err(|error| NnError::Batch(format!("{error:?}")))
     }
 
-    /// `sum_t weight_t nll_t`, without gradient.
+    /// `sum_t weight_t loss_t`, without gradient.
     pub fn loss(&self, batch: &Batch) -> Result<BatchLoss, NnError> {
         self.check(&batch.tokens, &batch.layout)?;
         let device = Device::flex();
         let hidden = self.hidden(self.tensor(&device), &batch.tokens, &batch.layout, &device);
-        let (loss, nll) = self.cross_entropy(hidden, batch);
-        Ok(BatchLoss { loss: f64::from(loss.into_scalar::<f32>()), nll })
+        let (loss, rows) = self.cross_entropy(hidden, batch);
+        Ok(BatchLoss::new(loss.into_scalar(), rows))
     }
 
     /// The same, adding its gradient by the parameters to `gradient` (as long as [`LoraModel::parameters`]).
@@ -284,7 +284,7 @@ impl LoraModel {
         let device = Device::flex().autodiff();
         let parameters = self.tensor(&device).require_grad();
         let hidden = self.hidden(parameters.clone(), &batch.tokens, &batch.layout, &device);
-        let (loss, nll) = self.cross_entropy(hidden, batch);
+        let (loss, rows) = self.cross_entropy(hidden, batch);
         if let Some(found) = parameters.grad(&loss.backward()) {
             let found = found.into_data();
             let found = found.as_slice::<f32>().map_err(|error| NnError::Batch(format!("{error:?}")))?;
@@ -294,7 +294,7 @@ impl LoraModel {
                 }
             });
         }
-        Ok(BatchLoss { loss: f64::from(loss.into_scalar::<f32>()), nll })
+        Ok(BatchLoss::new(loss.into_scalar(), rows))
     }
 }
 
