@@ -7,6 +7,7 @@
 //! - At the end, sorted rows go to Parquet ([`write_parquet`]) and accepted ones to chat lines ([`write_messages_jsonl`]).
 //!   Both files hold no clock, host or path: equal rows give equal bytes. Both are written beside their name, synced and
 //!   renamed, so that a reader never sees half a file.
+//! - What a teacher thinks of the tokens of rows lies beside them in a table of its own ([`write_teacher`]).
 //! - [`funnel`] counts what was generated, accepted and rejected for what reason; [`drop_duplicates`] rejects twins.
 //!
 //! ```
@@ -34,6 +35,7 @@ mod journal;
 mod messages;
 mod parquet_file;
 mod row;
+mod teacher_file;
 
 pub use atomic::{rename_durably, write_atomically};
 pub use duplicates::{drop_duplicates, normalized};
@@ -43,3 +45,4 @@ pub use journal::Journal;
 pub use messages::{read_messages_jsonl, write_messages_jsonl};
 pub use parquet_file::{read_parquet, write_parquet};
 pub use row::{Row, Turn, Verdict};
+pub use teacher_file::{TeacherOrigin, TeacherRow, read_teacher, write_teacher};

@@ -19,7 +19,7 @@ use crate::error::DatasetError;
 use crate::row::{Row, Turn, Verdict};
 
 /// The name of the writer in the file; without a version, so that equal rows stay equal bytes.
-const CREATED_BY: &str = "espalier";
+pub(crate) const CREATED_BY: &str = "espalier";
 
 fn turn_fields() -> Fields {
     Fields::from(vec![Field::new("role", DataType::Utf8, false), Field::new("content", DataType::Utf8, false)])
@@ -144,7 +144,7 @@ pub fn read_parquet(path: &Path) -> Result<Vec<Row>, DatasetError> {
     Ok(rows)
 }
 
-fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, String> {
+pub(crate) fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, String> {
     let column = batch.column_by_name(name).ok_or_else(|| format!("the column `{name}` is missing"))?;
     column
         .as_any()
