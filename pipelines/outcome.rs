@@ -146,7 +146,7 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
         return match error {
             TrainError::Model(error) => of_model(error),
             TrainError::File { source, .. } => of_file(source),
-            TrainError::NotFinite { .. } => None,
+            TrainError::Unstable { .. } => None,
             _ => Some(FailureKind::Usage),
         };
     }

@@ -85,6 +85,16 @@ fn report(event: &TrainEvent, context: &StageContext<'_>) {
         TrainEvent::Step { step, steps, loss, tokens_per_second, .. } => {
             context.progress("", *step as u64, *steps as u64, "steps", format!("loss {loss:.3}, {tokens_per_second:.0} tokens/s"));
         }
+        TrainEvent::RolledBack { step, to, trouble, learning_rate_factor, rows } => {
+            let slower = if *learning_rate_factor < 1.0 {
+                format!("; the learning rate is {learning_rate_factor} of the schedule's from here on")
+            } else {
+                String::new()
+            };
+            context.warn(format!(
+                "step {step}: {trouble}; back to step {to}, and its rows are passed over: {rows}{slower}"
+            ));
+        }
         TrainEvent::Checkpoint { .. } | TrainEvent::Done { .. } => {}
     }
 }

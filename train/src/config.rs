@@ -1,11 +1,12 @@
 //! The settings of a run and their defaults.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use espalier_nn::Precision;
 use espalier_nn::transformer::{LoraOptions, projections};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 
 use crate::TrainError;
 
@@ -64,8 +65,14 @@ pub struct TrainConfig {
     /// What the frozen products compute in: `bf16` or `f32`.
     #[serde(serialize_with = "write_precision", deserialize_with = "read_precision")]
     pub precision: Precision,
-    /// Optimizer steps between checkpoints.
+    /// Optimizer steps between checkpoints; the guard goes back to the last of them.
     pub checkpoint_every: usize,
+    /// How many checkpoints are kept.
+    pub keep_checkpoints: usize,
+    /// A loss this many deviations above the usual one is a jump, and its step is not taken; none are when absent.
+    pub spike_threshold: Option<f64>,
+    /// How often the guard goes back to a checkpoint before the run fails.
+    pub max_rollbacks: usize,
     /// What happens to conversations that are too long.
     pub over_long: OverLong,
 }
@@ -93,6 +100,10 @@ impl Default for TrainConfig {
             seed: 0,
             precision: Precision::Bf16,
             checkpoint_every: 50,
+            keep_checkpoints: 2,
+            // Rows differ: with a few answers a step, losses of four deviations are ordinary.
+            spike_threshold: Some(10.0),
+            max_rollbacks: 3,
             over_long: OverLong::Drop,
         }
     }
@@ -145,7 +156,10 @@ impl TrainConfig {
         ensure((0.0..1.0).contains(&self.beta2), "beta2", "must lie in 0 to 1, 1 excluded")?;
         ensure(self.epsilon.is_finite() && self.epsilon > 0.0, "epsilon", "must be above zero")?;
         ensure(self.max_grad_norm > 0.0, "max_grad_norm", "must be above zero")?;
-        ensure(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")
+        let threshold = self.spike_threshold.unwrap_or(1.0);
+        ensure(threshold.is_finite() && threshold > 0.0, "spike_threshold", "must be above zero, or null")?;
+        ensure(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")?;
+        ensure(self.keep_checkpoints > 0, "keep_checkpoints", "must be at least 1")
     }
 
     /// The shape of the updates.
@@ -153,11 +167,12 @@ impl TrainConfig {
         LoraOptions { rank: self.rank, alpha: self.alpha, rslora: self.rslora, targets: self.targets.clone() }
     }
 
-    /// SHA-256 over every setting that the result depends on (how often checkpoints are written is none).
-    pub fn hash(&self) -> String {
-        let result = Self { checkpoint_every: 1, ..self.clone() };
-        // A struct of numbers and strings always has a JSON form.
-        hex(&Sha256::digest(serde_json::to_vec(&result).unwrap_or_default()))
+    /// Every setting that the result depends on, by name: a run is resumed only under the same.
+    pub fn settings(&self) -> BTreeMap<String, Value> {
+        // A struct of numbers and strings always is a JSON object.
+        let Ok(Value::Object(mut settings)) = serde_json::to_value(self) else { return BTreeMap::new() };
+        settings.shift_remove("keep_checkpoints");
+        settings.into_iter().collect()
     }
 }
 
@@ -188,8 +203,8 @@ mod tests {
     #[test]
     fn the_hash_covers_what_the_result_depends_on() {
         let config = TrainConfig::default();
-        assert_eq!(config.hash(), TrainConfig { checkpoint_every: 3, ..config.clone() }.hash());
-        assert_ne!(config.hash(), TrainConfig { seed: 1, ..config.clone() }.hash());
+        assert_eq!(config.settings(), TrainConfig { keep_checkpoints: 3, ..config.clone() }.settings());
+        assert_ne!(config.settings(), TrainConfig { seed: 1, ..config.clone() }.settings());
         let error = TrainConfig { tokens_per_step: 100, ..config }.validate().unwrap_err().to_string();
         assert_eq!(error, "training setting tokens_per_step: must be at least max_sequence");
     }

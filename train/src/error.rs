@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use espalier_model::ModelError;
 use espalier_nn::NnError;
 
+use crate::guard::Trouble;
+
 /// An error of training.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -51,15 +53,33 @@ pub enum TrainError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The loss or the gradient is no number any more.
+    /// A weight of the base is no number.
     #[error(
-        "step {step}: the {what} is not a finite number; lower learning_rate, or look for broken rows in the data. The last checkpoint is unharmed"
+        "the base cannot be trained on: in tensor {tensor}, row {row}, column {column} is {value}, so every loss would be no number; fetch or convert the model again"
     )]
-    NotFinite {
-        /// The step.
+    BaseNotFinite {
+        /// GGUF name.
+        tensor: String,
+        /// Counted from 0.
+        row: usize,
+        /// Counted from 0.
+        column: usize,
+        /// Infinite or no number.
+        value: f32,
+    },
+    /// A step cannot be taken, and the run has gone back as often as it may.
+    #[error(
+        "step {step}: {trouble}, and the run has gone back to a checkpoint {rollbacks} times (max_rollbacks). Lower learning_rate, or look at the rows of this step, the dearest first: {rows}. If they are as they should be, spike_threshold: null takes such steps. The last checkpoint is unharmed"
+    )]
+    Unstable {
+        /// The step, counted from 1.
         step: usize,
-        /// Loss or gradient.
-        what: &'static str,
+        /// What is wrong with it.
+        trouble: Trouble,
+        /// How often the run has gone back.
+        rollbacks: usize,
+        /// The rows of the step.
+        rows: String,
     },
 }
 

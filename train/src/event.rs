@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::guard::Trouble;
+
 /// Something that happened in a run. Only these events know a clock; files do not.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -25,6 +27,19 @@ pub enum TrainEvent {
         /// Tokens a second of this step.
         tokens_per_second: f64,
     },
+    /// A step was not taken: the run goes back to a checkpoint and passes over the rows of that step.
+    RolledBack {
+        /// The step that was not taken, counted from 1.
+        step: usize,
+        /// Steps done at the checkpoint.
+        to: usize,
+        /// What was wrong.
+        trouble: Trouble,
+        /// What the learning rate of the schedule is multiplied by from there on.
+        learning_rate_factor: f64,
+        /// The rows of the step, the dearest first.
+        rows: String,
+    },
     /// A checkpoint is on the disk.
     Checkpoint {
         /// Steps done.
@@ -34,8 +49,8 @@ pub enum TrainEvent {
     Done {
         /// Steps done.
         steps: usize,
-        /// Loss of the last step.
-        loss: f64,
+        /// Loss of the last step that was taken.
+        loss: Option<f64>,
     },
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// One line of `loss.jsonl`.
+/// One line of `loss.jsonl`: a step that was taken.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossLine {
     /// Steps done.
@@ -26,6 +26,15 @@ pub struct LossLine {
     pub target_tokens: usize,
 }
 
+/// Another line of it: a step whose rows were passed over, as the guard wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedLine {
+    /// Steps done.
+    pub step: usize,
+    /// Always true.
+    pub skipped: bool,
+}
+
 /// The file, with the lines that a resumed run keeps.
 #[derive(Debug)]
 pub(crate) struct LossFile {
@@ -36,15 +45,26 @@ pub(crate) struct LossFile {
 impl LossFile {
     /// Keeps the lines up to `step` and drops later ones and a torn last one.
     pub(crate) fn open(path: PathBuf, step: usize) -> Self {
-        let previous = if step == 0 { String::new() } else { fs::read_to_string(&path).unwrap_or_default() };
-        let kept = |line: &&str| {
-            line.ends_with('\n') && serde_json::from_str::<LossLine>(line).is_ok_and(|line| line.step <= step)
-        };
-        let text = previous.split_inclusive('\n').filter(kept).collect();
-        Self { path, text }
+        let text = if step == 0 { String::new() } else { fs::read_to_string(&path).unwrap_or_default() };
+        let mut file = Self { path, text };
+        file.truncate(step);
+        file
     }
 
-    pub(crate) fn push(&mut self, line: &LossLine) {
+    /// Keeps the lines up to `step`.
+    pub(crate) fn truncate(&mut self, step: usize) {
+        #[derive(Deserialize)]
+        struct Step {
+            step: usize,
+        }
+        let kept = |line: &&str| {
+            line.ends_with('\n') && serde_json::from_str::<Step>(line).is_ok_and(|line| line.step <= step)
+        };
+        self.text = self.text.split_inclusive('\n').filter(kept).collect();
+    }
+
+    /// Adds a [`LossLine`] or a [`SkippedLine`].
+    pub(crate) fn push(&mut self, line: &impl Serialize) {
         // A struct of numbers always has a JSON form.
         self.text.push_str(&serde_json::to_string(line).unwrap_or_default());
         self.text.push('\n');
@@ -57,8 +77,41 @@ impl LossFile {
     }
 }
 
-/// Reads a loss curve.
+/// Reads a loss curve; steps that were passed over are not in it.
 pub fn read_losses(path: &Path) -> Result<Vec<LossLine>, TrainError> {
     let text = fs::read_to_string(path).map_err(TrainError::file(path, "read it"))?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_and_torn_lines_are_dropped_and_skipped_steps_are_no_losses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("loss.jsonl");
+        let line = |step| LossLine {
+            step,
+            loss: 0.1 * step as f64,
+            learning_rate: 1e-3,
+            grad_norm: 1.0,
+            tokens: 8,
+            target_tokens: 4,
+        };
+        let mut file = LossFile::open(path.clone(), 0);
+        file.push(&line(1));
+        file.push(&SkippedLine { step: 2, skipped: true });
+        file.push(&line(3));
+        file.text.push_str("{\"step\":2");
+        file.write().unwrap();
+        let mut again = LossFile::open(path.clone(), 2);
+        assert_eq!(again.text.lines().count(), 2);
+        again.push(&line(3));
+        again.write().unwrap();
+        assert_eq!(read_losses(&path).unwrap(), [line(1), line(3)]);
+        again.truncate(1);
+        assert_eq!(again.text.lines().count(), 1);
+    }
 }

@@ -7,16 +7,18 @@ use std::time::Instant;
 
 use espalier_dataset::Turn;
 use espalier_model::Model;
-use espalier_nn::transformer::{Batch, FrozenTransformer, LoraModel};
+use espalier_nn::transformer::{FrozenTransformer, LoraModel};
 
-use crate::checkpoint::{self, Checkpoint, RunIdentity};
+use crate::checkpoint::{self, Checkpoint, RunIdentity, Schedule};
 use crate::event::{TrainEvent, TrainPlan};
-use crate::metrics::{LossFile, LossLine};
-use crate::optimizer::{AdamW, clip};
+use crate::guard::{Guard, Trouble};
+use crate::metrics::{LossFile, LossLine, SkippedLine};
+use crate::optimizer::AdamW;
 use crate::pack::Plan;
 use crate::schedule::learning_rate;
+use crate::step::{StepResult, step, suspects};
 use crate::tokens::{Sequence, Sequences, encode};
-use crate::{TrainConfig, TrainError};
+use crate::{TrainConfig, TrainError, base};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +31,8 @@ pub struct TrainOutcome {
     pub steps_per_epoch: usize,
     /// Whether all steps are done and the adapter is written; otherwise the run was stopped and can be resumed.
     pub finished: bool,
-    /// Loss of the last step.
-    pub loss: f64,
+    /// Loss of the last step that was taken.
+    pub loss: Option<f64>,
     /// The PEFT folder.
     pub adapter: PathBuf,
     /// The adapter as GGUF.
@@ -41,12 +43,12 @@ pub struct TrainOutcome {
 ///
 /// Writes `adapter/` (PEFT), `adapter.gguf`, `loss.jsonl` and `checkpoints/`. A run that was interrupted goes on from its
 /// last checkpoint and ends with the same bytes as an unbroken one; `stop` ends it after the current step, with a
-/// checkpoint.
+/// checkpoint. A step whose loss is no number or jumps is not taken: see [`guard`](crate::guard).
 ///
 /// # Errors
 ///
-/// Settings, conversations or a model that cannot be trained on, a checkpoint of another run in the folder, a loss that
-/// is no number, files that cannot be written.
+/// Settings, conversations or a model that cannot be trained on, a checkpoint of another run in the folder, losses that
+/// stay no number or jump again and again, files that cannot be written.
 pub fn train(
     model: &Model,
     conversations: &[Vec<Turn>],
@@ -58,82 +60,198 @@ pub fn train(
     config.validate()?;
     let data = encode(model, conversations, config)?;
     let plan = Plan::new(&data.rows, config.tokens_per_step, config.max_sequence, config.seed);
-    let steps = config.max_steps.unwrap_or(config.epochs * plan.steps_per_epoch());
     let identity = RunIdentity {
         model: model.sha256()?,
         data: data.hash(),
-        config: config.hash(),
-        precision: config.precision.to_string(),
+        settings: config.settings(),
         instruction_set: espalier_nn::instruction_set().to_owned(),
     };
     let checkpoints = directory.join("checkpoints");
     let resumed = checkpoint::load_latest(&checkpoints, &identity)?;
-    let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.max_sequence)?);
-    let mut network = LoraModel::new(frozen, config.lora(), config.seed)?;
-    let mut state = resumed.unwrap_or_else(|| Checkpoint {
-        step: 0,
-        loss: f64::NAN,
-        parameters: network.parameters().to_vec(),
-        optimizer: AdamW::new(network.parameters().len()),
-    });
-    let mut losses = LossFile::open(directory.join("loss.jsonl"), state.step);
-    on_event(TrainEvent::Plan(describe(&data, &plan, steps, state.step, &network, &identity)));
-
-    let mut epoch = (usize::MAX, Vec::new());
-    let mut gradient = vec![0.0; state.parameters.len()];
-    while state.step < steps && !stop.load(Ordering::Relaxed) {
-        let started = Instant::now();
-        let (pass, place) = (state.step / plan.steps_per_epoch(), state.step % plan.steps_per_epoch());
-        if epoch.0 != pass {
-            epoch = (pass, plan.epoch(pass));
-        }
-        let rate = learning_rate(config, state.step, steps);
-        network.parameters_mut().copy_from_slice(&state.parameters);
-        let line = step(&network, &data.rows, &epoch.1[place], &mut gradient, state.step + 1, rate, config)?;
-        state.optimizer.update(&mut state.parameters, &gradient, rate, config);
-        state.step += 1;
-        state.loss = line.loss;
-        losses.push(&line);
-        on_event(step_event(&line, steps, started));
-        if state.step.is_multiple_of(config.checkpoint_every) || state.step == steps || stop.load(Ordering::Relaxed) {
-            losses.write()?;
-            checkpoint::save(&checkpoints, &state, &identity)?;
-            on_event(TrainEvent::Checkpoint { step: state.step });
-        }
+    if resumed.is_none() {
+        base::check(model)?;
     }
-    network.parameters_mut().copy_from_slice(&state.parameters);
-    finish(model, &network, &losses, &state, [steps, plan.steps_per_epoch()], directory, on_event)
+    let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.max_sequence)?);
+    let run = Run {
+        config,
+        steps: config.max_steps.unwrap_or(config.epochs * plan.steps_per_epoch()),
+        data: &data,
+        plan,
+        frozen,
+        identity,
+        checkpoints,
+    };
+    let mut network = run.network()?;
+    let mut state = resumed.unwrap_or_else(|| initial(&network));
+    on_event(TrainEvent::Plan(run.describe(state.step, &network)));
+    let mut losses = LossFile::open(directory.join("loss.jsonl"), state.step);
+    run.go_on(&mut network, &mut state, &mut losses, stop, on_event)?;
+    run.finish(model, &network, &losses, &state, directory, on_event)
 }
 
-/// Loss and clipped gradient of one optimizer step.
-fn step(
-    network: &LoraModel,
-    rows: &[Sequence],
-    micro_batches: &[Vec<usize>],
-    gradient: &mut [f32],
-    number: usize,
-    learning_rate: f64,
-    config: &TrainConfig,
-) -> Result<LossLine, TrainError> {
-    let target_tokens: usize = micro_batches.iter().flatten().map(|&row| rows[row].targets()).sum();
-    // Each target token of the step counts by its weight, whatever the micro-batch that it came in.
-    let target_weight: f64 = micro_batches.iter().flatten().map(|&row| rows[row].target_weight()).sum();
-    let factor = (1.0 / target_weight) as f32;
-    gradient.fill(0.0);
-    let (mut loss, mut tokens) = (0.0, 0);
-    for micro_batch in micro_batches {
-        let sequences = micro_batch.iter().map(|&row| (rows[row].tokens.as_slice(), rows[row].weights.as_slice()));
-        let batch = Batch::pack(sequences, factor)?;
-        tokens += batch.tokens.len();
-        loss += network.loss_and_gradient(&batch, gradient)?.loss;
+/// The state before the first step.
+fn initial(network: &LoraModel) -> Checkpoint {
+    Checkpoint {
+        step: 0,
+        loss: None,
+        parameters: network.parameters().to_vec(),
+        optimizer: AdamW::new(network.parameters().len()),
+        guard: Guard::default(),
     }
-    let grad_norm = clip(gradient, config.max_grad_norm);
-    for (what, value) in [("loss", loss), ("gradient", grad_norm)] {
-        if !value.is_finite() {
-            return Err(TrainError::NotFinite { step: number, what });
+}
+
+/// What does not change while a run goes on.
+struct Run<'a> {
+    config: &'a TrainConfig,
+    /// Steps in all.
+    steps: usize,
+    data: &'a Sequences,
+    plan: Plan,
+    frozen: Arc<FrozenTransformer>,
+    identity: RunIdentity,
+    checkpoints: PathBuf,
+}
+
+impl Run<'_> {
+    /// The network with its first updates.
+    fn network(&self) -> Result<LoraModel, TrainError> {
+        Ok(LoraModel::new(Arc::clone(&self.frozen), self.config.lora(), self.config.seed)?)
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule { every: self.config.checkpoint_every, keep: self.config.keep_checkpoints }
+    }
+
+    /// Takes the steps that are left, up to a stop.
+    fn go_on(
+        &self,
+        network: &mut LoraModel,
+        state: &mut Checkpoint,
+        losses: &mut LossFile,
+        stop: &AtomicBool,
+        on_event: &mut dyn FnMut(TrainEvent),
+    ) -> Result<(), TrainError> {
+        let mut epoch = (usize::MAX, Vec::new());
+        let mut gradient = vec![0.0; state.parameters.len()];
+        while state.step < self.steps && !stop.load(Ordering::Relaxed) {
+            let started = Instant::now();
+            let per_epoch = self.plan.steps_per_epoch();
+            let (pass, place) = (state.step / per_epoch, state.step % per_epoch);
+            if epoch.0 != pass {
+                epoch = (pass, self.plan.epoch(pass));
+            }
+            if state.guard.skips(state.step) {
+                state.step += 1;
+                losses.push(&SkippedLine { step: state.step, skipped: true });
+            } else {
+                let (rows, micro_batches) = (&self.data.rows, &epoch.1[place]);
+                network.parameters_mut().copy_from_slice(&state.parameters);
+                let found = step(network, rows, micro_batches, &mut gradient, self.config.max_grad_norm)?;
+                if let Some(trouble) = state.guard.judge(found.loss, found.grad_norm, self.config.spike_threshold) {
+                    on_event(self.roll_back(state, losses, trouble, &found)?);
+                    continue;
+                }
+                let line = self.update(state, &gradient, &found);
+                losses.push(&line);
+                on_event(step_event(&line, self.steps, started));
+            }
+            let scheduled = state.step.is_multiple_of(self.config.checkpoint_every);
+            if scheduled || state.step == self.steps || stop.load(Ordering::Relaxed) {
+                losses.write()?;
+                checkpoint::save(&self.checkpoints, state, &self.identity, self.schedule())?;
+                on_event(TrainEvent::Checkpoint { step: state.step });
+            }
+        }
+        network.parameters_mut().copy_from_slice(&state.parameters);
+        Ok(())
+    }
+
+    /// The step's update.
+    fn update(&self, state: &mut Checkpoint, gradient: &[f32], found: &StepResult) -> LossLine {
+        let rate = state.guard.learning_rate_factor() * learning_rate(self.config, state.step, self.steps);
+        state.optimizer.update(&mut state.parameters, gradient, rate, self.config);
+        state.guard.accept(found.loss);
+        state.step += 1;
+        state.loss = Some(found.loss);
+        LossLine {
+            step: state.step,
+            loss: found.loss,
+            learning_rate: rate,
+            grad_norm: found.grad_norm,
+            tokens: found.tokens,
+            target_tokens: found.target_tokens,
         }
     }
-    Ok(LossLine { step: number, loss, learning_rate, grad_norm, tokens, target_tokens })
+
+    /// Goes back to the last checkpoint of the schedule, or to the beginning, in place of a step with trouble.
+    fn roll_back(
+        &self,
+        state: &mut Checkpoint,
+        losses: &mut LossFile,
+        trouble: Trouble,
+        found: &StepResult,
+    ) -> Result<TrainEvent, TrainError> {
+        let to = match checkpoint::load_scheduled(&self.checkpoints, &self.identity, self.schedule())? {
+            Some(checkpoint) => checkpoint,
+            None => initial(&self.network()?),
+        };
+        let at = state.step;
+        let rows = suspects(&self.data.rows, &found.rows);
+        let limit = self.config.max_rollbacks;
+        let Some(guard) = state.guard.roll_back(at, to.step, &to.guard, limit) else {
+            return Err(TrainError::Unstable { step: at + 1, trouble, rollbacks: state.guard.rollbacks(), rows });
+        };
+        let learning_rate_factor = guard.learning_rate_factor();
+        *state = Checkpoint { guard, ..to };
+        losses.truncate(state.step);
+        Ok(TrainEvent::RolledBack { step: at + 1, to: state.step, trouble, learning_rate_factor, rows })
+    }
+
+    fn describe(&self, resumed_at: usize, network: &LoraModel) -> TrainPlan {
+        TrainPlan {
+            conversations: self.data.rows.len(),
+            dropped: self.data.dropped,
+            truncated: self.data.truncated,
+            tokens: self.data.rows.iter().map(|row| row.tokens.len() - 1).sum(),
+            target_tokens: self.data.rows.iter().map(Sequence::targets).sum(),
+            steps_per_epoch: self.plan.steps_per_epoch(),
+            steps: self.steps,
+            resumed_at,
+            parameters: network.parameters().len(),
+            frozen_bytes: self.frozen.bytes(),
+            precision: self.config.precision.to_string(),
+            instruction_set: self.identity.instruction_set.clone(),
+        }
+    }
+
+    /// Writes the adapter when all steps are done.
+    fn finish(
+        &self,
+        model: &Model,
+        network: &LoraModel,
+        losses: &LossFile,
+        state: &Checkpoint,
+        directory: &Path,
+        on_event: &mut dyn FnMut(TrainEvent),
+    ) -> Result<TrainOutcome, TrainError> {
+        let outcome = TrainOutcome {
+            step: state.step,
+            steps: self.steps,
+            steps_per_epoch: self.plan.steps_per_epoch(),
+            finished: state.step == self.steps,
+            loss: state.loss,
+            adapter: directory.join("adapter"),
+            adapter_gguf: directory.join("adapter.gguf"),
+        };
+        if outcome.finished {
+            losses.write()?;
+            let adapter = network.to_adapter(&model.config().name);
+            adapter.save_peft(&outcome.adapter, model.config())?;
+            adapter.save_gguf(&outcome.adapter_gguf, model.config())?;
+            on_event(TrainEvent::Done { steps: self.steps, loss: state.loss });
+        }
+        Ok(outcome)
+    }
 }
 
 fn step_event(line: &LossLine, steps: usize, started: Instant) -> TrainEvent {
@@ -146,57 +264,4 @@ fn step_event(line: &LossLine, steps: usize, started: Instant) -> TrainEvent {
         tokens: line.tokens,
         tokens_per_second: line.tokens as f64 / started.elapsed().as_secs_f64(),
     }
-}
-
-fn describe(
-    data: &Sequences,
-    plan: &Plan,
-    steps: usize,
-    resumed_at: usize,
-    network: &LoraModel,
-    identity: &RunIdentity,
-) -> TrainPlan {
-    TrainPlan {
-        conversations: data.rows.len(),
-        dropped: data.dropped,
-        truncated: data.truncated,
-        tokens: data.rows.iter().map(|row| row.tokens.len() - 1).sum(),
-        target_tokens: data.rows.iter().map(Sequence::targets).sum(),
-        steps_per_epoch: plan.steps_per_epoch(),
-        steps,
-        resumed_at,
-        parameters: network.parameters().len(),
-        frozen_bytes: network.frozen().bytes(),
-        precision: identity.precision.clone(),
-        instruction_set: identity.instruction_set.clone(),
-    }
-}
-
-/// Writes the adapter when all steps are done.
-fn finish(
-    model: &Model,
-    network: &LoraModel,
-    losses: &LossFile,
-    state: &Checkpoint,
-    [steps, steps_per_epoch]: [usize; 2],
-    directory: &Path,
-    on_event: &mut dyn FnMut(TrainEvent),
-) -> Result<TrainOutcome, TrainError> {
-    let outcome = TrainOutcome {
-        step: state.step,
-        steps,
-        steps_per_epoch,
-        finished: state.step == steps,
-        loss: state.loss,
-        adapter: directory.join("adapter"),
-        adapter_gguf: directory.join("adapter.gguf"),
-    };
-    if outcome.finished {
-        losses.write()?;
-        let adapter = network.to_adapter(&model.config().name);
-        adapter.save_peft(&outcome.adapter, model.config())?;
-        adapter.save_gguf(&outcome.adapter_gguf, model.config())?;
-        on_event(TrainEvent::Done { steps, loss: state.loss });
-    }
-    Ok(outcome)
 }

@@ -187,10 +187,48 @@ fn a_finished_run_does_nothing_and_another_one_is_refused() {
     let (outcome, steps) = run(folder.path(), &config(), None).unwrap();
     assert!(outcome.finished && steps.is_empty() && files(folder.path()) == before);
     let error = run(folder.path(), &TrainConfig { rank: 2, ..config() }, None).unwrap_err().to_string();
-    assert!(error.contains("other settings"), "{error}");
+    assert!(error.contains("rank 4 (now 2)"), "{error}");
     let error =
         run(folder.path(), &TrainConfig { precision: Precision::Bf16, ..config() }, None).unwrap_err().to_string();
     assert!(error.contains("precision f32 (now bf16)"), "{error}");
+}
+
+#[test]
+fn losses_that_stay_no_number_end_the_run_with_the_rows_of_the_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { learning_rate: 1e30, max_rollbacks: 2, ..config() };
+    let never = AtomicBool::new(false);
+    let mut backs = Vec::new();
+    let ended = train(&model(), &conversations(), &config, folder.path(), &never, &mut |event| {
+        if let TrainEvent::RolledBack { step, to, learning_rate_factor, .. } = event {
+            backs.push((step, to, learning_rate_factor));
+        }
+    });
+    assert_eq!(backs, [(2, 0, 1.0), (3, 0, 0.5)]);
+    let error = ended.unwrap_err().to_string();
+    assert!(error.starts_with("step 4: the loss is not a finite number, and the run has gone back"), "{error}");
+    assert!(
+        error.contains(": conversation ") && error.contains("(loss NaN). If they checkpoint is unharmed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_base_with_a_weight_that_is_no_number_is_named_before_the_first_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let assets = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model"));
+    let mut bytes = fs::read(assets.join("stories260K.bin")).unwrap();
+    // Behind the header of seven numbers come the token vectors, 64 values each.
+    let at = 4 * (7 + 3 * 64 + 5);
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let path = folder.path().join("stories260K.bin");
+    fs::write(&path, bytes).unwrap();
+    fs::copy(assets.join("tok512.bin"), folder.path().join("tok512.bin")).unwrap();
+    let never = AtomicBool::new(false);
+    let model = Model::open(&path).unwrap();
+    let ended = train(&model, &conversations(), &config(), &folder.path().join("run"), &never, &mut |_| {});
+    let error = ended.unwrap_err().to_string();
+    assert!(error.contains("in tensor token_embd.weight, row 3, column 5 is NaN"), "{error}");
 }
 
 #[test]
