@@ -17,15 +17,18 @@ pub(crate) fn zeroed_lines(count: usize) -> Vec<Line> {
 thread_local! {
     static SMALL: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static LARGE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static NARROW: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Which of the thread's two scratch buffers to use: they are independent, so one call can hold both.
+/// Which of the thread's scratch buffers to use: they are independent, so one call can hold all of them.
 #[derive(Clone, Copy)]
 pub(crate) enum Scratch {
     /// Packed activations of one task.
     Activations,
     /// A whole packed right-hand side of one call.
     RightSide,
+    /// Packed columns of a product of low rank.
+    Narrow,
 }
 
 /// Runs `work` with at least `count` lines of scratch memory, contents unspecified.
@@ -36,6 +39,7 @@ pub(crate) fn with_scratch<T>(which: Scratch, count: usize, work: impl FnOnce(&m
     let slot = match which {
         Scratch::Activations => &SMALL,
         Scratch::RightSide => &LARGE,
+        Scratch::Narrow => &NARROW,
     };
     let mut lines = slot.take();
     if lines.len() < count {

@@ -16,7 +16,8 @@ mod transpose;
 
 pub use blocks::{BlockError, BlockType};
 pub use gemm::{
-    Accumulate, matmul, matmul_nn, matmul_nt, matmul_stored, matmul_stored_transposed, matmul_tn, matmul_with,
+    Accumulate, Columns, LowRank, LowRankFactors, ResultRows, matmul, matmul_low_rank, matmul_nn, matmul_nt,
+    matmul_stored, matmul_stored_transposed, matmul_tn, matmul_with, outer_products,
 };
 pub use isa::InstructionSet;
 pub use matrix::{PackedMatrix, Precision, UnknownPrecision};

@@ -150,7 +150,7 @@ fn write_row(precision: Precision, row: &[f32], words: &mut [u32]) {
 }
 
 /// Writes some outputs of inputs, `columns` values each, as words; what lies beyond them becomes zero.
-fn write_inputs(
+pub(crate) fn write_inputs(
     precision: Precision,
     inputs: &[f32],
     columns: usize,

@@ -124,10 +124,10 @@ pub(super) fn multiply(
         let y = Target { values: y, stride: n, first: 0 };
         if form == Form::Tn {
             let pack = |part: Part, lines: &mut [Line]| pack_interleaved(a, m, k, &part, lines);
-            Product { kernels, panels, groups, depth, m, n, pack }.run(y, add);
+            Product { kernels, panels, groups, depth, m, n, pack, beside: None }.run(y, add);
         } else {
             let pack = |part: Part, lines: &mut [Line]| pack_rows(Activation::F32, a, k, &part, lines);
-            Product { kernels, panels, groups, depth, m, n, pack }.run(y, add);
+            Product { kernels, panels, groups, depth, m, n, pack, beside: None }.run(y, add);
         }
     });
 }

@@ -17,6 +17,10 @@ use crate::panels::PANEL;
 const ACTIVATION_BYTES: usize = 512 * 1024;
 /// Most rows that are packed together.
 const MOST_BATCH_ROWS: usize = 384;
+/// Least rows that are worth a pass over a chunk of the right side.
+const LEAST_BATCH_ROWS: usize = 96;
+/// Batches of rows for each thread that make up for one that is held up.
+const ROW_TASKS_A_THREAD: usize = 4;
 /// A chunk of the right side below this stays in the caches near the core.
 const NEAR_BYTES: usize = 128 * 1024;
 /// How far ahead a panel that is used once is asked for, in words.
@@ -44,6 +48,27 @@ pub(super) struct Product<'a, P> {
     pub(super) n: usize,
     /// Packs `rows`, `groups` into lines for a block of so many rows (the padded count).
     pub(super) pack: P,
+    /// A product of low rank beside it, from the same left side.
+    pub(super) beside: Option<Beside<'a>>,
+}
+
+/// `u = a down`, and `y += u up` before a block of the result leaves the caches.
+///
+/// Both right sides are packed as that of the product; `down` has its inputs and no window of them.
+#[derive(Clone, Copy)]
+pub(super) struct Beside<'a> {
+    /// Panels of `rank` outputs over all inputs of the product.
+    pub(super) down: &'a [Line],
+    /// Columns of `u`.
+    pub(super) rank: usize,
+    /// Panels of the product's outputs over the columns of `u`, padded to `up_groups` groups.
+    pub(super) up: &'a [Line],
+    /// Groups of the columns of `u`.
+    pub(super) up_groups: usize,
+    /// For each panel of `up`, the columns of `u` that it does not multiply by zero.
+    pub(super) touched: &'a [Range<usize>],
+    /// `u [m, rank]`.
+    pub(super) u: SharedMut<f32>,
 }
 
 /// Groups in a chunk: about the kernels' depth, equal shares of all groups of a product.
@@ -101,7 +126,12 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         let row_tasks = self.m.div_ceil(batch).min(wanted);
         let task_rows = self.m.div_ceil(row_tasks).next_multiple_of(self.kernels.most_rows());
         let row_tasks = self.m.div_ceil(task_rows);
-        let parts = wanted.div_ceil(row_tasks).min(panels);
+        // Every part packs its rows anew: where rows alone keep the threads busy there is but one. `u` has one writer.
+        let parts = if row_tasks >= ROW_TASKS_A_THREAD * rayon::current_num_threads() || self.beside.is_some() {
+            1
+        } else {
+            wanted.div_ceil(row_tasks).min(panels)
+        };
         let task = |index: usize| {
             let (row_task, part) = (index / parts, index % parts);
             let rows = row_task * task_rows..self.m.min((row_task + 1) * task_rows);
@@ -134,7 +164,13 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
             return most_rows;
         }
         let fit = (ACTIVATION_BYTES / (self.chunk() * size_of::<Line>())).clamp(most_rows, MOST_BATCH_ROWS);
-        let batches = self.m.div_ceil(fit / most_rows * most_rows);
+        let mut batches = self.m.div_ceil(fit / most_rows * most_rows);
+        // An even share for each thread, as long as a chunk of the right side still meets rows enough.
+        let threads = rayon::current_num_threads();
+        let even = batches.next_multiple_of(threads).max(ROW_TASKS_A_THREAD * threads);
+        if threads > 1 && self.m / even >= LEAST_BATCH_ROWS {
+            batches = even;
+        }
         self.m.div_ceil(batches).next_multiple_of(most_rows)
     }
 
@@ -166,8 +202,15 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
                 for chunk in self.groups.clone().step_by(depth) {
                     let groups = chunk..self.groups.end.min(chunk + depth);
                     self.pack_batch(&blocks, groups.clone(), scratch);
-                    for panel in panels.clone() {
-                        self.panel(&blocks, groups.clone(), panel, scratch, y, add || chunk > self.groups.start);
+                    let add = add || chunk > self.groups.start;
+                    let last = groups.end == self.groups.end;
+                    match &self.beside {
+                        None => {
+                            for panel in panels.clone() {
+                                self.panel(&blocks, groups.clone(), panel, scratch, y, add, None);
+                            }
+                        }
+                        Some(beside) => self.chunk_beside(beside, &blocks, &groups, scratch, y, add, last),
                     }
                 }
             }
@@ -193,8 +236,68 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         }
     }
 
+    /// A chunk of `u` and of all panels; the last one completes `u` and adds `u up`.
+    #[allow(clippy::too_many_arguments)]
+    fn chunk_beside(
+        &self,
+        beside: &Beside<'_>,
+        blocks: &Blocks,
+        groups: &Range<usize>,
+        scratch: &[Line],
+        y: Place,
+        add: bool,
+        last: bool,
+    ) {
+        let (activation, rank) = (self.kernels.activation, beside.rank);
+        let down = Product {
+            kernels: self.kernels,
+            panels: beside.down,
+            groups: self.groups.clone(),
+            depth: self.depth,
+            m: self.m,
+            n: rank,
+            pack: &self.pack,
+            beside: None,
+        };
+        let u = Place { values: beside.u, stride: rank };
+        for panel in 0..rank.div_ceil(self.kernels.width) {
+            down.panel(blocks, groups.clone(), panel, scratch, u, groups.start > self.groups.start, None);
+        }
+        let panels = 0..self.n.div_ceil(self.kernels.width);
+        if !last {
+            for panel in panels {
+                self.panel(blocks, groups.clone(), panel, scratch, y, add, None);
+            }
+            return;
+        }
+        with_scratch(Scratch::Narrow, blocks.padded() * beside.up_groups, |narrow| {
+            for block in blocks.iter() {
+                let lines = &mut narrow[block.packed_before * beside.up_groups..][..block.padded * beside.up_groups];
+                // SAFETY: the rows of this task, which alone writes and reads them.
+                let u = unsafe {
+                    std::slice::from_raw_parts(beside.u.at(block.rows.start * rank), block.rows.len() * rank)
+                };
+                let part = Part { rows: 0..block.rows.len(), padded: block.padded, groups: 0..beside.up_groups };
+                pack_rows(activation, u, rank, &part, lines);
+            }
+            for panel in panels {
+                self.panel(blocks, groups.clone(), panel, scratch, y, add, Some((beside, &*narrow)));
+            }
+        });
+    }
+
     /// All blocks of a batch by one panel's chunk; the first two ask for the next panel's.
-    fn panel(&self, blocks: &Blocks, groups: Range<usize>, panel: usize, scratch: &[Line], y: Place, add: bool) {
+    #[allow(clippy::too_many_arguments)]
+    fn panel(
+        &self,
+        blocks: &Blocks,
+        groups: Range<usize>,
+        panel: usize,
+        scratch: &[Line],
+        y: Place,
+        add: bool,
+        beside: Option<(&Beside<'_>, &[Line])>,
+    ) {
         let group_lines = self.panel_group_lines();
         let before = panel * self.groups.len() + groups.start - self.groups.start;
         let right = &self.panels[before * group_lines..][..groups.len() * group_lines];
@@ -209,7 +312,25 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
             };
             let left = &scratch[block.packed_before * groups.len()..][..block.padded * groups.len()];
             self.block(&block, left, right, groups.len(), panel, y, add, ahead);
+            if let Some((beside, narrow)) = beside {
+                self.block_beside(beside, &block, narrow, panel, y);
+            }
         }
+    }
+
+    /// Adds `u up` to a block, the groups of `u` only that the panel touches.
+    fn block_beside(&self, beside: &Beside<'_>, block: &Block, narrow: &[Line], panel: usize, y: Place) {
+        let (inputs, group_lines) = (self.kernels.activation.group_inputs(), self.panel_group_lines());
+        let touched = &beside.touched[panel];
+        if touched.is_empty() {
+            return;
+        }
+        let groups = touched.start / inputs..touched.end.div_ceil(inputs);
+        let left = &narrow[block.packed_before * beside.up_groups + groups.start * block.padded..];
+        let left = &left[..block.padded * groups.len()];
+        let right = &beside.up[(panel * beside.up_groups + groups.start) * group_lines..][..groups.len() * group_lines];
+        let ahead = Ahead { next: right.as_ptr().cast(), step: 0 };
+        self.block(block, left, right, groups.len(), panel, y, true, ahead);
     }
 
     /// One microkernel call; a block that reaches beyond the result goes through a copy of full size.
@@ -255,22 +376,22 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
 }
 
 /// A task's rows cut into blocks of nearly one size.
-struct Blocks {
+pub(super) struct Blocks {
     rows: Range<usize>,
     count: usize,
     row_step: usize,
 }
 
 /// The rows of one microkernel call.
-struct Block {
-    rows: Range<usize>,
-    padded: usize,
+pub(super) struct Block {
+    pub(super) rows: Range<usize>,
+    pub(super) padded: usize,
     /// Rows, padding included, that are packed before this block.
-    packed_before: usize,
+    pub(super) packed_before: usize,
 }
 
 impl Blocks {
-    fn new(rows: Range<usize>, most_rows: usize, row_step: usize) -> Self {
+    pub(super) fn new(rows: Range<usize>, most_rows: usize, row_step: usize) -> Self {
         Self { count: rows.len().div_ceil(most_rows), rows, row_step }
     }
 
@@ -280,7 +401,12 @@ impl Blocks {
         steps * index / self.count * self.row_step
     }
 
-    fn iter(&self) -> impl Iterator<Item = Block> + '_ {
+    /// All rows, padding included.
+    pub(super) fn padded(&self) -> usize {
+        self.start(self.count)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Block> + '_ {
         (0..self.count).map(|index| {
             let (start, end) = (self.start(index), self.start(index + 1));
             Block {

@@ -8,6 +8,8 @@
 //! - `drive`: blocking and threads
 //! - `round`: rounding to bf16 and packing of activations
 //! - `stored`: the products with a weight in the blocks of its file
+//! - `low_rank`: a packed weight with an update of low rank beside it
+//! - `narrow`: the gradients of such an update
 //! - `dense`: the products without a packed weight
 
 #[cfg(target_arch = "x86_64")]
@@ -21,6 +23,8 @@ mod avx512bf16;
 mod dense;
 mod drive;
 mod kernel;
+mod low_rank;
+mod narrow;
 mod portable;
 mod round;
 mod stored;
@@ -28,6 +32,8 @@ mod stored;
 mod tests;
 
 pub use dense::{matmul_nn, matmul_nt, matmul_tn};
+pub use low_rank::{LowRank, LowRankFactors, matmul_low_rank};
+pub use narrow::{Columns, ResultRows, outer_products};
 pub(crate) use round::{bf16_bits, round_row};
 pub use stored::{matmul_stored, matmul_stored_transposed};
 
@@ -79,7 +85,7 @@ fn multiply_with(
     let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
     let depth = chunk_depth(kernels, groups);
     let y = Target { values: y, stride: w.rows(), first: 0 };
-    Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack }
+    Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack, beside: None }
         .run(y, accumulate == Accumulate::Add);
 }
 

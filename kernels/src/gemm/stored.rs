@@ -55,7 +55,8 @@ pub(super) fn multiply(
                 window.pack(panels);
                 let y = Target { values: y, stride: w.rows(), first: rows.start };
                 let (depth, n) = (chunk_depth(kernels, groups), rows.len());
-                Product { kernels, panels, groups: 0..groups, depth, m, n, pack }.run(y, accumulate == Accumulate::Add);
+                Product { kernels, panels, groups: 0..groups, depth, m, n, pack, beside: None }
+                    .run(y, accumulate == Accumulate::Add);
             });
         });
     }
@@ -94,7 +95,7 @@ pub(super) fn multiply_transposed(
                     let dx = Target { values: dx, stride: w.columns(), first: columns.start };
                     let (groups, n) = (groups.clone(), columns.len());
                     let add = accumulate == Accumulate::Add || groups.start > 0;
-                    Product { kernels, panels, groups, depth, m, n, pack }.run(dx, add);
+                    Product { kernels, panels, groups, depth, m, n, pack, beside: None }.run(dx, add);
                 });
             });
         }

@@ -266,3 +266,154 @@ fn no_inputs_give_zeros_or_what_was_there() {
     matmul(&[], 2, &matrix, &mut y, Accumulate::Overwrite);
     assert_eq!(y, [0.0; 6]);
 }
+
+/// `A` and a block-diagonal `B` of two updates of `rank / 2`, the outputs between them without any.
+struct Update {
+    rank: usize,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    blocks: [(std::ops::Range<usize>, std::ops::Range<usize>); 2],
+}
+
+impl Update {
+    fn new(rank: usize, inputs: usize, outputs: usize) -> Self {
+        let (half, third) = (rank / 2, outputs / 3);
+        let blocks = [(0..third, 0..half), (2 * third..outputs, half..rank)];
+        let mut b = values(outputs * rank, 21);
+        for (row, values) in b.chunks_exact_mut(rank).enumerate() {
+            for (column, value) in values.iter_mut().enumerate() {
+                if !blocks.iter().any(|(rows, columns)| rows.contains(&row) && columns.contains(&column)) {
+                    *value = 0.0;
+                }
+            }
+        }
+        Self { rank, a: values(rank * inputs, 22), b, blocks }
+    }
+
+    fn pack(&self, precision: Precision, transposed: bool) -> LowRank {
+        let row = |values: &[f32], index: usize, out: &mut [f32]| {
+            out.copy_from_slice(&values[index * out.len()..][..out.len()]);
+        };
+        let factors = LowRankFactors {
+            rank: self.rank,
+            inputs: self.a.len() / self.rank,
+            outputs: self.b.len() / self.rank,
+            a: &|index, out| row(&self.a, index, out),
+            b: &|index, out| row(&self.b, index, out),
+            blocks: &self.blocks,
+        };
+        if transposed { LowRank::pack_transposed(precision, &factors) } else { LowRank::pack(precision, &factors) }
+    }
+}
+
+/// Transposes `[rows, columns]`.
+fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
+}
+
+#[test]
+fn a_weight_and_its_update_equal_f64_on_both_ways() {
+    for (m, rank, inputs, outputs) in [(1, 2, 5, 3), (37, 48, 70, 150), (301, 16, 1100, 75), (26, 80, 33, 200)] {
+        let (w, update) = (values(outputs * inputs, 23), Update::new(rank, inputs, outputs));
+        for (precision, way) in
+            [(Precision::F32, false), (Precision::F32, true), (Precision::Bf16, false), (Precision::Bf16, true)]
+        {
+            // Backward, `W^T`, `B^T` and `A^T` take the places of `W`, `A` and `B`.
+            let [k, n] = if way { [outputs, inputs] } else { [inputs, outputs] };
+            let (w, down, up) = if way {
+                (
+                    transposed(&w, outputs, inputs),
+                    transposed(&update.b, outputs, rank),
+                    transposed(&update.a, rank, inputs),
+                )
+            } else {
+                (w.clone(), update.a.clone(), update.b.clone())
+            };
+            let (x, start) = (values(m * k, 24), values(m * n, 25));
+            let (matrix, low_rank) = (pack(precision, n, k, &w), update.pack(precision, way));
+            let (wide, narrow) = (reference(precision, &x, m, &w, n, k), reference(precision, &x, m, &down, rank, k));
+            for (name, kernels) in kernel_sets(precision) {
+                for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
+                    let (mut u, mut y) = (vec![f32::NAN; m * rank], start.clone());
+                    low_rank::multiply(kernels, &x, m, &matrix, &low_rank, &mut u, &mut y, accumulate);
+                    for (got, expected) in u.iter().zip(&narrow) {
+                        assert!((f64::from(*got) - expected).abs() <= tolerance(k), "{name}, {precision}: u");
+                    }
+                    let beside = reference(precision, &u, m, &up, n, rank);
+                    for (i, got) in y.iter().enumerate() {
+                        let before = if accumulate == Accumulate::Add { f64::from(start[i]) } else { 0.0 };
+                        let difference = (f64::from(*got) - before - wide[i] - beside[i]).abs();
+                        // The values of u are of the size of the square root of k.
+                        let most = 2.0 * tolerance(k.max(rank)) * (k as f64).sqrt().max(2.0);
+                        assert!(difference <= most, "{name}, {precision}, {way}, {m} x {k} x {n}: off by {difference}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_of_an_update_depends_on_that_row_alone() {
+    let [one, two] = [1, 2].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool"));
+    let (m, rank, inputs, outputs) = (900, 24, 700, 90);
+    let (x, w) = (values(m * inputs, 26), values(outputs * inputs, 27));
+    let update = Update::new(rank, inputs, outputs);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let (matrix, low_rank) = (pack(precision, outputs, inputs, &w), update.pack(precision, false));
+        for (name, kernels) in kernel_sets(precision) {
+            let run = |x: &[f32]| {
+                let m = x.len() / inputs;
+                let (mut u, mut y) = (vec![0.0; m * rank], vec![0.0; m * outputs]);
+                low_rank::multiply(kernels, x, m, &matrix, &low_rank, &mut u, &mut y, Accumulate::Overwrite);
+                (u, y)
+            };
+            let (u, y) = two.install(|| run(&x));
+            assert_eq!(
+                (&u, &y),
+                (&one.install(|| run(&x)).0, &one.install(|| run(&x)).1),
+                "{name}, {precision}: threads"
+            );
+            for i in [0, 450, 899] {
+                let row = run(&x[i * inputs..][..inputs]);
+                assert_eq!(row.0, u[i * rank..][..rank], "{name}, {precision}: row {i} of u");
+                assert_eq!(row.1, y[i * outputs..][..outputs], "{name}, {precision}: row {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn outer_products_equal_f64_whatever_the_threads() {
+    let [one, two] = [1, 2].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool"));
+    for (rows, n, m) in [(1, 1, 1), (130, 16, 100), (257, 33, 64), (600, 3, 300)] {
+        // Columns in the middle of wider matrices.
+        let (narrow, wide) = (values(rows * (n + 5), 31), values(rows * (m + 40), 32));
+        let narrow = Columns { values: &narrow, stride: n + 5, range: 2..2 + n };
+        let wide = Columns { values: &wide, stride: m + 40, range: 33..33 + m };
+        for precision in [Precision::F32, Precision::Bf16] {
+            let value = |side: &Columns<'_>, row: usize, column: usize| {
+                rounded(precision, side.values[row * side.stride + side.range.start + column])
+            };
+            for (name, kernels) in kernel_sets(precision) {
+                for order in [ResultRows::Narrow, ResultRows::Wide] {
+                    let (mut y, mut z) = (vec![f32::NAN; n * m], vec![f32::NAN; n * m]);
+                    two.install(|| narrow::multiply(kernels, precision, &narrow, &wide, 0.5, &mut y, order));
+                    one.install(|| narrow::multiply(kernels, precision, &narrow, &wide, 0.5, &mut z, order));
+                    assert_eq!(y, z, "{name}, {precision}: threads");
+                    for i in 0..n {
+                        for j in 0..m {
+                            let sum: f64 = (0..rows).map(|row| value(&narrow, row, i) * value(&wide, row, j)).sum();
+                            let got = y[if order == ResultRows::Narrow { i * m + j } else { j * n + i }];
+                            let difference = (f64::from(got) - 0.5 * sum).abs();
+                            assert!(
+                                difference <= tolerance(rows),
+                                "{name}, {precision}, ({i}, {j}): off by {difference}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
