@@ -71,7 +71,7 @@ impl Drop for AtomicFile {
 
 /// Makes a rename in the folder of `target` last; only Unix opens folders as files.
 #[cfg(unix)]
-fn sync_folder(target: &Path) -> Result<(), ModelError> {
+pub(crate) fn sync_folder(target: &Path) -> Result<(), ModelError> {
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -82,6 +82,6 @@ fn sync_folder(target: &Path) -> Result<(), ModelError> {
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_target: &Path) -> Result<(), ModelError> {
+pub(crate) fn sync_folder(_target: &Path) -> Result<(), ModelError> {
     Ok(())
 }

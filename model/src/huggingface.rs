@@ -2,8 +2,12 @@
 //! `chat_template.jinja`.
 
 mod config;
+mod config_json;
 pub(crate) mod names;
 mod weights;
+mod writer;
+
+pub use writer::{FloatType, FolderTensor, HuggingFaceOptions, HuggingFaceWriter};
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -7,11 +7,12 @@
 
 pub mod adapter;
 mod atomic_file;
+mod atomic_folder;
 mod chat;
 mod config;
 mod error;
 pub mod gguf;
-mod huggingface;
+pub mod huggingface;
 mod llama2c;
 mod mapped_file;
 mod model;
@@ -21,6 +22,7 @@ mod tensor;
 pub mod tokenizer;
 
 pub use adapter::{LoraAdapter, LoraModule, ModulePatterns, matches_whole_module};
+pub use atomic_folder::{AtomicFolder, Existing};
 pub use chat::{ChatTemplate, Message};
 pub use config::{Architecture, ModelConfig};
 pub use error::ModelError;

@@ -171,6 +171,12 @@ impl Model {
         &self.chat_template
     }
 
+    /// The folder, where the model came as a Hugging Face folder.
+    pub fn huggingface_folder(&self) -> Option<&Path> {
+        let settings = self.files.iter().find(|file| file.ends_with("config.json"))?;
+        settings.parent()
+    }
+
     /// The GGUF metadata: of the file, or what a converter would write for the other sources.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata

@@ -26,6 +26,18 @@ impl RowOrder {
         }
     }
 
+    /// The row in GGUF order of a row in the file, of `rows` rows in all: what [`RowOrder::stored`] undoes.
+    pub(crate) fn in_gguf(self, stored: usize, rows: usize) -> usize {
+        match self {
+            Self::AsStored => stored,
+            Self::Halves { heads } => {
+                let head_dim = rows / heads;
+                let (head, within) = (stored / head_dim, stored % head_dim);
+                head * head_dim + within % (head_dim / 2) * 2 + within / (head_dim / 2)
+            }
+        }
+    }
+
     /// From file order to GGUF order: `values` are rows of `columns` elements.
     pub(crate) fn to_gguf(self, values: &[f32], columns: usize) -> Vec<f32> {
         let rows = values.len() / columns.max(1);
@@ -60,6 +72,7 @@ mod tests {
         let gguf = order.to_gguf(&file, 1);
         assert_eq!(gguf, [0., 3., 1., 4., 2., 5., 6., 9., 7., 10., 8., 11.]);
         assert_eq!(order.to_file(&gguf, 1), file);
+        assert!((0..12).all(|row| order.in_gguf(order.stored(row, 12), 12) == row));
         assert_eq!(RowOrder::AsStored.to_gguf(&file, 3), file);
     }
 }

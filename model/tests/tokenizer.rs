@@ -55,6 +55,39 @@ fn llama_spm_gives_the_expected_ids() {
     check_vocabulary("llama-spm");
 }
 
+/// Texts that tokenizers differ on: those of llama.cpp's tests, prose, special tokens.
+fn various_texts() -> Vec<String> {
+    let inputs = std::fs::read_to_string(asset("vocab/ggml-vocab-gpt-2.gguf.inp")).unwrap();
+    let mut texts: Vec<String> = inputs.split_terminator("\n__ggml_vocab_test__\n").map(str::to_owned).collect();
+    let prose = std::fs::read_to_string(asset("text/wiki.test.raw")).unwrap();
+    texts.extend(prose.lines().take(400).map(str::to_owned));
+    texts.extend(
+        ["<|im_start|>user\nHi<|im_end|>", "<s>a</s> b<unk>", "▁▁a▁", "<0x0A>", " 1½²五Ⅷ ", "\u{0}\u{1}"]
+            .map(str::to_owned),
+    );
+    texts
+}
+
+#[test]
+fn tokenizer_json_makes_the_same_tokenizer_again() {
+    for name in ["gpt-2", "starcoder", "qwen2", "llama-spm"] {
+        let first = vocabulary(name);
+        let json = first.to_tokenizer_json().unwrap().to_string();
+        let config = first.to_tokenizer_config(1024, "").to_string();
+        let again = Tokenizer::from_tokenizer_json_padded(&json, Some(&config), first.vocabulary()).unwrap();
+        assert_eq!(again.adds_bos(), first.adds_bos(), "{name}");
+        assert_eq!((again.bos(), again.eos(), again.padding()), (first.bos(), first.eos(), first.padding()), "{name}");
+        assert_eq!(again.end_of_generation(), first.end_of_generation(), "{name}");
+        for text in various_texts() {
+            for special in [SpecialTokens::Parse, SpecialTokens::AsText] {
+                let ids = first.encode(&text, special);
+                assert_eq!(again.encode(&text, special), ids, "{name}: {text:?}");
+                assert_eq!(again.decode(&ids), first.decode(&ids), "{name}: {text:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn metadata_makes_the_same_tokenizer_again() {
     for name in ["qwen2", "llama-spm"] {

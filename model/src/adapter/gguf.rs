@@ -19,7 +19,7 @@ const ALPHA: &str = "adapter.lora.alpha";
 const BASE_NAME: &str = "general.base_model.0.name";
 const BASE_SHA256: &str = "espalier.base_model.sha256";
 
-pub(super) fn load(path: &Path, config: &ModelConfig) -> Result<LoraAdapter, ModelError> {
+pub(super) fn load(path: &Path, config: Option<&ModelConfig>) -> Result<LoraAdapter, ModelError> {
     let file = GgufFile::open(path)?;
     let metadata = file.metadata();
     let expect = |key: &str, wanted: &str| match metadata.get_str(key)? {
@@ -32,7 +32,9 @@ pub(super) fn load(path: &Path, config: &ModelConfig) -> Result<LoraAdapter, Mod
     };
     expect("general.type", "adapter")?;
     expect("adapter.type", "lora")?;
-    expect("general.architecture", config.architecture.name())?;
+    if let Some(config) = config {
+        expect("general.architecture", config.architecture.name())?;
+    }
     let alpha = metadata.require_f32(ALPHA)?;
 
     let mut modules = BTreeMap::new();

@@ -8,6 +8,7 @@ use crate::{ModelConfig, ModelError};
 
 mod gguf;
 mod merge;
+mod norm;
 mod patterns;
 mod peft;
 
@@ -69,6 +70,20 @@ impl LoraAdapter {
     ///
     /// A damaged file, a kind of adapter that is neither `LoRA` nor `DoRA`, modules or shapes that the model does not have.
     pub fn load(path: &Path, config: &ModelConfig) -> Result<Self, ModelError> {
+        Self::read(path, Some(config))
+    }
+
+    /// Reads an adapter whose model is not at hand, to show what it is: the rows of q and k have the order of its file, and
+    /// nothing says that its layers are those of any model.
+    ///
+    /// # Errors
+    ///
+    /// A damaged file, or a kind of adapter that is neither `LoRA` nor `DoRA`.
+    pub fn load_without_model(path: &Path) -> Result<Self, ModelError> {
+        Self::read(path, None)
+    }
+
+    fn read(path: &Path, config: Option<&ModelConfig>) -> Result<Self, ModelError> {
         let adapter = if path.is_dir() { peft::load(path, config) } else { gguf::load(path, config) };
         let adapter = adapter.map_err(|error| error.in_file(path))?;
         adapter.check(config).map_err(|error| error.in_file(path))?;
@@ -77,7 +92,7 @@ impl LoraAdapter {
 
     /// Writes a folder that PEFT, vLLM and [`LoraAdapter::load`] read; its files appear one by one, the weights last.
     pub fn save_peft(&self, directory: &Path, config: &ModelConfig) -> Result<(), ModelError> {
-        self.check(config)?;
+        self.check(Some(config))?;
         peft::save(self, directory, config)
     }
 
@@ -87,12 +102,12 @@ impl LoraAdapter {
     ///
     /// `DoRA`, which these files have no place for, modules that the model does not have, a full disk.
     pub fn save_gguf(&self, path: &Path, config: &ModelConfig) -> Result<(), ModelError> {
-        self.check(config)?;
+        self.check(Some(config))?;
         gguf::save(self, path, config)
     }
 
-    /// Refuses modules, shapes and numbers that do not fit the model.
-    fn check(&self, config: &ModelConfig) -> Result<(), ModelError> {
+    /// Refuses numbers that cannot be, and modules and shapes that do not fit the model.
+    fn check(&self, config: Option<&ModelConfig>) -> Result<(), ModelError> {
         if self.modules.is_empty() {
             return Err(ModelError::invalid("adapter", "it is empty", "train it again"));
         }
@@ -101,7 +116,9 @@ impl LoraAdapter {
             let refuse = |problem: String, remedy: &str| {
                 Err(ModelError::invalid(format!("adapter module {name:?}"), problem, remedy))
             };
-            check_shape(name, module, config)?;
+            if let Some(config) = config {
+                check_shape(name, module, config)?;
+            }
             // An alpha of 0 makes an adapter without effect here, and one of full effect in llama.cpp.
             if module.rank == 0 || !self.scale(module).is_finite() || module.alpha == 0.0 {
                 return refuse(format!("its rank is {} and its alpha {}", module.rank, module.alpha), "train it again");

@@ -56,6 +56,47 @@ struct Rotary {
     original_max_position_embeddings: Option<f32>,
 }
 
+/// The numbers of Llama 3.1's context extension, as `rope_scaling` has them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Llama3Scaling {
+    pub(super) factor: f32,
+    pub(super) low: f32,
+    pub(super) high: f32,
+    pub(super) original: f32,
+}
+
+impl Llama3Scaling {
+    pub(super) fn to_json(self) -> Json {
+        serde_json::json!({
+            "factor": self.factor,
+            "high_freq_factor": self.high,
+            "low_freq_factor": self.low,
+            "original_max_position_embeddings": self.original as u64,
+            "rope_type": "llama3",
+        })
+    }
+}
+
+/// Divisors of the rotary frequencies for the scaling of Llama 3.1 (its paper's context extension): wavelengths beyond
+/// `original / low` are divided by `factor`, those below `original / high` stay, between them the two are blended.
+pub(super) fn frequency_factors(scaling: Llama3Scaling, dims: usize, theta: f32) -> Vec<f32> {
+    let Llama3Scaling { factor, low, high, original } = scaling;
+    let (scale, low, high, original) = (f64::from(factor), f64::from(low), f64::from(high), f64::from(original));
+    let of_pair = |pair: usize| {
+        let exponent = (2 * pair) as f64 / dims as f64;
+        let wavelength = 2.0 * std::f64::consts::PI * f64::from(theta).powf(exponent);
+        if wavelength < original / high {
+            1.0
+        } else if wavelength > original / low {
+            factor
+        } else {
+            let smooth = (original / wavelength - low) / (high - low);
+            (1.0 / ((1.0 - smooth) / scale + smooth)) as f32
+        }
+    };
+    (0..dims / 2).map(of_pair).collect()
+}
+
 /// Reads the architecture before anything else, so that other models are refused by name and not by a missing field.
 pub(super) fn parse(source: &str) -> Result<Settings, ModelError> {
     #[derive(Deserialize)]
@@ -152,8 +193,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Divisors of the rotary frequencies for the scaling of Llama 3.1 (its paper's context extension): wavelengths beyond
-    /// `original / low` are divided by `factor`, those below `original / high` stay, between them the two are blended.
+    /// Divisors of the rotary frequencies where the scaling of Llama 3.1 asks for them.
     pub(super) fn frequency_factors(&self, config: &ModelConfig) -> Result<Option<Vec<f32>>, ModelError> {
         let Some(rotary) = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref()) else {
             return Ok(None);
@@ -171,10 +211,13 @@ impl Settings {
                 ));
             }
         }
-        let factor = rotary.factor.unwrap_or(8.0);
-        let low = rotary.low_freq_factor.unwrap_or(1.0);
-        let high = rotary.high_freq_factor.unwrap_or(4.0);
-        let original = rotary.original_max_position_embeddings.unwrap_or(8192.0);
+        let scaling = Llama3Scaling {
+            factor: rotary.factor.unwrap_or(8.0),
+            low: rotary.low_freq_factor.unwrap_or(1.0),
+            high: rotary.high_freq_factor.unwrap_or(4.0),
+            original: rotary.original_max_position_embeddings.unwrap_or(8192.0),
+        };
+        let Llama3Scaling { factor, low, high, original } = scaling;
         let sound = [factor, low, high, original].iter().all(|v| v.is_finite() && *v > 0.0);
         if !sound || low >= high {
             return Err(ModelError::invalid(
@@ -183,21 +226,7 @@ impl Settings {
                 "correct config.json or download it again",
             ));
         }
-        let (factor, low, high, original) = (f64::from(factor), f64::from(low), f64::from(high), f64::from(original));
-        let dims = config.rotary_dims;
-        let factors = (0..dims / 2).map(|pair| {
-            let exponent = (2 * pair) as f64 / dims as f64;
-            let wavelength = 2.0 * std::f64::consts::PI * f64::from(config.rope_theta).powf(exponent);
-            if wavelength < original / high {
-                1.0
-            } else if wavelength > original / low {
-                factor as f32
-            } else {
-                let smooth = (original / wavelength - low) / (high - low);
-                (1.0 / ((1.0 - smooth) / factor + smooth)) as f32
-            }
-        });
-        Ok(Some(factors.collect()))
+        Ok(Some(frequency_factors(scaling, config.rotary_dims, config.rope_theta)))
     }
 
     /// Special tokens that only `config.json` names; of a list the first.

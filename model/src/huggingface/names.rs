@@ -52,6 +52,33 @@ pub(crate) fn tensor_to_gguf(name: &str) -> Option<String> {
     Some(format!("blk.{layer}.{gguf}.{suffix}"))
 }
 
+/// The Hugging Face name of a tensor; `None` for names that [`tensor_to_gguf`] does not give.
+pub(crate) fn tensor_from_gguf(name: &str) -> Option<String> {
+    let whole = match name {
+        "token_embd.weight" => Some("model.embed_tokens.weight"),
+        "output_norm.weight" => Some("model.norm.weight"),
+        "output.weight" => Some("lm_head.weight"),
+        _ => None,
+    };
+    if let Some(huggingface) = whole {
+        return Some(huggingface.to_owned());
+    }
+    let (module, suffix) = name.rsplit_once('.')?;
+    if !matches!(suffix, "weight" | "bias") {
+        return None;
+    }
+    if let Some(huggingface) = linear_from_gguf(module) {
+        return Some(format!("{huggingface}.{suffix}"));
+    }
+    let (layer, part) = module.strip_prefix("blk.")?.split_once('.')?;
+    let huggingface = match part {
+        "attn_norm" => "input_layernorm",
+        "ffn_norm" => "post_attention_layernorm",
+        _ => return None,
+    };
+    Some(format!("model.layers.{layer}.{huggingface}.{suffix}"))
+}
+
 /// `model.layers.3.mlp.up_proj` to `3` and `mlp.up_proj`.
 fn split_layer(module: &str) -> Option<(&str, &str)> {
     let (layer, part) = module.strip_prefix("model.layers.")?.split_once('.')?;
@@ -74,6 +101,11 @@ mod tests {
         assert_eq!(norm.as_deref(), Some("blk.0.ffn_norm.weight"));
         let bias = tensor_to_gguf("model.layers.0.self_attn.k_proj.bias");
         assert_eq!(bias.as_deref(), Some("blk.0.attn_k.bias"));
+        for name in ["token_embd.weight", "output.weight", "blk.7.ffn_norm.weight", "blk.7.attn_q.bias"] {
+            let huggingface = tensor_from_gguf(name).unwrap();
+            assert_eq!(tensor_to_gguf(&huggingface).as_deref(), Some(name));
+        }
+        assert_eq!(tensor_from_gguf("rope_freqs.weight"), None);
         for unknown in ["model.layers.x.mlp.up_proj.weight", "lm_head", "model.layers.0.mlp.weight"] {
             assert_eq!(tensor_to_gguf(unknown), None);
         }

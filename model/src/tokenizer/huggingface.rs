@@ -1,20 +1,16 @@
-//! Byte-level tokenizers in the form of Hugging Face: `tokenizer.json` and `tokenizer_config.json`.
+//! Tokenizers in the form of Hugging Face: `tokenizer.json` and `tokenizer_config.json`.
+
+mod pre_tokenizers;
+mod sentencepiece;
+mod write;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::vocabulary::TokenKind;
-use super::{Parts, Tokenizer, split, unsupported_pre_tokenizer};
+use super::{Parts, Tokenizer, split};
 use crate::ModelError;
 use crate::error::DOWNLOAD_AGAIN;
-
-/// How `tokenizer.json` writes the pattern of Qwen 2.
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// That of Llama 3.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// That of GPT-2, which is also what `ByteLevel` does by itself.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 #[derive(Deserialize)]
 struct TokenizerJson {
@@ -49,6 +45,8 @@ struct Model {
     ignore_merges: Option<bool>,
     #[serde(default)]
     byte_fallback: bool,
+    #[serde(default)]
+    unk_token: Option<String>,
 }
 
 /// Older files write a merge as one text, newer ones as a pair.
@@ -62,8 +60,8 @@ enum Merge {
 impl Tokenizer {
     /// From the texts of `tokenizer.json` and, where there is one, `tokenizer_config.json` (for the ids of BOS and EOS).
     ///
-    /// Byte-level byte-pair encoding only: `SentencePiece` models in this form are refused, as are patterns that no pre-tokenizer
-    /// here equals. Normalisation to NFC is left out, as in llama.cpp.
+    /// Byte-level byte-pair encoding, and `SentencePiece` as merges with bytes to fall back to. Other models are refused, as are
+    /// patterns that no pre-tokenizer here equals. Normalisation to NFC is left out, as in llama.cpp.
     pub fn from_tokenizer_json(tokenizer: &str, config: Option<&str>) -> Result<Self, ModelError> {
         Self::from_tokenizer_json_padded(tokenizer, config, 0)
     }
@@ -83,16 +81,13 @@ impl Tokenizer {
             None => Map::new(),
         };
         let kind = json.model.kind.as_deref().unwrap_or("BPE");
-        if kind != "BPE" || json.model.byte_fallback {
-            let found = if kind == "BPE" { "a SentencePiece model" } else { kind };
+        if kind != "BPE" {
             return Err(ModelError::invalid(
                 "tokenizer.json",
-                format!("the tokenizer is {found}, but only byte-level BPE is supported in this form"),
+                format!("the tokenizer is {kind}, but only byte-pair encoding is supported in this form"),
                 "convert the model to GGUF and use that file",
             ));
         }
-        check_normalizer(&json.normalizer)?;
-        let pre = recognise(&json.pre_tokenizer)?;
         let mut parts = Parts::default();
         parts.read_tokens(&json.model.vocab, &json.added_tokens, vocabulary)?;
         let id = |name: &str| -> Option<u32> {
@@ -111,6 +106,13 @@ impl Tokenizer {
             Merge::Text(text) => text,
             Merge::Pair(left, right) => format!("{left} {right}"),
         });
+        if json.model.byte_fallback {
+            parts.flags.space_prefix = Some(sentencepiece::adds_space_prefix(&json.normalizer, &json.pre_tokenizer)?);
+            sentencepiece::complete(&mut parts, merges, json.model.unk_token.as_deref());
+            return Ok(Self::sentencepiece(parts));
+        }
+        check_normalizer(&json.normalizer)?;
+        let pre = pre_tokenizers::recognise(&json.pre_tokenizer)?;
         let ignore_merges = json.model.ignore_merges.unwrap_or_else(|| split::merges_whole_pieces(pre));
         Self::byte_level(parts, merges.collect(), pre.to_owned(), ignore_merges)
     }
@@ -172,47 +174,6 @@ fn check_normalizer(normalizer: &Value) -> Result<(), ModelError> {
     ))
 }
 
-/// The `tokenizer.ggml.pre` that cuts as this `pre_tokenizer` does.
-fn recognise(pre_tokenizer: &Value) -> Result<&'static str, ModelError> {
-    let steps = match pre_tokenizer.get("pretokenizers").and_then(Value::as_array) {
-        Some(steps) => steps.as_slice(),
-        None => std::slice::from_ref(pre_tokenizer),
-    };
-    let flag = |step: &Value, name: &str, default| step.get(name).and_then(Value::as_bool).unwrap_or(default);
-    let byte_level = |step: &Value| kind(step) == "ByteLevel" && !flag(step, "add_prefix_space", true);
-    let pattern =
-        |step: &Value| step.get("pattern").and_then(|pattern| pattern.get("Regex")?.as_str()).map(str::to_owned);
-    let isolated =
-        |step: &Value| step.get("behavior").and_then(Value::as_str) == Some("Isolated") && !flag(step, "invert", false);
-    let found = match steps {
-        [last] if byte_level(last) && flag(last, "use_regex", true) => Some("gpt-2"),
-        [digits, last]
-            if kind(digits) == "Digits"
-                && flag(digits, "individual_digits", false)
-                && byte_level(last)
-                && flag(last, "use_regex", true) =>
-        {
-            Some("smollm")
-        }
-        [split, last]
-            if kind(split) == "Split" && isolated(split) && byte_level(last) && !flag(last, "use_regex", true) =>
-        {
-            match pattern(split).as_deref() {
-                Some(QWEN2) => Some("qwen2"),
-                Some(LLAMA3) => Some("llama-bpe"),
-                Some(GPT2) => Some("gpt-2"),
-                _ => None,
-            }
-        }
-        _ => None,
-    };
-    found.ok_or_else(|| {
-        let names: Vec<String> =
-            steps.iter().map(|step| pattern(step).unwrap_or_else(|| kind(step).to_owned())).collect();
-        unsupported_pre_tokenizer(&names.join(" then "))
-    })
-}
-
 /// Whether the template for one text begins with `bos`.
 fn template_starts_with(post_processor: &Value, bos: &str) -> bool {
     let steps = match post_processor.get("processors").and_then(Value::as_array) {
@@ -252,16 +213,9 @@ mod tests {
         })
     }
 
-    fn split(pattern: &str) -> Value {
-        json!({"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
-        ]})
-    }
-
     #[test]
     fn tokens_merges_and_special_ids() {
-        let json = tokenizer_json(&split(QWEN2)).to_string();
+        let json = tokenizer_json(&pre_tokenizers::json("qwen2").unwrap()).to_string();
         let config = r#"{"bos_token": {"content": "<|im_end|>"}, "eos_token": "<|im_end|>", "pad_token": null}"#;
         let tokenizer = Tokenizer::from_tokenizer_json_padded(&json, Some(config), 300).unwrap();
         assert_eq!(tokenizer.vocabulary(), 300);
@@ -275,28 +229,15 @@ mod tests {
     }
 
     #[test]
-    fn known_patterns_are_recognised_and_others_named() {
-        let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": true});
-        let digits =
-            json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, byte_level]});
-        assert_eq!(recognise(&byte_level).unwrap(), "gpt-2");
-        assert_eq!(recognise(&digits).unwrap(), "smollm");
-        assert_eq!(recognise(&split(QWEN2)).unwrap(), "qwen2");
-        assert_eq!(recognise(&split(LLAMA3)).unwrap(), "llama-bpe");
-        assert!(recognise(&split("[a-z]+")).unwrap_err().to_string().contains("[a-z]+"));
-        assert!(recognise(&Value::Null).is_err());
-    }
-
-    #[test]
-    fn what_is_not_byte_level_is_refused() {
-        let mut json = tokenizer_json(&split(QWEN2));
-        json["model"]["byte_fallback"] = true.into();
+    fn what_is_not_byte_pair_encoding_is_refused() {
+        let mut json = tokenizer_json(&pre_tokenizers::json("qwen2").unwrap());
+        json["model"]["type"] = "Unigram".into();
         let error = Tokenizer::from_tokenizer_json(&json.to_string(), None).err().unwrap();
-        assert!(error.to_string().contains("a SentencePiece model"), "{error}");
-        let mut json = tokenizer_json(&split(QWEN2));
+        assert!(error.to_string().contains("Unigram"), "{error}");
+        let mut json = tokenizer_json(&pre_tokenizers::json("qwen2").unwrap());
         json["normalizer"] = json!({"type": "Lowercase"});
         assert!(Tokenizer::from_tokenizer_json(&json.to_string(), None).is_err());
-        let mut json = tokenizer_json(&split(QWEN2));
+        let mut json = tokenizer_json(&pre_tokenizers::json("qwen2").unwrap());
         json["model"]["vocab"]["x"] = 4_000_000_000_u64.into();
         assert!(Tokenizer::from_tokenizer_json(&json.to_string(), None).is_err());
         assert!(Tokenizer::from_tokenizer_json("{", None).is_err());

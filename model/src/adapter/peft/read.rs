@@ -94,7 +94,7 @@ fn find<T: Copy>(patterns: Option<&ModulePatterns<T>>, module: &str) -> Result<O
     Ok(patterns.find(module)?.map(|(_, value)| *value))
 }
 
-pub(in crate::adapter) fn load(folder: &Path, config: &ModelConfig) -> Result<LoraAdapter, ModelError> {
+pub(in crate::adapter) fn load(folder: &Path, config: Option<&ModelConfig>) -> Result<LoraAdapter, ModelError> {
     let path = folder.join(CONFIG);
     let source = fs::read_to_string(&path).map_err(ModelError::file(&path, "read the adapter's settings"))?;
     let settings = parse_config(&source).map_err(|error| error.in_file(&path))?;
@@ -126,7 +126,7 @@ fn read_weights(
     settings: &PeftConfig,
     tensors: &[SafeTensor],
     file: &[u8],
-    config: &ModelConfig,
+    config: Option<&ModelConfig>,
 ) -> Result<LoraAdapter, ModelError> {
     let mut parts: BTreeMap<String, Parts<'_>> = BTreeMap::new();
     for tensor in tensors {
@@ -172,7 +172,7 @@ fn read_module(
     gguf_name: &str,
     parts: &Parts<'_>,
     file: &[u8],
-    config: &ModelConfig,
+    config: Option<&ModelConfig>,
 ) -> Result<LoraModule, ModelError> {
     let refuse =
         |problem: String, remedy: &str| ModelError::invalid(format!("adapter module {module:?}"), problem, remedy);
@@ -205,10 +205,11 @@ fn read_module(
             ));
         }
     };
-    let in_gguf_order = |values: Vec<f32>, columns: usize| match row_order(config, gguf_name) {
-        // Rows that do not divide are refused with the other shapes.
-        order if config.linear_shape(gguf_name) == Some((inputs, outputs)) => order.to_gguf(&values, columns),
-        _ => values,
+    // Rows that do not divide are refused with the other shapes.
+    let config = config.filter(|config| config.linear_shape(gguf_name) == Some((inputs, outputs)));
+    let in_gguf_order = |values: Vec<f32>, columns: usize| match config {
+        Some(config) => row_order(config, gguf_name).to_gguf(&values, columns),
+        None => values,
     };
     Ok(LoraModule {
         a: safetensors_file::decode(a, file)?,
