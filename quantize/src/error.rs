@@ -71,11 +71,11 @@ pub enum QuantizeError {
     },
     /// The file system is full.
     #[error(
-        "no space left while writing {}: the file takes {} MB; free some space or choose another folder (the partial file \
-         was removed)", path.display(), needed / 1_000_000
+        "no space left while writing {}: it takes {} MB; free some space or choose another folder (what was written of it \
+         is removed)", path.display(), needed.div_ceil(1_000_000)
     )]
     DiskFull {
-        /// The file to be.
+        /// The file or folder to be.
         path: PathBuf,
         /// Its size in bytes.
         needed: u64,

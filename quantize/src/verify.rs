@@ -92,6 +92,28 @@ fn failed(path: &Path, problem: String) -> QuantizeError {
     QuantizeError::Verify { path: path.to_owned(), problem }
 }
 
+/// Opens a folder that is complete but for its name and compares it with what it was made from: names, shapes and types of
+/// all tensors, sampled rows, token ids and the chat template.
+pub(crate) fn verify_folder(
+    folder: &Path,
+    model: &Model,
+    adapter: &LoraAdapter,
+    tensors: &[TensorReport],
+    texts: &[String],
+) -> Result<Verification, QuantizeError> {
+    let written = Model::open(folder)?;
+    for expected in tensors {
+        let found = written.tensor(&expected.name)?.info();
+        if found.dimensions != expected.dimensions || found.block_type != expected.to {
+            let problem = format!("tensor {:?} is {:?} {}", expected.name, found.dimensions, found.block_type.name());
+            return Err(failed(folder, problem));
+        }
+    }
+    let (rows, largest_error) = compare_rows(folder, model, Some(adapter), &written, tensors)?;
+    let texts = compare_tokens(folder, model, &written, texts)?;
+    Ok(Verification { tensors: tensors.len(), rows, largest_error, metadata_keys: 0, texts })
+}
+
 fn compare_headers(path: &Path, written: &Model, expected: &[TensorReport]) -> Result<(), QuantizeError> {
     let count = written.tensors().count();
     if count != expected.len() {

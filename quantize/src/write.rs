@@ -18,7 +18,7 @@ use crate::report::{QuantizeReport, TensorReport};
 use crate::verify::verify;
 
 /// Elements that are held in `f32` at a time: 16 MiB, which stays near the caches.
-const SLAB_ELEMENTS: usize = 4 << 20;
+pub(crate) const SLAB_ELEMENTS: usize = 4 << 20;
 
 /// Version of the block formats (`general.quantization_version`).
 const QUANTIZATION_VERSION: u32 = 2;
@@ -185,11 +185,14 @@ fn output_metadata(source: &Metadata, file_type: FileType, provenance: &Provenan
 }
 
 /// Names a full disk; other errors stay.
-fn disk_full(error: ModelError, path: &Path, needed: u64) -> QuantizeError {
+pub(crate) fn disk_full(error: ModelError, path: &Path, needed: u64) -> QuantizeError {
     fn is_full(error: &ModelError) -> bool {
         match error {
             ModelError::File { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+                )
             }
             ModelError::In { source, .. } => is_full(source),
             _ => false,
@@ -259,7 +262,7 @@ pub(crate) fn read_rows(
 }
 
 /// Names tensor and row of an element of a slab.
-fn in_tensor(name: &str, first_row: usize, columns: usize, error: EncodeError) -> QuantizeError {
+pub(crate) fn in_tensor(name: &str, first_row: usize, columns: usize, error: EncodeError) -> QuantizeError {
     let (row, source) = match error {
         EncodeError::NotFinite { index, value } => {
             (index / columns, EncodeError::NotFinite { index: index % columns, value })
