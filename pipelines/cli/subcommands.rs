@@ -1,6 +1,7 @@
 //! The commands of one kind of thing: trees, rows, adapters, models, rates.
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
+use espalier_model::huggingface::FloatType;
 use std::path::PathBuf;
 
 /// Skills trees.
@@ -69,41 +70,88 @@ pub enum DataCommand {
     },
 }
 
+/// Types of unquantized weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FloatTypeArgument {
+    /// 32 bits.
+    F32,
+    /// 16 bits with the exponent of f32.
+    Bf16,
+    /// 16 bits of IEEE 754.
+    F16,
+}
+
+impl FloatTypeArgument {
+    /// The GGUF file type of the same name.
+    pub fn file_type(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::Bf16 => "BF16",
+            Self::F16 => "F16",
+        }
+    }
+}
+
+impl From<FloatTypeArgument> for FloatType {
+    fn from(argument: FloatTypeArgument) -> Self {
+        match argument {
+            FloatTypeArgument::F32 => Self::F32,
+            FloatTypeArgument::Bf16 => Self::Bf16,
+            FloatTypeArgument::F16 => Self::F16,
+        }
+    }
+}
+
 /// Adapters.
 #[derive(Debug, Subcommand)]
 pub enum AdapterCommand {
-    /// Write an adapter in another form: a folder becomes PEFT, a .gguf the form of llama-server --lora.
-    #[command(after_help = "Example:\n  pipeline adapter export adapter/ --model base.gguf --out adapter.gguf")]
+    /// Write an adapter in its other form: a PEFT folder, or the GGUF file of llama-server --lora where the name ends in .gguf.
+    #[command(
+        after_help = "Examples:\n  pipeline adapter export adapter/ --model base.gguf --out adapter.gguf\n  pipeline adapter export adapter.gguf --model base.gguf --out adapter/"
+    )]
     Export {
-        /// The adapter.
+        /// The adapter: a PEFT folder or a .gguf file.
         adapter: PathBuf,
-        /// Its base.
+        /// Its base: a .gguf file or a Hugging Face folder.
         #[arg(long, value_name = "MODEL")]
         model: String,
         /// Folder or .gguf file to write.
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
+        /// Replace a folder that holds an adapter.
+        #[arg(long)]
+        force: bool,
     },
-    /// Merge an adapter into its base, unquantized.
-    #[command(after_help = "Example:\n  pipeline adapter merge adapter/ --model base.gguf --out merged.gguf")]
+    /// Merge an adapter into its base, unquantized: a Hugging Face folder, or a GGUF file where the name ends in .gguf.
+    #[command(
+        after_help = "Examples:\n  pipeline adapter merge adapter/ --model base.gguf --out merged/\n  pipeline adapter merge adapter/ --model base/ --out merged/ --dtype f32 --force\n  pipeline adapter merge adapter/ --model base.gguf --out merged.gguf"
+    )]
     Merge {
-        /// The adapter.
+        /// The adapter: a PEFT folder or a .gguf file.
         adapter: PathBuf,
-        /// Its base.
+        /// Its base: a .gguf file or a Hugging Face folder.
         #[arg(long, value_name = "MODEL")]
         model: String,
-        /// GGUF file to write.
-        #[arg(long, value_name = "FILE.gguf")]
+        /// Folder to write, or GGUF file.
+        #[arg(long, value_name = "PATH")]
         out: PathBuf,
+        /// Type of the weights; of a folder that of a Hugging Face base, else bf16; of a GGUF file f32.
+        #[arg(long, value_name = "TYPE")]
+        dtype: Option<FloatTypeArgument>,
+        /// Replace a folder that holds a model.
+        #[arg(long)]
+        force: bool,
     },
-    /// Rank, scale, modules and the size of each change.
-    #[command(after_help = "Example:\n  pipeline adapter show adapter/ --model base.gguf")]
+    /// Kind, rank, layers, base, the size of each change; with a model whether it fits (exit code 3 where it does not).
+    #[command(
+        after_help = "Examples:\n  pipeline adapter show adapter/\n  pipeline adapter show adapter.gguf --model base.gguf --json"
+    )]
     Show {
-        /// The adapter.
+        /// The adapter: a PEFT folder or a .gguf file.
         adapter: PathBuf,
-        /// Its base.
+        /// A model that it may be for.
         #[arg(long, value_name = "MODEL")]
-        model: String,
+        model: Option<String>,
     },
 }
 

@@ -125,4 +125,4 @@ pub fn write_one(
 }
 
 /// Every kind of character that tokenizers differ on.
-const SAMPLE_TEXT: &str = "Hello, world!  Déjà vu 1234567 — naïve\n\ttabs, 日本語, 🙂 it's <|im_end|> </s> x²\r\n";
+pub const SAMPLE_TEXT: &str = "Hello, world!  Déjà vu 1234567 — naïve\n\ttabs, 日本語, 🙂 it's <|im_end|> </s> x²\r\n";
