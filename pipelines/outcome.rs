@@ -136,16 +136,13 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
         return of_engine(error);
     }
     if let Some(error) = error.downcast_ref::<DatasetError>() {
-        return match error {
-            DatasetError::File { source, .. } => of_file(source),
-            DatasetError::Table { .. } | DatasetError::Line { .. } => Some(FailureKind::Usage),
-            DatasetError::Count(_) => None,
-        };
+        return of_rows(error);
     }
     if let Some(error) = error.downcast_ref::<TrainError>() {
         return match error {
             TrainError::Model(error) => of_model(error),
             TrainError::File { source, .. } => of_file(source),
+            TrainError::Dataset(error) => of_rows(error),
             TrainError::Unstable { .. } => None,
             _ => Some(FailureKind::Usage),
         };
@@ -163,6 +160,14 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
         Some(EvalError::File { source, .. }) => of_file(source),
         Some(EvalError::Line { .. } | EvalError::Task { .. }) => Some(FailureKind::Usage),
         _ => of_generation(error),
+    }
+}
+
+fn of_rows(error: &DatasetError) -> Option<FailureKind> {
+    match error {
+        DatasetError::File { source, .. } => of_file(source),
+        DatasetError::Table { .. } | DatasetError::Line { .. } | DatasetError::Problem(_) => Some(FailureKind::Usage),
+        DatasetError::Count(_) => None,
     }
 }
 

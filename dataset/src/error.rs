@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::formats::Problem;
+
 /// A failure, with the file it is about.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
@@ -24,6 +26,9 @@ pub enum DatasetError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file of training data cannot be used.
+    #[error("{0}")]
+    Problem(Problem),
     /// A line of a JSON-lines file cannot be read.
     #[error("{}:{line}: {reason}", path.display())]
     Line {

@@ -8,6 +8,7 @@
 //!   Both files hold no clock, host or path: equal rows give equal bytes. Both are written beside their name, synced and
 //!   renamed, so that a reader never sees half a file.
 //! - What a teacher thinks of the tokens of rows lies beside them in a table of its own ([`write_teacher`]).
+//! - [`Records`] reads training data, ours and that of other tools, in any [`Format`], a row at a time and with its line.
 //! - [`funnel`] counts what was generated, accepted and rejected for what reason; [`drop_duplicates`] rejects twins.
 //!
 //! ```
@@ -30,6 +31,7 @@
 mod atomic;
 mod duplicates;
 mod error;
+mod formats;
 mod funnel;
 mod journal;
 mod messages;
@@ -40,9 +42,10 @@ mod teacher_file;
 pub use atomic::{rename_durably, write_atomically};
 pub use duplicates::{drop_duplicates, normalized};
 pub use error::DatasetError;
+pub use formats::{Content, Example, Format, Problem, Record, Records, WeightedTurn};
 pub use funnel::{FunnelLine, funnel};
 pub use journal::Journal;
-pub use messages::{read_messages_jsonl, write_messages_jsonl};
+pub use messages::write_messages_jsonl;
 pub use parquet_file::{read_parquet, write_parquet};
 pub use row::{Row, Turn, Verdict};
 pub use teacher_file::{TeacherOrigin, TeacherRow, read_teacher, write_teacher};

@@ -1,5 +1,6 @@
 //! Rows as a Parquet table: one column a field, `turns` a list of `{role, content}`.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
@@ -133,15 +134,46 @@ pub fn write_parquet(path: &Path, rows: &[Row]) -> Result<(), DatasetError> {
 /// # Errors
 /// When the file cannot be opened, is damaged, or lacks a column.
 pub fn read_parquet(path: &Path) -> Result<Vec<Row>, DatasetError> {
+    open_parquet(path)?.map(|row| row.map_err(|reason| DatasetError::table(path, &reason))).collect()
+}
+
+/// The rows of a table, read as they are asked for.
+pub(crate) struct RowReader {
+    batches: ParquetRecordBatchReader,
+    read: VecDeque<Row>,
+    rows: usize,
+}
+
+impl RowReader {
+    /// Rows of the table.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+/// Opens a table.
+pub(crate) fn open_parquet(path: &Path) -> Result<RowReader, DatasetError> {
     let file = File::open(path).map_err(DatasetError::file("read", path))?;
     let refuse = |error: parquet::errors::ParquetError| DatasetError::table(path, &error);
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(refuse)?.build().map_err(refuse)?;
-    let mut rows = Vec::new();
-    for batch in reader {
-        let batch = batch.map_err(|error| DatasetError::table(path, &error))?;
-        from_batch(&batch, &mut rows).map_err(|reason| DatasetError::table(path, &reason))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(refuse)?;
+    let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
+    Ok(RowReader { batches: builder.build().map_err(refuse)?, read: VecDeque::new(), rows })
+}
+
+impl Iterator for RowReader {
+    type Item = Result<Row, String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.read.is_empty() {
+            let mut rows = Vec::new();
+            let batch = self.batches.next()?.map_err(|error| error.to_string());
+            if let Err(reason) = batch.and_then(|batch| from_batch(&batch, &mut rows)) {
+                return Some(Err(reason));
+            }
+            self.read.extend(rows);
+        }
+        self.read.pop_front().map(Ok)
     }
-    Ok(rows)
 }
 
 pub(crate) fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, String> {

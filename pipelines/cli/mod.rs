@@ -188,9 +188,9 @@ pub enum Command {
         /// The base.
         #[arg(long, value_name = "MODEL")]
         model: String,
-        /// JSON lines with `messages`; may be repeated.
-        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
-        data: Vec<PathBuf>,
+        /// Rows or text, by a path with * for several files; `:format=alpaca,weight=0.3` behind it says more; may be repeated.
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        data: Vec<String>,
         /// Folder for the adapter.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,

@@ -19,7 +19,7 @@ use espalier_dataset::Turn;
 use espalier_inference::{Prompt, Request, Sampling};
 use espalier_kernels::{Accumulate, InstructionSet, PackedMatrix, Precision, matmul};
 use espalier_model::{Model, SpecialTokens};
-use espalier_train::{TrainConfig, TrainEvent, profile, train};
+use espalier_train::{TrainConfig, TrainEvent, encode, profile, train};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -179,10 +179,11 @@ fn train_rate(
     };
     let rows = conversations(&model, batch * steps.max(2), seq);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let data = encode(&model, &rows, &config)?;
     let mut counted = Vec::new();
     profile::enable(true);
     let mut clock = StepClock::start();
-    let trained = train(&model, &rows, &config, &folder, session.stop, &mut |event| match event {
+    let trained = train(&model, &data, &config, &folder, session.stop, &mut |event| match event {
         TrainEvent::Step { tokens, .. } => counted.push((tokens, clock.lap())),
         // Files are written between steps; they belong to none.
         _ => drop(clock.lap()),

@@ -7,7 +7,7 @@ use crate::outcome::{Failure, Status};
 use crate::stages::{self, StageConfig, StageContext};
 use anyhow::Result;
 use espalier_model::Model;
-use espalier_train::TrainConfig;
+use espalier_train::{DataSource, TrainConfig, marked_text};
 use std::path::PathBuf;
 
 /// Arguments of `pipeline train`.
@@ -15,8 +15,8 @@ use std::path::PathBuf;
 pub struct Arguments {
     /// The base.
     pub model: String,
-    /// Rows.
-    pub data: Vec<PathBuf>,
+    /// Entries of data.
+    pub data: Vec<String>,
     /// Where the adapter goes.
     pub out: PathBuf,
     /// YAML file of values.
@@ -35,25 +35,43 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let config = config(arguments)?;
     let student = resolve(&arguments.model, session.reporter, session.stop)?;
+    let context =
+        StageContext { stage: "train", reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let sources = sources(&config)?;
     if arguments.show_batch {
         let model = Model::open(&student.path)?;
-        let mut rows = Vec::new();
-        for file in &arguments.data {
-            rows.extend(espalier_dataset::read_messages_jsonl(file)?);
-        }
-        for shown in espalier_train::show_batch(&model, &rows, &config, 4)? {
-            session.reporter.line(shown);
+        let first =
+            sources.into_iter().map(|source| DataSource { limit: Some(source.limit.unwrap_or(4).min(4)), ..source });
+        let data = stages::train::read(&model, &first.collect::<Vec<_>>(), &config, &context)?;
+        for row in data.rows.iter().take(4) {
+            session.reporter.line(marked_text(&model, row));
         }
         return Ok(Status::Done);
     }
-    let context =
-        StageContext { stage: "train", reporter: session.reporter, stop: session.stop, precision: session.precision };
     let work = arguments.out.join(".work");
-    let summary = stages::train::run(&config, &student, &arguments.data, &work, &arguments.out, &context)?;
+    let summary = stages::train::run(&config, &student, &sources, &work, &arguments.out, &context)?;
     let _ = std::fs::remove_dir_all(&work);
     session.reporter.closing(format!("{summary}\n{}", arguments.out.join("adapter").display()));
     session.reporter.result(serde_json::json!({"summary": summary, "adapter": arguments.out.join("adapter")}));
     Ok(Status::Done)
+}
+
+/// The files of every entry of `data`.
+fn sources(config: &TrainConfig) -> Result<Vec<DataSource>> {
+    if config.data.is_empty() {
+        return Err(Failure::usage("there is no data to train on")
+            .hint("name files with `--data FILE`, or as `data: [FILE]` in the file of `--config`")
+            .into());
+    }
+    for item in &config.data {
+        item.validate()?;
+        if let Some(stage) = &item.stage {
+            return Err(Failure::usage(format!("data: there is no stage `{stage}` here"))
+                .hint("`stage:` is for pipeline files; name the file of rows")
+                .into());
+        }
+    }
+    config.data.iter().map(|item| stages::data::find(item, None)).collect()
 }
 
 fn config(arguments: &Arguments) -> Result<TrainConfig> {
@@ -78,6 +96,10 @@ fn config(arguments: &Arguments) -> Result<TrainConfig> {
         let value =
             serde_yaml::from_str(value).map_err(|error| Failure::usage(format!("--set {assignment}: {error}")))?;
         set(key, value)?;
+    }
+    if !arguments.data.is_empty() {
+        let items = arguments.data.iter().map(|text| stages::data::parse(text)).collect::<Result<Vec<_>>>()?;
+        set("data", serde_json::to_value(items)?)?;
     }
     if let Some(rank) = arguments.rank {
         set("rank", rank.into())?;

@@ -1,11 +1,12 @@
 //! How a stage of a graph finds its inputs: among the outputs of the stages that it needs.
 
 use super::{Models, Runner, numerics};
+use crate::content::hash_path;
 use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
 use crate::outcome::Failure;
-use crate::stages::{StageConfig, StageContext, evaluate, generate, quantize, report, train};
+use crate::stages::{StageConfig, StageContext, data, evaluate, generate, quantize, report, train};
 use anyhow::{Context, Result};
-use espalier_train::TrainError;
+use espalier_train::{DataItem, DataSource, TrainConfig, TrainError};
 use std::path::PathBuf;
 
 /// A stage with the graph around it.
@@ -37,7 +38,6 @@ impl<'a> Bound<'a> {
                 generate::read_tree(&taxonomy)?;
             }
             StageConfig::Train(config) => {
-                self.need(StageKind::Generate, "rows")?;
                 if let Err(TrainError::Config { name, problem }) = config.validate() {
                     return Err(self.refuse(
                         name,
@@ -45,6 +45,7 @@ impl<'a> Bound<'a> {
                         "correct it here; `pipeline plan` shows every value in force",
                     ));
                 }
+                self.sources(config)?;
             }
             StageConfig::Quantize(config) => {
                 quantize::file_types(config).map_err(|error| {
@@ -105,6 +106,40 @@ impl<'a> Bound<'a> {
         self.runner.file.path.parent().map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
     }
 
+    /// What a `train` stage reads: the rows of the `generate` stages above that no entry of `data` speaks of, and `data`.
+    fn sources(&self, config: &TrainConfig) -> Result<Vec<DataSource>> {
+        if config.data.is_empty() {
+            self.need(StageKind::Generate, "rows")?;
+        }
+        let rows: Vec<&StageSpec> =
+            self.above.iter().filter(|stage| stage.kind == StageKind::Generate).copied().collect();
+        let spoken_of = |name: &str| config.data.iter().any(|item| item.stage.as_deref() == Some(name));
+        let silent = rows.iter().filter(|stage| !spoken_of(&stage.name));
+        let silent = silent.map(|stage| DataItem { stage: Some(stage.name.clone()), ..DataItem::default() });
+        let source = |item: DataItem| {
+            let Some(name) = &item.stage else {
+                let base = self.runner.file.path.parent();
+                return data::find(&item, base).map_err(|error| {
+                    let text = error.to_string();
+                    let (message, hint) = text.split_once("\n  hint: ").unwrap_or((&text, "correct it here"));
+                    self.refuse("data", format!("`data`: {message}"), hint)
+                });
+            };
+            let Some(stage) = rows.iter().find(|stage| stage.name == *name) else {
+                let names: Vec<&str> = rows.iter().map(|stage| stage.name.as_str()).collect();
+                let hint = if names.is_empty() {
+                    "add the `generate` stage to `needs`".to_owned()
+                } else {
+                    format!("stages with rows here: {}", names.join(", "))
+                };
+                return Err(self.refuse("data", format!("`data`: no stage above is `{name}` and makes rows"), hint));
+            };
+            let file = self.folder_of(stage).join("rows/messages.jsonl");
+            Ok(DataSource::new(&item, vec![file]))
+        };
+        silent.chain(config.data.iter().cloned()).map(source).collect()
+    }
+
     fn taxonomy(&self) -> Option<PathBuf> {
         match &self.above(StageKind::Generate)?.config {
             StageConfig::Generate(config) => Some(self.tree_path(&config.taxonomy)),
@@ -144,8 +179,16 @@ impl<'a> Bound<'a> {
                 from.add("prompts", espalier_sdg::prompts_digest());
                 generate::VERSION
             }
-            StageConfig::Train(_) => {
+            StageConfig::Train(config) => {
                 from.add("input.student", models.student.sha256.clone());
+                for item in config.data.iter().filter(|item| item.stage.is_none()) {
+                    for file in data::find(item, self.runner.file.path.parent())?.files {
+                        from.add(format!("input.{}", file.display()), hash_path(&file)?);
+                    }
+                }
+                if let Some(template) = &config.chat_template {
+                    from.add("input.chat_template", hash_path(&self.tree_path(template))?);
+                }
                 train::VERSION
             }
             StageConfig::Quantize(_) => {
@@ -214,10 +257,12 @@ impl<'a> Bound<'a> {
                 generate::run(&config, &models.teacher, runner.engine.as_deref().into(), &places, &context)
             }
             StageConfig::Train(config) => {
-                let rows = self.folder_of(self.need(StageKind::Generate, "rows")?).join("rows/messages.jsonl");
+                let sources = self.sources(config)?;
+                let template = config.chat_template.as_deref().map(|path| self.tree_path(path));
+                let config = TrainConfig { chat_template: template, ..config.clone() };
                 // Checkpoints of other inputs must not be taken for this run's.
                 let work = self.work().join(&from.digest()[..24]);
-                train::run(config, &models.student, &[rows], &work, &folder, &context)
+                train::run(&config, &models.student, &sources, &work, &folder, &context)
             }
             StageConfig::Quantize(config) => {
                 let adapter = trained.map(|folder| folder.join("adapter"));

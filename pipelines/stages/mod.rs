@@ -1,5 +1,6 @@
 //! The stages: each a function of named input files and a plain configuration to named output files.
 
+pub mod data;
 pub mod evaluate;
 pub mod generate;
 pub mod quantize;

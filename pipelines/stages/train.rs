@@ -2,15 +2,14 @@
 
 use super::StageContext;
 use crate::models::ResolvedModel;
-use crate::outcome::{Failure, Interrupted};
+use crate::outcome::Interrupted;
 use crate::reporter::size;
 use anyhow::{Context, Result};
-use espalier_dataset::read_messages_jsonl;
 use espalier_model::Model;
 use espalier_train::metrics::{LossLine, read_losses};
-use espalier_train::{TrainConfig, TrainEvent, train};
+use espalier_train::{DataSource, Sequences, TrainConfig, TrainEvent, load, train};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Raised when the adapter that rows give would come out otherwise.
 pub const VERSION: u32 = 1;
@@ -22,24 +21,19 @@ pub const OUTPUTS: [&str; 3] = ["adapter", "adapter.gguf", "loss.jsonl"];
 pub fn run(
     config: &TrainConfig,
     student: &ResolvedModel,
-    data: &[PathBuf],
+    sources: &[DataSource],
     work: &Path,
     out: &Path,
     context: &StageContext<'_>,
 ) -> Result<String> {
-    let mut conversations = Vec::new();
-    for file in data {
-        conversations.extend(read_messages_jsonl(file)?);
-    }
-    if conversations.is_empty() {
-        return Err(Failure::usage("there are no rows to train on")
-            .hint("each line of the data is {\"messages\": [...]}")
-            .into());
-    }
     let model = Model::open(&student.path)?;
+    let data = read(&model, sources, config, context)?;
+    for line in describe_sources(&data) {
+        context.note(line);
+    }
     fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
     let config = TrainConfig { precision: context.precision, ..config.clone() };
-    let outcome = train(&model, &conversations, &config, work, context.stop, &mut |event| {
+    let outcome = train(&model, &data, &config, work, context.stop, &mut |event| {
         report(&event, context);
     })?;
     if !outcome.finished {
@@ -51,6 +45,43 @@ pub fn run(
         replace(&work.join(name), &out.join(name))?;
     }
     Ok(format!("{} steps, {learned}", outcome.steps))
+}
+
+/// Reads the data of a run and says what to know of it.
+pub fn read(
+    model: &Model,
+    sources: &[DataSource],
+    config: &TrainConfig,
+    context: &StageContext<'_>,
+) -> Result<Sequences> {
+    let read = load(model, sources, config, context.stop, &mut |progress| {
+        context.progress("reading", progress.bytes, progress.of, "bytes", format!("{} rows", progress.rows));
+    });
+    context.check_stop()?;
+    let data = read?;
+    for warning in &data.warnings {
+        context.warn(warning);
+    }
+    Ok(data)
+}
+
+/// Rows and tokens of each source, where there is more than one or one that is not taken once an epoch.
+fn describe_sources(data: &Sequences) -> Vec<String> {
+    let plain = data.mixing.iter().all(|weight| (weight - 1.0).abs() < f64::EPSILON);
+    if data.sources.len() == 1 && plain {
+        return Vec::new();
+    }
+    let line = |(source, name): (usize, &String)| {
+        let (rows, tokens) = data.count(source);
+        let weight = data.mixing[source];
+        let often = if (weight - 1.0).abs() < f64::EPSILON {
+            "each once an epoch".to_owned()
+        } else {
+            format!("weight {weight}: {:.0} rows an epoch", rows as f64 * weight)
+        };
+        format!("{name}: {rows} rows, {tokens} tokens, {often}")
+    };
+    data.sources.iter().enumerate().map(line).collect()
 }
 
 /// How the loss went. Steps hold different kinds of rows, so passes over all of them are compared where there are two.

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use espalier_dataset::Turn;
 use espalier_model::Model;
 use espalier_nn::transformer::{FrozenTransformer, LoraModel, LoraOptions};
-use espalier_train::tokens::encode;
-use espalier_train::{Precision, TrainConfig};
+use espalier_train::{Precision, TrainConfig, encode};
 use serde_json::json;
 
 fn conversations() -> Vec<Vec<Turn>> {

@@ -1,6 +1,7 @@
 //! The settings of a run and their defaults.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use espalier_nn::Precision;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::TrainError;
+use crate::data::{DataItem, Learned, items};
 
 /// What happens to a conversation with more tokens than `max_sequence`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +77,13 @@ pub struct TrainConfig {
     pub max_rollbacks: usize,
     /// What happens to conversations that are too long.
     pub over_long: OverLong,
+    /// What it learns from, besides the rows of the stages that it needs.
+    #[serde(deserialize_with = "items")]
+    pub data: Vec<DataItem>,
+    /// Which words of a conversation are learned, where its messages do not say it.
+    pub loss: Learned,
+    /// A file of Jinja in place of the model's own chat template.
+    pub chat_template: Option<PathBuf>,
 }
 
 impl Default for TrainConfig {
@@ -105,6 +114,9 @@ impl Default for TrainConfig {
             spike_threshold: Some(10.0),
             max_rollbacks: 3,
             over_long: OverLong::Drop,
+            data: Vec::new(),
+            loss: Learned::Answers,
+            chat_template: None,
         }
     }
 }
@@ -159,7 +171,8 @@ impl TrainConfig {
         let threshold = self.spike_threshold.unwrap_or(1.0);
         ensure(threshold.is_finite() && threshold > 0.0, "spike_threshold", "must be above zero, or null")?;
         ensure(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")?;
-        ensure(self.keep_checkpoints > 0, "keep_checkpoints", "must be at least 1")
+        ensure(self.keep_checkpoints > 0, "keep_checkpoints", "must be at least 1")?;
+        self.data.iter().try_for_each(DataItem::validate)
     }
 
     /// The shape of the updates.
@@ -167,11 +180,14 @@ impl TrainConfig {
         LoraOptions { rank: self.rank, alpha: self.alpha, rslora: self.rslora, targets: self.targets.clone() }
     }
 
-    /// Every setting that the result depends on, by name: a run is resumed only under the same.
+    /// Every setting that the result depends on, by name: a run is resumed only under the same. What the data says stands in
+    /// its own hash.
     pub fn settings(&self) -> BTreeMap<String, Value> {
         // A struct of numbers and strings always is a JSON object.
         let Ok(Value::Object(mut settings)) = serde_json::to_value(self) else { return BTreeMap::new() };
-        settings.shift_remove("keep_checkpoints");
+        for name in ["keep_checkpoints", "data", "chat_template"] {
+            settings.shift_remove(name);
+        }
         settings.into_iter().collect()
     }
 }

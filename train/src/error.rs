@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use espalier_dataset::DatasetError;
 use espalier_model::ModelError;
 use espalier_nn::NnError;
 
+use crate::collect::DataProblems;
 use crate::guard::Trouble;
 
 /// An error of training.
@@ -24,16 +26,17 @@ pub enum TrainError {
         /// What is wrong, and what would be right.
         problem: String,
     },
-    /// A conversation that cannot be learned from.
-    #[error("conversation {index} (counted from 0): {problem}")]
-    Conversation {
-        /// Its place in the data.
-        index: usize,
-        /// What is wrong, and the remedy.
-        problem: String,
-    },
+    /// Data that cannot be learned from.
+    #[error("{0}")]
+    Data(DataProblems),
+    /// A file of the data could not be read.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The run was asked to stop while it read its data.
+    #[error("stopped")]
+    Stopped,
     /// Nothing is left to learn from.
-    #[error("no conversation to train on: {0}")]
+    #[error("no row to train on: {0}")]
     Empty(String),
     /// A checkpoint of another run lies in the folder.
     #[error("{} holds a run that was started with {what}: a resumed run must end with the same bytes as an unbroken one. Put it back as it was, or train into another folder (or delete this one)", .directory.display())]

@@ -1,4 +1,5 @@
-//! Sequences into steps: packed without padding, in an order that is a function of seed, epoch and step alone.
+//! Sequences into steps: mixed by the weights of their sources and packed without padding, in an order that is a function
+//! of seed, epoch and step alone.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,8 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::tokens::Sequence;
+use crate::TrainConfig;
+use crate::tokens::Sequences;
 
 /// Rows that go through the network at one time: more would only cost memory.
 const MICRO_BATCH_ROWS: usize = 2048;
@@ -16,36 +18,89 @@ const MICRO_BATCH_ROWS: usize = 2048;
 pub struct Plan {
     /// Rows (tokens but the last) of each sequence.
     lengths: Vec<usize>,
+    /// How the sequences of each source are drawn.
+    mixing: Vec<Mixing>,
     /// Rows that fit into a micro-batch.
     capacity: usize,
     /// Micro-batches of a full step.
     per_step: usize,
     seed: u64,
-    steps_per_epoch: usize,
+    /// Steps up to the end of each epoch.
+    ends: Vec<usize>,
+    steps: usize,
+}
+
+/// The sequences of a source in an order of their own. Epochs take consecutive stretches of it, round and round: each row
+/// comes equally often, and none a second time before all others came.
+#[derive(Clone, Debug)]
+struct Mixing {
+    order: Vec<usize>,
+    weight: f64,
+}
+
+impl Mixing {
+    fn epoch(&self, epoch: usize) -> impl Iterator<Item = usize> {
+        let until = |epoch: usize| (self.order.len() as f64 * self.weight * epoch as f64).floor() as usize;
+        (until(epoch)..until(epoch + 1)).map(|place| self.order[place % self.order.len()])
+    }
 }
 
 impl Plan {
-    /// A plan for `sequences`, none of them longer than `tokens_per_step`.
-    pub fn new(sequences: &[Sequence], tokens_per_step: usize, max_sequence: usize, seed: u64) -> Self {
-        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens.len() - 1).collect();
+    /// The plan of a run with `data`, no sequence of which is longer than `max_sequence`.
+    pub fn new(data: &Sequences, config: &TrainConfig) -> Self {
+        let TrainConfig { tokens_per_step, max_sequence, seed, .. } = *config;
+        let lengths: Vec<usize> = data.rows.iter().map(|sequence| sequence.tokens.len() - 1).collect();
+        let mixing = data.mixing.iter().enumerate().map(|(source, &weight)| {
+            let mut order: Vec<usize> = (0..data.rows.len()).filter(|&row| data.rows[row].source == source).collect();
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            // Epochs use the streams from 1 upwards.
+            random.set_stream(u64::MAX - source as u64);
+            order.shuffle(&mut random);
+            Mixing { order, weight }
+        });
+        let mixing: Vec<Mixing> = mixing.filter(|source| !source.order.is_empty()).collect();
         let capacity = tokens_per_step.min(MICRO_BATCH_ROWS.max(max_sequence));
         let per_step = tokens_per_step.div_ceil(capacity);
-        // How many bins there are depends on the lengths alone, so it is the same in every epoch.
-        let order: Vec<usize> = (0..lengths.len()).collect();
-        let steps_per_epoch = best_fit_decreasing(&order, &lengths, capacity).len().div_ceil(per_step);
-        Self { lengths, capacity, per_step, seed, steps_per_epoch }
+        let mut plan = Self { lengths, mixing, capacity, per_step, seed, ends: Vec::new(), steps: 0 };
+        let more = |plan: &Self| config.max_steps.map_or(plan.ends.len() < config.epochs, |steps| plan.steps < steps);
+        while !plan.mixing.is_empty() && more(&plan) {
+            // How many bins there are depends on the lengths alone.
+            let bins = best_fit_decreasing(&plan.rows(plan.ends.len()), &plan.lengths, capacity).len();
+            plan.steps += bins.div_ceil(per_step);
+            plan.ends.push(plan.steps);
+        }
+        plan.steps = config.max_steps.unwrap_or(plan.steps).min(plan.steps);
+        plan
     }
 
-    /// Optimizer steps in one pass over the data.
+    /// Optimizer steps of the run.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Optimizer steps of the first epoch; those of others differ where a source has a weight other than 1.
     pub fn steps_per_epoch(&self) -> usize {
-        self.steps_per_epoch
+        self.ends.first().copied().unwrap_or_default()
+    }
+
+    /// The epoch of a step of the run, both counted from 0, and its place in it.
+    pub fn place(&self, step: usize) -> (usize, usize) {
+        let epoch = self.ends.partition_point(|&end| end <= step);
+        (epoch, step - epoch.checked_sub(1).map_or(0, |before| self.ends[before]))
+    }
+
+    /// The sequences of an epoch, in the order of the data; those of a source with a weight of 2 come twice.
+    pub fn rows(&self, epoch: usize) -> Vec<usize> {
+        let mut rows: Vec<usize> = self.mixing.iter().flat_map(|source| source.epoch(epoch)).collect();
+        rows.sort_unstable();
+        rows
     }
 
     /// The micro-batches of an epoch by optimizer step, as indices of sequences.
     pub fn epoch(&self, epoch: usize) -> Vec<Vec<Vec<usize>>> {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(1 + epoch as u64);
-        let mut order: Vec<usize> = (0..self.lengths.len()).collect();
+        let mut order = self.rows(epoch);
         order.shuffle(&mut random);
         let mut bins = best_fit_decreasing(&order, &self.lengths, self.capacity);
         bins.shuffle(&mut random);
@@ -80,20 +135,35 @@ fn best_fit_decreasing(order: &[usize], lengths: &[usize], capacity: usize) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokens::Sequence;
 
-    fn sequences(lengths: &[usize]) -> Vec<Sequence> {
-        let of = |(index, &length): (usize, &usize)| Sequence {
-            tokens: vec![0; length + 1],
-            weights: vec![1.0; length + 1],
-            index,
-        };
-        lengths.iter().enumerate().map(of).collect()
+    fn sequences(lengths: &[usize]) -> Sequences {
+        mixed(&[(lengths, 1.0)])
+    }
+
+    /// Sources of rows of these lengths, with their weights.
+    fn mixed(sources: &[(&[usize], f64)]) -> Sequences {
+        let mut data = Sequences::default();
+        for (source, (lengths, weight)) in sources.iter().enumerate() {
+            data.mixing.push(*weight);
+            data.rows.extend(lengths.iter().map(|&length| Sequence {
+                tokens: vec![0; length + 1],
+                weights: vec![1.0; length + 1],
+                source,
+                ..Sequence::default()
+            }));
+        }
+        data
+    }
+
+    fn config(tokens_per_step: usize, max_sequence: usize, seed: u64) -> TrainConfig {
+        TrainConfig { tokens_per_step, max_sequence, seed, epochs: 1, ..TrainConfig::default() }
     }
 
     #[test]
     fn bins_are_full_and_hold_each_sequence_once() {
         let lengths: Vec<usize> = (0..200).map(|i| 20 + i * 37 % 180).collect();
-        let plan = Plan::new(&sequences(&lengths), 512, 256, 7);
+        let plan = Plan::new(&sequences(&lengths), &config(512, 256, 7));
         let steps = plan.epoch(0);
         assert_eq!(steps.len(), plan.steps_per_epoch());
         let mut seen: Vec<usize> = steps.iter().flatten().flatten().copied().collect();
@@ -109,17 +179,57 @@ mod tests {
     #[test]
     fn the_order_depends_on_seed_and_epoch_alone() {
         let data = sequences(&(0..50).map(|i| 10 + i % 9).collect::<Vec<_>>());
-        let plan = Plan::new(&data, 100, 50, 3);
-        assert_eq!(plan.epoch(1), Plan::new(&data, 100, 50, 3).epoch(1));
+        let plan = Plan::new(&data, &config(100, 50, 3));
+        assert_eq!(plan.epoch(1), Plan::new(&data, &config(100, 50, 3)).epoch(1));
         assert_ne!(plan.epoch(1), plan.epoch(0));
-        assert_ne!(plan.epoch(1), Plan::new(&data, 100, 50, 4).epoch(1));
+        assert_ne!(plan.epoch(1), Plan::new(&data, &config(100, 50, 4)).epoch(1));
         assert_eq!(plan.epoch(0).len(), plan.epoch(1).len());
     }
 
     #[test]
     fn large_steps_are_several_micro_batches() {
-        let plan = Plan::new(&sequences(&[1000; 12]), 6000, 1001, 0);
+        let plan = Plan::new(&sequences(&[1000; 12]), &config(6000, 1001, 0));
         assert_eq!(plan.steps_per_epoch(), 2);
         assert_eq!(plan.epoch(0)[0].len(), 3);
+    }
+
+    #[test]
+    fn a_source_is_thinned_or_repeated_by_its_weight() {
+        let data = mixed(&[(&[10; 40], 1.0), (&[10; 100], 0.25), (&[10; 6], 2.0)]);
+        let plan = Plan::new(&data, &config(100, 50, 3));
+        let of = |epoch: usize, from: usize, to: usize| -> Vec<usize> {
+            plan.rows(epoch).into_iter().filter(|row| (from..to).contains(row)).collect()
+        };
+        let mut quarters = Vec::new();
+        for epoch in 0..4 {
+            assert_eq!(of(epoch, 0, 40), (0..40).collect::<Vec<_>>());
+            assert_eq!(of(epoch, 140, 146), (140..146).flat_map(|row| [row; 2]).collect::<Vec<_>>());
+            assert_eq!(of(epoch, 40, 140).len(), 25);
+            quarters.extend(of(epoch, 40, 140));
+        }
+        assert_eq!(of(4, 40, 140), quarters[..25], "the fifth epoch begins anew");
+        quarters.sort_unstable();
+        assert_eq!(quarters, (40..140).collect::<Vec<_>>());
+        // Another seed takes other rows first.
+        assert_ne!(Plan::new(&data, &config(100, 50, 4)).rows(0), plan.rows(0));
+    }
+
+    #[test]
+    fn epochs_of_different_lengths_follow_each_other() {
+        let data = mixed(&[(&[50, 50, 50], 0.5)]);
+        let plan = Plan::new(&data, &TrainConfig { epochs: 4, ..config(50, 50, 0) });
+        let lengths: Vec<usize> = (0..4).map(|epoch| plan.epoch(epoch).len()).collect();
+        assert_eq!(lengths, [1, 2, 1, 2]);
+        let places: Vec<(usize, usize)> = (0..6).map(|step| plan.place(step)).collect();
+        assert_eq!(places, [(0, 0), (1, 0), (1, 1), (2, 0), (3, 0), (3, 1)]);
+        assert_eq!(plan.steps(), 6);
+        let cut = Plan::new(&data, &TrainConfig { max_steps: Some(5), ..config(50, 50, 0) });
+        assert_eq!((cut.steps(), cut.place(4)), (5, (3, 0)));
+        // An epoch may have no row at all.
+        let rare = mixed(&[(&[50], 0.4), (&[], 1.0)]);
+        assert_eq!(Plan::new(&rare, &TrainConfig { epochs: 2, ..config(50, 50, 0) }).steps(), 0);
+        let rare = Plan::new(&rare, &TrainConfig { max_steps: Some(1), ..config(50, 50, 0) });
+        assert_eq!((rare.steps(), rare.place(0)), (1, (2, 0)));
+        assert_eq!(Plan::new(&mixed(&[]), &TrainConfig { max_steps: Some(1), ..config(50, 50, 0) }).steps(), 0);
     }
 }

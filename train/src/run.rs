@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use espalier_dataset::Turn;
 use espalier_model::Model;
 use espalier_nn::transformer::{FrozenTransformer, LoraModel};
 
@@ -17,7 +16,7 @@ use crate::optimizer::AdamW;
 use crate::pack::Plan;
 use crate::schedule::learning_rate;
 use crate::step::{StepResult, step, suspects};
-use crate::tokens::{Sequence, Sequences, encode};
+use crate::tokens::{Sequence, Sequences};
 use crate::{TrainConfig, TrainError, base};
 
 /// How a run ended.
@@ -39,7 +38,7 @@ pub struct TrainOutcome {
     pub adapter_gguf: PathBuf,
 }
 
-/// Trains a low-rank adapter of `model` on `conversations` into `directory`.
+/// Trains a low-rank adapter of `model` on `data` into `directory`.
 ///
 /// Writes `adapter/` (PEFT), `adapter.gguf`, `loss.jsonl` and `checkpoints/`. A run that was interrupted goes on from its
 /// last checkpoint and ends with the same bytes as an unbroken one; `stop` ends it after the current step, with a
@@ -47,19 +46,22 @@ pub struct TrainOutcome {
 ///
 /// # Errors
 ///
-/// Settings, conversations or a model that cannot be trained on, a checkpoint of another run in the folder, losses that
-/// stay no number or jump again and again, files that cannot be written.
+/// Settings or a model that cannot be trained on, a checkpoint of another run in the folder, losses that stay no number or
+/// jump again and again, files that cannot be written.
 pub fn train(
     model: &Model,
-    conversations: &[Vec<Turn>],
+    data: &Sequences,
     config: &TrainConfig,
     directory: &Path,
     stop: &AtomicBool,
     on_event: &mut dyn FnMut(TrainEvent),
 ) -> Result<TrainOutcome, TrainError> {
     config.validate()?;
-    let data = encode(model, conversations, config)?;
-    let plan = Plan::new(&data.rows, config.tokens_per_step, config.max_sequence, config.seed);
+    let plan = Plan::new(data, config);
+    if plan.steps() == 0 {
+        let why = "the weights of the data leave no row in any epoch; raise them, or epochs";
+        return Err(TrainError::Empty(why.to_owned()));
+    }
     let identity = RunIdentity {
         model: model.sha256()?,
         data: data.hash(),
@@ -72,15 +74,7 @@ pub fn train(
         base::check(model)?;
     }
     let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.max_sequence)?);
-    let run = Run {
-        config,
-        steps: config.max_steps.unwrap_or(config.epochs * plan.steps_per_epoch()),
-        data: &data,
-        plan,
-        frozen,
-        identity,
-        checkpoints,
-    };
+    let run = Run { config, steps: plan.steps(), data, plan, frozen, identity, checkpoints };
     let mut network = run.network()?;
     let mut state = resumed.unwrap_or_else(|| initial(&network));
     on_event(TrainEvent::Plan(run.describe(state.step, &network)));
@@ -135,8 +129,7 @@ impl Run<'_> {
         let mut gradient = vec![0.0; state.parameters.len()];
         while state.step < self.steps && !stop.load(Ordering::Relaxed) {
             let started = Instant::now();
-            let per_epoch = self.plan.steps_per_epoch();
-            let (pass, place) = (state.step / per_epoch, state.step % per_epoch);
+            let (pass, place) = self.plan.place(state.step);
             if epoch.0 != pass {
                 epoch = (pass, self.plan.epoch(pass));
             }
@@ -196,7 +189,7 @@ impl Run<'_> {
             None => initial(&self.network()?),
         };
         let at = state.step;
-        let rows = suspects(&self.data.rows, &found.rows);
+        let rows = suspects(self.data, &found.rows);
         let limit = self.config.max_rollbacks;
         let Some(guard) = state.guard.roll_back(at, to.step, &to.guard, limit) else {
             return Err(TrainError::Unstable { step: at + 1, trouble, rollbacks: state.guard.rollbacks(), rows });

@@ -4,7 +4,7 @@ use espalier_nn::transformer::{Batch, LoraModel};
 
 use crate::TrainError;
 use crate::optimizer::clip;
-use crate::tokens::Sequence;
+use crate::tokens::{Sequence, Sequences};
 
 /// What a step found, before its update.
 #[derive(Clone, Debug)]
@@ -78,19 +78,15 @@ pub(crate) fn row_losses(rows: &[Sequence], micro_batch: &[usize], nll: &[f32]) 
 }
 
 /// The rows that cost most, with their places in the data, for a message.
-pub(crate) fn suspects(rows: &[Sequence], losses: &[RowLoss]) -> String {
+pub(crate) fn suspects(data: &Sequences, losses: &[RowLoss]) -> String {
     const NAMED: usize = 5;
     let mut losses = losses.to_vec();
     let badness = |row: &RowLoss| if row.nll.is_finite() { row.mean() } else { f64::INFINITY };
     losses.sort_by(|one, other| badness(other).total_cmp(&badness(one)).then(one.row.cmp(&other.row)));
-    let words = |loss: &RowLoss| format!("{} (loss {:.3})", place(&rows[loss.row]), loss.mean());
+    let words = |loss: &RowLoss| format!("{} (loss {:.3})", data.place(&data.rows[loss.row]), loss.mean());
     let mut named: Vec<String> = losses.iter().take(NAMED).map(words).collect();
     if losses.len() > NAMED {
         named.push(format!("and {} more", losses.len() - NAMED));
     }
     named.join(", ")
-}
-
-fn place(row: &Sequence) -> String {
-    format!("conversation {}", row.index)
 }

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use espalier_dataset::Turn;
 use espalier_model::{LoraAdapter, Model};
 use espalier_nn::transformer::{Batch, FrozenTransformer, LoraModel, LoraOptions};
-use espalier_train::tokens::{encode, marked_text};
-use espalier_train::{OverLong, Precision, TrainConfig, TrainError, TrainEvent, TrainOutcome, train};
+use espalier_train::{
+    OverLong, Precision, Sequences, TrainConfig, TrainError, TrainEvent, TrainOutcome, encode, marked_text, train,
+};
 
 fn model() -> Model {
     Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
@@ -49,6 +50,10 @@ fn config() -> TrainConfig {
     }
 }
 
+fn data(config: &TrainConfig) -> Sequences {
+    encode(&model(), &conversations(), config).unwrap()
+}
+
 fn run(
     directory: &Path,
     config: &TrainConfig,
@@ -56,7 +61,7 @@ fn run(
 ) -> Result<(TrainOutcome, Vec<f64>), TrainError> {
     let stop = AtomicBool::new(false);
     let mut losses = Vec::new();
-    let outcome = train(&model(), &conversations(), config, directory, &stop, &mut |event| {
+    let outcome = train(&model(), &data(config), config, directory, &stop, &mut |event| {
         if let TrainEvent::Step { step, loss, .. } = event {
             losses.push(loss);
             if Some(step) == stop_after {
@@ -168,7 +173,7 @@ fn a_run_that_died_between_checkpoints_ends_with_the_same_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let death = std::panic::catch_unwind(|| {
             let never = AtomicBool::new(false);
-            train(&model(), &conversations(), &config(), folder.path(), &never, &mut |event| {
+            train(&model(), &data(&config()), &config(), folder.path(), &never, &mut |event| {
                 assert!(!matches!(event, TrainEvent::Step { step, .. } if step == died), "killed here");
             })
         });
@@ -199,7 +204,7 @@ fn losses_that_stay_no_number_end_the_run_with_the_rows_of_the_step() {
     let config = TrainConfig { learning_rate: 1e30, max_rollbacks: 2, ..config() };
     let never = AtomicBool::new(false);
     let mut backs = Vec::new();
-    let ended = train(&model(), &conversations(), &config, folder.path(), &never, &mut |event| {
+    let ended = train(&model(), &data(&config), &config, folder.path(), &never, &mut |event| {
         if let TrainEvent::RolledBack { step, to, learning_rate_factor, .. } = event {
             backs.push((step, to, learning_rate_factor));
         }
@@ -207,10 +212,7 @@ fn losses_that_stay_no_number_end_the_run_with_the_rows_of_the_step() {
     assert_eq!(backs, [(2, 0, 1.0), (3, 0, 0.5)]);
     let error = ended.unwrap_err().to_string();
     assert!(error.starts_with("step 4: the loss is not a finite number, and the run has gone back"), "{error}");
-    assert!(
-        error.contains(": conversation ") && error.contains("(loss NaN). If they checkpoint is unharmed"),
-        "{error}"
-    );
+    assert!(error.contains(": conversation:") && error.contains("(loss NaN). If they are"), "{error}");
 }
 
 #[test]
@@ -226,7 +228,7 @@ fn a_base_with_a_weight_that_is_no_number_is_named_before_the_first_step() {
     fs::copy(assets.join("tok512.bin"), folder.path().join("tok512.bin")).unwrap();
     let never = AtomicBool::new(false);
     let model = Model::open(&path).unwrap();
-    let ended = train(&model, &conversations(), &config(), &folder.path().join("run"), &never, &mut |_| {});
+    let ended = train(&model, &data(&config()), &config(), &folder.path().join("run"), &never, &mut |_| {});
     let error = ended.unwrap_err().to_string();
     assert!(error.contains("in tensor token_embd.weight, row 3, column 5 is NaN"), "{error}");
 }
@@ -341,10 +343,7 @@ fn broken_data_is_named_with_its_place() {
     let error = |turns: Vec<Turn>, config: &TrainConfig| {
         encode(&model, &[good.clone(), turns], config).unwrap_err().to_string()
     };
-    assert!(
-        error(vec![turn("user", "Hi")], &config())
-            .starts_with("conversation 1 (counted from 0): it has no turn of the assistant")
-    );
+    assert!(error(vec![turn("user", "Hi")], &config()).starts_with("conversation:2: it has no turn of the assistant"));
     assert!(error(vec![turn("user", "Hi"), turn("assistant", "")], &config()).contains("empty"));
     let long = vec![turn("user", "Hi"), turn("assistant", &"word ".repeat(200))];
     let strict = TrainConfig { over_long: OverLong::Error, ..config() };
