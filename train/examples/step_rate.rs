@@ -7,6 +7,7 @@ use std::time::Instant;
 use espalier_model::Model;
 use espalier_nn::transformer::{Batch, FrozenTransformer, LoraModel, LoraOptions};
 use espalier_train::optimizer::{AdamW, clip};
+use espalier_train::profile::{Operation, enable, totals};
 use espalier_train::{Precision, TrainConfig};
 
 fn peak_bytes() -> Option<u64> {
@@ -38,7 +39,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = TrainConfig { learning_rate: 1e-3, ..TrainConfig::default() };
     let mut optimizer = AdamW::new(network.parameters().len());
     let mut gradient = vec![0.0; network.parameters().len()];
+    enable(true);
     for step in 0..6 {
+        let before = totals();
         let started = Instant::now();
         gradient.fill(0.0);
         let loss = network.loss_and_gradient(&batch, &mut gradient)?.loss;
@@ -52,6 +55,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             seconds - computed,
             tokens / seconds
         );
+        if step == 5 {
+            for (operation, (now, before)) in Operation::ALL.iter().zip(totals().iter().zip(&before)) {
+                println!("  {:<26}{:>8.3} s", operation.name(), (now.nanoseconds - before.nanoseconds) as f64 / 1e9);
+            }
+        }
     }
     if let Some(bytes) = peak_bytes() {
         println!("peak memory {} MB", bytes >> 20);

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::Accumulate;
 use super::drive::{Beside, Part, Product, Target, chunk_depth, pack_rows};
 use super::kernel::{Kernels, packed};
+use super::{Accumulate, matmul};
 use crate::buffer::{Line, SharedMut};
 use crate::panels::{INPUT_BLOCK, PANEL};
 use crate::{InstructionSet, PackedMatrix, Precision};
@@ -60,6 +60,23 @@ impl LowRank {
             up: PackedMatrix::pack_transposed(precision, rank, inputs, a),
             touched: vec![0..rank; inputs.div_ceil(PANEL)],
         }
+    }
+
+    /// `u = x A^T` alone.
+    ///
+    /// # Panics
+    /// If lengths do not fit together.
+    pub fn narrow(&self, x: &[f32], m: usize, u: &mut [f32]) {
+        matmul(x, m, &self.down, u, Accumulate::Overwrite);
+    }
+
+    /// `u = x A^T` and `y += u B^T`, for a weight that is multiplied elsewhere.
+    ///
+    /// # Panics
+    /// If lengths do not fit together.
+    pub fn add(&self, x: &[f32], m: usize, u: &mut [f32], y: &mut [f32]) {
+        self.narrow(x, m, u);
+        matmul(u, m, &self.up, y, Accumulate::Add);
     }
 
     /// Columns of `u`.

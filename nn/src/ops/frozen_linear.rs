@@ -13,7 +13,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
-use espalier_kernels::{Accumulate, PackedMatrix, Precision, matmul};
+use espalier_kernels::{Accumulate, LowRank, PackedMatrix, Precision, matmul, matmul_low_rank};
 use rayon::prelude::*;
 
 use crate::profile::{Cost, Operation, timed};
@@ -66,6 +66,38 @@ impl FrozenLinear {
     pub(crate) fn apply(&self, x: &[f32], t: usize, y: &mut [f32], accumulate: Accumulate) {
         let cost = self.cost(t, self.forward.bytes());
         timed(Operation::WeightProducts, cost, || matmul(x, t, &self.forward, y, accumulate));
+        self.add_bias(y);
+    }
+
+    /// What the products compute in.
+    pub(crate) fn precision(&self) -> Precision {
+        self.forward.precision()
+    }
+
+    /// `u = x A^T` and `y (=|+=) x W^T + bias + u B^T`.
+    pub(crate) fn apply_with(
+        &self,
+        x: &[f32],
+        t: usize,
+        update: &LowRank,
+        u: &mut [f32],
+        y: &mut [f32],
+        accumulate: Accumulate,
+    ) {
+        let cost = self.cost(t, self.forward.bytes());
+        timed(Operation::WeightProducts, cost, || matmul_low_rank(x, t, &self.forward, update, u, y, accumulate));
+        self.add_bias(y);
+    }
+
+    /// `v = dy B` and `dx = dy W + v A`.
+    pub(crate) fn apply_transposed_with(&self, dy: &[f32], t: usize, update: &LowRank, v: &mut [f32], dx: &mut [f32]) {
+        let cost = self.cost(t, self.backward.bytes());
+        timed(Operation::WeightProducts, cost, || {
+            matmul_low_rank(dy, t, &self.backward, update, v, dx, Accumulate::Overwrite);
+        });
+    }
+
+    fn add_bias(&self, y: &mut [f32]) {
         if let Some(bias) = &self.bias {
             y.par_chunks_exact_mut(self.outputs).for_each(|row| {
                 for (value, bias) in row.iter_mut().zip(bias) {

@@ -4,12 +4,12 @@
 //! With `x [t, in]`, the stacked `A [n r, in]` and the outputs of module `i` at `range_i`, its `B_i [out_i, r]`:
 //!
 //! forward: `u = x A^T`; `y = x W^T + bias`; `y[:, range_i] += s u_i B_i^T`.
-//! backward: `v_i = dy[:, range_i] B_i`; `dB_i = s dy[:, range_i]^T u_i`; `dA = s v^T x`; `dx = dy W + s v A`.
+//! backward: `v_i = s dy[:, range_i] B_i`; `dB_i = s dy[:, range_i]^T u_i`; `dA = v^T x`; `dx = dy W + v A`.
 //!
 //! `dW` is never formed; `x` and `u` are all that is saved (formulas: Hu et al., 2021; the order of the products
-//! keeps every one of them skinny). The `B_i` are used as one block-diagonal matrix `[outputs, n r]`.
+//! keeps every one of them skinny). `u` and `v` come out of the same pass over the activations as the frozen product, whose
+//! precision all of them share; the `B_i` stand in it as one block-diagonal matrix `[outputs, n r]`.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
-use espalier_kernels::{Accumulate, matmul_nn, matmul_nt, matmul_tn};
+use espalier_kernels::{Accumulate, Columns, LowRank, LowRankFactors, ResultRows, outer_products};
 
 use super::frozen_linear::FrozenLinear;
 use crate::pool::Pool;
@@ -52,61 +52,60 @@ impl LoraGroup {
         self.ranges.iter().map(Range::len).sum()
     }
 
-    /// Whether the only block of `B` is the whole of it.
-    fn is_single(&self) -> bool {
-        self.ranges.len() == 1 && self.ranges[0].len() == self.frozen.outputs()
+    /// Each module's outputs, its columns of the stack, and where its rows begin in the stacked `B`.
+    fn modules(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>, usize)> + '_ {
+        let mut first_row = 0;
+        self.ranges.iter().enumerate().map(move |(module, outputs)| {
+            first_row += outputs.len();
+            (outputs.clone(), module * self.rank..(module + 1) * self.rank, first_row - outputs.len())
+        })
     }
 
-    /// `B` as one matrix `[outputs, n r]`, zero outside the blocks.
-    fn spread<'a>(&self, b: &'a [f32]) -> Cow<'a, [f32]> {
-        if self.is_single() {
-            return Cow::Borrowed(b);
-        }
-        let (rank, width) = (self.rank, self.stacked_rank());
-        let mut spread = vec![0.0; self.frozen.outputs() * width];
-        let mut source = b.chunks_exact(rank);
-        for (module, range) in self.ranges.iter().enumerate() {
-            for (output, row) in range.clone().zip(&mut source) {
-                spread[output * width + module * rank..][..rank].copy_from_slice(row);
+    /// `A` and `s B` as the products want them: rounded to the precision of the frozen weight, `B` block-diagonal.
+    fn pack(&self, [a, b]: [&[f32]; 2], transposed: bool) -> LowRank {
+        let (inputs, modules) = (self.frozen.inputs(), self.modules().collect::<Vec<_>>());
+        let fill_b = |output: usize, row: &mut [f32]| {
+            row.fill(0.0);
+            if let Some((outputs, columns, first)) = modules.iter().find(|(outputs, ..)| outputs.contains(&output)) {
+                let source = &b[(first + output - outputs.start) * self.rank..][..self.rank];
+                for (to, value) in row[columns.clone()].iter_mut().zip(source) {
+                    *to = self.scale * value;
+                }
             }
-        }
-        Cow::Owned(spread)
-    }
-
-    /// The blocks of a matrix `[outputs, n r]` into the stacked `B`: the inverse of `spread`.
-    fn gather(&self, spread: &[f32], b: &mut [f32]) {
-        let (rank, width) = (self.rank, self.stacked_rank());
-        let mut target = b.chunks_exact_mut(rank);
-        for (module, range) in self.ranges.iter().enumerate() {
-            for (output, row) in range.clone().zip(&mut target) {
-                row.copy_from_slice(&spread[output * width + module * rank..][..rank]);
-            }
-        }
+        };
+        let blocks: Vec<_> = modules.iter().map(|(outputs, columns, _)| (outputs.clone(), columns.clone())).collect();
+        let factors = LowRankFactors {
+            rank: self.stacked_rank(),
+            inputs,
+            outputs: self.frozen.outputs(),
+            a: &|index, row| row.copy_from_slice(&a[index * inputs..][..inputs]),
+            b: &fill_b,
+            blocks: &blocks,
+        };
+        let precision = self.frozen.precision();
+        if transposed { LowRank::pack_transposed(precision, &factors) } else { LowRank::pack(precision, &factors) }
     }
 
     /// `u = x A^T` and `y (=|+=) x W^T + bias + s u B^T`.
     pub(crate) fn forward(
         &self,
         x: &[f32],
-        [a, b]: [&[f32]; 2],
+        ab: [&[f32]; 2],
         t: usize,
         u: &mut [f32],
         y: &mut [f32],
         accumulate: Accumulate,
     ) {
-        let (inputs, outputs, width) = (self.frozen.inputs(), self.frozen.outputs(), self.stacked_rank());
         timed(Operation::LowRankProducts, self.cost(t, 1), || {
-            matmul_nt(x, a, t, width, inputs, 1.0, u, Accumulate::Overwrite);
-            self.frozen.apply(x, t, y, accumulate);
-            matmul_nt(u, &self.spread(b), t, outputs, width, self.scale, y, Accumulate::Add);
+            self.frozen.apply_with(x, t, &self.pack(ab, false), u, y, accumulate);
         });
     }
 
     /// The cost of `products` with each of `A` and `B`; every large side is read once for each.
     fn cost(&self, t: usize, products: usize) -> Cost {
         let narrow = self.stacked_rank() * self.frozen.inputs() + self.rank * self.adapted_outputs();
-        let moved = t * (self.frozen.inputs() + 2 * self.adapted_outputs());
-        Cost::product(t, products, narrow, size_of::<f32>() * products * moved)
+        let moved = t * (self.frozen.inputs() + self.adapted_outputs());
+        Cost::product(t, products, narrow, size_of::<f32>() * products.saturating_sub(1) * moved)
     }
 
     /// `dA`, `dB` and, where wanted, `dx`; all are overwritten.
@@ -114,44 +113,33 @@ impl LoraGroup {
     pub(crate) fn backward(
         &self,
         dy: &[f32],
-        xu: [&[f32]; 2],
-        ab: [&[f32]; 2],
-        t: usize,
-        gradients: [&mut [f32]; 2],
-        dx: Option<&mut [f32]>,
-        pool: &Pool,
-    ) {
-        timed(Operation::LowRankProducts, self.cost(t, 2), || {
-            self.backward_products(dy, xu, ab, t, gradients, dx, pool);
-        });
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "three pairs of matrices, and where they go")]
-    fn backward_products(
-        &self,
-        dy: &[f32],
         [x, u]: [&[f32]; 2],
-        [a, b]: [&[f32]; 2],
+        ab: [&[f32]; 2],
         t: usize,
         [da, db]: [&mut [f32]; 2],
         dx: Option<&mut [f32]>,
         pool: &Pool,
     ) {
         let (inputs, outputs, width) = (self.frozen.inputs(), self.frozen.outputs(), self.stacked_rank());
-        let mut v = pool.take(t * width);
-        matmul_nn(dy, &self.spread(b), t, width, outputs, 1.0, &mut v, Accumulate::Overwrite);
-        if self.is_single() {
-            matmul_tn(dy, u, outputs, width, t, self.scale, db, Accumulate::Overwrite);
-        } else {
-            let mut spread = pool.take(outputs * width);
-            matmul_tn(dy, u, outputs, width, t, self.scale, &mut spread, Accumulate::Overwrite);
-            self.gather(&spread, db);
-        }
-        matmul_tn(&v, x, width, inputs, t, self.scale, da, Accumulate::Overwrite);
-        if let Some(dx) = dx {
-            self.frozen.apply_transposed(dy, t, dx);
-            matmul_nn(&v, a, t, inputs, width, self.scale, dx, Accumulate::Add);
-        }
+        let precision = self.frozen.precision();
+        timed(Operation::LowRankProducts, self.cost(t, 2), || {
+            // v holds the scale: v = s dy B.
+            let (update, mut v) = (self.pack(ab, true), pool.take(t * width));
+            match dx {
+                Some(dx) => self.frozen.apply_transposed_with(dy, t, &update, &mut v, dx),
+                None => update.narrow(dy, t, &mut v),
+            }
+            let mut rest = db;
+            for (range, columns, _) in self.modules() {
+                let (own, others) = rest.split_at_mut(range.len() * self.rank);
+                let narrow = Columns { values: u, stride: width, range: columns };
+                let wide = Columns { values: dy, stride: outputs, range };
+                outer_products(precision, &narrow, &wide, self.scale, own, ResultRows::Wide);
+                rest = others;
+            }
+            let (v, x) = (Columns::all(&v, width), Columns::all(x, inputs));
+            outer_products(precision, &v, &x, 1.0, da, ResultRows::Narrow);
+        });
     }
 }
 
