@@ -7,6 +7,8 @@ mod tiny;
 use std::fs;
 use std::path::Path;
 
+use espalier_kernels::BlockType;
+use espalier_model::gguf::{GgufWriter, TensorHeader};
 use espalier_model::huggingface::{FloatType, HuggingFaceOptions, HuggingFaceWriter};
 use espalier_model::{AtomicFolder, Existing, Model, ModelError};
 
@@ -126,6 +128,72 @@ fn a_folder_is_made_from_metadata() {
     assert_eq!(again.chat_template().source(), model.chat_template().source());
     assert_eq!(again.config().vocabulary, model.config().vocabulary);
     assert!(again.tokenizer().adds_bos());
+}
+
+/// A GGUF file of the tiny model with its `config.json` changed.
+fn as_gguf(place: &Path, change: &dyn Fn(&mut serde_json::Value)) -> std::path::PathBuf {
+    let (source, file) = (place.join("source"), place.join("model.gguf"));
+    fs::create_dir(&source).unwrap();
+    tiny::write_huggingface(&source, false);
+    let mut config = tiny::config_json();
+    change(&mut config);
+    fs::write(source.join("config.json"), config.to_string()).unwrap();
+    let model = Model::open(&source).unwrap();
+    let header = |info: &espalier_model::TensorInfo| TensorHeader {
+        name: info.name.clone(),
+        dimensions: info.dimensions.clone(),
+        block_type: BlockType::F32,
+    };
+    let headers: Vec<TensorHeader> = model.tensors().map(header).collect();
+    let mut writer = GgufWriter::create(&file, model.metadata(), &headers).unwrap();
+    for header in &headers {
+        let values = model.tensor(&header.name).unwrap().to_vec().unwrap();
+        writer.write_tensor_data(bytemuck::cast_slice(&values)).unwrap();
+    }
+    writer.finish().unwrap();
+    file
+}
+
+#[test]
+fn rotary_factors_become_the_settings_that_they_came_from() {
+    let place = tempfile::tempdir().unwrap();
+    let scaling = serde_json::json!({
+        "factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 4096,
+        "rope_type": "llama3",
+    });
+    let file = as_gguf(place.path(), &|config| {
+        config["rope_theta"] = 1e9.into();
+        config["rope_scaling"] = scaling.clone();
+    });
+    let model = Model::open(&file).unwrap();
+    let factors = model.rope_frequency_factors().unwrap().unwrap();
+    assert!(factors.iter().any(|factor| *factor > 31.0), "{factors:?}");
+    let out = place.path().join("out");
+    let options = HuggingFaceOptions { float_type: FloatType::F32, ..HuggingFaceOptions::of(&model) };
+    write(&model, &out, options).unwrap().finish().unwrap();
+    let again = Model::open(&out).unwrap();
+    assert_eq!(again.rope_frequency_factors().unwrap().unwrap(), factors);
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["rope_scaling"]["factor"], 32.0);
+}
+
+#[test]
+fn a_model_without_a_class_is_refused_by_name() {
+    let place = tempfile::tempdir().unwrap();
+    let file = as_gguf(place.path(), &|_| {});
+    let bytes = fs::read(&file).unwrap();
+    // Two of the four elements of a head are rotated.
+    let key = b"llama.rope.dimension_count";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    let mut changed = bytes;
+    assert_eq!(changed[at], 4);
+    changed[at] = 2;
+    fs::write(&file, changed).unwrap();
+    let model = Model::open(&file).unwrap();
+    let out = place.path().join("out");
+    let message = HuggingFaceWriter::create(&model, &out, HuggingFaceOptions::of(&model)).err().unwrap().to_string();
+    assert!(message.contains("rotates 2 of the 4") && message.contains(".gguf"), "{message}");
+    assert!(!out.exists());
 }
 
 #[test]
