@@ -25,20 +25,66 @@ pub enum NnError {
         expected_columns: usize,
     },
     /// A target that no layer has.
-    #[error("unknown target {0:?}: choose from q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj")]
-    UnknownTarget(String),
+    #[error(
+        "unknown target {name:?}: did you mean {nearest}? The linear layers are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj, in every layer or with their place before them (model.layers.0.self_attn.q_proj)"
+    )]
+    UnknownTarget {
+        /// As it was written.
+        name: String,
+        /// The target that it looks like.
+        nearest: &'static str,
+    },
+    /// A pattern for targets that no layer matches.
+    #[error(
+        "the pattern {0:?} matches no linear layer: one string is a regular expression on whole names such as model.layers.0.self_attn.q_proj; write .*{0} for an end, or a list for names"
+    )]
+    PatternWithoutTarget(String),
+    /// A pattern for ranks or alphas that no adapted module matches.
+    #[error(
+        "{key}: the pattern {pattern:?} matches no adapted module that an earlier pattern leaves; it is a regular expression on the end of a name such as model.layers.0.self_attn.q_proj"
+    )]
+    PatternWithoutModule {
+        /// `rank_pattern` or `alpha_pattern`.
+        key: &'static str,
+        /// As it was written.
+        pattern: String,
+    },
     /// No target at all.
-    #[error("no module to adapt: name at least one target")]
+    #[error("no module to adapt: name at least one target, in a layer that top_layers leaves")]
     NoTarget,
+    /// No layer, or more than there are.
+    #[error("top_layers: {top} of the model's {layers} layers; choose from 1 to {layers}")]
+    TopLayers {
+        /// Layers asked for.
+        top: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
     /// A rank of zero or beyond every width.
-    #[error("rank {rank} does not fit: choose from 1 to {largest}")]
+    #[error(
+        "rank {rank} does not fit {module} ({inputs} inputs, {outputs} outputs): choose from 1 to {largest}, or give it a rank of its own in rank_pattern"
+    )]
     Rank {
+        /// PEFT name of the module.
+        module: String,
         /// Rank asked for.
         rank: usize,
-        /// Width of the narrowest adapted matrix.
+        /// Width of its inputs.
+        inputs: usize,
+        /// Width of its outputs.
+        outputs: usize,
+        /// The smaller of both.
         largest: usize,
     },
-    /// An adapter that is not the same in every layer, or not of this model.
+    /// An alpha that is no scale.
+    #[error("alpha {alpha} for {module}: it must be above zero")]
+    Alpha {
+        /// PEFT name of the module.
+        module: String,
+        /// Alpha asked for.
+        alpha: f32,
+    },
+    /// An adapter that is not of this model.
     #[error("the adapter does not fit this model for training: {0}")]
     Adapter(String),
     /// A batch whose parts do not fit together.

@@ -42,12 +42,22 @@ pub(crate) fn check_against_plain(
     fused: impl Fn(&[Tensor<2>]) -> Tensor<2>,
     plain: impl Fn(&[Tensor<2>]) -> Tensor<2>,
 ) {
+    check_gradients(inputs, &fused, plain, &fused);
+}
+
+/// The same, with the differences of a function that has the gradient which `fused` is defined to have.
+pub(crate) fn check_gradients(
+    inputs: &[(Vec<f32>, [usize; 2])],
+    fused: impl Fn(&[Tensor<2>]) -> Tensor<2>,
+    plain: impl Fn(&[Tensor<2>]) -> Tensor<2>,
+    differentiable: impl Fn(&[Tensor<2>]) -> Tensor<2>,
+) {
     let (value, gradients, weights) = run(inputs, &fused);
     let (plain_value, plain_gradients, _) = run(inputs, &plain);
     assert_close(&value, &plain_value, 1e-5, "value");
     let objective = |inputs: &[(Vec<f32>, [usize; 2])]| -> f64 {
         let tensors: Vec<_> = inputs.iter().map(|(values, shape)| matrix(values, *shape)).collect();
-        let out: Vec<f32> = fused(&tensors).into_data().try_to_vec().unwrap();
+        let out: Vec<f32> = differentiable(&tensors).into_data().try_to_vec().unwrap();
         out.iter().zip(&weights).map(|(x, c)| f64::from(*x) * f64::from(*c)).sum()
     };
     for (index, (gradient, plain)) in gradients.iter().zip(&plain_gradients).enumerate() {

@@ -46,6 +46,15 @@ impl<'a> Bound<'a> {
                     ));
                 }
                 self.sources(config)?;
+                if let Some(path) = &config.continue_from
+                    && !self.tree_path(path).exists()
+                {
+                    return Err(self.refuse(
+                        "continue_from",
+                        format!("there is no adapter at {}", path.display()),
+                        "`continue_from:` is a PEFT folder or an adapter GGUF, by a path from the working folder, or from the pipeline file's folder",
+                    ));
+                }
             }
             StageConfig::Quantize(config) => {
                 quantize::file_types(config).map_err(|error| {
@@ -152,7 +161,7 @@ impl<'a> Bound<'a> {
         let folder = self.folder();
         match &self.stage.config {
             StageConfig::Generate(_) => vec![folder.join("rows/rows.parquet"), folder.join("rows/messages.jsonl")],
-            StageConfig::Train(_) => train::OUTPUTS.iter().map(|name| folder.join(name)).collect(),
+            StageConfig::Train(config) => train::outputs(config).iter().map(|name| folder.join(name)).collect(),
             StageConfig::Quantize(config) => {
                 let names = config.types.iter().filter_map(|name| quantize::parse_type(name).ok());
                 let mut files: Vec<PathBuf> = names.map(|kind| folder.join(quantize::file_name(kind.name()))).collect();
@@ -188,6 +197,9 @@ impl<'a> Bound<'a> {
                 }
                 if let Some(template) = &config.chat_template {
                     from.add("input.chat_template", hash_path(&self.tree_path(template))?);
+                }
+                if let Some(path) = &config.continue_from {
+                    from.add("input.continue_from", hash_path(&self.tree_path(path))?);
                 }
                 train::VERSION
             }
@@ -259,7 +271,8 @@ impl<'a> Bound<'a> {
             StageConfig::Train(config) => {
                 let sources = self.sources(config)?;
                 let template = config.chat_template.as_deref().map(|path| self.tree_path(path));
-                let config = TrainConfig { chat_template: template, ..config.clone() };
+                let continue_from = config.continue_from.as_deref().map(|path| self.tree_path(path));
+                let config = TrainConfig { chat_template: template, continue_from, ..TrainConfig::clone(config) };
                 // Checkpoints of other inputs must not be taken for this run's.
                 let work = self.work().join(&from.digest()[..24]);
                 train::run(&config, &models.student, &sources, &work, &folder, &context)

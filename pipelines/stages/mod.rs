@@ -29,7 +29,7 @@ pub enum StageConfig {
     /// Taxonomy to rows.
     Generate(GenerateStage),
     /// Rows to adapter.
-    Train(TrainConfig),
+    Train(Box<TrainConfig>),
     /// Base and adapter to GGUF files.
     Quantize(QuantizeStage),
     /// Models to scores.
@@ -44,7 +44,7 @@ impl StageConfig {
         use serde::Deserialize;
         Ok(match kind {
             StageKind::Generate => Self::Generate(GenerateStage::deserialize(deserializer)?),
-            StageKind::Train => Self::Train(TrainConfig::deserialize(deserializer)?),
+            StageKind::Train => Self::Train(Box::new(TrainConfig::deserialize(deserializer)?)),
             StageKind::Quantize => Self::Quantize(QuantizeStage::deserialize(deserializer)?),
             StageKind::Evaluate => Self::Evaluate(EvaluateStage::deserialize(deserializer)?),
             StageKind::Report => Self::Report(ReportStage::deserialize(deserializer)?),

@@ -14,8 +14,12 @@ use std::path::Path;
 /// Raised when the adapter that rows give would come out otherwise.
 pub const VERSION: u32 = 1;
 
-/// Names of what training leaves in its output folder.
-pub const OUTPUTS: [&str; 3] = ["adapter", "adapter.gguf", "loss.jsonl"];
+/// Names of what training leaves in its output folder; an adapter in GGUF has no place for what `DoRA` learns.
+pub fn outputs(config: &TrainConfig) -> &'static [&'static str] {
+    if config.dora { &["adapter", "loss.jsonl"] } else { &["adapter", ADAPTER_GGUF, "loss.jsonl"] }
+}
+
+const ADAPTER_GGUF: &str = "adapter.gguf";
 
 /// Trains in `work`, which may hold the checkpoints of an interrupted run, then moves the results to `out`.
 pub fn run(
@@ -41,8 +45,14 @@ pub fn run(
     }
     let losses = read_losses(&work.join("loss.jsonl"))?;
     let learned = learned(&losses, outcome.steps_per_epoch);
-    for name in OUTPUTS {
+    for name in outputs(&config) {
         replace(&work.join(name), &out.join(name))?;
+    }
+    if outcome.adapter_gguf.is_none() {
+        // One of an earlier run would be taken for this adapter.
+        let _ = fs::remove_file(out.join(ADAPTER_GGUF));
+        context
+            .note("no adapter.gguf: it has no place for DoRA; `pipeline adapter merge` makes a model of it".to_owned());
     }
     Ok(format!("{} steps, {learned}", outcome.steps))
 }

@@ -39,8 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let batch = json!({"sequences": sequences, "learning_rates": rates, "max_grad_norm": 1.0});
     std::fs::write(out.join("batch.json"), serde_json::to_string(&batch)?)?;
     let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128)?);
-    let options = LoraOptions { rank: 4, alpha: 8.0, rslora: false, targets: Vec::new() };
-    let mut network = LoraModel::new(frozen, options, 5)?;
+    let options = LoraOptions { rank: 4, alpha: 8.0, ..LoraOptions::default() };
+    let mut network = LoraModel::new(frozen, &options, 5)?;
     for (index, value) in network.parameters_mut().iter_mut().enumerate() {
         *value += ((index * 7919 % 1009) as f32 / 1009.0 - 0.5) * 0.02;
     }

@@ -27,8 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = Model::open(&path)?;
     let frozen = Arc::new(FrozenTransformer::load(&model, precision, length)?);
     println!("packed {} MB in {:.2} s", frozen.bytes() >> 20, started.elapsed().as_secs_f64());
-    let options = LoraOptions { rank, alpha: 2.0 * rank as f32, rslora: false, targets: Vec::new() };
-    let mut network = LoraModel::new(frozen, options, 0)?;
+    let options = LoraOptions { rank, alpha: 2.0 * rank as f32, ..LoraOptions::default() };
+    let mut network = LoraModel::new(frozen, &options, 0)?;
     let vocabulary = model.config().vocabulary as u32;
     let rows: Vec<Vec<u32>> = (0..sequences as u32)
         .map(|row| (0..=length as u32).map(|at| (row * 7919 + at * 104_729) % vocabulary).collect())

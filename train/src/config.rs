@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use espalier_nn::Precision;
-use espalier_nn::transformer::{LoraOptions, projections};
+use espalier_model::ModulePatterns;
+use espalier_nn::transformer::{LoraOptions, Targets};
+use espalier_nn::{NnError, Precision};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -35,9 +36,18 @@ pub struct TrainConfig {
     pub alpha: f32,
     /// Scale by `alpha / sqrt(rank)` in place of `alpha / rank`.
     pub rslora: bool,
-    /// Projections to adapt by their PEFT names, or `all-linear`.
-    #[serde(deserialize_with = "one_or_many")]
-    pub targets: Vec<String>,
+    /// Learn a length for each row of the adapted matrices too (`DoRA`).
+    pub dora: bool,
+    /// Modules to adapt, as PEFT's `target_modules`: ends of names, `all-linear`, or a regular expression on whole names.
+    pub targets: Targets,
+    /// Ranks of their own, by regular expressions on the ends of names.
+    pub rank_pattern: ModulePatterns<usize>,
+    /// Alphas of their own, likewise.
+    pub alpha_pattern: ModulePatterns<f32>,
+    /// Adapt the last layers alone, so many of them.
+    pub top_layers: Option<usize>,
+    /// An adapter (PEFT folder or GGUF) whose training goes on; it decides the shape of the updates.
+    pub continue_from: Option<PathBuf>,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Passes over the data; `max_steps` ends the run earlier or later.
@@ -92,7 +102,12 @@ impl Default for TrainConfig {
             rank: 16,
             alpha: 32.0,
             rslora: false,
-            targets: vec!["all-linear".to_owned()],
+            dora: false,
+            targets: Targets::AllLinear,
+            rank_pattern: ModulePatterns::default(),
+            alpha_pattern: ModulePatterns::default(),
+            top_layers: None,
+            continue_from: None,
             // About ten times the rate of full fine-tuning, and nearly independent of the rank.
             learning_rate: 2e-4,
             epochs: 3,
@@ -121,19 +136,6 @@ impl Default for TrainConfig {
     }
 }
 
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "`targets` must be a list such as [q_proj, v_proj], or the word all-linear")]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
-    Ok(match OneOrMany::deserialize(deserializer)? {
-        OneOrMany::One(name) => vec![name],
-        OneOrMany::Many(names) => names,
-    })
-}
-
 // serde passes fields by reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn write_precision<S: Serializer>(precision: &Precision, serializer: S) -> Result<S::Ok, S::Error> {
@@ -152,9 +154,15 @@ impl TrainConfig {
         };
         ensure(self.rank > 0, "rank", "must be at least 1")?;
         ensure(self.alpha.is_finite() && self.alpha > 0.0, "alpha", "must be above zero")?;
-        ensure(!self.targets.is_empty(), "targets", "name projections, or all-linear")?;
-        projections(&self.targets)
-            .map_err(|error| TrainError::Config { name: "targets", problem: error.to_string() })?;
+        let module_words = |name| move |error: NnError| TrainError::Config { name, problem: error.to_string() };
+        self.targets.check().map_err(module_words("targets"))?;
+        let ranks = self.rank_pattern.0.iter().all(|(_, rank)| *rank > 0);
+        ensure(ranks, "rank_pattern", "ranks must be at least 1")?;
+        let alphas = self.alpha_pattern.0.iter().all(|(_, alpha)| alpha.is_finite() && *alpha > 0.0);
+        ensure(alphas, "alpha_pattern", "alphas must be above zero")?;
+        self.rank_pattern.check().map_err(|error| module_words("rank_pattern")(error.into()))?;
+        self.alpha_pattern.check().map_err(|error| module_words("alpha_pattern")(error.into()))?;
+        ensure(self.top_layers != Some(0), "top_layers", "must be at least 1")?;
         ensure(self.learning_rate.is_finite() && self.learning_rate > 0.0, "learning_rate", "must be above zero")?;
         ensure(self.epochs > 0 || self.max_steps.is_some(), "epochs", "must be at least 1")?;
         ensure(self.max_steps != Some(0), "max_steps", "must be at least 1")?;
@@ -177,7 +185,16 @@ impl TrainConfig {
 
     /// The shape of the updates.
     pub fn lora(&self) -> LoraOptions {
-        LoraOptions { rank: self.rank, alpha: self.alpha, rslora: self.rslora, targets: self.targets.clone() }
+        LoraOptions {
+            rank: self.rank,
+            alpha: self.alpha,
+            rslora: self.rslora,
+            dora: self.dora,
+            targets: self.targets.clone(),
+            rank_pattern: self.rank_pattern.clone(),
+            alpha_pattern: self.alpha_pattern.clone(),
+            top_layers: self.top_layers,
+        }
     }
 
     /// Every setting that the result depends on, by name: a run is resumed only under the same. What the data says stands in
@@ -209,11 +226,31 @@ mod tests {
             serde_json::from_str(r#"{"rank": 8, "targets": ["q_proj"], "precision": "f32", "over_long": "error"}"#)
                 .unwrap();
         assert_eq!((config.rank, config.precision, config.over_long), (8, Precision::F32, OverLong::Error));
-        let one: TrainConfig = serde_json::from_str(r#"{"targets": "all-linear"}"#).unwrap();
-        assert_eq!(one, TrainConfig::default());
+        for targets in [r#""all-linear""#, r#"["all-linear"]"#] {
+            let one: TrainConfig = serde_json::from_str(&format!(r#"{{"targets": {targets}}}"#)).unwrap();
+            assert_eq!(one, TrainConfig::default());
+        }
         let error = serde_json::from_str::<TrainConfig>(r#"{"learnig_rate": 1}"#).unwrap_err().to_string();
         assert!(error.contains("unknown field `learnig_rate`"), "{error}");
         assert!(serde_json::from_str::<TrainConfig>(r#"{"precision": "f8"}"#).is_err());
+    }
+
+    #[test]
+    fn targets_and_patterns_are_checked_without_a_model() {
+        let error = |settings: &str| {
+            let config: TrainConfig = serde_json::from_str(settings).unwrap();
+            config.validate().unwrap_err().to_string()
+        };
+        let message = error(r#"{"targets": ["q_proj", "vproj"]}"#);
+        assert!(
+            message.starts_with("training setting targets") && message.contains("did you mean v_proj"),
+            "{message}"
+        );
+        assert!(error(r#"{"targets": "q_proj("}"#).contains("q_proj("));
+        assert!(error(r#"{"targets": []}"#).contains("at least one target"));
+        assert!(error(r#"{"rank_pattern": {"q_proj": 0}}"#).contains("rank_pattern"));
+        assert!(error(r#"{"alpha_pattern": {".*": 1, "[": 1}}"#).contains("alpha_pattern"));
+        assert!(error(r#"{"top_layers": 0}"#).contains("top_layers"));
     }
 
     #[test]

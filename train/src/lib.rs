@@ -23,6 +23,7 @@ pub mod pack;
 mod run;
 pub mod schedule;
 mod show;
+mod start;
 mod step;
 pub mod tokens;
 

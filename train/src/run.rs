@@ -15,6 +15,7 @@ use crate::metrics::{LossFile, LossLine, SkippedLine};
 use crate::optimizer::AdamW;
 use crate::pack::Plan;
 use crate::schedule::learning_rate;
+use crate::start::Start;
 use crate::step::{StepResult, step, suspects};
 use crate::tokens::{Sequence, Sequences};
 use crate::{TrainConfig, TrainError, base};
@@ -34,15 +35,15 @@ pub struct TrainOutcome {
     pub loss: Option<f64>,
     /// The PEFT folder.
     pub adapter: PathBuf,
-    /// The adapter as GGUF.
-    pub adapter_gguf: PathBuf,
+    /// The adapter as GGUF; none for `DoRA`, which these files have no place for.
+    pub adapter_gguf: Option<PathBuf>,
 }
 
 /// Trains a low-rank adapter of `model` on `data` into `directory`.
 ///
-/// Writes `adapter/` (PEFT), `adapter.gguf`, `loss.jsonl` and `checkpoints/`. A run that was interrupted goes on from its
-/// last checkpoint and ends with the same bytes as an unbroken one; `stop` ends it after the current step, with a
-/// checkpoint. A step whose loss is no number or jumps is not taken: see [`guard`](crate::guard).
+/// Writes `adapter/` (PEFT), `adapter.gguf` (not for `DoRA`), `loss.jsonl` and `checkpoints/`. A run that was interrupted
+/// goes on from its last checkpoint and ends with the same bytes as an unbroken one; `stop` ends it after the current step,
+/// with a checkpoint. A step whose loss is no number or jumps is not taken: see [`guard`](crate::guard).
 ///
 /// # Errors
 ///
@@ -57,6 +58,7 @@ pub fn train(
     on_event: &mut dyn FnMut(TrainEvent),
 ) -> Result<TrainOutcome, TrainError> {
     config.validate()?;
+    let start = Start::new(config, model)?;
     let plan = Plan::new(data, config);
     if plan.steps() == 0 {
         let why = "the weights of the data leave no row in any epoch; raise them, or epochs";
@@ -65,7 +67,7 @@ pub fn train(
     let identity = RunIdentity {
         model: model.sha256()?,
         data: data.hash(),
-        settings: config.settings(),
+        settings: start.settings(config).settings(),
         instruction_set: espalier_nn::instruction_set().to_owned(),
     };
     let checkpoints = directory.join("checkpoints");
@@ -74,7 +76,7 @@ pub fn train(
         base::check(model)?;
     }
     let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.max_sequence)?);
-    let run = Run { config, steps: plan.steps(), data, plan, frozen, identity, checkpoints };
+    let run = Run { config, steps: plan.steps(), data, plan, frozen, start, identity, checkpoints };
     let mut network = run.network()?;
     let mut state = resumed.unwrap_or_else(|| initial(&network));
     on_event(TrainEvent::Plan(run.describe(state.step, &network)));
@@ -102,6 +104,7 @@ struct Run<'a> {
     data: &'a Sequences,
     plan: Plan,
     frozen: Arc<FrozenTransformer>,
+    start: Start,
     identity: RunIdentity,
     checkpoints: PathBuf,
 }
@@ -109,7 +112,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// The network with its first updates.
     fn network(&self) -> Result<LoraModel, TrainError> {
-        Ok(LoraModel::new(Arc::clone(&self.frozen), self.config.lora(), self.config.seed)?)
+        self.start.network(self.config, Arc::clone(&self.frozen))
     }
 
     fn schedule(&self) -> Schedule {
@@ -234,13 +237,16 @@ impl Run<'_> {
             finished: state.step == self.steps,
             loss: state.loss,
             adapter: directory.join("adapter"),
-            adapter_gguf: directory.join("adapter.gguf"),
+            adapter_gguf: (!network.is_dora()).then(|| directory.join("adapter.gguf")),
         };
         if outcome.finished {
             losses.write()?;
-            let adapter = network.to_adapter(&model.config().name);
+            let mut adapter = network.to_adapter(&model.config().name);
+            adapter.base_sha256 = Some(model.sha256()?);
             adapter.save_peft(&outcome.adapter, model.config())?;
-            adapter.save_gguf(&outcome.adapter_gguf, model.config())?;
+            if let Some(path) = &outcome.adapter_gguf {
+                adapter.save_gguf(path, model.config())?;
+            }
             on_event(TrainEvent::Done { steps: self.steps, loss: state.loss });
         }
         Ok(outcome)

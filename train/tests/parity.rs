@@ -98,8 +98,8 @@ fn check_if_given(variable: &str, name: &str) {
     };
     let model = Model::open(Path::new(&path)).unwrap();
     let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128).unwrap());
-    let options = LoraOptions { rank: 4, alpha: 8.0, rslora: false, targets: Vec::new() };
-    let mut network = LoraModel::new(frozen, options, 5).unwrap();
+    let options = LoraOptions { rank: 4, alpha: 8.0, ..LoraOptions::default() };
+    let mut network = LoraModel::new(frozen, &options, 5).unwrap();
     for (index, value) in network.parameters_mut().iter_mut().enumerate() {
         *value += ((index * 7919 % 1009) as f32 / 1009.0 - 0.5) * 0.02;
     }

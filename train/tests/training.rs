@@ -91,8 +91,8 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 fn network(precision: Precision, rank: usize) -> LoraModel {
     let frozen = Arc::new(FrozenTransformer::load(&model(), precision, 128).unwrap());
-    let options = LoraOptions { rank, alpha: 8.0, rslora: false, targets: Vec::new() };
-    LoraModel::new(frozen, options, 3).unwrap()
+    let options = LoraOptions { rank, alpha: 8.0, ..LoraOptions::default() };
+    LoraModel::new(frozen, &options, 3).unwrap()
 }
 
 /// Gives `B` small values too, so that every path of the gradient is used.
@@ -122,7 +122,7 @@ fn the_loss_falls_and_the_adapter_is_written() {
         );
         let model = model();
         let peft = LoraAdapter::load(&outcome.adapter, model.config()).unwrap();
-        let gguf = LoraAdapter::load(&outcome.adapter_gguf, model.config()).unwrap();
+        let gguf = LoraAdapter::load(outcome.adapter_gguf.as_ref().unwrap(), model.config()).unwrap();
         assert_eq!(peft.modules, gguf.modules);
         assert_eq!(peft.modules.len(), 7 * model.config().layers);
     }

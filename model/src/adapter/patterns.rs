@@ -21,6 +21,11 @@ impl<T> Default for ModulePatterns<T> {
 }
 
 impl<T> ModulePatterns<T> {
+    /// Refuses a pattern that is no regular expression.
+    pub fn check(&self) -> Result<(), ModelError> {
+        self.0.iter().try_for_each(|(pattern, _)| matches_whole_module(pattern, "").map(|_| ()))
+    }
+
     /// The first pattern that matches the end of a module's name (`model.layers.0.self_attn.q_proj`), after a dot or whole
     /// (PEFT: `re.match(rf"(.*\.)?({pattern})$", module)`): its place and its value.
     ///

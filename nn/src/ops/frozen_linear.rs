@@ -64,9 +64,14 @@ impl FrozenLinear {
 
     /// `y (=|+=) x W^T + bias` for `x [t, inputs]`, `y [t, outputs]`.
     pub(crate) fn apply(&self, x: &[f32], t: usize, y: &mut [f32], accumulate: Accumulate) {
+        self.product(x, t, y, accumulate);
+        self.add_bias(y);
+    }
+
+    /// `y (=|+=) x W^T`.
+    pub(crate) fn product(&self, x: &[f32], t: usize, y: &mut [f32], accumulate: Accumulate) {
         let cost = self.cost(t, self.forward.bytes());
         timed(Operation::WeightProducts, cost, || matmul(x, t, &self.forward, y, accumulate));
-        self.add_bias(y);
     }
 
     /// What the products compute in.
@@ -74,8 +79,8 @@ impl FrozenLinear {
         self.forward.precision()
     }
 
-    /// `u = x A^T` and `y (=|+=) x W^T + bias + u B^T`.
-    pub(crate) fn apply_with(
+    /// `u = x A^T` and `y (=|+=) x W^T + u B^T`.
+    pub(crate) fn product_with(
         &self,
         x: &[f32],
         t: usize,
@@ -86,7 +91,6 @@ impl FrozenLinear {
     ) {
         let cost = self.cost(t, self.forward.bytes());
         timed(Operation::WeightProducts, cost, || matmul_low_rank(x, t, &self.forward, update, u, y, accumulate));
-        self.add_bias(y);
     }
 
     /// `v = dy B` and `dx = dy W + v A`.
@@ -97,7 +101,8 @@ impl FrozenLinear {
         });
     }
 
-    fn add_bias(&self, y: &mut [f32]) {
+    /// `y += bias`.
+    pub(crate) fn add_bias(&self, y: &mut [f32]) {
         if let Some(bias) = &self.bias {
             y.par_chunks_exact_mut(self.outputs).for_each(|row| {
                 for (value, bias) in row.iter_mut().zip(bias) {

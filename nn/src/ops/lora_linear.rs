@@ -1,14 +1,16 @@
 //! One frozen linear map with low-rank updates beside it, as one operation.
 //!
 //! Several modules that read the same input (q, k and v; gate and up) share one frozen product of all their outputs.
-//! With `x [t, in]`, the stacked `A [n r, in]` and the outputs of module `i` at `range_i`, its `B_i [out_i, r]`:
+//! With `x [t, in]`, the stacked `A [sum of ranks, in]` and, for module `i`, its outputs `range_i`, its `B_i [out_i, r_i]`
+//! and its scale `s_i`:
 //!
-//! forward: `u = x A^T`; `y = x W^T + bias`; `y[:, range_i] += s u_i B_i^T`.
-//! backward: `v_i = s dy[:, range_i] B_i`; `dB_i = s dy[:, range_i]^T u_i`; `dA = v^T x`; `dx = dy W + v A`.
+//! forward: `u = x A^T`; `y = x W^T + bias`; `y[:, range_i] += s_i u_i B_i^T`.
+//! backward: `v_i = s_i dy[:, range_i] B_i`; `dB_i = s_i dy[:, range_i]^T u_i`; `dA = v^T x`; `dx = dy W + v A`.
 //!
-//! `dW` is never formed; `x` and `u` are all that is saved (formulas: Hu et al., 2021; the order of the products
+//! `dW` is never formed; `u` is all that is saved beside `x` (formulas: Hu et al., 2021; the order of the products
 //! keeps every one of them skinny). `u` and `v` come out of the same pass over the activations as the frozen product, whose
-//! precision all of them share; the `B_i` stand in it as one block-diagonal matrix `[outputs, n r]`.
+//! precision all of them share; the `s_i B_i` stand in it as one block-diagonal matrix `[outputs, sum of ranks]`. With
+//! magnitudes, the rows are scaled to learned lengths: see [`super::dora`].
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,62 +25,107 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use espalier_kernels::{Accumulate, Columns, LowRank, LowRankFactors, ResultRows, outer_products};
 
+use super::dora::RowLengths;
 use super::frozen_linear::FrozenLinear;
 use crate::pool::Pool;
 use crate::profile::{Cost, Operation, timed};
 use crate::storage::{rows, tensor, values};
+
+/// The update of one module of a group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupModule {
+    /// Its outputs in the product of the group.
+    pub outputs: Range<usize>,
+    /// Rows of its `A`.
+    pub rank: usize,
+    /// `s`: `alpha / rank`, or `alpha / sqrt(rank)` for rsLoRA.
+    pub scale: f32,
+}
 
 /// What stays the same in every call of [`lora_linear`] on one group of modules.
 #[derive(Debug)]
 pub struct LoraGroup {
     /// The frozen product of all outputs of the group.
     pub frozen: Arc<FrozenLinear>,
-    /// Outputs of each adapted module, in order and without overlap.
-    pub ranges: Vec<Range<usize>>,
-    /// Rank of every module.
-    pub rank: usize,
-    /// `s`: `alpha / rank`, or `alpha / sqrt(rank)` for rsLoRA.
-    pub scale: f32,
+    /// The adapted modules, in the order of their outputs and without overlap.
+    pub modules: Vec<GroupModule>,
+    /// The lengths of the frozen rows where the group is `DoRA`.
+    pub dora: Option<RowLengths>,
+}
+
+/// The parameters of a group, apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupParameters<'a> {
+    /// `[stacked rank, inputs]`.
+    pub(crate) a: &'a [f32],
+    /// The `B_i [out_i, r_i]`, one behind the other.
+    pub(crate) b: &'a [f32],
+    /// The magnitudes of the adapted outputs; none without `DoRA`.
+    pub(crate) magnitudes: &'a [f32],
 }
 
 impl LoraGroup {
     /// Rows of the stacked `A`.
     pub fn stacked_rank(&self) -> usize {
-        self.ranges.len() * self.rank
+        self.modules.iter().map(|module| module.rank).sum()
     }
 
-    /// Rows of the stacked `B`: the outputs of the adapted modules.
-    pub fn adapted_outputs(&self) -> usize {
-        self.ranges.iter().map(Range::len).sum()
+    /// Lengths of the stacked `A`, the stacked `B` and the magnitudes: so they follow each other in the parameters.
+    pub fn parameter_lengths(&self) -> [usize; 3] {
+        let b = self.modules.iter().map(|module| module.outputs.len() * module.rank).sum();
+        let adapted: usize = self.modules.iter().map(|module| module.outputs.len()).sum();
+        [self.stacked_rank() * self.frozen.inputs(), b, if self.dora.is_some() { adapted } else { 0 }]
     }
 
-    /// Each module's outputs, its columns of the stack, and where its rows begin in the stacked `B`.
-    fn modules(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>, usize)> + '_ {
-        let mut first_row = 0;
-        self.ranges.iter().enumerate().map(move |(module, outputs)| {
-            first_row += outputs.len();
-            (outputs.clone(), module * self.rank..(module + 1) * self.rank, first_row - outputs.len())
+    /// Parameters of the group.
+    pub fn parameter_count(&self) -> usize {
+        self.parameter_lengths().iter().sum()
+    }
+
+    pub(crate) fn parts<'a>(&self, parameters: &'a [f32]) -> GroupParameters<'a> {
+        let [a, b, _] = self.parameter_lengths();
+        let (a, rest) = parameters.split_at(a);
+        let (b, magnitudes) = rest.split_at(b);
+        GroupParameters { a, b, magnitudes }
+    }
+
+    /// Values that the forward pass over `t` rows keeps for the backward pass: `u`, and for `DoRA` the unscaled product and
+    /// the lengths of its rows.
+    pub(crate) fn saved_count(&self, t: usize) -> usize {
+        let outputs = self.frozen.outputs();
+        t * self.stacked_rank() + if self.dora.is_some() { (t + 1) * outputs } else { 0 }
+    }
+
+    /// Each module, its columns of the stack, and where its values begin in the stacked `B`.
+    fn placed(&self) -> impl Iterator<Item = (&GroupModule, Range<usize>, usize)> {
+        let (mut column, mut value) = (0, 0);
+        self.modules.iter().map(move |module| {
+            let place = (module, column..column + module.rank, value);
+            (column, value) = (column + module.rank, value + module.outputs.len() * module.rank);
+            place
         })
     }
 
     /// `A` and `s B` as the products want them: rounded to the precision of the frozen weight, `B` block-diagonal.
-    fn pack(&self, [a, b]: [&[f32]; 2], transposed: bool) -> LowRank {
-        let (inputs, modules) = (self.frozen.inputs(), self.modules().collect::<Vec<_>>());
+    fn pack(&self, parts: GroupParameters<'_>, transposed: bool) -> LowRank {
+        let (inputs, placed) = (self.frozen.inputs(), self.placed().collect::<Vec<_>>());
         let fill_b = |output: usize, row: &mut [f32]| {
             row.fill(0.0);
-            if let Some((outputs, columns, first)) = modules.iter().find(|(outputs, ..)| outputs.contains(&output)) {
-                let source = &b[(first + output - outputs.start) * self.rank..][..self.rank];
+            if let Some((module, columns, first)) = placed.iter().find(|(module, ..)| module.outputs.contains(&output))
+            {
+                let source = &parts.b[first + (output - module.outputs.start) * module.rank..][..module.rank];
                 for (to, value) in row[columns.clone()].iter_mut().zip(source) {
-                    *to = self.scale * value;
+                    *to = module.scale * value;
                 }
             }
         };
-        let blocks: Vec<_> = modules.iter().map(|(outputs, columns, _)| (outputs.clone(), columns.clone())).collect();
+        let blocks: Vec<_> =
+            placed.iter().map(|(module, columns, _)| (module.outputs.clone(), columns.clone())).collect();
         let factors = LowRankFactors {
             rank: self.stacked_rank(),
             inputs,
             outputs: self.frozen.outputs(),
-            a: &|index, row| row.copy_from_slice(&a[index * inputs..][..inputs]),
+            a: &|index, row| row.copy_from_slice(&parts.a[index * inputs..][..inputs]),
             b: &fill_b,
             blocks: &blocks,
         };
@@ -86,35 +133,75 @@ impl LoraGroup {
         if transposed { LowRank::pack_transposed(precision, &factors) } else { LowRank::pack(precision, &factors) }
     }
 
-    /// `u = x A^T` and `y (=|+=) x W^T + bias + s u B^T`.
+    /// `y (=|+=)` the product of the group with its updates; fills `saved` ([`LoraGroup::saved_count`]).
     pub(crate) fn forward(
         &self,
         x: &[f32],
-        ab: [&[f32]; 2],
+        parameters: &[f32],
         t: usize,
-        u: &mut [f32],
+        saved: &mut [f32],
         y: &mut [f32],
         accumulate: Accumulate,
     ) {
-        timed(Operation::LowRankProducts, self.cost(t, 1), || {
-            self.frozen.apply_with(x, t, &self.pack(ab, false), u, y, accumulate);
+        let parts = self.parts(parameters);
+        let (u, kept) = saved.split_at_mut(t * self.stacked_rank());
+        timed(Operation::LowRankProducts, self.cost(t, 1), || match &self.dora {
+            None => {
+                self.frozen.product_with(x, t, &self.pack(parts, false), u, y, accumulate);
+                self.frozen.add_bias(y);
+            }
+            Some(lengths) => {
+                let (raw, norms) = kept.split_at_mut(t * self.frozen.outputs());
+                self.frozen.product_with(x, t, &self.pack(parts, false), u, raw, Accumulate::Overwrite);
+                lengths.norms(self, parts, norms);
+                self.scale_rows(raw, parts.magnitudes, norms, y, accumulate);
+            }
         });
     }
 
     /// The cost of `products` with each of `A` and `B`; every large side is read once for each.
     fn cost(&self, t: usize, products: usize) -> Cost {
-        let narrow = self.stacked_rank() * self.frozen.inputs() + self.rank * self.adapted_outputs();
-        let moved = t * (self.frozen.inputs() + self.adapted_outputs());
-        Cost::product(t, products, narrow, size_of::<f32>() * products.saturating_sub(1) * moved)
+        let ([a, b, _], adapted) = (self.parameter_lengths(), self.modules.iter().map(|module| module.outputs.len()));
+        let moved = t * (self.frozen.inputs() + adapted.sum::<usize>());
+        Cost::product(t, products, a + b, size_of::<f32>() * products.saturating_sub(1) * moved)
     }
 
-    /// `dA`, `dB` and, where wanted, `dx`; all are overwritten.
-    #[expect(clippy::too_many_arguments, reason = "three pairs of matrices, and where they go")]
+    /// The gradient of the parameters and, where wanted, `dx`; both are overwritten.
+    #[expect(clippy::too_many_arguments, reason = "gradient in, what was kept, parameters, gradients out")]
     pub(crate) fn backward(
         &self,
         dy: &[f32],
+        [x, saved]: [&[f32]; 2],
+        parameters: &[f32],
+        t: usize,
+        gradient: &mut [f32],
+        dx: Option<&mut [f32]>,
+        pool: &Pool,
+    ) {
+        let parts = self.parts(parameters);
+        let [a, b, _] = self.parameter_lengths();
+        let (da, rest) = gradient.split_at_mut(a);
+        let (db, dmagnitudes) = rest.split_at_mut(b);
+        let (u, kept) = saved.split_at(t * self.stacked_rank());
+        timed(Operation::LowRankProducts, self.cost(t, 2), || {
+            if self.dora.is_some() {
+                let (raw, norms) = kept.split_at(t * self.frozen.outputs());
+                let mut scaled = pool.take(dy.len());
+                self.scale_rows_backward(dy, [raw, norms], parts.magnitudes, dmagnitudes, &mut scaled);
+                self.updates_backward(&scaled, [x, u], parts, t, [da, db], dx, pool);
+            } else {
+                self.updates_backward(dy, [x, u], parts, t, [da, db], dx, pool);
+            }
+        });
+    }
+
+    /// `dA`, `dB` and, where wanted, `dx` of the unscaled product.
+    #[expect(clippy::too_many_arguments, reason = "gradient in, what was kept, parameters, gradients out")]
+    fn updates_backward(
+        &self,
+        dy: &[f32],
         [x, u]: [&[f32]; 2],
-        ab: [&[f32]; 2],
+        parts: GroupParameters<'_>,
         t: usize,
         [da, db]: [&mut [f32]; 2],
         dx: Option<&mut [f32]>,
@@ -122,89 +209,93 @@ impl LoraGroup {
     ) {
         let (inputs, outputs, width) = (self.frozen.inputs(), self.frozen.outputs(), self.stacked_rank());
         let precision = self.frozen.precision();
-        timed(Operation::LowRankProducts, self.cost(t, 2), || {
-            // v holds the scale: v = s dy B.
-            let (update, mut v) = (self.pack(ab, true), pool.take(t * width));
-            match dx {
-                Some(dx) => self.frozen.apply_transposed_with(dy, t, &update, &mut v, dx),
-                None => update.narrow(dy, t, &mut v),
-            }
-            let mut rest = db;
-            for (range, columns, _) in self.modules() {
-                let (own, others) = rest.split_at_mut(range.len() * self.rank);
-                let narrow = Columns { values: u, stride: width, range: columns };
-                let wide = Columns { values: dy, stride: outputs, range };
-                outer_products(precision, &narrow, &wide, self.scale, own, ResultRows::Wide);
-                rest = others;
-            }
-            let (v, x) = (Columns::all(&v, width), Columns::all(x, inputs));
-            outer_products(precision, &v, &x, 1.0, da, ResultRows::Narrow);
-        });
+        // v holds the scales: v = dy (s B).
+        let (update, mut v) = (self.pack(parts, true), pool.take(t * width));
+        match dx {
+            Some(dx) => self.frozen.apply_transposed_with(dy, t, &update, &mut v, dx),
+            None => update.narrow(dy, t, &mut v),
+        }
+        let mut rest = db;
+        for (module, columns, _) in self.placed() {
+            let (own, others) = rest.split_at_mut(module.outputs.len() * module.rank);
+            let narrow = Columns { values: u, stride: width, range: columns };
+            let wide = Columns { values: dy, stride: outputs, range: module.outputs.clone() };
+            outer_products(precision, &narrow, &wide, module.scale, own, ResultRows::Wide);
+            rest = others;
+        }
+        let (v, x) = (Columns::all(&v, width), Columns::all(x, inputs));
+        outer_products(precision, &v, &x, 1.0, da, ResultRows::Narrow);
     }
 }
 
 /// The operation for burn's backends; call [`lora_linear`].
 #[backend_extension(Autodiff, Flex)]
 pub trait LoraLinearOperation: Backend {
-    /// `x [t, in]`, `a [n r, in]`, `b [adapted outputs, r]` to `[t, outputs]`.
-    fn lora_linear(
-        x: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        group: Arc<LoraGroup>,
-    ) -> FloatTensor<Self>;
+    /// `x [t, in]` and the parameters of the group `[1, p]` to `[t, outputs]`.
+    fn lora_linear(x: FloatTensor<Self>, parameters: FloatTensor<Self>, group: Arc<LoraGroup>) -> FloatTensor<Self>;
 }
 
-/// `y = x W^T + bias + s (x A^T) B^T` for `x [t, in]`, the stacked `a [n r, in]` and `b [adapted outputs, r]`.
-pub fn lora_linear(x: Tensor<2>, a: Tensor<2>, b: Tensor<2>, group: &Arc<LoraGroup>) -> Tensor<2> {
+/// `x W^T + bias` with the updates of the group for `x [t, in]` and its parameters `[1, p]` (the stacked `A`, the stacked
+/// `B`, the magnitudes).
+pub fn lora_linear(x: Tensor<2>, parameters: Tensor<2>, group: &Arc<LoraGroup>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as LoraLinearOperation>::lora_linear(
         x.into_dispatch(),
-        a.into_dispatch(),
-        b.into_dispatch(),
+        parameters.into_dispatch(),
         Arc::clone(group),
     ))
 }
 
-/// The same in plain burn operations for a dense `weight [outputs, inputs]`.
+/// The same in plain burn operations for a dense `weight [outputs, inputs]`, with the norms of `DoRA` from the whole
+/// `W + s B A` and without gradient.
 pub fn lora_linear_plain(
-    x: Tensor<2>,
-    a: Tensor<2>,
-    b: &Tensor<2>,
+    x: &Tensor<2>,
+    parameters: &Tensor<2>,
     weight: &Tensor<2>,
     bias: Option<&[f32]>,
     group: &LoraGroup,
 ) -> Tensor<2> {
-    let mut y = super::frozen_linear::frozen_linear_plain(x.clone(), weight, bias);
-    let [t, _] = x.dims();
-    let u = x.matmul(a.transpose());
-    let mut first = 0;
-    for (module, range) in group.ranges.iter().enumerate() {
-        let rows = b.clone().slice([first..first + range.len(), 0..group.rank]);
-        let u = u.clone().slice([0..t, module * group.rank..(module + 1) * group.rank]);
-        let here = [0..t, range.clone()];
-        let sum = y.clone().slice(here.clone()) + u.matmul(rows.transpose()) * group.scale;
+    let [a, b, _] = group.parameter_lengths();
+    let (inputs, [t, _]) = (group.frozen.inputs(), x.dims());
+    let part = |first: usize, rows: usize, columns: usize| {
+        parameters.clone().slice([0..1, first..first + rows * columns]).reshape([rows, columns])
+    };
+    let mut y = x.clone().matmul(weight.clone().transpose());
+    let (mut first_a, mut first_b, mut first_magnitude) = (0, a, a + b);
+    for module in &group.modules {
+        let (outputs, rank) = (module.outputs.clone(), module.rank);
+        let (a, b) = (part(first_a, rank, inputs), part(first_b, outputs.len(), rank));
+        let update = b.matmul(a) * module.scale;
+        let here = [0..t, outputs.clone()];
+        let mut sum = y.clone().slice(here.clone()) + x.clone().matmul(update.clone().transpose());
+        if group.dora.is_some() {
+            let merged = weight.clone().slice([outputs.clone(), 0..inputs]) + update;
+            let norms = (merged.clone() * merged).sum_dim(1).sqrt().detach().transpose();
+            sum = sum * (part(first_magnitude, 1, outputs.len()) / norms);
+        }
         y = y.slice_assign(here, sum);
-        first += range.len();
+        (first_a, first_b) = (first_a + rank * inputs, first_b + outputs.len() * rank);
+        first_magnitude += outputs.len();
     }
-    y
+    match bias {
+        Some(bias) => {
+            let device = y.device();
+            y + Tensor::<1>::from_floats(bias, &device).unsqueeze()
+        }
+        None => y,
+    }
 }
 
-/// `(y, u)`.
-fn forward(x: &FlexTensor, a: &FlexTensor, b: &FlexTensor, group: &LoraGroup) -> (FlexTensor, Vec<f32>) {
+/// `y`, and what the backward pass needs.
+fn forward(x: &FlexTensor, parameters: &FlexTensor, group: &LoraGroup) -> (FlexTensor, Vec<f32>) {
     let (t, outputs) = (rows(x), group.frozen.outputs());
-    let (mut u, mut y) = (vec![0.0; t * group.stacked_rank()], vec![0.0; t * outputs]);
-    group.forward(&values(x), [&values(a), &values(b)], t, &mut u, &mut y, Accumulate::Overwrite);
-    (tensor(y, [t, outputs]), u)
+    let (mut saved, mut y) = (vec![0.0; group.saved_count(t)], vec![0.0; t * outputs]);
+    group.forward(&values(x), &values(parameters), t, &mut saved, &mut y, Accumulate::Overwrite);
+    (tensor(y, [t, outputs]), saved)
 }
 
 impl LoraLinearOperation for Flex {
-    fn lora_linear(
-        x: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        group: Arc<LoraGroup>,
-    ) -> FloatTensor<Self> {
-        forward(&x, &a, &b, &group).0
+    fn lora_linear(x: FloatTensor<Self>, parameters: FloatTensor<Self>, group: Arc<LoraGroup>) -> FloatTensor<Self> {
+        forward(&x, &parameters, &group).0
     }
 }
 
@@ -214,36 +305,32 @@ struct LoraLinearBackward;
 #[derive(Clone, Debug)]
 struct Saved {
     x: FlexTensor,
-    u: Arc<Vec<f32>>,
-    a: FlexTensor,
-    b: FlexTensor,
+    parameters: FlexTensor,
+    kept: Arc<Vec<f32>>,
     group: Arc<LoraGroup>,
 }
 
-impl Backward<Flex, 3> for LoraLinearBackward {
+impl Backward<Flex, 2> for LoraLinearBackward {
     type State = Saved;
 
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let dy = gradients.consume::<Flex>(&ops.node);
-        let [parent_x, parent_a, parent_b] = ops.parents;
-        let Saved { x, u, a, b, group } = ops.state;
-        let (t, inputs, width) = (rows(&x), group.frozen.inputs(), group.stacked_rank());
-        let (mut da, mut db) = (vec![0.0; width * inputs], vec![0.0; group.adapted_outputs() * group.rank]);
+        let [parent_x, parent_parameters] = ops.parents;
+        let Saved { x, parameters, kept, group } = ops.state;
+        let (t, inputs, count) = (rows(&x), group.frozen.inputs(), group.parameter_count());
+        let mut gradient = vec![0.0; count];
         let mut dx = parent_x.as_ref().map(|_| vec![0.0; t * inputs]);
         group.backward(
             &values(&dy),
-            [&values(&x), &u],
-            [&values(&a), &values(&b)],
+            [&values(&x), &kept],
+            &values(&parameters),
             t,
-            [&mut da, &mut db],
+            &mut gradient,
             dx.as_deref_mut(),
             &Pool::default(),
         );
-        if let Some(parent) = parent_a {
-            gradients.register::<Flex>(parent.id, tensor(da, [width, inputs]));
-        }
-        if let Some(parent) = parent_b {
-            gradients.register::<Flex>(parent.id, tensor(db, [group.adapted_outputs(), group.rank]));
+        if let Some(parent) = parent_parameters {
+            gradients.register::<Flex>(parent.id, tensor(gradient, [1, count]));
         }
         if let (Some(parent), Some(dx)) = (parent_x, dx) {
             gradients.register::<Flex>(parent.id, tensor(dx, [t, inputs]));
@@ -252,17 +339,12 @@ impl Backward<Flex, 3> for LoraLinearBackward {
 }
 
 impl<C: CheckpointStrategy> LoraLinearOperation for Autodiff<Flex, C> {
-    fn lora_linear(
-        x: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        group: Arc<LoraGroup>,
-    ) -> FloatTensor<Self> {
-        let nodes = [x.node(), a.node(), b.node()];
-        let (x, a, b) = (x.into_primitive(), a.into_primitive(), b.into_primitive());
-        let (y, u) = forward(&x, &a, &b, &group);
+    fn lora_linear(x: FloatTensor<Self>, parameters: FloatTensor<Self>, group: Arc<LoraGroup>) -> FloatTensor<Self> {
+        let nodes = [x.node(), parameters.node()];
+        let (x, parameters) = (x.into_primitive(), parameters.into_primitive());
+        let (y, kept) = forward(&x, &parameters, &group);
         match LoraLinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(Saved { x, u: Arc::new(u), a, b, group }, y),
+            OpsKind::Tracked(prepared) => prepared.finish(Saved { x, parameters, kept: Arc::new(kept), group }, y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
@@ -271,45 +353,79 @@ impl<C: CheckpointStrategy> LoraLinearOperation for Autodiff<Flex, C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check_against_plain, matrix, noise};
+    use crate::testing::{check_against_plain, check_gradients, matrix, noise};
     use espalier_kernels::Precision;
 
-    fn check(ranges: &[(usize, usize)]) {
-        let (inputs, outputs, rank, t) = (9, 14, 3, 5);
-        let (weight, bias) = (noise(7, outputs * inputs), noise(8, outputs));
-        let frozen = FrozenLinear::pack(Precision::F32, outputs, inputs, Some(bias.clone()), &|row, out| {
-            out.copy_from_slice(&weight[row * inputs..(row + 1) * inputs]);
+    const INPUTS: usize = 9;
+    const OUTPUTS: usize = 14;
+    const T: usize = 5;
+
+    /// Modules by their first and last output, rank and scale.
+    fn check(modules: &[(usize, usize, usize, f32)], dora: bool) {
+        let (weight, bias) = (noise(7, OUTPUTS * INPUTS), noise(8, OUTPUTS));
+        let frozen = FrozenLinear::pack(Precision::F32, OUTPUTS, INPUTS, Some(bias.clone()), &|row, out| {
+            out.copy_from_slice(&weight[row * INPUTS..(row + 1) * INPUTS]);
         });
+        let dora = dora.then(|| RowLengths::of(&frozen));
         let group = Arc::new(LoraGroup {
             frozen: Arc::new(frozen),
-            ranges: ranges.iter().map(|&(first, end)| first..end).collect(),
-            rank,
-            scale: 1.5,
+            modules: modules
+                .iter()
+                .map(|&(first, end, rank, scale)| GroupModule { outputs: first..end, rank, scale })
+                .collect(),
+            dora,
         });
-        let dense = matrix(&weight, [outputs, inputs]);
-        check_against_plain(
-            &[
-                (noise(9, t * inputs), [t, inputs]),
-                (noise(10, group.stacked_rank() * inputs), [group.stacked_rank(), inputs]),
-                (noise(11, group.adapted_outputs() * rank), [group.adapted_outputs(), rank]),
-            ],
-            |i| lora_linear(i[0].clone(), i[1].clone(), i[2].clone(), &group),
-            |i| lora_linear_plain(i[0].clone(), i[1].clone(), &i[2], &dense, Some(&bias), &group),
-        );
+        let dense = matrix(&weight, [OUTPUTS, INPUTS]);
+        let count = group.parameter_count();
+        let inputs = [(noise(9, T * INPUTS), [T, INPUTS]), (noise(10, count), [1, count])];
+        let fused = |i: &[Tensor<2>]| lora_linear(i[0].clone(), i[1].clone(), &group);
+        let plain = |i: &[Tensor<2>]| lora_linear_plain(&i[0], &i[1], &dense, Some(&bias), &group);
+        if group.dora.is_none() {
+            check_against_plain(&inputs, fused, plain);
+            return;
+        }
+        // The norms have no gradient: differences are taken with those of the point where the gradient is.
+        let mut norms = vec![0.0; OUTPUTS];
+        let lengths = RowLengths::of(&group.frozen);
+        lengths.norms(&group, group.parts(&inputs[1].0), &mut norms);
+        let [a, b, _] = group.parameter_lengths();
+        let held = |i: &[Tensor<2>]| {
+            let without = LoraGroup { frozen: Arc::clone(&group.frozen), modules: group.modules.clone(), dora: None };
+            let factors = i[1].clone().slice([0..1, 0..a + b]);
+            let raw = lora_linear_plain(&i[0], &factors, &dense, None, &without);
+            let mut scales = matrix(&[1.0; OUTPUTS], [1, OUTPUTS]);
+            let mut first = a + b;
+            for module in &group.modules {
+                let outputs = module.outputs.clone();
+                let own = i[1].clone().slice([0..1, first..first + outputs.len()]);
+                let norms = matrix(&norms[outputs.clone()], [1, outputs.len()]);
+                scales = scales.slice_assign([0..1, outputs.clone()], own / norms);
+                first += outputs.len();
+            }
+            raw * scales + matrix(&bias, [1, OUTPUTS])
+        };
+        check_gradients(&inputs, fused, plain, held);
     }
 
     #[test]
     fn one_module_equals_the_plain_operations_and_finite_differences() {
-        check(&[(0, 14)]);
+        check(&[(0, 14, 3, 1.5)], false);
     }
 
     #[test]
-    fn three_modules_share_their_input() {
-        check(&[(0, 6), (6, 10), (10, 14)]);
+    fn three_modules_share_their_input_with_ranks_and_scales_of_their_own() {
+        check(&[(0, 6, 3, 1.5), (6, 10, 1, 0.7), (10, 14, 2, 3.0)], false);
     }
 
     #[test]
     fn a_module_may_stay_frozen() {
-        check(&[(0, 6), (10, 14)]);
+        check(&[(0, 6, 3, 1.5), (10, 14, 3, 1.5)], false);
+    }
+
+    #[test]
+    fn dora_equals_the_plain_operations_and_differences_with_its_norms_held() {
+        check(&[(0, 14, 3, 1.5)], true);
+        check(&[(0, 6, 3, 1.5), (6, 10, 1, 0.7), (10, 14, 2, 3.0)], true);
+        check(&[(0, 6, 3, 1.5), (10, 14, 2, 0.3)], true);
     }
 }

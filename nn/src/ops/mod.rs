@@ -4,6 +4,7 @@
 //! computes: the reference in tests and the way on devices without our kernels. Frozen weights are arguments, not
 //! tensors: nothing computes or keeps a gradient for them.
 
+pub mod dora;
 pub mod frozen_linear;
 pub mod linear_cross_entropy;
 pub mod lora_linear;

@@ -1,192 +1,101 @@
 //! A frozen model with low-rank updates: forward, loss and gradient.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use espalier_model::{LoraAdapter, LoraModule};
+use espalier_model::ModelConfig;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::batch::{Batch, BatchLoss};
 use super::frozen::FrozenTransformer;
-use super::targets::{PROJECTIONS, Projection, projections};
+use super::lora_options::{LoraOptions, ModulePlan};
 use crate::error::NnError;
+use crate::ops::dora::RowLengths;
+use crate::ops::frozen_linear::FrozenLinear;
 use crate::ops::linear_cross_entropy::{RowLosses, linear_cross_entropy};
-use crate::ops::lora_linear::LoraGroup;
+use crate::ops::lora_linear::{GroupModule, LoraGroup};
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::self_attention::Layout;
 use crate::ops::transformer_blocks::{Adapted, Block, BlockProjection, Blocks, transformer_blocks};
 use crate::pool::Pool;
 use crate::profile::{Cost, Operation, timed};
 
-/// The shape of the low-rank updates.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraOptions {
-    /// Rank of every update.
-    pub rank: usize,
-    /// Numerator of the scale.
-    pub alpha: f32,
-    /// Scale by `alpha / sqrt(rank)` in place of `alpha / rank`.
-    pub rslora: bool,
-    /// PEFT names of the projections; empty means all seven.
-    pub targets: Vec<String>,
-}
-
-impl LoraOptions {
-    fn scale(&self) -> f32 {
-        let rank = self.rank as f32;
-        self.alpha / if self.rslora { rank.sqrt() } else { rank }
-    }
-}
-
 /// A frozen model with trainable low-rank updates.
 ///
 /// The parameters are one flat vector; for each layer and each group of projections that share their input it holds the
-/// stacked `A [modules rank, inputs]`, then the stacked `B [outputs of the modules, rank]`.
+/// stacked `A [sum of ranks, inputs]`, then the `B [outputs, rank]` of its modules, then for `DoRA` their magnitudes
+/// `[outputs]`.
 #[derive(Debug)]
 pub struct LoraModel {
     frozen: Arc<FrozenTransformer>,
-    options: LoraOptions,
-    targets: Vec<Projection>,
+    pub(super) rslora: bool,
+    pub(super) places: Vec<Place>,
     blocks: Arc<Blocks>,
-    parameters: Vec<f32>,
+    pub(super) parameters: Vec<f32>,
+}
+
+/// The place of one module's update.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) plan: ModulePlan,
+    pub(super) a: Range<usize>,
+    pub(super) b: Range<usize>,
+    /// `DoRA` alone.
+    pub(super) magnitudes: Option<Range<usize>>,
 }
 
 impl LoraModel {
-    /// Fresh updates: `A` uniform in `±1/sqrt(inputs)` (as PEFT), `B` zero, so that the model computes what the base does.
-    pub fn new(frozen: Arc<FrozenTransformer>, options: LoraOptions, seed: u64) -> Result<Self, NnError> {
-        let mut model = Self::zeros(frozen, options)?;
+    /// Fresh updates: `A` uniform in `±1/sqrt(inputs)` (as PEFT), `B` zero, magnitudes the lengths of the frozen rows, so
+    /// that the model computes what the base does.
+    pub fn new(frozen: Arc<FrozenTransformer>, options: &LoraOptions, seed: u64) -> Result<Self, NnError> {
+        let plans = options.modules(&frozen.config)?;
+        let mut model = Self::of_plans(frozen, plans, options.rslora, options.dora);
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        for block in &model.blocks.blocks {
-            for adapted in block.projections.iter().filter_map(|projection| projection.adapted.as_ref()) {
-                let bound = (adapted.group.frozen.inputs() as f32).sqrt().recip();
-                for value in &mut model.parameters[block.parameters.clone()][adapted.a.clone()] {
-                    *value = random.random_range(-bound..bound);
-                }
+        for Place { plan, a, .. } in &model.places {
+            let (inputs, _) = plan.projection.size(&model.frozen.config);
+            let bound = (inputs as f32).sqrt().recip();
+            for value in &mut model.parameters[a.clone()] {
+                *value = random.random_range(-bound..bound);
             }
         }
         Ok(model)
     }
 
-    fn zeros(frozen: Arc<FrozenTransformer>, options: LoraOptions) -> Result<Self, NnError> {
-        let config = &frozen.config;
-        let targets = projections(&options.targets)?;
-        let narrowest = targets.iter().map(|target| target.size(config)).map(|(inputs, outputs)| inputs.min(outputs));
-        let largest = narrowest.min().ok_or(NnError::NoTarget)?;
-        if options.rank == 0 || options.rank > largest {
-            return Err(NnError::Rank { rank: options.rank, largest });
-        }
-        let mut first = 0;
-        let blocks = frozen.layers.iter().map(|layer| {
-            let mut next = 0;
-            let mut take = |count: usize| {
-                next += count;
-                next - count..next
-            };
+    /// Updates of zero for modules in the order of layers and [`PROJECTIONS`](super::PROJECTIONS), with the lengths of the
+    /// frozen rows for `DoRA`.
+    pub(super) fn of_plans(frozen: Arc<FrozenTransformer>, plans: Vec<ModulePlan>, rslora: bool, dora: bool) -> Self {
+        let mut blocks = Vec::with_capacity(frozen.layers.len());
+        let (mut places, mut parameters) = (Vec::new(), Vec::new());
+        for (number, layer) in frozen.layers.iter().enumerate() {
+            let start = parameters.len();
             let mut group = 0;
-            let projections = [&layer.qkv, &layer.output, &layer.gate_up, &layer.down].map(|frozen| {
-                let members = targets.iter().filter(|target| target.group == group);
-                let ranges: Vec<_> = members.map(|target| target.range(config)).collect();
+            let projections = [&layer.qkv, &layer.output, &layer.gate_up, &layer.down].map(|product| {
+                let here = |plan: &&ModulePlan| plan.layer == number && plan.projection.group == group;
+                let members: Vec<ModulePlan> = plans.iter().filter(here).copied().collect();
                 group += 1;
-                let frozen = Arc::clone(frozen);
-                let adapted = (!ranges.is_empty()).then(|| {
-                    let frozen = Arc::clone(&frozen);
-                    let group = LoraGroup { frozen, ranges, rank: options.rank, scale: options.scale() };
-                    let a = take(group.stacked_rank() * group.frozen.inputs());
-                    let b = take(group.adapted_outputs() * options.rank);
-                    Adapted { group: Arc::new(group), a, b }
+                let adapted = (!members.is_empty()).then(|| {
+                    adapt(&frozen.config, product, &members, [rslora, dora], start, &mut parameters, &mut places)
                 });
-                BlockProjection { frozen, adapted }
+                BlockProjection { frozen: Arc::clone(product), adapted }
             });
-            first += next;
-            Block {
+            blocks.push(Block {
                 attention_norm: Arc::clone(&layer.attention_norm),
                 feed_forward_norm: Arc::clone(&layer.feed_forward_norm),
-                epsilon: config.rms_epsilon,
+                epsilon: frozen.config.rms_epsilon,
                 projections,
                 attention: Arc::clone(&frozen.attention),
-                parameters: first - next..first,
-            }
-        });
-        let blocks = Arc::new(Blocks { blocks: blocks.collect(), pool: Pool::default() });
-        Ok(Self { parameters: vec![0.0; first], frozen, options, targets, blocks })
+                parameters: start..parameters.len(),
+            });
+        }
+        let blocks = Arc::new(Blocks { blocks, pool: Pool::default() });
+        Self { frozen, rslora, places, blocks, parameters }
     }
 
-    /// A model that goes on from `adapter`, which must have the same modules in every layer.
-    pub fn from_adapter(frozen: Arc<FrozenTransformer>, adapter: &LoraAdapter) -> Result<Self, NnError> {
-        let has = |target: &Projection| adapter.modules.contains_key(&format!("blk.0.{}", target.gguf));
-        let targets: Vec<_> = PROJECTIONS.iter().filter(|target| has(target)).map(|t| t.name.to_owned()).collect();
-        if targets.is_empty() {
-            return Err(NnError::NoTarget);
-        }
-        let (rank, alpha) = adapter.usual_rank_and_alpha();
-        if adapter.is_dora() || adapter.modules.values().any(|module| (module.rank, module.alpha) != (rank, alpha)) {
-            return Err(NnError::Adapter("its modules are not all LoRA of one rank and alpha".to_owned()));
-        }
-        let options = LoraOptions { rank, alpha, rslora: adapter.rslora, targets };
-        let mut model = Self::zeros(frozen, options)?;
-        let expected = model.targets.len() * model.blocks.blocks.len();
-        if adapter.modules.len() != expected {
-            let found = adapter.modules.len();
-            return Err(NnError::Adapter(format!("{found} modules where {expected} would adapt every layer alike")));
-        }
-        let config = model.frozen.config.clone();
-        let mut parameters = std::mem::take(&mut model.parameters);
-        for place in model.places() {
-            let name = format!("blk.{}.{}", place.layer, place.target.gguf);
-            let pair = adapter.modules.get(&name).ok_or_else(|| NnError::Adapter(format!("{name} is missing")))?;
-            if (pair.inputs, pair.outputs) != place.target.size(&config)
-                || pair.a.len() != place.a.len()
-                || pair.b.len() != place.b.len()
-            {
-                return Err(NnError::Adapter(format!("{name} has another shape or rank than the model asks for")));
-            }
-            parameters[place.a].copy_from_slice(&pair.a);
-            parameters[place.b].copy_from_slice(&pair.b);
-        }
-        model.parameters = parameters;
-        Ok(model)
-    }
-
-    /// The updates as an adapter, rows of `B` in GGUF order.
-    pub fn to_adapter(&self, base_model: &str) -> LoraAdapter {
-        let modules = self.places().into_iter().map(|place| {
-            let (inputs, outputs) = place.target.size(&self.frozen.config);
-            let (a, b) = (self.parameters[place.a].to_vec(), self.parameters[place.b].to_vec());
-            let (rank, alpha) = (self.options.rank, self.options.alpha);
-            let module = LoraModule { a, b, inputs, outputs, rank, alpha, magnitude: None };
-            (format!("blk.{}.{}", place.layer, place.target.gguf), module)
-        });
-        LoraAdapter {
-            rslora: self.options.rslora,
-            base_model: base_model.to_owned(),
-            base_sha256: None,
-            modules: modules.collect::<BTreeMap<_, _>>(),
-        }
-    }
-
-    /// Where each module's `A` and `B` lie among the parameters.
-    fn places(&self) -> Vec<Place> {
-        let config = &self.frozen.config;
-        let mut places = Vec::new();
-        for (layer, block) in self.blocks.blocks.iter().enumerate() {
-            for (index, projection) in block.projections.iter().enumerate() {
-                let Some(adapted) = &projection.adapted else {
-                    continue;
-                };
-                let (mut a, mut b) =
-                    (block.parameters.start + adapted.a.start, block.parameters.start + adapted.b.start);
-                for target in self.targets.iter().filter(|target| target.group == index) {
-                    let (inputs, outputs) = target.size(config);
-                    let (a_end, b_end) = (a + self.options.rank * inputs, b + self.options.rank * outputs);
-                    places.push(Place { layer, target: *target, a: a..a_end, b: b..b_end });
-                    (a, b) = (a_end, b_end);
-                }
-            }
-        }
-        places
+    /// Whether there are magnitudes among the parameters.
+    pub fn is_dora(&self) -> bool {
+        self.places.iter().any(|place| place.magnitudes.is_some())
     }
 
     /// The frozen base.
@@ -298,10 +207,43 @@ impl LoraModel {
     }
 }
 
-/// The place of one module's update.
-struct Place {
-    layer: usize,
-    target: Projection,
-    a: Range<usize>,
-    b: Range<usize>,
+/// The updates of one group, with their parameters behind those that are there; `start` is the first of the block.
+fn adapt(
+    config: &ModelConfig,
+    product: &Arc<FrozenLinear>,
+    members: &[ModulePlan],
+    [rslora, dora]: [bool; 2],
+    start: usize,
+    parameters: &mut Vec<f32>,
+    places: &mut Vec<Place>,
+) -> Adapted {
+    let modules = members.iter().map(|plan| {
+        let rank = plan.rank as f32;
+        let scale = plan.alpha / if rslora { rank.sqrt() } else { rank };
+        GroupModule { outputs: plan.projection.range(config), rank: plan.rank, scale }
+    });
+    let group = LoraGroup {
+        frozen: Arc::clone(product),
+        modules: modules.collect(),
+        dora: dora.then(|| RowLengths::of(product)),
+    };
+    let first = parameters.len();
+    let [a, b, _] = group.parameter_lengths();
+    let (mut next_a, mut next_b, mut next_magnitude) = (first, first + a, first + a + b);
+    parameters.resize(first + a + b, 0.0);
+    let lengths: Vec<f32> = group.dora.iter().flat_map(RowLengths::lengths).collect();
+    for plan in members {
+        let (inputs, outputs) = plan.projection.size(config);
+        let a = next_a..next_a + plan.rank * inputs;
+        let b = next_b..next_b + plan.rank * outputs;
+        (next_a, next_b) = (a.end, b.end);
+        let magnitudes = dora.then(|| {
+            parameters.extend_from_slice(&lengths[plan.projection.range(config)]);
+            let own = next_magnitude..next_magnitude + outputs;
+            next_magnitude = own.end;
+            own
+        });
+        places.push(Place { plan: *plan, a, b, magnitudes });
+    }
+    Adapted { group: Arc::new(group), parameters: first - start..parameters.len() - start }
 }

@@ -1,11 +1,14 @@
 //! Architectures llama and qwen2 with `LoRA`: a frozen base that is packed once, and the updates that train beside it.
 
+mod adapter;
 mod batch;
 mod frozen;
 mod lora;
+mod lora_options;
 mod targets;
 
 pub use batch::{Batch, BatchLoss};
 pub use frozen::{FrozenLayer, FrozenTransformer};
-pub use lora::{LoraModel, LoraOptions};
-pub use targets::{PROJECTIONS, Projection, projections};
+pub use lora::LoraModel;
+pub use lora_options::{LoraOptions, ModulePlan};
+pub use targets::{PROJECTIONS, Projection, Targets};

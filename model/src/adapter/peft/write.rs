@@ -49,13 +49,32 @@ pub(in crate::adapter) fn save(adapter: &LoraAdapter, folder: &Path, config: &Mo
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(unwritable)?;
         views.push((name.as_str(), view));
     }
-    let mut metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let mut weights = safetensors::serialize(views, Some(format)).map_err(unwritable)?;
     if let Some(sha256) = &adapter.base_sha256 {
-        metadata.insert(BASE_SHA256.to_owned(), sha256.clone());
+        weights = with_metadata(weights, BASE_SHA256, sha256);
     }
-    let weights = safetensors::serialize(views, Some(metadata)).map_err(unwritable)?;
     write_whole(&config_path, format!("{:#}\n", settings(adapter, &named, config.layers)).as_bytes())?;
     write_whole(&weights_path, &weights)
+}
+
+/// A safetensors file with one entry more in its metadata: the library takes them in a map that has another order each time.
+fn with_metadata(file: Vec<u8>, key: &str, value: &str) -> Vec<u8> {
+    // Eight bytes of length, a JSON object that spaces fill up to a multiple of eight, the data.
+    let Some((length, rest)) = file.split_first_chunk::<8>() else {
+        return file;
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    let Some((header, data)) = rest.split_at_checked(length) else {
+        return file;
+    };
+    let Ok(mut header) = serde_json::from_slice::<Value>(header) else {
+        return file;
+    };
+    header["__metadata__"][key] = json!(value);
+    let mut header = header.to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    [&(header.len() as u64).to_le_bytes(), header.as_slice(), data].concat()
 }
 
 /// `adapter_config.json` for the modules under their names in PEFT.

@@ -31,21 +31,20 @@ pub struct BlockProjection {
 pub struct Adapted {
     /// The updates.
     pub group: Arc<LoraGroup>,
-    /// The stacked `A`.
-    pub a: Range<usize>,
-    /// The stacked `B`, behind it.
-    pub b: Range<usize>,
+    /// Their parameters.
+    pub parameters: Range<usize>,
 }
 
 impl BlockProjection {
-    fn stacked_rank(&self) -> usize {
-        self.adapted.as_ref().map_or(0, |adapted| adapted.group.stacked_rank())
+    /// Values that the forward pass keeps for the backward pass.
+    fn saved_count(&self, t: usize) -> usize {
+        self.adapted.as_ref().map_or(0, |adapted| adapted.group.saved_count(t))
     }
 
-    fn forward(&self, x: &[f32], parameters: &[f32], t: usize, u: &mut [f32], y: &mut [f32], accumulate: Accumulate) {
+    fn forward(&self, x: &[f32], all: &[f32], t: usize, saved: &mut [f32], y: &mut [f32], accumulate: Accumulate) {
         match &self.adapted {
-            Some(Adapted { group, a, b }) => {
-                group.forward(x, [&parameters[a.clone()], &parameters[b.clone()]], t, u, y, accumulate);
+            Some(Adapted { group, parameters }) => {
+                group.forward(x, &all[parameters.clone()], t, saved, y, accumulate);
             }
             None => self.frozen.apply(x, t, y, accumulate),
         }
@@ -55,17 +54,16 @@ impl BlockProjection {
     fn backward(
         &self,
         dy: &[f32],
-        [x, u]: [&[f32]; 2],
-        (parameters, gradient): (&[f32], &mut [f32]),
+        [x, saved]: [&[f32]; 2],
+        (all, gradient): (&[f32], &mut [f32]),
         t: usize,
         dx: Option<&mut [f32]>,
         pool: &Pool,
     ) {
         match (&self.adapted, dx) {
-            (Some(Adapted { group, a, b }), dx) => {
-                let (da, db) = gradient[a.start..b.end].split_at_mut(a.len());
-                let factors = [&parameters[a.clone()], &parameters[b.clone()]];
-                group.backward(dy, [x, u], factors, t, [da, db], dx, pool);
+            (Some(Adapted { group, parameters }), dx) => {
+                let place = parameters.clone();
+                group.backward(dy, [x, saved], &all[place.clone()], t, &mut gradient[place], dx, pool);
             }
             (None, Some(dx)) => self.frozen.apply_transposed(dy, t, dx),
             (None, None) => {}
@@ -142,7 +140,7 @@ impl Block {
         let (t, plan) = (layout.positions.len(), &self.attention);
         let (query, key) = (plan.query_width(), plan.key_width());
         let [qkv_projection, out_projection, gate_up_projection, down_projection] = &self.projections;
-        let mut u = self.projections.each_ref().map(|projection| pool.take(t * projection.stacked_rank()));
+        let mut u = self.projections.each_ref().map(|projection| pool.take(projection.saved_count(t)));
 
         let normed = norm(&x, &self.attention_norm, self.epsilon, pool);
         let mut qkv = pool.take(t * (query + 2 * key));

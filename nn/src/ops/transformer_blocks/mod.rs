@@ -82,12 +82,9 @@ fn block_of_operations(x: Tensor<2>, parameters: &Tensor<1>, block: &Block, layo
     let project = |x: Tensor<2>, at: usize| {
         let projection = &block.projections[at];
         match &projection.adapted {
-            Some(Adapted { group, a, b }) => {
-                let part = |range: &std::ops::Range<usize>, rows: usize| {
-                    let columns = range.len() / rows;
-                    parameters.clone().slice(std::array::from_ref(range).clone()).reshape([rows, columns])
-                };
-                lora_linear(x, part(a, group.stacked_rank()), part(b, group.adapted_outputs()), group)
+            Some(Adapted { group, parameters: place }) => {
+                let own = parameters.clone().slice(std::array::from_ref(place).clone());
+                lora_linear(x, own.reshape([1, place.len()]), group)
             }
             None => frozen_linear(x, &projection.frozen),
         }
@@ -99,21 +96,27 @@ fn block_of_operations(x: Tensor<2>, parameters: &Tensor<1>, block: &Block, layo
 }
 
 impl Blocks {
-    /// The output, and what the backward pass needs of each block when it is wanted.
+    /// The first block with updates: where only these have a gradient, nothing below it is kept, nor gone back through.
+    fn first_adapted(&self) -> usize {
+        let frozen = |block: &Block| block.projections.iter().all(|projection| projection.adapted.is_none());
+        self.blocks.iter().take_while(|block| frozen(block)).count()
+    }
+
+    /// The output, and what the backward pass needs of each block from the one numbered `keep_from` on.
     fn forward(
         &self,
         x: &FlexTensor,
         parameters: &FlexTensor,
         layout: &Layout,
-        keep: bool,
+        keep_from: usize,
     ) -> (FlexTensor, Vec<Activations>) {
         let parameters = values(parameters);
         let mut stream = copy(&values(x), &self.pool);
-        let mut saved = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
+        let mut saved = Vec::with_capacity(self.blocks.len().saturating_sub(keep_from));
+        for (index, block) in self.blocks.iter().enumerate() {
             let (y, activations) = block.forward(stream, &parameters[block.parameters.clone()], layout, &self.pool);
             stream = y;
-            if keep {
+            if index >= keep_from {
                 saved.push(activations);
             }
         }
@@ -131,6 +134,7 @@ impl Blocks {
         want_dx: bool,
     ) -> (Vec<f32>, Option<Vec<f32>>) {
         let mut gradient = vec![0.0; parameters.len()];
+        let lowest = self.blocks.len() - saved.len();
         let mut stream = copy(dy, &self.pool);
         for (index, block) in self.blocks.iter().enumerate().rev() {
             // Each block's buffers go back to the pool as soon as its gradient is known.
@@ -139,7 +143,7 @@ impl Blocks {
             };
             let place = block.parameters.clone();
             let both = (&parameters[place.clone()], &mut gradient[place]);
-            match block.backward(&stream, &activations, both, layout, want_dx || index > 0, &self.pool) {
+            match block.backward(&stream, &activations, both, layout, want_dx || index > lowest, &self.pool) {
                 Some(dx) => stream = dx,
                 None => return (gradient, None),
             }
@@ -155,7 +159,7 @@ impl TransformerBlocksOperation for Flex {
         blocks: Arc<Blocks>,
         layout: Layout,
     ) -> FloatTensor<Self> {
-        blocks.forward(&x, &parameters, &layout, false).0
+        blocks.forward(&x, &parameters, &layout, usize::MAX).0
     }
 }
 
@@ -199,30 +203,33 @@ impl<C: CheckpointStrategy> TransformerBlocksOperation for Autodiff<Flex, C> {
         layout: Layout,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), parameters.node()];
+        let keep_from = if x.is_tracked() { 0 } else { blocks.first_adapted() };
         let (x, parameters) = (x.into_primitive(), parameters.into_primitive());
         match TransformerBlocksBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let (y, activations) = blocks.forward(&x, &parameters, &layout, true);
+                let (y, activations) = blocks.forward(&x, &parameters, &layout, keep_from);
                 let activations = Arc::new(Mutex::new(activations));
                 prepared.finish(Saved { parameters, activations, blocks, layout }, y)
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(blocks.forward(&x, &parameters, &layout, false).0),
+            OpsKind::UnTracked(prepared) => prepared.finish(blocks.forward(&x, &parameters, &layout, usize::MAX).0),
         }
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init)] // one module, all outputs
+#[allow(clippy::unwrap_used, clippy::single_range_in_vec_init)] // one module, all outputs
 mod tests {
+    use super::super::dora::RowLengths;
     use super::super::frozen_linear::FrozenLinear;
-    use super::super::lora_linear::LoraGroup;
+    use super::super::lora_linear::{GroupModule, LoraGroup};
     use super::super::self_attention::AttentionPlan;
     use super::*;
-    use crate::testing::{check_against_plain, noise};
+    use crate::testing::{assert_close, check_against_plain, noise};
+    use burn::tensor::{Device, TensorData};
     use espalier_kernels::Precision;
     use espalier_kernels::ops::{AttentionShape, RopeStyle, RopeTable};
 
-    fn block(adapted: [bool; 4], first: usize, mut seed: u64) -> Block {
+    fn block(adapted: [bool; 4], dora: bool, first: usize, mut seed: u64) -> Block {
         let (hidden, feed_forward, rank) = (16, 12, 2);
         let sizes = [
             (hidden, 32, vec![0..16, 16..24, 24..32]),
@@ -241,11 +248,12 @@ mod tests {
                 }
             }));
             let adapted = adapted[(seed - start) as usize - 1].then(|| {
-                let group = LoraGroup { frozen: Arc::clone(&frozen), ranges, rank, scale: 0.5 };
-                let a = next..next + group.stacked_rank() * inputs;
-                let b = a.end..a.end + group.adapted_outputs() * rank;
-                next = b.end;
-                Adapted { group: Arc::new(group), a, b }
+                let modules = ranges.into_iter().map(|outputs| GroupModule { outputs, rank, scale: 0.5 }).collect();
+                let dora = dora.then(|| RowLengths::of(&frozen));
+                let group = LoraGroup { frozen: Arc::clone(&frozen), modules, dora };
+                let parameters = next..next + group.parameter_count();
+                next = parameters.end;
+                Adapted { group: Arc::new(group), parameters }
             });
             BlockProjection { frozen, adapted }
         });
@@ -262,20 +270,63 @@ mod tests {
         }
     }
 
+    fn blocks(adapted: [[bool; 4]; 2], dora: bool) -> (Arc<Blocks>, Layout, Vec<f32>) {
+        let first = block(adapted[0], dora, 0, 20);
+        let second = block(adapted[1], dora, first.parameters.end, 120);
+        let count = second.parameters.end;
+        let blocks = Arc::new(Blocks { blocks: vec![first, second], pool: Pool::default() });
+        let parameters: Vec<f32> = noise(33, count).iter().map(|x| x * 0.5).collect();
+        (blocks, Layout::of_segments(vec![3, 2]), parameters)
+    }
+
     #[test]
     fn equals_its_single_operations_and_finite_differences() {
         for adapted in [[true; 4], [true, false, false, true], [false, true, true, false]] {
-            let first = block(adapted, 0, 20);
-            let second = block([true; 4], first.parameters.end, 120);
-            let count = second.parameters.end;
-            let blocks = Arc::new(Blocks { blocks: vec![first, second], pool: Pool::default() });
-            let layout = Layout::of_segments(vec![3, 2]);
-            let parameters: Vec<f32> = noise(33, count).iter().map(|x| x * 0.5).collect();
+            let (blocks, layout, parameters) = blocks([adapted, [true; 4]], false);
+            let count = parameters.len();
             check_against_plain(
                 &[(noise(34, 5 * 16), [5, 16]), (parameters, [1, count])],
                 |i| transformer_blocks(i[0].clone(), i[1].clone().reshape([count]), &blocks, &layout),
                 |i| transformer_blocks_of_operations(i[0].clone(), &i[1].clone().reshape([count]), &blocks, &layout),
             );
         }
+    }
+
+    /// Output and gradient of the parameters alone.
+    fn run(
+        body: impl Fn(Tensor<2>, Tensor<1>) -> Tensor<2>,
+        parameters: &[f32],
+        track_x: bool,
+    ) -> (Vec<f32>, Vec<f32>) {
+        let device = Device::flex().autodiff();
+        let x = Tensor::<2>::from_data(TensorData::new(noise(34, 5 * 16), [5, 16]), &device);
+        let x = if track_x { x.require_grad() } else { x };
+        let parameters = Tensor::<1>::from_floats(parameters, &device).require_grad();
+        let out = body(x, parameters.clone());
+        let c = Tensor::<2>::from_data(TensorData::new(noise(99, 5 * 16), [5, 16]), &device);
+        let gradients = (out.clone() * c).sum().backward();
+        let gradient = parameters.grad(&gradients).unwrap().into_data().try_to_vec().unwrap();
+        (out.into_data().try_to_vec().unwrap(), gradient)
+    }
+
+    #[test]
+    fn magnitudes_go_through_the_blocks_too() {
+        let (blocks, layout, parameters) = blocks([[true, false, true, true], [true; 4]], true);
+        let fused = run(|x, p| transformer_blocks(x, p, &blocks, &layout), &parameters, false);
+        let single = run(|x, p| transformer_blocks_of_operations(x, &p, &blocks, &layout), &parameters, false);
+        assert_close(&fused.0, &single.0, 1e-5, "output");
+        assert_close(&fused.1, &single.1, 2e-5, "gradient");
+    }
+
+    #[test]
+    fn the_way_back_ends_at_the_lowest_block_with_updates() {
+        let (blocks, layout, parameters) = blocks([[false; 4], [true, false, true, true]], false);
+        let fused = |x, p| transformer_blocks(x, p, &blocks, &layout);
+        let (whole, short) = (run(fused, &parameters, true), run(fused, &parameters, false));
+        assert!(whole.0.iter().zip(&short.0).all(|(a, b)| a.to_bits() == b.to_bits()));
+        assert!(whole.1.iter().zip(&short.1).all(|(a, b)| a.to_bits() == b.to_bits()));
+        let x = tensor(noise(34, 5 * 16), [5, 16]);
+        let parameters = tensor(parameters.clone(), [parameters.len()]);
+        assert_eq!(blocks.forward(&x, &parameters, &layout, blocks.first_adapted()).1.len(), 1);
     }
 }
