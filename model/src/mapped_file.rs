@@ -23,3 +23,15 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap, ModelError> {
     // with a bus error, as it would end every program that maps its models.
     unsafe { Mmap::map(&file) }.map_err(ModelError::file(path, "map it into memory"))
 }
+
+/// Takes the pages of a range out of this process; they stay in the system's cache and come back when they are read.
+pub(crate) fn release(map: &Mmap, range: std::ops::Range<usize>) {
+    #[cfg(unix)]
+    if range.end <= map.len() && !range.is_empty() {
+        // SAFETY: the map is of a file and never written: reading a page again gives the same bytes. Where the advice is
+        // refused, the pages simply stay.
+        let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+    }
+    #[cfg(not(unix))]
+    let _ = (map, range);
+}

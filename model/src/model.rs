@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use espalier_kernels::BlockType;
 use memmap2::Mmap;
@@ -22,11 +22,20 @@ pub(crate) enum Backing {
     Owned(Vec<u8>),
 }
 
-impl Backing {
-    fn bytes(&self) -> &[u8] {
+impl AsRef<[u8]> for Backing {
+    fn as_ref(&self) -> &[u8] {
         match self {
             Self::Map(map) => map,
             Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Backing {
+    /// Takes pages of a map out of this process.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        if let Self::Map(map) = self {
+            crate::mapped_file::release(map, range);
         }
     }
 }
@@ -72,7 +81,8 @@ pub struct Model {
     tokenizer: Tokenizer,
     chat_template: ChatTemplate,
     metadata: Metadata,
-    backings: Vec<Backing>,
+    /// Shared with the weights that stay in the file.
+    backings: Vec<Arc<Backing>>,
     tensors: Vec<StoredTensor>,
     index: HashMap<String, usize>,
     files: Vec<PathBuf>,
@@ -148,7 +158,7 @@ impl Model {
             tokenizer,
             chat_template,
             metadata,
-            backings,
+            backings: backings.into_iter().map(Arc::new).collect(),
             tensors,
             index,
             files,
@@ -199,8 +209,9 @@ impl Model {
         };
         let stored = &self.tensors[at];
         // Sources check every range against its backing before they hand it over.
-        let bytes = &self.backings[stored.backing].bytes()[stored.bytes.clone()];
-        Ok(Tensor { info: &stored.info, bytes, order: stored.order })
+        let backing = &self.backings[stored.backing];
+        let bytes = &(**backing).as_ref()[stored.bytes.clone()];
+        Ok(Tensor { info: &stored.info, bytes, order: stored.order, backing, first_byte: stored.bytes.start })
     }
 
     /// Divisors of the rotary frequencies (Llama 3.1 and later), one for each pair of dimensions.

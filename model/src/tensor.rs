@@ -1,9 +1,12 @@
 //! Tensors of an open model and the decoding of their rows.
 
-use espalier_kernels::{BlockType, blocks};
+use std::sync::Arc;
+
+use espalier_kernels::{BlockRows, BlockType, blocks};
 use rayon::prelude::*;
 
 use crate::ModelError;
+use crate::model::Backing;
 use crate::row_order::RowOrder;
 
 /// What a tensor is.
@@ -27,6 +30,9 @@ pub struct Tensor<'a> {
     pub(crate) info: &'a TensorInfo,
     pub(crate) bytes: &'a [u8],
     pub(crate) order: RowOrder,
+    /// What the bytes lie in, and where.
+    pub(crate) backing: &'a Arc<Backing>,
+    pub(crate) first_byte: usize,
 }
 
 impl<'a> Tensor<'a> {
@@ -82,5 +88,18 @@ impl<'a> Tensor<'a> {
     /// The blocks as they lie in the file; `None` where the file has the rows in another order than GGUF.
     pub fn raw(&self) -> Option<&'a [u8]> {
         (self.order == RowOrder::AsStored).then_some(self.bytes)
+    }
+
+    /// The rows as blocks that outlive the model; `None` where the file has the rows in another order than GGUF.
+    pub fn blocks(&self) -> Option<BlockRows> {
+        let range = self.first_byte..self.first_byte + self.raw()?.len();
+        let backing: Arc<Backing> = Arc::clone(self.backing);
+        BlockRows::new(self.info.block_type, self.info.columns, backing, range).ok()
+    }
+
+    /// Tells the system that the tensor is not needed soon: its pages of a memory map leave this process. They are still
+    /// in the system's cache, and come back when they are read again.
+    pub fn release(&self) {
+        self.backing.release(self.first_byte..self.first_byte + self.bytes.len());
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong between a model file and a trainable model.
 
+use espalier_kernels::BlockError;
 use espalier_model::ModelError;
 
 /// An error of this crate.
@@ -8,6 +9,9 @@ pub enum NnError {
     /// A tensor could not be read.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A tensor that is not made of whole rows.
+    #[error(transparent)]
+    Blocks(#[from] BlockError),
     /// A tensor does not have the shape that the configuration of its model asks for.
     #[error(
         "tensor {name} is {rows} x {columns} where the model's configuration asks for {expected_rows} x {expected_columns}: the file is damaged or of another architecture"

@@ -2,7 +2,9 @@
 
 mod subcommands;
 
-pub use subcommands::{AdapterCommand, BenchCommand, DataCommand, FloatTypeArgument, ModelCommand, TaxonomyCommand};
+pub use subcommands::{
+    AdapterCommand, BaseWeightsArgument, BenchCommand, DataCommand, FloatTypeArgument, ModelCommand, TaxonomyCommand,
+};
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -194,8 +194,12 @@ pub enum ModelCommand {
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Matrix products of the shapes that a small model has.
-    #[command(after_help = "Example:\n  pipeline bench gemm --json")]
-    Gemm,
+    #[command(after_help = "Examples:\n  pipeline bench gemm --json\n  pipeline bench gemm --type Q4_K")]
+    Gemm {
+        /// Weights in blocks of this type, decoded as they are used, in both directions beside the packed form.
+        #[arg(long = "type", value_name = "TYPE")]
+        block_type: Option<String>,
+    },
     /// Batch generation.
     #[command(after_help = "Example:\n  pipeline bench generate --model base.gguf --sequences 32 --shared-prefix 1000")]
     Generate {
@@ -233,5 +237,26 @@ pub enum BenchCommand {
         /// Steps, the first of which is not counted.
         #[arg(long, default_value_t = 3)]
         steps: usize,
+        /// Where the frozen weights stay: packed in memory, or stored in the file.
+        #[arg(long, default_value = "packed")]
+        base_weights: BaseWeightsArgument,
     },
+}
+
+/// Where the frozen weights of training stay.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum BaseWeightsArgument {
+    /// Packed in memory: the fastest.
+    Packed,
+    /// In the blocks of the file: the smallest.
+    Stored,
+}
+
+impl From<BaseWeightsArgument> for espalier_train::BaseWeights {
+    fn from(argument: BaseWeightsArgument) -> Self {
+        match argument {
+            BaseWeightsArgument::Packed => Self::Packed,
+            BaseWeightsArgument::Stored => Self::Stored,
+        }
+    }
 }

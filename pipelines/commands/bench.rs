@@ -6,6 +6,7 @@
 
 mod bound;
 mod operations;
+mod stored;
 
 use self::bound::{Bound, Rates, matmul_weights};
 use self::operations::{StepClock, table};
@@ -19,18 +20,30 @@ use espalier_dataset::Turn;
 use espalier_inference::{Prompt, Request, Sampling};
 use espalier_kernels::{Accumulate, InstructionSet, PackedMatrix, Precision, matmul};
 use espalier_model::{Model, SpecialTokens};
-use espalier_train::{TrainConfig, TrainEvent, encode, profile, train};
+use espalier_train::{BaseWeights, TrainConfig, TrainEvent, encode, profile, train};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// `pipeline bench ...`.
 pub fn run(command: BenchCommand, session: Session<'_>) -> Result<Status> {
     match command {
-        BenchCommand::Gemm => gemm(session),
+        BenchCommand::Gemm { block_type: None } => gemm(session),
+        BenchCommand::Gemm { block_type: Some(block_type) } => stored::gemm(&block_type, session),
         BenchCommand::Generate { model, sequences, prompt, new, shared_prefix } => {
             generate(&model, sequences, prompt, new, shared_prefix, session)
         }
-        BenchCommand::Train { model, batch, seq, rank, steps } => train_rate(&model, batch, seq, rank, steps, session),
+        BenchCommand::Train { model, batch, seq, rank, steps, base_weights } => {
+            let config = TrainConfig {
+                rank,
+                max_steps: Some(steps.max(2)),
+                tokens_per_step: batch * seq,
+                max_sequence: seq,
+                precision: session.precision,
+                base_weights: base_weights.into(),
+                ..TrainConfig::default()
+            };
+            train_rate(&model, batch, &config, session)
+        }
     }
 }
 
@@ -158,33 +171,26 @@ fn generate(
     Ok(Status::Done)
 }
 
-fn train_rate(
-    reference: &str,
-    batch: usize,
-    seq: usize,
-    rank: usize,
-    steps: usize,
-    session: Session<'_>,
-) -> Result<Status> {
+fn train_rate(reference: &str, batch: usize, config: &TrainConfig, session: Session<'_>) -> Result<Status> {
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let folder = std::env::temp_dir().join(format!("espalier-bench-{}", std::process::id()));
-    let config = TrainConfig {
-        rank,
-        max_steps: Some(steps.max(2)),
-        tokens_per_step: batch * seq,
-        max_sequence: seq,
-        precision: session.precision,
-        ..TrainConfig::default()
-    };
-    let rows = conversations(&model, batch * steps.max(2), seq);
+    let steps = config.max_steps.unwrap_or(2);
+    let rows = conversations(&model, batch * steps, config.max_sequence);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let data = encode(&model, &rows, &config)?;
-    let mut counted = Vec::new();
+    let data = encode(&model, &rows, config)?;
+    let (mut counted, mut losses, mut base_bytes) = (Vec::new(), Vec::new(), 0);
     profile::enable(true);
     let mut clock = StepClock::start();
-    let trained = train(&model, &data, &config, &folder, session.stop, &mut |event| match event {
-        TrainEvent::Step { tokens, .. } => counted.push((tokens, clock.lap())),
+    let trained = train(&model, &data, config, &folder, session.stop, &mut |event| match event {
+        TrainEvent::Step { tokens, loss, .. } => {
+            losses.push(loss);
+            counted.push((tokens, clock.lap()));
+        }
+        TrainEvent::Plan(plan) => {
+            base_bytes = plan.frozen_bytes;
+            let _ = clock.lap();
+        }
         // Files are written between steps; they belong to none.
         _ => drop(clock.lap()),
     });
@@ -201,7 +207,11 @@ fn train_rate(
     // Forward and the gradient of the activations; frozen weights need no gradient of their own.
     let (blocks, head) = matmul_weights(model.config());
     let operations = 4.0 * (tokens * (blocks + head)) as f64;
-    let bytes = 2 * (blocks + head) * if session.precision == Precision::Bf16 { 2 } else { 4 };
+    // Each direction reads the weights once: a packing of its own, or the same blocks.
+    let bytes = match config.base_weights {
+        BaseWeights::Packed => 2 * (blocks + head) * if session.precision == Precision::Bf16 { 2 } else { 4 },
+        BaseWeights::Stored => 2 * base_bytes,
+    };
     let rates = Rates::measure(session.precision);
     let bound = Bound::of(operations, bytes as f64, rates);
     let rows = step.operations(rates);
@@ -216,6 +226,7 @@ fn train_rate(
     ));
     let mut result = serde_json::json!({
         "tokens_per_second": rate, "seconds": seconds, "tokens": tokens, "steps": counted.len(), "peak_bytes": peak,
+        "base_weights": config.base_weights, "base_bytes": base_bytes, "losses": losses,
         "operations": rows, "operations_seconds": step.counted_seconds(), "page_faults": step.page_faults,
         "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
         "threads": rayon::current_num_threads(),

@@ -112,7 +112,7 @@ fn learned(losses: &[LossLine], steps_per_epoch: usize) -> String {
 fn report(event: &TrainEvent, context: &StageContext<'_>) {
     match event {
         TrainEvent::Plan(plan) => context.note(format!(
-            "{} conversations, {} tokens ({} to learn) a pass, {} steps{}, {} adapter values, {} of frozen weights in {} on {}",
+            "{} conversations, {} tokens ({} to learn) a pass, {} steps{}, {} adapter values, {} of {} base weights, products in {} on {}",
             plan.conversations,
             plan.tokens,
             plan.target_tokens,
@@ -120,6 +120,7 @@ fn report(event: &TrainEvent, context: &StageContext<'_>) {
             if plan.resumed_at > 0 { format!(" of which {} are done", plan.resumed_at) } else { String::new() },
             plan.parameters,
             size(plan.frozen_bytes as u64),
+            plan.base_weights,
             plan.precision,
             plan.instruction_set,
         )),

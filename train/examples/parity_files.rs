@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use espalier_dataset::Turn;
 use espalier_model::Model;
-use espalier_nn::transformer::{FrozenTransformer, LoraModel, LoraOptions};
+use espalier_nn::transformer::{BaseWeights, FrozenTransformer, LoraModel, LoraOptions};
 use espalier_train::{Precision, TrainConfig, encode};
 use serde_json::json;
 
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rates: Vec<f64> = (0..10).map(|step| 5e-4 * (1.0 - 0.08 * f64::from(step))).collect();
     let batch = json!({"sequences": sequences, "learning_rates": rates, "max_grad_norm": 1.0});
     std::fs::write(out.join("batch.json"), serde_json::to_string(&batch)?)?;
-    let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128)?);
+    let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, BaseWeights::Packed, 128)?);
     let options = LoraOptions { rank: 4, alpha: 8.0, ..LoraOptions::default() };
     let mut network = LoraModel::new(frozen, &options, 5)?;
     for (index, value) in network.parameters_mut().iter_mut().enumerate() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use espalier_model::Model;
-use espalier_nn::transformer::{Batch, FrozenTransformer, LoraModel, LoraOptions};
+use espalier_nn::transformer::{BaseWeights, Batch, FrozenTransformer, LoraModel, LoraOptions};
 use espalier_train::optimizer::{AdamW, clip};
 use espalier_train::profile::{Operation, enable, totals};
 use espalier_train::{Precision, TrainConfig};
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let precision: Precision = arguments.get(4).map_or(Ok(Precision::Bf16), |text| text.parse())?;
     let started = Instant::now();
     let model = Model::open(&path)?;
-    let frozen = Arc::new(FrozenTransformer::load(&model, precision, length)?);
+    let frozen = Arc::new(FrozenTransformer::load(&model, precision, BaseWeights::Packed, length)?);
     println!("packed {} MB in {:.2} s", frozen.bytes() >> 20, started.elapsed().as_secs_f64());
     let options = LoraOptions { rank, alpha: 2.0 * rank as f32, ..LoraOptions::default() };
     let mut network = LoraModel::new(frozen, &options, 0)?;

@@ -20,6 +20,8 @@ pub(crate) fn check(model: &Model) -> Result<(), TrainError> {
         if let Some(found) = found.find_map_first(Result::transpose) {
             return Err(found?);
         }
+        // Its pages would count as memory of this process; weights that stay in the file come back when they are used.
+        tensor.release();
     }
     Ok(())
 }

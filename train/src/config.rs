@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use espalier_model::ModulePatterns;
-use espalier_nn::transformer::{LoraOptions, Targets};
+use espalier_nn::transformer::{BaseWeights, LoraOptions, Targets};
 use espalier_nn::{NnError, Precision};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -77,6 +77,8 @@ pub struct TrainConfig {
     /// What the frozen products compute in: `bf16` or `f32`.
     #[serde(serialize_with = "write_precision", deserialize_with = "read_precision")]
     pub precision: Precision,
+    /// Where the frozen weights stay: `packed` in memory, or `stored` in the file. The result does not depend on it.
+    pub base_weights: BaseWeights,
     /// Optimizer steps between checkpoints; the guard goes back to the last of them.
     pub checkpoint_every: usize,
     /// How many checkpoints are kept.
@@ -123,6 +125,7 @@ impl Default for TrainConfig {
             max_grad_norm: 1.0,
             seed: 0,
             precision: Precision::Bf16,
+            base_weights: BaseWeights::Packed,
             checkpoint_every: 50,
             keep_checkpoints: 2,
             // Rows differ: with a few answers a step, losses of four deviations are ordinary.
@@ -202,7 +205,8 @@ impl TrainConfig {
     pub fn settings(&self) -> BTreeMap<String, Value> {
         // A struct of numbers and strings always is a JSON object.
         let Ok(Value::Object(mut settings)) = serde_json::to_value(self) else { return BTreeMap::new() };
-        for name in ["keep_checkpoints", "data", "chat_template"] {
+        // Nor does the place of the frozen weights: their products have the same bits.
+        for name in ["keep_checkpoints", "base_weights", "data", "chat_template"] {
             settings.shift_remove(name);
         }
         settings.into_iter().collect()
@@ -257,6 +261,7 @@ mod tests {
     fn the_hash_covers_what_the_result_depends_on() {
         let config = TrainConfig::default();
         assert_eq!(config.settings(), TrainConfig { keep_checkpoints: 3, ..config.clone() }.settings());
+        assert_eq!(config.settings(), TrainConfig { base_weights: BaseWeights::Stored, ..config.clone() }.settings());
         assert_ne!(config.settings(), TrainConfig { seed: 1, ..config.clone() }.settings());
         let error = TrainConfig { tokens_per_step: 100, ..config }.validate().unwrap_err().to_string();
         assert_eq!(error, "training setting tokens_per_step: must be at least max_sequence");

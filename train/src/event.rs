@@ -1,5 +1,6 @@
 //! What a run tells while it goes on.
 
+use espalier_nn::transformer::BaseWeights;
 use serde::Serialize;
 
 use crate::guard::Trouble;
@@ -75,7 +76,9 @@ pub struct TrainPlan {
     pub resumed_at: usize,
     /// Trainable values.
     pub parameters: usize,
-    /// Memory of the packed base.
+    /// Where the frozen weights stay.
+    pub base_weights: BaseWeights,
+    /// Memory of the frozen weights.
     pub frozen_bytes: usize,
     /// Precision of the frozen products.
     pub precision: String,

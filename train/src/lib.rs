@@ -31,6 +31,7 @@ pub use collect::{DataProblems, DataProgress, load};
 pub use config::{OverLong, TrainConfig};
 pub use data::{DataItem, DataSource, Learned, RowKind};
 pub use error::TrainError;
+pub use espalier_nn::transformer::BaseWeights;
 pub use espalier_nn::{Precision, profile};
 pub use event::{TrainEvent, TrainPlan};
 pub use run::{TrainOutcome, train};

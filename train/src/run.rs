@@ -75,7 +75,7 @@ pub fn train(
     if resumed.is_none() {
         base::check(model)?;
     }
-    let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.max_sequence)?);
+    let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.base_weights, config.max_sequence)?);
     let run = Run { config, steps: plan.steps(), data, plan, frozen, start, identity, checkpoints };
     let mut network = run.network()?;
     let mut state = resumed.unwrap_or_else(|| initial(&network));
@@ -214,6 +214,7 @@ impl Run<'_> {
             steps: self.steps,
             resumed_at,
             parameters: network.parameters().len(),
+            base_weights: self.frozen.base_weights,
             frozen_bytes: self.frozen.bytes(),
             precision: self.config.precision.to_string(),
             instruction_set: self.identity.instruction_set.clone(),

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use espalier_dataset::Turn;
 use espalier_model::{LoraAdapter, Model};
-use espalier_nn::transformer::{Batch, FrozenTransformer, LoraModel, LoraOptions, Targets};
+use espalier_nn::transformer::{BaseWeights, Batch, FrozenTransformer, LoraModel, LoraOptions, Targets};
 use espalier_train::{Precision, TrainConfig, TrainError, TrainEvent, TrainOutcome, encode, train};
 
 fn model() -> Model {
@@ -210,7 +210,7 @@ fn loss_and_gradient(network: &LoraModel) -> (f64, Vec<f32>) {
 #[test]
 fn fresh_magnitudes_leave_the_base_as_it_is() {
     for precision in [Precision::F32, Precision::Bf16] {
-        let frozen = Arc::new(FrozenTransformer::load(&model(), precision, 128).unwrap());
+        let frozen = Arc::new(FrozenTransformer::load(&model(), precision, BaseWeights::Packed, 128).unwrap());
         let loss = |dora: bool| {
             let options = LoraOptions { rank: 4, alpha: 8.0, dora, ..LoraOptions::default() };
             loss_and_gradient(&LoraModel::new(Arc::clone(&frozen), &options, 3).unwrap()).0
@@ -222,7 +222,7 @@ fn fresh_magnitudes_leave_the_base_as_it_is() {
 #[test]
 fn the_top_layers_have_the_gradient_that_they_have_among_all() {
     let model = model();
-    let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128).unwrap());
+    let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, BaseWeights::Packed, 128).unwrap());
     let targets = Targets::Names(vec!["q_proj".to_owned(), "down_proj".to_owned()]);
     let all = LoraOptions { rank: 4, alpha: 8.0, targets, ..LoraOptions::default() };
     let top = LoraOptions { top_layers: Some(2), ..all.clone() };

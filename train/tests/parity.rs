@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use espalier_model::{LoraAdapter, Model};
-use espalier_nn::transformer::{Batch, FrozenTransformer, LoraModel, LoraOptions};
+use espalier_nn::transformer::{BaseWeights, Batch, FrozenTransformer, LoraModel, LoraOptions};
 use espalier_train::optimizer::{AdamW, clip};
 use espalier_train::{Precision, TrainConfig};
 use serde::{Deserialize, Deserializer};
@@ -86,7 +86,7 @@ fn ten_steps_of_the_260k_model_agree_with_peft() {
         Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap();
     let folder = golden("stories260K");
     let adapter = LoraAdapter::load(&folder.join("adapter"), model.config()).unwrap();
-    let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128).unwrap());
+    let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, BaseWeights::Packed, 128).unwrap());
     check(LoraModel::from_adapter(frozen, &adapter).unwrap(), &folder);
 }
 
@@ -97,7 +97,7 @@ fn check_if_given(variable: &str, name: &str) {
         return;
     };
     let model = Model::open(Path::new(&path)).unwrap();
-    let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128).unwrap());
+    let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, BaseWeights::Packed, 128).unwrap());
     let options = LoraOptions { rank: 4, alpha: 8.0, ..LoraOptions::default() };
     let mut network = LoraModel::new(frozen, &options, 5).unwrap();
     for (index, value) in network.parameters_mut().iter_mut().enumerate() {

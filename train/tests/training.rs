@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use espalier_dataset::Turn;
 use espalier_model::{LoraAdapter, Model};
-use espalier_nn::transformer::{Batch, FrozenTransformer, LoraModel, LoraOptions};
+use espalier_nn::transformer::{BaseWeights, Batch, FrozenTransformer, LoraModel, LoraOptions};
 use espalier_train::{
     OverLong, Precision, Sequences, TrainConfig, TrainError, TrainEvent, TrainOutcome, encode, marked_text, train,
 };
@@ -90,7 +90,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 fn network(precision: Precision, rank: usize) -> LoraModel {
-    let frozen = Arc::new(FrozenTransformer::load(&model(), precision, 128).unwrap());
+    let frozen = Arc::new(FrozenTransformer::load(&model(), precision, BaseWeights::Packed, 128).unwrap());
     let options = LoraOptions { rank, alpha: 8.0, ..LoraOptions::default() };
     LoraModel::new(frozen, &options, 3).unwrap()
 }
@@ -248,6 +248,22 @@ fn threads_change_no_byte() {
 }
 
 #[test]
+fn where_the_base_stays_changes_no_byte() {
+    let outputs = [Precision::F32, Precision::Bf16].map(|precision| {
+        let config = TrainConfig { max_steps: Some(4), checkpoint_every: 2, precision, ..config() };
+        let stored = TrainConfig { base_weights: BaseWeights::Stored, ..config.clone() };
+        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        run(folders[0].path(), &config, None).unwrap();
+        run(folders[1].path(), &stored, None).unwrap();
+        // A run may even change it on the way.
+        run(folders[2].path(), &stored, Some(2)).unwrap();
+        assert!(run(folders[2].path(), &config, None).unwrap().0.finished);
+        folders.map(|folder| files(folder.path()))
+    });
+    assert!(outputs.iter().all(|[packed, stored, changed]| packed == stored && packed == changed));
+}
+
+#[test]
 fn packed_sequences_do_not_see_each_other() {
     let mut network = network(Precision::F32, 4);
     disturb(&mut network);
@@ -306,7 +322,7 @@ fn an_adapter_survives_both_formats() {
     let adapter = trained.to_adapter("base");
     adapter.save_peft(&folder.path().join("adapter"), model.config()).unwrap();
     adapter.save_gguf(&folder.path().join("adapter.gguf"), model.config()).unwrap();
-    let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, 128).unwrap());
+    let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, BaseWeights::Packed, 128).unwrap());
     for name in ["adapter", "adapter.gguf"] {
         let loaded = LoraAdapter::load(&folder.path().join(name), model.config()).unwrap();
         let loaded = LoraModel::from_adapter(Arc::clone(&frozen), &loaded).unwrap();

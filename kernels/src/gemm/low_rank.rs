@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::drive::{Beside, Part, Product, Target, chunk_depth, pack_rows};
 use super::kernel::{Kernels, packed};
-use super::{Accumulate, matmul};
+use super::{Accumulate, matmul, multiply_with};
 use crate::buffer::{Line, SharedMut};
 use crate::panels::{INPUT_BLOCK, PANEL};
 use crate::{InstructionSet, PackedMatrix, Precision};
@@ -70,13 +70,19 @@ impl LowRank {
         matmul(x, m, &self.down, u, Accumulate::Overwrite);
     }
 
-    /// `u = x A^T` and `y += u B^T`, for a weight that is multiplied elsewhere.
+    /// `u = x A^T` and `y += u B^T`, for a weight that is multiplied elsewhere before: the bits are those of
+    /// [`matmul_low_rank`].
     ///
     /// # Panics
     /// If lengths do not fit together.
     pub fn add(&self, x: &[f32], m: usize, u: &mut [f32], y: &mut [f32]) {
-        self.narrow(x, m, u);
-        matmul(u, m, &self.up, y, Accumulate::Add);
+        self.add_with(packed(InstructionSet::detect(), self.down.precision()), x, m, u, y);
+    }
+
+    /// [`LowRank::add`] with the microkernels given.
+    pub(super) fn add_with(&self, kernels: &'static Kernels, x: &[f32], m: usize, u: &mut [f32], y: &mut [f32]) {
+        multiply_with(kernels, x, m, &self.down, u, Accumulate::Overwrite);
+        multiply_with(kernels, u, m, &self.up, y, Accumulate::Add);
     }
 
     /// Columns of `u`.

@@ -1,7 +1,8 @@
 //! A linear map whose weight is frozen.
 //!
 //! `y = x W^T + bias`; `dx = dy W`. The weight has no gradient, so `x` is not saved and `dW` is never formed. Both `W` and
-//! `W^T` are packed once.
+//! `W^T` are packed once, or the weight stays in the blocks of its file and serves both directions from there, with the
+//! same bits.
 
 use std::sync::Arc;
 
@@ -13,17 +14,27 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
-use espalier_kernels::{Accumulate, LowRank, PackedMatrix, Precision, matmul, matmul_low_rank};
+use espalier_kernels::{
+    Accumulate, LowRank, PackedMatrix, Precision, StoredMatrix, matmul, matmul_low_rank, matmul_stored,
+    matmul_stored_transposed,
+};
 use rayon::prelude::*;
 
 use crate::profile::{Cost, Operation, timed};
 use crate::storage::{rows, tensor, values};
 
-/// A frozen weight `W [outputs, inputs]`, packed for the product with `W^T` and with `W`, and its bias.
+#[derive(Debug)]
+enum Weight {
+    /// For the product with `W^T`, and for that with `W`.
+    Packed { forward: PackedMatrix, backward: PackedMatrix },
+    /// In the blocks of its file.
+    Stored(StoredMatrix),
+}
+
+/// A frozen weight `W [outputs, inputs]` for the product with `W^T` and with `W`, and its bias.
 #[derive(Debug)]
 pub struct FrozenLinear {
-    forward: PackedMatrix,
-    backward: PackedMatrix,
+    weight: Weight,
     bias: Option<Vec<f32>>,
     inputs: usize,
     outputs: usize,
@@ -38,13 +49,17 @@ impl FrozenLinear {
         bias: Option<Vec<f32>>,
         fill_row: &(dyn Fn(usize, &mut [f32]) + Sync),
     ) -> Self {
-        Self {
+        let weight = Weight::Packed {
             forward: PackedMatrix::pack(precision, outputs, inputs, fill_row),
             backward: PackedMatrix::pack_transposed(precision, outputs, inputs, fill_row),
-            bias,
-            inputs,
-            outputs,
-        }
+        };
+        Self { weight, bias, inputs, outputs }
+    }
+
+    /// Leaves the weight in its blocks. Results have the bits of the packed form.
+    pub fn stored(weight: StoredMatrix, bias: Option<Vec<f32>>) -> Self {
+        let (inputs, outputs) = (weight.columns(), weight.rows());
+        Self { weight: Weight::Stored(weight), bias, inputs, outputs }
     }
 
     /// Width of an input row.
@@ -57,9 +72,12 @@ impl FrozenLinear {
         self.outputs
     }
 
-    /// Memory of both packings.
+    /// Memory of the weight: of both packings, or of the blocks.
     pub fn bytes(&self) -> usize {
-        self.forward.bytes() + self.backward.bytes()
+        match &self.weight {
+            Weight::Packed { forward, backward } => forward.bytes() + backward.bytes(),
+            Weight::Stored(weight) => weight.bytes(),
+        }
     }
 
     /// `y (=|+=) x W^T + bias` for `x [t, inputs]`, `y [t, outputs]`.
@@ -70,13 +88,18 @@ impl FrozenLinear {
 
     /// `y (=|+=) x W^T`.
     pub(crate) fn product(&self, x: &[f32], t: usize, y: &mut [f32], accumulate: Accumulate) {
-        let cost = self.cost(t, self.forward.bytes());
-        timed(Operation::WeightProducts, cost, || matmul(x, t, &self.forward, y, accumulate));
+        timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
+            Weight::Packed { forward, .. } => matmul(x, t, forward, y, accumulate),
+            Weight::Stored(weight) => matmul_stored(x, t, weight, y, accumulate),
+        });
     }
 
     /// What the products compute in.
     pub(crate) fn precision(&self) -> Precision {
-        self.forward.precision()
+        match &self.weight {
+            Weight::Packed { forward, .. } => forward.precision(),
+            Weight::Stored(weight) => weight.precision(),
+        }
     }
 
     /// `u = x A^T` and `y (=|+=) x W^T + u B^T`.
@@ -89,15 +112,24 @@ impl FrozenLinear {
         y: &mut [f32],
         accumulate: Accumulate,
     ) {
-        let cost = self.cost(t, self.forward.bytes());
-        timed(Operation::WeightProducts, cost, || matmul_low_rank(x, t, &self.forward, update, u, y, accumulate));
+        timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
+            Weight::Packed { forward, .. } => matmul_low_rank(x, t, forward, update, u, y, accumulate),
+            Weight::Stored(weight) => {
+                matmul_stored(x, t, weight, y, accumulate);
+                update.add(x, t, u, y);
+            }
+        });
     }
 
     /// `v = dy B` and `dx = dy W + v A`.
     pub(crate) fn apply_transposed_with(&self, dy: &[f32], t: usize, update: &LowRank, v: &mut [f32], dx: &mut [f32]) {
-        let cost = self.cost(t, self.backward.bytes());
-        timed(Operation::WeightProducts, cost, || {
-            matmul_low_rank(dy, t, &self.backward, update, v, dx, Accumulate::Overwrite);
+        let accumulate = Accumulate::Overwrite;
+        timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
+            Weight::Packed { backward, .. } => matmul_low_rank(dy, t, backward, update, v, dx, accumulate),
+            Weight::Stored(weight) => {
+                matmul_stored_transposed(dy, t, weight, dx, accumulate);
+                update.add(dy, t, v, dx);
+            }
         });
     }
 
@@ -114,12 +146,19 @@ impl FrozenLinear {
 
     /// `dx = dy W` for `dy [t, outputs]`, `dx [t, inputs]`.
     pub(crate) fn apply_transposed(&self, dy: &[f32], t: usize, dx: &mut [f32]) {
-        let cost = self.cost(t, self.backward.bytes());
-        timed(Operation::WeightProducts, cost, || matmul(dy, t, &self.backward, dx, Accumulate::Overwrite));
+        timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
+            Weight::Packed { backward, .. } => matmul(dy, t, backward, dx, Accumulate::Overwrite),
+            Weight::Stored(weight) => matmul_stored_transposed(dy, t, weight, dx, Accumulate::Overwrite),
+        });
     }
 
-    fn cost(&self, t: usize, weight_bytes: usize) -> Cost {
-        let moved = weight_bytes + size_of::<f32>() * t * (self.inputs + self.outputs);
+    fn cost(&self, t: usize) -> Cost {
+        let weight = match &self.weight {
+            // Either packing: they are of one size but for the padding.
+            Weight::Packed { forward, .. } => forward.bytes(),
+            Weight::Stored(weight) => weight.bytes(),
+        };
+        let moved = weight + size_of::<f32>() * t * (self.inputs + self.outputs);
         Cost::product(t, self.outputs, self.inputs, moved)
     }
 }
@@ -189,6 +228,44 @@ impl<C: CheckpointStrategy> FrozenLinearOperation for Autodiff<Flex, C> {
 mod tests {
     use super::*;
     use crate::testing::{check_against_plain, matrix, noise};
+    use espalier_kernels::{BlockRows, BlockType};
+
+    /// A weight in blocks of `Q8_0` and the same one packed.
+    fn both_forms(precision: Precision, parts: [usize; 2], inputs: usize, bias: Option<&[f32]>) -> [FrozenLinear; 2] {
+        let scale = [0x00, 0x20];
+        let block = |seed: usize| scale.into_iter().chain((0..32).map(move |j| ((seed * 37 + j * 101) % 251) as u8));
+        let rows = |outputs: usize| {
+            let bytes: Vec<u8> = (0..outputs * inputs / 32).flat_map(block).collect();
+            let range = 0..bytes.len();
+            BlockRows::new(BlockType::Q8_0, inputs, Arc::new(bytes), range).expect("whole rows")
+        };
+        let matrices = parts.map(rows);
+        let fill = |row: usize, out: &mut [f32]| match row.checked_sub(parts[0]) {
+            None => matrices[0].row(row, out),
+            Some(row) => matrices[1].row(row, out),
+        };
+        let bias = || bias.map(<[f32]>::to_vec);
+        let packed = FrozenLinear::pack(precision, parts[0] + parts[1], inputs, bias(), &fill);
+        [FrozenLinear::stored(StoredMatrix::new(precision, matrices.to_vec()), bias()), packed]
+    }
+
+    #[test]
+    fn blocks_give_the_bits_of_the_packed_form_both_ways() {
+        let (t, inputs, outputs) = (7, 96, 40 + 13);
+        let (x, dy, bias) = (noise(1, t * inputs), noise(2, t * outputs), noise(3, outputs));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let forms = both_forms(precision, [40, 13], inputs, Some(&bias));
+            assert_eq!((forms[0].inputs(), forms[0].outputs()), (inputs, outputs));
+            assert!(forms[0].bytes() * 4 < forms[1].bytes());
+            let [stored, packed] = forms.map(|form| {
+                let (mut y, mut dx) = (noise(4, t * outputs), vec![0.0; t * inputs]);
+                form.apply(&x, t, &mut y, Accumulate::Add);
+                form.apply_transposed(&dy, t, &mut dx);
+                (y, dx)
+            });
+            assert!(stored == packed, "{precision}");
+        }
+    }
 
     #[test]
     fn equals_the_plain_operations_and_finite_differences() {

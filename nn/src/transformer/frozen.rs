@@ -1,10 +1,12 @@
-//! The frozen base model, packed once and shared.
+//! The frozen base model, packed once or left in its file, and shared.
 
 use std::sync::{Arc, Mutex};
 
-use espalier_kernels::Precision;
 use espalier_kernels::ops::{AttentionShape, RopeTable};
-use espalier_model::{Model, ModelConfig, ModelError};
+use espalier_kernels::{BlockRows, BlockType, Precision, StoredMatrix};
+use espalier_model::{Model, ModelConfig, ModelError, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::error::NnError;
 use crate::ops::frozen_linear::FrozenLinear;
@@ -27,15 +29,55 @@ pub struct FrozenLayer {
     pub down: Arc<FrozenLinear>,
 }
 
-/// A base model whose weights never change: packed for both directions, in memory once.
+/// Where the weights of the frozen products stay. Results have the same bits either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseWeights {
+    /// Packed for both directions: the fastest, at two numbers of the precision for each weight.
+    #[default]
+    Packed,
+    /// In the blocks of the file, decoded into cache when they are used: the smallest. Rows that a file has in another
+    /// order than GGUF (q and k of some safetensors) are packed all the same.
+    Stored,
+}
+
+impl std::fmt::Display for BaseWeights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Packed => "packed",
+            Self::Stored => "stored",
+        })
+    }
+}
+
+/// The vectors of the tokens, read from the model's file row by row.
+#[derive(Debug)]
+pub struct TokenVectors(BlockRows);
+
+impl TokenVectors {
+    /// The vectors of `tokens`, one after another.
+    ///
+    /// # Panics
+    /// If there is no such token.
+    pub fn gather(&self, tokens: &[u32]) -> Vec<f32> {
+        let width = self.0.columns();
+        let mut vectors = vec![0.0; tokens.len() * width];
+        vectors.par_chunks_exact_mut(width).zip(tokens).for_each(|(vector, &token)| self.0.row(token as usize, vector));
+        vectors
+    }
+}
+
+/// A base model whose weights never change, in memory once.
 #[derive(Debug)]
 pub struct FrozenTransformer {
     /// Sizes and constants.
     pub config: ModelConfig,
     /// What the frozen products compute in.
     pub precision: Precision,
+    /// Where their weights stay.
+    pub base_weights: BaseWeights,
     /// Token vectors `[vocabulary, hidden]`.
-    pub embedding: Vec<f32>,
+    pub embedding: TokenVectors,
     /// Layers from the input on.
     pub layers: Vec<FrozenLayer>,
     /// Weight of the norm before the head.
@@ -47,10 +89,18 @@ pub struct FrozenTransformer {
 }
 
 impl FrozenTransformer {
-    /// Reads and packs every weight of `model`; `positions` bounds the length of a sequence.
-    pub fn load(model: &Model, precision: Precision, positions: usize) -> Result<Self, NnError> {
+    /// Takes every weight of `model`; `positions` bounds the length of a sequence.
+    ///
+    /// # Errors
+    /// Tensors that are missing, damaged or of another shape than the configuration says.
+    pub fn load(
+        model: &Model,
+        precision: Precision,
+        base_weights: BaseWeights,
+        positions: usize,
+    ) -> Result<Self, NnError> {
         let config = model.config().clone();
-        let reader = Reader { model, precision };
+        let reader = Reader { model, precision, base_weights };
         let (query, key) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let (hidden, feed_forward) = (config.hidden, config.feed_forward);
         let layers = (0..config.layers)
@@ -85,27 +135,42 @@ impl FrozenTransformer {
             scale: (config.head_dim as f32).sqrt().recip(),
         };
         Ok(Self {
-            embedding: model.tensor("token_embd.weight")?.to_vec()?,
+            embedding: token_vectors(&model.tensor("token_embd.weight")?)?,
             layers,
             output_norm: Arc::new(reader.vector("output_norm.weight", hidden)?),
             head: reader.linear(&[(head.to_owned(), config.vocabulary)], hidden)?,
             attention: Arc::new(AttentionPlan { shape, rope, style: config.rope_style() }),
             precision,
+            base_weights,
             config,
         })
     }
 
-    /// Memory of all packed weights and the token vectors.
+    /// Memory of all weights: packed ones, and blocks of the file once they were read. Token vectors that are no part of
+    /// the head count too, although only those of the tokens at hand are read.
     pub fn bytes(&self) -> usize {
         let layer =
             |layer: &FrozenLayer| layer.qkv.bytes() + layer.output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
-        self.layers.iter().map(layer).sum::<usize>() + self.head.bytes() + 4 * self.embedding.len()
+        let shared = self.config.tied_head && self.base_weights == BaseWeights::Stored;
+        let embedding = if shared { 0 } else { self.embedding.0.bytes() };
+        self.layers.iter().map(layer).sum::<usize>() + self.head.bytes() + embedding
     }
+}
+
+/// The rows where they lie, or a copy where the file has them in another order.
+fn token_vectors(tensor: &Tensor<'_>) -> Result<TokenVectors, NnError> {
+    if let Some(rows) = tensor.blocks() {
+        return Ok(TokenVectors(rows));
+    }
+    let bytes: Vec<u8> = tensor.to_vec()?.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let range = 0..bytes.len();
+    Ok(TokenVectors(BlockRows::new(BlockType::F32, tensor.info().columns, Arc::new(bytes), range)?))
 }
 
 struct Reader<'a> {
     model: &'a Model,
     precision: Precision,
+    base_weights: BaseWeights,
 }
 
 impl Reader<'_> {
@@ -115,7 +180,7 @@ impl Reader<'_> {
         Ok(tensor.to_vec()?)
     }
 
-    /// Packs matrices that share their input as one, in the order given; biases follow where the file has them.
+    /// Matrices that share their input as one, in the order given; biases follow where the file has them.
     fn linear(&self, parts: &[(String, usize)], inputs: usize) -> Result<Arc<FrozenLinear>, NnError> {
         let mut tensors = Vec::with_capacity(parts.len());
         let mut bias = Vec::new();
@@ -135,6 +200,23 @@ impl Reader<'_> {
         if !bias.is_empty() {
             bias.resize(first, 0.0);
         }
+        let bias = (!bias.is_empty()).then_some(bias);
+        if self.base_weights == BaseWeights::Stored
+            && let Some(blocks) = tensors.iter().map(|(_, tensor)| tensor.blocks()).collect()
+        {
+            return Ok(Arc::new(FrozenLinear::stored(StoredMatrix::new(self.precision, blocks), bias)));
+        }
+        self.pack(&tensors, first, inputs, bias)
+    }
+
+    /// Packs tensors, each with its first output.
+    fn pack(
+        &self,
+        tensors: &[(usize, Tensor<'_>)],
+        outputs: usize,
+        inputs: usize,
+        bias: Option<Vec<f32>>,
+    ) -> Result<Arc<FrozenLinear>, NnError> {
         // The packing asks for rows from many threads and knows no errors: the first one is kept aside.
         let failure: Mutex<Option<ModelError>> = Mutex::new(None);
         let fill_row = |row: usize, out: &mut [f32]| {
@@ -147,8 +229,11 @@ impl Reader<'_> {
                 failure.get_or_insert(error);
             }
         };
-        let bias = (!bias.is_empty()).then_some(bias);
-        let packed = FrozenLinear::pack(self.precision, first, inputs, bias, &fill_row);
+        let packed = FrozenLinear::pack(self.precision, outputs, inputs, bias, &fill_row);
+        // What was packed is not read again, and its pages would count as memory of this process.
+        for (_, tensor) in tensors {
+            tensor.release();
+        }
         match failure.into_inner() {
             Ok(Some(error)) => Err(error.into()),
             _ => Ok(Arc::new(packed)),

@@ -122,11 +122,9 @@ impl LoraModel {
     /// Hidden states `[t, hidden]` behind the last norm.
     fn hidden(&self, parameters: Tensor<1>, tokens: &[u32], layout: &Layout, device: &Device) -> Tensor<2> {
         let width = self.frozen.config.hidden;
-        let row = |&token: &u32| &self.frozen.embedding[token as usize * width..(token as usize + 1) * width];
         let count = tokens.len() * width;
         let embedded = timed(Operation::Embedding, Cost::values(2 * count), || {
-            let embedded: Vec<f32> = tokens.iter().flat_map(row).copied().collect();
-            Tensor::<2>::from_data(TensorData::new(embedded, [tokens.len(), width]), device)
+            Tensor::<2>::from_data(TensorData::new(self.frozen.embedding.gather(tokens), [tokens.len(), width]), device)
         });
         let stream = transformer_blocks(embedded, parameters, &self.blocks, layout);
         timed(Operation::Norms, Cost::values(2 * count), || {

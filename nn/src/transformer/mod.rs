@@ -1,4 +1,4 @@
-//! Architectures llama and qwen2 with `LoRA`: a frozen base that is packed once, and the updates that train beside it.
+//! Architectures llama and qwen2 with `LoRA`: a frozen base that is packed once or stays in its file, and the updates that train beside it.
 
 mod adapter;
 mod batch;
@@ -8,7 +8,7 @@ mod lora_options;
 mod targets;
 
 pub use batch::{Batch, BatchLoss};
-pub use frozen::{FrozenLayer, FrozenTransformer};
+pub use frozen::{BaseWeights, FrozenLayer, FrozenTransformer, TokenVectors};
 pub use lora::LoraModel;
 pub use lora_options::{LoraOptions, ModulePlan};
 pub use targets::{PROJECTIONS, Projection, Targets};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::stored::{multiply, multiply_transposed};
 use super::*;
-use crate::{BlockRows, BlockType, Precision, StoredMatrix};
+use crate::{BlockRows, BlockType, LowRank, LowRankFactors, PackedMatrix, Precision, StoredMatrix};
 
 /// Where the half-precision scales of a block begin.
 fn scales(block_type: BlockType) -> &'static [usize] {
@@ -57,9 +57,52 @@ fn check(parts: &[BlockRows], m: usize, window_lines: usize) {
                 multiply_transposed(kernels, window_lines, &dy, m, &stored, &mut dx, accumulate);
                 multiply_with(kernels, &dy, m, &transposed, &mut expected, accumulate);
                 assert!(dx == expected, "dy W: {words}");
+                check_low_rank(kernels, &stored, window_lines, [&packed, &transposed], [&x, &dy], accumulate);
             }
         }
     }
+}
+
+/// Both products with an update beside them, against the packed ones that do all in one pass.
+fn check_low_rank(
+    kernels: &'static Kernels,
+    stored: &StoredMatrix,
+    window_lines: usize,
+    [packed, transposed]: [&PackedMatrix; 2],
+    [x, dy]: [&[f32]; 2],
+    accumulate: Accumulate,
+) {
+    let (rows, columns, m) = (stored.rows(), stored.columns(), x.len() / stored.columns());
+    let (halves, rank) = (rows / 2, 20);
+    let (a, b) = (values(rank * columns, 51), values(rows * rank, 52));
+    let factors = LowRankFactors {
+        rank,
+        inputs: columns,
+        outputs: rows,
+        a: &|r, row| row.copy_from_slice(&a[r * columns..][..columns]),
+        // Two updates of rank 10: the second half of the outputs has the second half of the columns.
+        b: &|r, row| {
+            row.fill(0.0);
+            let first = if r < halves { 0 } else { 10 };
+            row[first..first + 10].copy_from_slice(&b[r * rank..][..10]);
+        },
+        blocks: &[(0..halves, 0..10), (halves..rows, 10..20)],
+    };
+    let precision = stored.precision();
+    let update = LowRank::pack(precision, &factors);
+    let (mut u, mut y) = (vec![1.0; m * rank], values(m * rows, 53));
+    multiply(kernels, window_lines, x, m, stored, &mut y, accumulate);
+    update.add_with(kernels, x, m, &mut u, &mut y);
+    let (mut expected_u, mut expected) = (vec![2.0; m * rank], values(m * rows, 53));
+    low_rank::multiply(kernels, x, m, packed, &update, &mut expected_u, &mut expected, accumulate);
+    assert!(u == expected_u && y == expected, "x W^T + u B^T, {m} x {rows} x {columns}");
+    let update = LowRank::pack_transposed(precision, &factors);
+    let (mut v, mut dx) = (vec![1.0; m * rank], values(m * columns, 54));
+    multiply_transposed(kernels, window_lines, dy, m, stored, &mut dx, accumulate);
+    update.add_with(kernels, dy, m, &mut v, &mut dx);
+    let (mut expected_v, mut expected) = (vec![2.0; m * rank], values(m * columns, 54));
+    low_rank::multiply(kernels, dy, m, transposed, &update, &mut expected_v, &mut expected, accumulate);
+    assert!(v == expected_v && dx == expected, "dy W + v A, {m} x {rows} x {columns}");
 }
 
 #[test]
