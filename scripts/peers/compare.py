@@ -341,10 +341,17 @@ def train(sitting, table):
     def theirs(dtype, steps):
         return lambda: last_json(output([python(), script("peft_rate.py"), model, dtype, batch, length, 16, steps, THREADS]))
 
-    found = sitting.in_turn({
+    sides = {
         "ours bf16": mine("bf16", 4), "peft bf16": theirs("bfloat16", 3),
         "ours f32": mine("f32", 3), "peft f32": theirs("float32", 2),
-    })
+    }
+    rows = os.environ.get("ESPALIER_ROWS")
+    if rows:
+        existing(pathlib.Path(rows), "ESPALIER_ROWS names rows {\"messages\": [...]}")
+        sides["ours rows"] = lambda: ours("bench", "train", "--model", model, "--batch", 4, "--seq", 512, "--rank", 16, "--steps", 5,
+                                          "--data", rows, "--threads", THREADS)
+        sides["peft rows"] = lambda: last_json(output([python(), script("peft_train.py"), model, rows, "--limit", 6, "--threads", THREADS]))
+    found = sitting.in_turn(sides)
     for kind, reach in [("bf16", "2.5, 4 (with AMX)"), ("f32", "1.2, 1.5 (without AMX)")]:
         what = f"SmolLM2-135M, {batch} x {length} tokens, rank 16, all linear, {kind}"
         for key, unit, scale, higher, words, goal in [
@@ -353,12 +360,23 @@ def train(sitting, table):
         ]:
             table.add(what + words, unit, [one[key] * scale for one in found[f"ours {kind}"]],
                       {f"peft {kind}": [one[key] * scale for one in found[f"peft {kind}"]]}, higher, goal, steady=not higher)
+    words = " The row of packed against padded batches of real rows needs ESPALIER_ROWS."
+    if rows:
+        padding = 1 - statistics.median(one["real_share"] for one in found["peft rows"])
+        for key, unit, scale, higher, what, goal in [
+            ("tokens_per_second", "tokens/s", 1, True, "", "5, 8"), ("peak_bytes", "GB", 1e-9, False, ", peak memory", ""),
+        ]:
+            table.add(f"SmolLM2-135M, real rows, bf16{what}", unit, [one[key] * scale for one in found["ours rows"]],
+                      {"peft bf16, 4 padded rows": [one[key] * scale for one in found["peft rows"]]}, higher, goal, steady=not higher)
+        words = (f" Real rows: {sum(1 for _ in open(rows))} of {pathlib.Path(rows).name}, packed into 2,048 tokens here, in batches of four in"
+                 f" a seeded order there, of which {padding:.0%} is padding; real tokens are counted.")
     one = found["ours bf16"][0]
     shares = [one["bound_share"] for one in found["ours bf16"]]
     table.note(
         f"Both sides hold the weights of {SHIPPED} (transformers decodes the same file). Ours: {one['tokens']} real tokens a step;"
         f" the weight products alone ({one['bound']} bound, {one['instruction_set']}) are {statistics.median(shares):.0%} of the bf16"
-        " step. The row of packed against padded batches of real rows is not measured by this script yet."
+        " step."
+        + words
     )
     return found["peft bf16"][0]["versions"]
 

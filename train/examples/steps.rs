@@ -32,8 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (epoch, place) = plan.place(step);
         let micro_batches = plan.epoch(epoch).swap_remove(place);
         let rows = micro_batches.iter().flatten().map(|&row| &data.rows[row]);
-        let sequences: Vec<Value> =
-            rows.map(|row| json!({"tokens": row.tokens, "weights": row.weights})).collect();
+        let sequences: Vec<Value> = rows.map(|row| json!({"tokens": row.tokens, "weights": row.weights})).collect();
         let rate = learning_rate(&config, step, plan.steps());
         writeln!(out, "{}", json!({"learning_rate": rate, "sequences": sequences}))?;
     }
