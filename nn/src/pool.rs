@@ -1,16 +1,51 @@
 //! Buffers that are used again: fresh memory costs more than most operations on it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Buffers that are not in use. A clone shares them.
 #[derive(Clone, Debug, Default)]
-pub struct Pool(Arc<Mutex<Vec<Vec<f32>>>>);
+pub struct Pool(Arc<Mutex<Stock>>);
+
+#[derive(Debug, Default)]
+struct Stock {
+    free: Vec<Vec<f32>>,
+    /// Values in use.
+    lent: usize,
+    /// Rows of the batch at work.
+    rows: usize,
+}
 
 impl Pool {
+    /// A batch of `rows` begins. One of half as many rows as the last, or of twice as many, would find no buffer of its
+    /// size: those of the other size are given back first, so that never two sets lie in memory.
+    pub(crate) fn begin(&self, rows: usize) {
+        let mut stock = self.stock();
+        if 2 * rows <= stock.rows || rows >= 2 * stock.rows {
+            stock.free.clear();
+            stock.rows = rows;
+        }
+    }
+
+    /// Bytes in use.
+    pub(crate) fn lent_bytes(&self) -> usize {
+        4 * self.stock().lent
+    }
+
+    /// Bytes in use or ready for it.
+    pub(crate) fn bytes(&self) -> usize {
+        let stock = self.stock();
+        4 * (stock.lent + stock.free.iter().map(Vec::len).sum::<usize>())
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// `length` values of unspecified content: whoever takes a buffer writes all of it before reading.
     pub(crate) fn take(&self, length: usize) -> Buffer {
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stock = self.stock();
+        let free = &mut stock.free;
         let fits = |values: &Vec<f32>| values.len() >= length;
         let best = (0..free.len()).filter(|&at| fits(&free[at])).min_by_key(|&at| free[at].len());
         let values = match best {
@@ -26,6 +61,7 @@ impl Pool {
                 vec![0.0; roomy(length)]
             }
         };
+        stock.lent += values.len();
         Buffer { values, length, pool: self.clone() }
     }
 }
@@ -66,7 +102,9 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.values);
-        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(values);
+        let mut stock = self.pool.stock();
+        stock.lent -= values.len();
+        stock.free.push(values);
     }
 }
 
@@ -103,6 +141,17 @@ mod tests {
         for length in 10_000..10_100 {
             drop((pool.take(length), pool.take(length)));
         }
-        assert_eq!(pool.0.lock().unwrap_or_else(PoisonError::into_inner).len(), 2);
+        assert_eq!(pool.stock().free.len(), 2);
+    }
+
+    #[test]
+    fn a_batch_of_another_size_finds_an_empty_pool() {
+        let pool = Pool::default();
+        for (rows, kept) in [(100, 0), (60, 4000), (50, 0), (99, 4000), (100, 0)] {
+            pool.begin(rows);
+            assert_eq!(pool.bytes(), kept, "{rows} rows");
+            let buffer = pool.take(1000);
+            assert_eq!((pool.lent_bytes(), buffer.len()), (4000, 1000));
+        }
     }
 }

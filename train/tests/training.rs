@@ -281,6 +281,29 @@ fn packed_sequences_do_not_see_each_other() {
 }
 
 #[test]
+fn blocks_that_run_again_change_no_bit_and_take_less_memory() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let batch = batch(0..6, 0.01);
+        let gradients = [0, 2, 5].map(|layers| {
+            let mut network = network(precision, 4).with_recompute(layers);
+            disturb(&mut network);
+            let mut gradient = vec![0.0; network.parameters().len()];
+            let loss = network.loss_and_gradient(&batch, &mut gradient).unwrap();
+            (loss, gradient.iter().map(|value| value.to_bits()).collect::<Vec<_>>())
+        });
+        assert!(gradients[0] == gradients[1] && gradients[0] == gradients[2]);
+    }
+    let memory = network(Precision::F32, 4).memory();
+    let [none, some, all] = [0, 2, 5].map(|layers| memory.of(4096, layers));
+    assert!(none.activations > some.activations && some.activations > all.activations);
+    assert!(none.total() > some.total() && some.total() > all.total());
+    // The input of each of the five blocks is kept in any case: 64 values a row.
+    assert_eq!(all.activations, 5 * 4096 * 64 * 4);
+    // q, k and v, attention's output, its log-sum-exp, the residual stream at two places, gate and up.
+    assert!(memory.kept_per_row() >= 4 * (64 + 2 * 32 + 64 + 8 + 2 * 64 + 2 * 172));
+}
+
+#[test]
 fn the_gradient_of_the_whole_model_agrees_with_differences() {
     let mut network = network(Precision::F32, 4);
     disturb(&mut network);

@@ -29,6 +29,11 @@ use crate::storage::{rows, tensor, values};
 /// Bytes of logits that live at one time.
 const LOGIT_BYTES: usize = 64 << 20;
 
+/// Rows whose logits live at one time.
+pub(crate) fn chunk_rows(vocabulary: usize) -> usize {
+    (LOGIT_BYTES / (4 * vocabulary)).max(1)
+}
+
 /// What each row should predict.
 #[derive(Clone, Debug)]
 pub struct Targets {
@@ -141,7 +146,7 @@ fn forward(
     let (width, vocabulary, x) = (head.inputs(), head.outputs(), values(hidden));
     let chosen: Vec<usize> = (0..rows(hidden)).filter(|&row| targets.weights[row] != 0.0).collect();
     let mut dx = if gradient { vec![0.0; x.len()] } else { Vec::new() };
-    let chunk_rows = (LOGIT_BYTES / (4 * vocabulary)).max(1);
+    let chunk_rows = chunk_rows(vocabulary);
     let mut logits = pool.take(chunk_rows.min(chosen.len()) * vocabulary);
     let (mut loss, mut found) = (0.0, RowLosses { nll: vec![0.0; rows(hidden)], divergence: vec![0.0; rows(hidden)] });
     for chosen in chosen.chunks(chunk_rows) {

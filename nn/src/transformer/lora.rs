@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::batch::{Batch, BatchLoss};
 use super::frozen::FrozenTransformer;
 use super::lora_options::{LoraOptions, ModulePlan};
+use super::memory::StepMemory;
 use crate::error::NnError;
 use crate::ops::dora::RowLengths;
 use crate::ops::frozen_linear::FrozenLinear;
@@ -89,8 +90,24 @@ impl LoraModel {
                 parameters: start..parameters.len(),
             });
         }
-        let blocks = Arc::new(Blocks { blocks, pool: Pool::default() });
+        let blocks = Arc::new(Blocks { blocks, pool: Pool::default(), recompute: 0 });
         Self { frozen, rslora, places, blocks, parameters }
+    }
+
+    /// The same with the first `layers` blocks run forward again in the backward pass, in place of keeping what it needs:
+    /// less memory, more time, the same bits.
+    #[must_use]
+    pub fn with_recompute(mut self, layers: usize) -> Self {
+        // Nothing else holds the blocks between two steps.
+        if let Some(blocks) = Arc::get_mut(&mut self.blocks) {
+            blocks.recompute = layers;
+        }
+        self
+    }
+
+    /// What a step takes besides the base.
+    pub fn memory(&self) -> StepMemory {
+        StepMemory::measure(&self.blocks, &self.frozen.config, self.parameters.len())
     }
 
     /// Whether there are magnitudes among the parameters.
@@ -172,6 +189,7 @@ impl LoraModel {
     /// `sum_t weight_t loss_t`, without gradient.
     pub fn loss(&self, batch: &Batch) -> Result<BatchLoss, NnError> {
         self.check(&batch.tokens, &batch.layout)?;
+        self.blocks.pool.begin(batch.tokens.len());
         let device = Device::flex();
         let hidden = self.hidden(self.tensor(&device), &batch.tokens, &batch.layout, &device);
         let (loss, rows) = self.cross_entropy(hidden, batch);
@@ -188,6 +206,7 @@ impl LoraModel {
                 self.parameters.len()
             )));
         }
+        self.blocks.pool.begin(batch.tokens.len());
         let device = Device::flex().autodiff();
         let parameters = self.tensor(&device).require_grad();
         let hidden = self.hidden(parameters.clone(), &batch.tokens, &batch.layout, &device);

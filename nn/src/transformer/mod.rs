@@ -5,10 +5,12 @@ mod batch;
 mod frozen;
 mod lora;
 mod lora_options;
+mod memory;
 mod targets;
 
 pub use batch::{Batch, BatchLoss};
 pub use frozen::{BaseWeights, FrozenLayer, FrozenTransformer, TokenVectors};
 pub use lora::LoraModel;
 pub use lora_options::{LoraOptions, ModulePlan};
+pub use memory::{MemoryParts, StepMemory};
 pub use targets::{PROJECTIONS, Projection, Targets};

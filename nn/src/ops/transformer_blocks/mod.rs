@@ -31,7 +31,7 @@ use super::lora_linear::lora_linear;
 use super::rms_norm::rms_norm;
 use super::self_attention::{Layout, self_attention};
 use super::swiglu::swiglu;
-use crate::pool::Pool;
+use crate::pool::{Buffer, Pool};
 use crate::storage::{rows, tensor, values};
 
 /// The blocks of a model, from the input on.
@@ -41,6 +41,16 @@ pub struct Blocks {
     pub blocks: Vec<Block>,
     /// Where their buffers come from.
     pub pool: Pool,
+    /// The first so many of those that the backward pass goes through keep only their input and run forward again in the backward pass: less memory, the same bits. The
+    /// first, as their backward pass comes last, when what the others kept is free again.
+    pub recompute: usize,
+}
+
+/// What the backward pass gets of a block.
+#[derive(Debug)]
+enum Kept {
+    Activations(Box<Activations>),
+    Input(Buffer),
 }
 
 /// The operation for burn's backends; call [`transformer_blocks`].
@@ -102,6 +112,11 @@ impl Blocks {
         self.blocks.iter().take_while(|block| frozen(block)).count()
     }
 
+    /// Blocks that the backward pass goes through where only updates have a gradient.
+    pub(crate) fn kept_layers(&self) -> usize {
+        self.blocks.len() - self.first_adapted()
+    }
+
     /// The output, and what the backward pass needs of each block from the one numbered `keep_from` on.
     fn forward(
         &self,
@@ -109,15 +124,17 @@ impl Blocks {
         parameters: &FlexTensor,
         layout: &Layout,
         keep_from: usize,
-    ) -> (FlexTensor, Vec<Activations>) {
+    ) -> (FlexTensor, Vec<Kept>) {
         let parameters = values(parameters);
         let mut stream = copy(&values(x), &self.pool);
         let mut saved = Vec::with_capacity(self.blocks.len().saturating_sub(keep_from));
         for (index, block) in self.blocks.iter().enumerate() {
+            let again = index >= keep_from && index < keep_from + self.recompute;
+            let input = again.then(|| copy(&stream, &self.pool));
             let (y, activations) = block.forward(stream, &parameters[block.parameters.clone()], layout, &self.pool);
             stream = y;
             if index >= keep_from {
-                saved.push(activations);
+                saved.push(input.map_or_else(|| Kept::Activations(Box::new(activations)), Kept::Input));
             }
         }
         let width = stream.len() / layout.positions.len();
@@ -128,7 +145,7 @@ impl Blocks {
     fn backward(
         &self,
         dy: &[f32],
-        mut saved: Vec<Activations>,
+        mut saved: Vec<Kept>,
         parameters: &[f32],
         layout: &Layout,
         want_dx: bool,
@@ -138,10 +155,14 @@ impl Blocks {
         let mut stream = copy(dy, &self.pool);
         for (index, block) in self.blocks.iter().enumerate().rev() {
             // Each block's buffers go back to the pool as soon as its gradient is known.
-            let Some(activations) = saved.pop() else {
+            let Some(kept) = saved.pop() else {
                 break;
             };
             let place = block.parameters.clone();
+            let activations = match kept {
+                Kept::Activations(activations) => activations,
+                Kept::Input(x) => Box::new(block.forward(x, &parameters[place.clone()], layout, &self.pool).1),
+            };
             let both = (&parameters[place.clone()], &mut gradient[place]);
             match block.backward(&stream, &activations, both, layout, want_dx || index > lowest, &self.pool) {
                 Some(dx) => stream = dx,
@@ -149,6 +170,35 @@ impl Blocks {
             }
         }
         (gradient, Some(stream.to_vec()))
+    }
+}
+
+/// Memory of one block for a batch of some rows, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockBytes {
+    /// Kept for the backward pass.
+    pub(crate) kept: usize,
+    /// Everything that its forward and backward pass take, what is kept among it.
+    pub(crate) all: usize,
+}
+
+impl Blocks {
+    /// Runs the block with the most updates over `rows` rows of zeros, and looks at what it took.
+    pub(crate) fn measure(&self, rows: usize) -> Option<BlockBytes> {
+        let block = self.blocks.iter().max_by_key(|block| block.parameters.len())?;
+        let (parameters, mut gradient) = (vec![0.0; block.parameters.len()], vec![0.0; block.parameters.len()]);
+        let layout = Layout::of_segments(vec![1; rows]);
+        let pool = Pool::default();
+        let mut x = pool.take(rows * block.attention_norm.len());
+        x.fill(0.0);
+        let dy = copy(&x, &pool);
+        let (y, activations) = block.forward(x, &parameters, &layout, &pool);
+        drop(y);
+        let kept = pool.lent_bytes() - 4 * dy.len();
+        let both = (&*parameters, &mut *gradient);
+        let dx = block.backward(&dy, &activations, both, &layout, true, &pool);
+        drop((dx, activations));
+        Some(BlockBytes { kept, all: pool.bytes() })
     }
 }
 
@@ -167,7 +217,7 @@ impl TransformerBlocksOperation for Flex {
 struct Saved {
     parameters: FlexTensor,
     /// Taken out by the backward pass.
-    activations: Arc<Mutex<Vec<Activations>>>,
+    activations: Arc<Mutex<Vec<Kept>>>,
     blocks: Arc<Blocks>,
     layout: Layout,
 }
@@ -274,7 +324,7 @@ mod tests {
         let first = block(adapted[0], dora, 0, 20);
         let second = block(adapted[1], dora, first.parameters.end, 120);
         let count = second.parameters.end;
-        let blocks = Arc::new(Blocks { blocks: vec![first, second], pool: Pool::default() });
+        let blocks = Arc::new(Blocks { blocks: vec![first, second], pool: Pool::default(), recompute: 1 });
         let parameters: Vec<f32> = noise(33, count).iter().map(|x| x * 0.5).collect();
         (blocks, Layout::of_segments(vec![3, 2]), parameters)
     }
