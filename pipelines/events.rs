@@ -59,6 +59,13 @@ pub enum Event {
         /// The message.
         message: String,
     },
+    /// Figures of a stage for scripts and the log: a plan, a step. A person sees them as notes and progress.
+    Figures {
+        /// Stage name, or the command's.
+        stage: String,
+        /// The figures; their key `event` says what they are.
+        figures: serde_json::Value,
+    },
     /// The last line of a command with `--json`.
     Result {
         /// The command's figures.

@@ -118,6 +118,7 @@ impl Reporter {
             }
             Event::Note { stage, message } => self.suspend(|| eprintln!("{stage:>12}  {message}")),
             Event::Warning { stage, message } => self.suspend(|| eprintln!("{stage:>12}  warning: {message}")),
+            Event::Figures { .. } => {}
             Event::Result { .. } => self.clear_bars(),
         }
     }

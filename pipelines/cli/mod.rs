@@ -46,6 +46,9 @@ pub struct Common {
     /// Threads to compute with (default: one a core).
     #[arg(long, global = true, env = "ESPALIER_THREADS", value_name = "N", help_heading = "Computing")]
     pub threads: Option<usize>,
+    /// Memory that training may take, such as 4GB: it plans for it before its first step, or says what it needs.
+    #[arg(long, global = true, env = "ESPALIER_MEMORY", value_name = "SIZE", help_heading = "Computing")]
+    pub memory: Option<espalier_train::Bytes>,
     /// Precision of frozen weights: bf16 is fast, f32 exact.
     #[arg(long, global = true, env = "ESPALIER_PRECISION", default_value = "bf16", help_heading = "Computing")]
     pub precision: PrecisionArgument,

@@ -41,6 +41,7 @@ pub fn run(command: BenchCommand, session: Session<'_>) -> Result<Status> {
                 max_sequence: seq,
                 precision: session.precision,
                 base_weights: base_weights.into(),
+                memory: session.memory,
                 ..TrainConfig::default()
             };
             train_rate(&model, batch, data.as_deref(), &config, session)

@@ -34,6 +34,8 @@ pub struct Session<'a> {
     pub stop: &'a AtomicBool,
     /// Precision of frozen weights.
     pub precision: Precision,
+    /// Memory that training may take.
+    pub memory: Option<espalier_train::Bytes>,
 }
 
 /// Set by the signal handler; stages look at it between units of work.
@@ -57,7 +59,8 @@ pub fn run(cli: Cli) -> Result<Status> {
         }
         eprintln!("\nstopping at the next safe point; press Ctrl-C again to stop at once");
     });
-    let session = Session { reporter: &reporter, stop: &STOP, precision: cli.common.precision.into() };
+    let (precision, memory) = (cli.common.precision.into(), cli.common.memory);
+    let session = Session { reporter: &reporter, stop: &STOP, precision, memory };
     match cli.command {
         Command::Run { run, from, to, only, force, dry_run, engine } => {
             let selection = crate::runner::Selection { from, to, only, force };

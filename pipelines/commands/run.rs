@@ -49,6 +49,7 @@ pub fn runner<'a>(
         reporter: session.reporter,
         stop: session.stop,
         precision: session.precision,
+        memory: session.memory,
         engine,
         selection,
     })

@@ -34,6 +34,7 @@ pub struct Arguments {
 /// `pipeline train`.
 pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let config = config(arguments)?;
+    let config = TrainConfig { memory: session.memory.or(config.memory), ..config };
     let student = resolve(&arguments.model, session.reporter, session.stop)?;
     let context =
         StageContext { stage: "train", reporter: session.reporter, stop: session.stop, precision: session.precision };

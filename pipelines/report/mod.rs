@@ -4,4 +4,4 @@ mod page;
 mod plot;
 
 pub use page::{FileLine, FunnelRow, Page, SampleRow, ScoreRow, TaskSection, render};
-pub use plot::{Interval, Point, interval_plot, line_plot, scatter_plot};
+pub use plot::{Interval, Point, Series, interval_plot, line_plot, scatter_plot, series_plot};

@@ -18,8 +18,8 @@ pub struct Page {
     pub funnel: Vec<FunnelRow>,
     /// A few accepted and rejected rows.
     pub samples: Vec<SampleRow>,
-    /// The loss curve as SVG.
-    pub loss_plot: Option<String>,
+    /// The curves of training, each a heading and SVG.
+    pub curves: Vec<(String, String)>,
     /// One section a held-out test.
     pub tasks: Vec<TaskSection>,
     /// The files that were made.
@@ -138,7 +138,7 @@ mod tests {
                 accepted: false,
                 reason: "wrong".into(),
             }],
-            loss_plot: Some("<svg></svg>".into()),
+            curves: vec![("Training loss".into(), "<svg></svg>".into())],
             tasks: vec![],
             files: vec![],
             size_plot: None,

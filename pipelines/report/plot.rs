@@ -118,6 +118,60 @@ pub fn line_plot(title: &str, points: &[(f64, f64)]) -> String {
     svg
 }
 
+/// A named line over steps.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// Name in the legend.
+    pub name: String,
+    /// Steps and values, in order.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Several lines over steps, with a legend below.
+pub fn series_plot(title: &str, series: &[Series]) -> String {
+    const COLUMNS: usize = 3;
+    let (left, right, top, bottom) = (56.0, 16.0, 12.0, 36.0);
+    let rows = series.len().div_ceil(COLUMNS) as f64;
+    let (frame, height) = (260.0, 260.0 + 18.0 * rows);
+    let mut svg = open(height, title);
+    let points = || series.iter().flat_map(|series| series.points.iter());
+    let (first, last) = points().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.0), b.max(p.0)));
+    let highest = points().map(|point| point.1).fold(0.0, f64::max);
+    if first >= last {
+        let _ = write!(svg, "<text x=\"20\" y=\"40\" {TEXT}>too few steps to plot</text></svg>");
+        return svg;
+    }
+    let x = |value: f64| left + (value - first) / (last - first) * (WIDTH - left - right);
+    let y = |value: f64| frame - bottom - value / highest.max(1e-12) * (frame - top - bottom);
+    for tick in ticks(0.0, highest, 5) {
+        let label = if highest < 0.01 { format!("{tick:.1e}") } else { number(tick) };
+        grid_line(&mut svg, [left, right], y(tick), &label);
+    }
+    for tick in ticks(first, last, 8) {
+        label_below(&mut svg, [x(tick), frame - bottom + 18.0], &number(tick));
+    }
+    for (index, series) in series.iter().enumerate() {
+        let path: Vec<String> = series.points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
+        // The golden angle keeps neighbours apart.
+        let colour = format!("hsl({:.0} 55% 45%)", (137.5 * index as f64 + 100.0) % 360.0);
+        let place = (left + 210.0 * (index % COLUMNS) as f64, frame + 4.0 + 18.0 * (index / COLUMNS) as f64);
+        let _ = write!(
+            svg,
+            "<polyline points=\"{}\" style=\"stroke:{colour};stroke-width:2\"/><line x1=\"{}\" x2=\"{}\" y1=\"{}\" y2=\"{}\" style=\"stroke:{colour};stroke-width:3\"/><text x=\"{}\" y=\"{}\" {TEXT}>{}</text>",
+            path.join(" "),
+            place.0,
+            place.0 + 16.0,
+            place.1,
+            place.1,
+            place.0 + 22.0,
+            place.1 + 4.0,
+            escape(&series.name)
+        );
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
 /// Scores with their intervals, one a line.
 pub fn interval_plot(title: &str, intervals: &[Interval]) -> String {
     let (left, right, row) = (210.0, 60.0, 28.0);
@@ -209,6 +263,8 @@ mod tests {
             interval_plot("scores", &[interval]),
             line_plot("loss", &[(1.0, 2.0), (2.0, 1.0), (3.0, 0.5)]),
             line_plot("loss", &[]),
+            series_plot("losses", &[Series { name: "<base>".into(), points: vec![(1.0, 2.0), (5.0, 1e-4)] }]),
+            series_plot("losses", &[]),
             scatter_plot("sizes", "MB", &[point]),
             scatter_plot("sizes", "MB", &[]),
         ] {

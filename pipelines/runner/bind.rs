@@ -201,6 +201,9 @@ impl<'a> Bound<'a> {
                 if let Some(path) = &config.continue_from {
                     from.add("input.continue_from", hash_path(&self.tree_path(path))?);
                 }
+                if let Some(memory) = self.runner.memory {
+                    from.add("memory", memory.to_string());
+                }
                 train::VERSION
             }
             StageConfig::Quantize(_) => {
@@ -272,7 +275,9 @@ impl<'a> Bound<'a> {
                 let sources = self.sources(config)?;
                 let template = config.chat_template.as_deref().map(|path| self.tree_path(path));
                 let continue_from = config.continue_from.as_deref().map(|path| self.tree_path(path));
-                let config = TrainConfig { chat_template: template, continue_from, ..TrainConfig::clone(config) };
+                let memory = runner.memory.or(config.memory);
+                let config =
+                    TrainConfig { chat_template: template, continue_from, memory, ..TrainConfig::clone(config) };
                 // Checkpoints of other inputs must not be taken for this run's.
                 let work = self.work().join(&from.digest()[..24]);
                 train::run(&config, &models.student, &sources, &work, &folder, &context)

@@ -60,6 +60,8 @@ pub struct Runner<'a> {
     pub stop: &'a AtomicBool,
     /// Precision of frozen weights.
     pub precision: Precision,
+    /// Memory that training may take; it goes before that of the file.
+    pub memory: Option<espalier_train::Bytes>,
     /// URL of a server that generates instead of the native engine.
     pub engine: Option<String>,
     /// Which stages to run.

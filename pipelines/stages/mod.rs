@@ -140,6 +140,11 @@ impl StageContext<'_> {
         self.reporter.send(&Event::Note { stage: self.stage.into(), message: message.into() });
     }
 
+    /// Gives figures to scripts and to the log.
+    pub fn figures(&self, figures: serde_json::Value) {
+        self.reporter.send(&Event::Figures { stage: self.stage.into(), figures });
+    }
+
     /// Says something that will probably disappoint.
     pub fn warn(&self, message: impl Into<String>) {
         self.reporter.send(&Event::Warning { stage: self.stage.into(), message: message.into() });

@@ -4,18 +4,20 @@ use super::evaluate::{ModelScore, Scores, Side, TaskScores};
 use super::quantize::Made;
 use crate::content::{hash_file, write_atomically};
 use crate::report::{
-    FileLine, FunnelRow, Interval, Page, Point, SampleRow, ScoreRow, TaskSection, interval_plot, line_plot, render,
-    scatter_plot,
+    FileLine, FunnelRow, Interval, Page, Point, SampleRow, ScoreRow, Series, TaskSection, interval_plot, line_plot,
+    render, scatter_plot, series_plot,
 };
 use crate::reporter::size;
 use anyhow::{Context, Result};
 use espalier_dataset::{Row, Verdict, funnel, read_parquet};
 use espalier_eval::{NonInferiority, Verdict as Finding};
+use espalier_train::metrics::{Groups, LossLine, read_losses, read_validations};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Raised when the page would look otherwise.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Configuration of `report`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -68,7 +70,7 @@ pub fn run(config: &ReportStage, inputs: &Inputs, out: &Path) -> Result<String> 
         facts: inputs.facts.clone(),
         funnel: funnel_rows(&rows)?,
         samples: samples(&rows),
-        loss_plot: inputs.loss.as_deref().map(loss_plot).transpose()?,
+        curves: inputs.loss.as_deref().map(curves).transpose()?.unwrap_or_default(),
         tasks: scores.tasks.iter().map(section).collect(),
         files: match (&made, &inputs.quantized) {
             (Some(made), Some(folder)) => files(made, folder, &scores)?,
@@ -186,10 +188,41 @@ fn non_inferiority(verdict: NonInferiority, margin: f64) -> String {
     }
 }
 
-fn loss_plot(path: &Path) -> Result<String> {
-    let losses = espalier_train::metrics::read_losses(path)?;
-    let points: Vec<(f64, f64)> = losses.iter().map(|entry| (entry.step as f64, entry.loss)).collect();
-    Ok(line_plot("Training loss by step", &points))
+/// The curves of training: the loss, that of the held-out rows, of each leaf, and what drove it.
+fn curves(path: &Path) -> Result<Vec<(String, String)>> {
+    let (losses, validations) = (read_losses(path)?, read_validations(path)?);
+    let over_steps = |value: fn(&LossLine) -> f64| -> Vec<(f64, f64)> {
+        losses.iter().map(|line| (line.step as f64, value(line))).collect()
+    };
+    let mut curves = vec![("Training loss", line_plot("Training loss by step", &over_steps(|line| line.loss)))];
+    if !validations.is_empty() {
+        let mut series = vec![Series {
+            name: "all held-out rows".into(),
+            points: validations.iter().map(|line| (line.step as f64, line.validation_loss)).collect(),
+        }];
+        series.extend(by_name(validations.iter().map(|line| (line.step, &line.leaves))));
+        curves.push(("Loss of held-out rows", series_plot("Validation loss by step", &series)));
+    }
+    let leaves = by_name(losses.iter().map(|line| (line.step, &line.leaves)));
+    if leaves.len() > 1 {
+        curves.push(("Training loss by leaf", series_plot("Training loss of each leaf by step", &leaves)));
+    }
+    let one = |name: &str, points| [Series { name: name.into(), points }];
+    let rates = one("learning rate", over_steps(|line| line.learning_rate));
+    curves.push(("Learning rate", series_plot("Learning rate by step", &rates)));
+    let norms = one("norm before clipping", over_steps(|line| line.grad_norm));
+    curves.push(("Norm of the gradient", series_plot("Norm of the gradient by step", &norms)));
+    Ok(curves.into_iter().map(|(heading, plot)| (heading.to_owned(), plot)).collect())
+}
+
+fn by_name<'a>(lines: impl Iterator<Item = (usize, &'a Groups)>) -> Vec<Series> {
+    let mut found: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for (step, groups) in lines {
+        for (name, group) in &groups.0 {
+            found.entry(name).or_default().push((step as f64, group.loss));
+        }
+    }
+    found.into_iter().map(|(name, points)| Series { name: name.to_owned(), points }).collect()
 }
 
 fn funnel_rows(rows: &[Row]) -> Result<Vec<FunnelRow>> {

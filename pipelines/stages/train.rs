@@ -6,10 +6,11 @@ use crate::outcome::Interrupted;
 use crate::reporter::size;
 use anyhow::{Context, Result};
 use espalier_model::Model;
-use espalier_train::metrics::{LossLine, read_losses};
-use espalier_train::{DataSource, Sequences, TrainConfig, TrainEvent, load, train};
+use espalier_train::metrics::{GroupLoss, LossLine, read_losses};
+use espalier_train::tensorboard::EventFile;
+use espalier_train::{DataSource, Sequences, TrainConfig, TrainEvent, TrainPlan, load, train};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Raised when the adapter that rows give would come out otherwise.
 pub const VERSION: u32 = 1;
@@ -37,9 +38,14 @@ pub fn run(
     }
     fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
     let config = TrainConfig { precision: context.precision, ..config.clone() };
+    let mut board = Board::new(out.join("logs/tensorboard").join(context.stage));
     let outcome = train(&model, &data, &config, work, context.stop, &mut |event| {
+        board.write(&event);
         report(&event, context);
     })?;
+    if let Some(problem) = board.problem {
+        context.warn(problem);
+    }
     if !outcome.finished {
         return Err(Interrupted.into());
     }
@@ -54,7 +60,7 @@ pub fn run(
         context
             .note("no adapter.gguf: it has no place for DoRA; `pipeline adapter merge` makes a model of it".to_owned());
     }
-    Ok(format!("{} steps, {learned}", outcome.steps))
+    Ok(format!("{} steps, {learned}", outcome.step))
 }
 
 /// Reads the data of a run and says what to know of it.
@@ -110,23 +116,30 @@ fn learned(losses: &[LossLine], steps_per_epoch: usize) -> String {
 }
 
 fn report(event: &TrainEvent, context: &StageContext<'_>) {
+    if let Ok(figures) = serde_json::to_value(event) {
+        context.figures(figures);
+    }
     match event {
-        TrainEvent::Plan(plan) => context.note(format!(
-            "{} conversations, {} tokens ({} to learn) a pass, {} steps{}, {} adapter values, {} of {} base weights, products in {} on {}",
-            plan.conversations,
-            plan.tokens,
-            plan.target_tokens,
-            plan.steps,
-            if plan.resumed_at > 0 { format!(" of which {} are done", plan.resumed_at) } else { String::new() },
-            plan.parameters,
-            size(plan.frozen_bytes as u64),
-            plan.base_weights,
-            plan.precision,
-            plan.instruction_set,
-        )),
+        TrainEvent::Plan(plan) => describe_plan(plan, context),
         TrainEvent::Step { step, steps, loss, tokens_per_second, .. } => {
-            context.progress("", *step as u64, *steps as u64, "steps", format!("loss {loss:.3}, {tokens_per_second:.0} tokens/s"));
+            context.progress(
+                "",
+                *step as u64,
+                *steps as u64,
+                "steps",
+                format!("loss {loss:.3}, {tokens_per_second:.0} tokens/s"),
+            );
         }
+        TrainEvent::Validated { line, best } => context.note(format!(
+            "step {}: validation loss {:.4}{}",
+            line.step,
+            line.validation_loss,
+            if best.since > 0 {
+                format!(", the best was {:.4} at step {}", best.loss, best.step)
+            } else {
+                String::new()
+            },
+        )),
         TrainEvent::RolledBack { step, to, trouble, learning_rate_factor, rows } => {
             let slower = if *learning_rate_factor < 1.0 {
                 format!("; the learning rate is {learning_rate_factor} of the schedule's from here on")
@@ -137,7 +150,81 @@ fn report(event: &TrainEvent, context: &StageContext<'_>) {
                 "step {step}: {trouble}; back to step {to}, and its rows are passed over: {rows}{slower}"
             ));
         }
+        TrainEvent::Done { steps, best: Some(best), .. } if best.step != *steps => {
+            context.note(format!("the adapter is that of step {}, the best on the held-out rows", best.step));
+        }
         TrainEvent::Checkpoint { .. } | TrainEvent::Done { .. } => {}
+    }
+}
+
+fn describe_plan(plan: &TrainPlan, context: &StageContext<'_>) {
+    context.note(format!(
+        "{} conversations{}, {} tokens ({} to learn) a pass, {} steps{}, {} adapter values, {} of {} base weights, products in {} on {}",
+        plan.conversations,
+        if plan.held_out > 0 { format!(" and {} held out", plan.held_out) } else { String::new() },
+        plan.tokens,
+        plan.target_tokens,
+        plan.steps,
+        if plan.resumed_at > 0 { format!(" of which {} are done", plan.resumed_at) } else { String::new() },
+        plan.parameters,
+        size(plan.frozen_bytes as u64),
+        plan.base_weights,
+        plan.precision,
+        plan.instruction_set,
+    ));
+    for value in &plan.derived {
+        context.note(format!("{} {}: {}", value.name, value.value, value.reason));
+    }
+    for line in plan.memory.table() {
+        context.note(line);
+    }
+}
+
+/// The curves of the run for `TensorBoard`. They are only a view: a file that cannot be written does not end the training.
+struct Board {
+    folder: PathBuf,
+    file: Option<EventFile>,
+    problem: Option<String>,
+}
+
+impl Board {
+    fn new(folder: PathBuf) -> Self {
+        Self { folder, file: None, problem: None }
+    }
+
+    fn write(&mut self, event: &TrainEvent) {
+        let (step, values) = match event {
+            TrainEvent::Step { step, loss, learning_rate, grad_norm, tokens_per_second, memory, .. } => {
+                let bytes = memory.map_or(0.0, |memory| memory.now as f64);
+                let values = [
+                    ("loss/train", *loss),
+                    ("learning_rate", *learning_rate),
+                    ("gradient_norm", *grad_norm),
+                    ("tokens_per_second", *tokens_per_second),
+                    ("memory_bytes", bytes),
+                ];
+                (*step, values.map(|(tag, value)| (tag.to_owned(), value)).to_vec())
+            }
+            TrainEvent::Validated { line, .. } => {
+                let leaf = |(name, group): (&String, &GroupLoss)| (format!("loss/validation/{name}"), group.loss);
+                let all = ("loss/validation".to_owned(), line.validation_loss);
+                (line.step, std::iter::once(all).chain(line.leaves.0.iter().map(leaf)).collect())
+            }
+            _ => return,
+        };
+        if self.problem.is_none()
+            && let Err(error) = self.add(step, &values)
+        {
+            self.problem = Some(format!("no curves for TensorBoard in {}: {error}", self.folder.display()));
+        }
+    }
+
+    fn add(&mut self, step: usize, values: &[(String, f64)]) -> std::io::Result<()> {
+        if self.file.is_none() {
+            self.file = Some(EventFile::create(&self.folder)?);
+        }
+        let values: Vec<(&str, f64)> = values.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
+        self.file.as_mut().map_or(Ok(()), |file| file.scalars(step, &values))
     }
 }
 
@@ -155,6 +242,7 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use espalier_train::metrics::Groups;
 
     #[test]
     fn passes_are_compared_where_there_are_two() {
@@ -165,6 +253,8 @@ mod tests {
             grad_norm: 0.0,
             tokens: 9,
             target_tokens,
+            sources: Groups::default(),
+            leaves: Groups::default(),
         };
         let lines = [line(4.0, 1), line(1.0, 3), line(3.0, 1), line(0.0, 3)];
         assert_eq!(learned(&lines, 2), "loss over a pass 1.750 to 0.750");

@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = Model::open(Path::new(model))?;
     let source = DataSource::new(&DataItem::file(rows.clone()), vec![rows.into()]);
     let data = load(&model, &[source], &config, &AtomicBool::new(false), &mut |_| {})?;
-    let plan = Plan::new(&data, &config);
+    let plan = Plan::new(&data, &config, espalier_train::memory::MICRO_BATCH_ROWS.max(config.max_sequence));
     let mut out = std::io::stdout().lock();
     for step in 0..plan.steps() {
         let (epoch, place) = plan.place(step);

@@ -20,6 +20,7 @@ use crate::TrainError;
 use crate::config::hex;
 use crate::guard::Guard;
 use crate::optimizer::AdamW;
+use crate::validation::Best;
 
 /// What a run's result depends on: a run is resumed only under the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +80,8 @@ pub struct Checkpoint {
     pub optimizer: AdamW,
     /// What happened to steps that were not taken.
     pub guard: Guard,
+    /// The best checkpoint so far, where rows are held out; it is kept.
+    pub best: Option<Best>,
 }
 
 /// Which checkpoints a run writes and keeps.
@@ -98,6 +101,7 @@ struct Description {
     /// Updates of the optimizer: fewer than steps when some were passed over.
     updates: usize,
     guard: Guard,
+    best: Option<Best>,
     run: RunIdentity,
     /// Of `state.safetensors`.
     sha256: String,
@@ -125,7 +129,7 @@ pub fn save(
         return Err(error);
     }
     rename_durably(&temporary, &target).map_err(TrainError::file(&target, "rename the finished checkpoint to it"))?;
-    remove_others(directory, schedule)
+    remove_others(directory, schedule, checkpoint.best.as_ref().map(|best| best.step))
 }
 
 fn name(step: usize) -> String {
@@ -143,13 +147,13 @@ fn write(folder: &Path, checkpoint: &Checkpoint, run: &RunIdentity) -> Result<()
     ];
     let path = folder.join("state.safetensors");
     let damaged = |error: safetensors::SafeTensorError| std::io::Error::other(error.to_string());
-    let bytes: Vec<(&str, Vec<u8>)> = state
+    // safetensors are little-endian, as every machine that this runs on.
+    let views = state
         .iter()
-        .map(|(name, values)| (*name, values.iter().flat_map(|value| value.to_le_bytes()).collect()))
-        .collect();
-    let views = bytes
-        .iter()
-        .map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::F32, count.to_vec(), bytes).map_err(damaged)?)))
+        .map(|(name, values)| {
+            let bytes = bytemuck::cast_slice(values.as_slice());
+            Ok((*name, TensorView::new(Dtype::F32, count.to_vec(), bytes).map_err(damaged)?))
+        })
         .collect::<Result<Vec<_>, std::io::Error>>()
         .map_err(TrainError::file(&path, "describe the state"))?;
     let bytes =
@@ -163,6 +167,7 @@ fn write(folder: &Path, checkpoint: &Checkpoint, run: &RunIdentity) -> Result<()
         loss: checkpoint.loss,
         updates: checkpoint.optimizer.updates,
         guard: checkpoint.guard.clone(),
+        best: checkpoint.best.clone(),
         run: run.clone(),
         sha256: hex(&Sha256::digest(&bytes)),
     };
@@ -184,6 +189,11 @@ pub fn load_scheduled(
     schedule: Schedule,
 ) -> Result<Option<Checkpoint>, TrainError> {
     load(directory, run, |description| description.step.is_multiple_of(schedule.every))
+}
+
+/// The parameters after `step` steps.
+pub fn load_parameters(directory: &Path, run: &RunIdentity, step: usize) -> Result<Option<Vec<f32>>, TrainError> {
+    Ok(load(directory, run, |description| description.step == step)?.map(|checkpoint| checkpoint.parameters))
 }
 
 fn load(
@@ -217,14 +227,21 @@ fn read(path: &Path) -> Option<(Description, Vec<u8>)> {
 fn decode(description: &Description, bytes: &[u8]) -> Option<Checkpoint> {
     let tensors = SafeTensors::deserialize(bytes).ok()?;
     let values = |name: &str| -> Option<Vec<f32>> {
-        let data = tensors.tensor(name).ok()?.data().to_vec();
-        Some(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        Some(
+            tensors
+                .tensor(name)
+                .ok()?
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+        )
     };
     let optimizer =
         AdamW { first: values("optimizer.first")?, second: values("optimizer.second")?, updates: description.updates };
     let parameters = values("parameters")?;
-    let guard = description.guard.clone();
-    Some(Checkpoint { step: description.step, loss: description.loss, parameters, optimizer, guard })
+    let (guard, best) = (description.guard.clone(), description.best.clone());
+    Some(Checkpoint { step: description.step, loss: description.loss, parameters, optimizer, guard, best })
 }
 
 /// Complete checkpoints, the oldest first.
@@ -242,15 +259,13 @@ fn complete(directory: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(paths)
 }
 
-fn remove_others(directory: &Path, schedule: Schedule) -> Result<(), TrainError> {
+fn remove_others(directory: &Path, schedule: Schedule, best: Option<usize>) -> Result<(), TrainError> {
     let paths = complete(directory)?;
     let old = &paths[..paths.len().saturating_sub(schedule.keep)];
-    let scheduled = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name[5..].parse::<usize>().is_ok_and(|step| step.is_multiple_of(schedule.every))
-    };
-    let last_scheduled = paths.iter().rfind(|path| scheduled(path));
-    for path in old.iter().filter(|path| Some(*path) != last_scheduled) {
+    let step = |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<usize>().ok();
+    let scheduled = |path: &&PathBuf| step(path).is_some_and(|step| step.is_multiple_of(schedule.every));
+    let last_scheduled = paths.iter().rfind(scheduled);
+    for path in old.iter().filter(|path| Some(*path) != last_scheduled && (best.is_none() || step(path) != best)) {
         fs::remove_dir_all(path).map_err(TrainError::file(path, "remove it"))?;
     }
     Ok(())
@@ -274,7 +289,7 @@ mod tests {
             AdamW { first: vec![0.5, step as f32], second: vec![f32::MIN_POSITIVE, 2.0], updates: step - 1 };
         let mut guard = Guard::default();
         guard.accept(0.1 + step as f64 / 3.0);
-        Checkpoint { step, loss: Some(1.25), parameters: vec![-0.0, 1e-30], optimizer, guard }
+        Checkpoint { step, loss: Some(1.25), parameters: vec![-0.0, 1e-30], optimizer, guard, best: None }
     }
 
     fn steps(directory: &Path) -> Vec<usize> {
@@ -302,6 +317,18 @@ mod tests {
         assert_eq!(load_scheduled(folder.path(), &run(), SCHEDULE).unwrap(), Some(checkpoint(10)));
         save(folder.path(), &checkpoint(15), &run(), SCHEDULE).unwrap();
         assert_eq!(steps(folder.path()), [13, 15]);
+    }
+
+    #[test]
+    fn the_best_one_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for step in [5, 10, 15, 20] {
+            let best = Some(Best { step: 5.max(step / 15 * 15), loss: 0.1, since: 0 });
+            save(folder.path(), &Checkpoint { best, ..checkpoint(step) }, &run(), SCHEDULE).unwrap();
+            assert_eq!(steps(folder.path()).contains(&5), step < 15);
+        }
+        assert_eq!(load_parameters(folder.path(), &run(), 15).unwrap(), Some(checkpoint(15).parameters));
+        assert_eq!(load_parameters(folder.path(), &run(), 5).unwrap(), None);
     }
 
     #[test]

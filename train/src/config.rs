@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use crate::TrainError;
 use crate::data::{DataItem, Learned, items};
+use crate::memory::Bytes;
+use crate::schedule::Schedule;
 
 /// What happens to a conversation with more tokens than `max_sequence`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,9 +60,15 @@ pub struct TrainConfig {
     pub tokens_per_step: usize,
     /// Longest conversation in tokens.
     pub max_sequence: usize,
+    /// Form of the learning rate behind the warm-up.
+    pub schedule: Schedule,
     /// Share of the steps in which the learning rate rises.
     pub warmup_ratio: f64,
-    /// Where the cosine ends, as a share of the peak.
+    /// Number of steps in which it rises, in place of `warmup_ratio`.
+    pub warmup_steps: Option<usize>,
+    /// Share of the steps in which it falls, for the schedule `wsd`.
+    pub decay_ratio: f64,
+    /// Where it ends, as a share of the peak.
     pub final_learning_rate_ratio: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
@@ -79,6 +87,12 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// Where the frozen weights stay: `packed` in memory, or `stored` in the file. The result does not depend on it.
     pub base_weights: BaseWeights,
+    /// What the run may take of memory.
+    pub memory: Option<Bytes>,
+    /// Share of the rows that are held out, to be scored and never trained on.
+    pub validation: f64,
+    /// The run ends after so many checkpoints in a row without a better validation loss.
+    pub patience: Option<usize>,
     /// Optimizer steps between checkpoints; the guard goes back to the last of them.
     pub checkpoint_every: usize,
     /// How many checkpoints are kept.
@@ -116,7 +130,10 @@ impl Default for TrainConfig {
             max_steps: None,
             tokens_per_step: 2048,
             max_sequence: 512,
+            schedule: Schedule::Cosine,
             warmup_ratio: 0.05,
+            warmup_steps: None,
+            decay_ratio: 0.2,
             final_learning_rate_ratio: 0.1,
             weight_decay: 0.0,
             beta1: 0.9,
@@ -126,6 +143,9 @@ impl Default for TrainConfig {
             seed: 0,
             precision: Precision::Bf16,
             base_weights: BaseWeights::Packed,
+            memory: None,
+            validation: 0.0,
+            patience: None,
             checkpoint_every: 50,
             keep_checkpoints: 2,
             // Rows differ: with a few answers a step, losses of four deviations are ordinary.
@@ -172,6 +192,7 @@ impl TrainConfig {
         ensure(self.max_sequence >= 2, "max_sequence", "must be at least 2 tokens")?;
         ensure(self.tokens_per_step >= self.max_sequence, "tokens_per_step", "must be at least max_sequence")?;
         ensure((0.0..=1.0).contains(&self.warmup_ratio), "warmup_ratio", "must lie in 0 to 1")?;
+        ensure((0.0..=1.0).contains(&self.decay_ratio), "decay_ratio", "must lie in 0 to 1")?;
         let ratio = self.final_learning_rate_ratio;
         ensure((0.0..=1.0).contains(&ratio), "final_learning_rate_ratio", "must lie in 0 to 1")?;
         ensure(self.weight_decay.is_finite() && self.weight_decay >= 0.0, "weight_decay", "must not be negative")?;
@@ -181,6 +202,10 @@ impl TrainConfig {
         ensure(self.max_grad_norm > 0.0, "max_grad_norm", "must be above zero")?;
         let threshold = self.spike_threshold.unwrap_or(1.0);
         ensure(threshold.is_finite() && threshold > 0.0, "spike_threshold", "must be above zero, or null")?;
+        ensure((0.0..1.0).contains(&self.validation), "validation", "must lie in 0 to 1, 1 excluded")?;
+        ensure(self.patience != Some(0), "patience", "must be at least 1")?;
+        let held_out = self.validation > 0.0 || self.patience.is_none();
+        ensure(held_out, "patience", "needs rows that are held out: set validation, to 0.05 for example")?;
         ensure(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")?;
         ensure(self.keep_checkpoints > 0, "keep_checkpoints", "must be at least 1")?;
         self.data.iter().try_for_each(DataItem::validate)
@@ -205,8 +230,9 @@ impl TrainConfig {
     pub fn settings(&self) -> BTreeMap<String, Value> {
         // A struct of numbers and strings always is a JSON object.
         let Ok(Value::Object(mut settings)) = serde_json::to_value(self) else { return BTreeMap::new() };
-        // Nor does the place of the frozen weights: their products have the same bits.
-        for name in ["keep_checkpoints", "base_weights", "data", "chat_template"] {
+        // The rows have a hash of their own; memory acts by the size of micro-batches, which stands beside; and products with
+        // weights in either place have the same bits.
+        for name in ["keep_checkpoints", "base_weights", "memory", "data", "chat_template"] {
             settings.shift_remove(name);
         }
         settings.into_iter().collect()

@@ -8,6 +8,7 @@ use espalier_nn::NnError;
 
 use crate::collect::DataProblems;
 use crate::guard::Trouble;
+use crate::memory::Bytes;
 
 /// An error of training.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,28 @@ pub enum TrainError {
         column: usize,
         /// Infinite or no number.
         value: f32,
+    },
+    /// The run does not fit into the memory that it may take.
+    #[error(
+        "memory {limit} is too little: in micro-batches of one row of at most {longest} tokens and with every block computed twice the run still needs {needed} ({largest}). Give it that, or lower max_sequence or rank, or take a smaller base"
+    )]
+    Memory {
+        /// What it may take.
+        limit: Bytes,
+        /// The least that it can do with.
+        needed: Bytes,
+        /// Tokens of the longest row.
+        longest: usize,
+        /// The largest parts of it, in words.
+        largest: String,
+    },
+    /// The checkpoint that the adapter should be of was removed or damaged by hand.
+    #[error(
+        "the best checkpoint, of step {step}, is gone or damaged; delete the folder of checkpoints and train again, or set validation to 0 in another folder"
+    )]
+    BestIsGone {
+        /// Steps done.
+        step: usize,
     },
     /// A step cannot be taken, and the run has gone back as often as it may.
     #[error(

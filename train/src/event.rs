@@ -4,6 +4,9 @@ use espalier_nn::transformer::BaseWeights;
 use serde::Serialize;
 
 use crate::guard::Trouble;
+use crate::memory::{MemoryPlan, Resident};
+use crate::metrics::ValidationLine;
+use crate::validation::Best;
 
 /// Something that happened in a run. Only these events know a clock; files do not.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,8 +28,19 @@ pub enum TrainEvent {
         grad_norm: f64,
         /// Tokens that went through the network.
         tokens: usize,
+        /// Tokens that were learned.
+        target_tokens: usize,
         /// Tokens a second of this step.
         tokens_per_second: f64,
+        /// Memory of the process, where the system tells it.
+        memory: Option<Resident>,
+    },
+    /// The held-out rows were scored.
+    Validated {
+        /// Loss of them, and of each leaf.
+        line: ValidationLine,
+        /// The best so far.
+        best: Best,
     },
     /// A step was not taken: the run goes back to a checkpoint and passes over the rows of that step.
     RolledBack {
@@ -52,6 +66,10 @@ pub enum TrainEvent {
         steps: usize,
         /// Loss of the last step that was taken.
         loss: Option<f64>,
+        /// The checkpoint that the adapter is of, where rows are held out.
+        best: Option<Best>,
+        /// Memory of the process, where the system tells it.
+        memory: Option<Resident>,
     },
 }
 
@@ -84,4 +102,21 @@ pub struct TrainPlan {
     pub precision: String,
     /// Instruction set that they run on.
     pub instruction_set: String,
+    /// Rows that are held out.
+    pub held_out: usize,
+    /// What it needs of memory.
+    pub memory: MemoryPlan,
+    /// Values that follow from others or from experience: name, value and reason.
+    pub derived: Vec<Derived>,
+}
+
+/// A value that a person may wonder about.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Derived {
+    /// Name.
+    pub name: &'static str,
+    /// Value.
+    pub value: String,
+    /// Where it comes from.
+    pub reason: String,
 }

@@ -1,13 +1,16 @@
 //! The loss curve on disk: a JSON line for each step, without clocks, so that equal runs write equal bytes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use espalier_dataset::write_atomically;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::step::RowLoss;
 
 /// One line of `loss.jsonl`: a step that was taken.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,62 @@ pub struct LossLine {
     pub tokens: usize,
     /// Tokens that were learned.
     pub target_tokens: usize,
+    /// Mean loss by source, where there are several.
+    #[serde(default, skip_serializing_if = "Groups::is_empty")]
+    pub sources: Groups,
+    /// Mean loss by leaf of the taxonomy.
+    #[serde(default, skip_serializing_if = "Groups::is_empty")]
+    pub leaves: Groups,
+}
+
+/// Another line of it: the held-out rows were scored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationLine {
+    /// Steps done.
+    pub step: usize,
+    /// Mean loss over the target tokens of the held-out rows.
+    pub validation_loss: f64,
+    /// How many these are.
+    pub target_tokens: usize,
+    /// The same by leaf of the taxonomy.
+    #[serde(default, skip_serializing_if = "Groups::is_empty")]
+    pub leaves: Groups,
+}
+
+/// Loss of a group of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GroupLoss {
+    /// Mean over its target tokens, each of the same weight.
+    pub loss: f64,
+    /// How many these are.
+    pub target_tokens: usize,
+}
+
+/// Losses by name of a group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Groups(pub BTreeMap<String, GroupLoss>);
+
+impl Groups {
+    /// The rows of each name; those without are left out.
+    pub(crate) fn of<'a>(losses: &[RowLoss], name: impl Fn(usize) -> Option<&'a str>) -> Self {
+        let mut groups: BTreeMap<String, GroupLoss> = BTreeMap::new();
+        for row in losses {
+            if let Some(name) = name(row.row) {
+                let group = groups.entry(name.to_owned()).or_default();
+                group.loss += row.nll;
+                group.target_tokens += row.targets;
+            }
+        }
+        for group in groups.values_mut() {
+            group.loss /= group.target_tokens.max(1) as f64;
+        }
+        Self(groups)
+    }
+
+    /// Whether there is no group.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// Another line of it: a step whose rows were passed over, as the guard wants.
@@ -63,7 +122,7 @@ impl LossFile {
         self.text = self.text.split_inclusive('\n').filter(kept).collect();
     }
 
-    /// Adds a [`LossLine`] or a [`SkippedLine`].
+    /// Adds a [`LossLine`], a [`SkippedLine`] or a [`ValidationLine`].
     pub(crate) fn push(&mut self, line: &impl Serialize) {
         // A struct of numbers always has a JSON form.
         self.text.push_str(&serde_json::to_string(line).unwrap_or_default());
@@ -79,6 +138,15 @@ impl LossFile {
 
 /// Reads a loss curve; steps that were passed over are not in it.
 pub fn read_losses(path: &Path) -> Result<Vec<LossLine>, TrainError> {
+    read_lines(path)
+}
+
+/// Reads the curve of the validation loss.
+pub fn read_validations(path: &Path) -> Result<Vec<ValidationLine>, TrainError> {
+    read_lines(path)
+}
+
+fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, TrainError> {
     let text = fs::read_to_string(path).map_err(TrainError::file(path, "read it"))?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
@@ -99,19 +167,27 @@ mod tests {
             grad_norm: 1.0,
             tokens: 8,
             target_tokens: 4,
+            sources: Groups::default(),
+            leaves: Groups::default(),
         };
+        let row = |row, nll, targets| RowLoss { row, nll, targets };
+        let by_leaf = Groups::of(&[row(0, 3.0, 2), row(1, 1.0, 2), row(2, 9.0, 1)], |row| (row < 2).then_some("a/b"));
+        let validation = ValidationLine { step: 1, validation_loss: 2.5, target_tokens: 5, leaves: by_leaf };
+        assert_eq!(validation.leaves.0["a/b"], GroupLoss { loss: 1.0, target_tokens: 4 });
         let mut file = LossFile::open(path.clone(), 0);
         file.push(&line(1));
+        file.push(&validation);
         file.push(&SkippedLine { step: 2, skipped: true });
         file.push(&line(3));
         file.text.push_str("{\"step\":2");
         file.write().unwrap();
         let mut again = LossFile::open(path.clone(), 2);
-        assert_eq!(again.text.lines().count(), 2);
+        assert_eq!(again.text.lines().count(), 3);
         again.push(&line(3));
         again.write().unwrap();
         assert_eq!(read_losses(&path).unwrap(), [line(1), line(3)]);
+        assert_eq!(read_validations(&path).unwrap(), [validation]);
         again.truncate(1);
-        assert_eq!(again.text.lines().count(), 1);
+        assert_eq!(again.text.lines().count(), 2);
     }
 }

@@ -10,9 +10,6 @@ use rand_chacha::ChaCha8Rng;
 use crate::TrainConfig;
 use crate::tokens::Sequences;
 
-/// Rows that go through the network at one time: more would only cost memory.
-const MICRO_BATCH_ROWS: usize = 2048;
-
 /// How the data is divided among optimizer steps.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -46,9 +43,9 @@ impl Mixing {
 }
 
 impl Plan {
-    /// The plan of a run with `data`, no sequence of which is longer than `max_sequence`.
-    pub fn new(data: &Sequences, config: &TrainConfig) -> Self {
-        let TrainConfig { tokens_per_step, max_sequence, seed, .. } = *config;
+    /// The plan of a run with `data`, no sequence of which has more than `micro_batch_rows`.
+    pub fn new(data: &Sequences, config: &TrainConfig, micro_batch_rows: usize) -> Self {
+        let TrainConfig { tokens_per_step, seed, .. } = *config;
         let lengths: Vec<usize> = data.rows.iter().map(|sequence| sequence.tokens.len() - 1).collect();
         let mixing = data.mixing.iter().enumerate().map(|(source, &weight)| {
             let mut order: Vec<usize> = (0..data.rows.len()).filter(|&row| data.rows[row].source == source).collect();
@@ -59,7 +56,7 @@ impl Plan {
             Mixing { order, weight }
         });
         let mixing: Vec<Mixing> = mixing.filter(|source| !source.order.is_empty()).collect();
-        let capacity = tokens_per_step.min(MICRO_BATCH_ROWS.max(max_sequence));
+        let capacity = tokens_per_step.min(micro_batch_rows);
         let per_step = tokens_per_step.div_ceil(capacity);
         let mut plan = Self { lengths, mixing, capacity, per_step, seed, ends: Vec::new(), steps: 0 };
         let more = |plan: &Self| config.max_steps.map_or(plan.ends.len() < config.epochs, |steps| plan.steps < steps);
@@ -104,6 +101,12 @@ impl Plan {
         order.shuffle(&mut random);
         let mut bins = best_fit_decreasing(&order, &self.lengths, self.capacity);
         bins.shuffle(&mut random);
+        if epoch == 0 && !bins.is_empty() {
+            // Memory that does not suffice shows in the first step of a run.
+            let rows = |bin: &Vec<usize>| bin.iter().map(|&row| self.lengths[row]).sum::<usize>();
+            let fullest = (0..bins.len()).rev().max_by_key(|&bin| rows(&bins[bin])).unwrap_or_default();
+            bins.swap(0, fullest);
+        }
         bins.chunks(self.per_step).map(<[_]>::to_vec).collect()
     }
 }
@@ -163,7 +166,7 @@ mod tests {
     #[test]
     fn bins_are_full_and_hold_each_sequence_once() {
         let lengths: Vec<usize> = (0..200).map(|i| 20 + i * 37 % 180).collect();
-        let plan = Plan::new(&sequences(&lengths), &config(512, 256, 7));
+        let plan = Plan::new(&sequences(&lengths), &config(512, 256, 7), 2048);
         let steps = plan.epoch(0);
         assert_eq!(steps.len(), plan.steps_per_epoch());
         let mut seen: Vec<usize> = steps.iter().flatten().flatten().copied().collect();
@@ -179,16 +182,16 @@ mod tests {
     #[test]
     fn the_order_depends_on_seed_and_epoch_alone() {
         let data = sequences(&(0..50).map(|i| 10 + i % 9).collect::<Vec<_>>());
-        let plan = Plan::new(&data, &config(100, 50, 3));
-        assert_eq!(plan.epoch(1), Plan::new(&data, &config(100, 50, 3)).epoch(1));
+        let plan = Plan::new(&data, &config(100, 50, 3), 2048);
+        assert_eq!(plan.epoch(1), Plan::new(&data, &config(100, 50, 3), 2048).epoch(1));
         assert_ne!(plan.epoch(1), plan.epoch(0));
-        assert_ne!(plan.epoch(1), Plan::new(&data, &config(100, 50, 4)).epoch(1));
+        assert_ne!(plan.epoch(1), Plan::new(&data, &config(100, 50, 4), 2048).epoch(1));
         assert_eq!(plan.epoch(0).len(), plan.epoch(1).len());
     }
 
     #[test]
     fn large_steps_are_several_micro_batches() {
-        let plan = Plan::new(&sequences(&[1000; 12]), &config(6000, 1001, 0));
+        let plan = Plan::new(&sequences(&[1000; 12]), &config(6000, 1001, 0), 2048);
         assert_eq!(plan.steps_per_epoch(), 2);
         assert_eq!(plan.epoch(0)[0].len(), 3);
     }
@@ -196,7 +199,7 @@ mod tests {
     #[test]
     fn a_source_is_thinned_or_repeated_by_its_weight() {
         let data = mixed(&[(&[10; 40], 1.0), (&[10; 100], 0.25), (&[10; 6], 2.0)]);
-        let plan = Plan::new(&data, &config(100, 50, 3));
+        let plan = Plan::new(&data, &config(100, 50, 3), 2048);
         let of = |epoch: usize, from: usize, to: usize| -> Vec<usize> {
             plan.rows(epoch).into_iter().filter(|row| (from..to).contains(row)).collect()
         };
@@ -211,25 +214,25 @@ mod tests {
         quarters.sort_unstable();
         assert_eq!(quarters, (40..140).collect::<Vec<_>>());
         // Another seed takes other rows first.
-        assert_ne!(Plan::new(&data, &config(100, 50, 4)).rows(0), plan.rows(0));
+        assert_ne!(Plan::new(&data, &config(100, 50, 4), 2048).rows(0), plan.rows(0));
     }
 
     #[test]
     fn epochs_of_different_lengths_follow_each_other() {
         let data = mixed(&[(&[50, 50, 50], 0.5)]);
-        let plan = Plan::new(&data, &TrainConfig { epochs: 4, ..config(50, 50, 0) });
+        let plan = Plan::new(&data, &TrainConfig { epochs: 4, ..config(50, 50, 0) }, 2048);
         let lengths: Vec<usize> = (0..4).map(|epoch| plan.epoch(epoch).len()).collect();
         assert_eq!(lengths, [1, 2, 1, 2]);
         let places: Vec<(usize, usize)> = (0..6).map(|step| plan.place(step)).collect();
         assert_eq!(places, [(0, 0), (1, 0), (1, 1), (2, 0), (3, 0), (3, 1)]);
         assert_eq!(plan.steps(), 6);
-        let cut = Plan::new(&data, &TrainConfig { max_steps: Some(5), ..config(50, 50, 0) });
+        let cut = Plan::new(&data, &TrainConfig { max_steps: Some(5), ..config(50, 50, 0) }, 2048);
         assert_eq!((cut.steps(), cut.place(4)), (5, (3, 0)));
         // An epoch may have no row at all.
         let rare = mixed(&[(&[50], 0.4), (&[], 1.0)]);
-        assert_eq!(Plan::new(&rare, &TrainConfig { epochs: 2, ..config(50, 50, 0) }).steps(), 0);
-        let rare = Plan::new(&rare, &TrainConfig { max_steps: Some(1), ..config(50, 50, 0) });
+        assert_eq!(Plan::new(&rare, &TrainConfig { epochs: 2, ..config(50, 50, 0) }, 2048).steps(), 0);
+        let rare = Plan::new(&rare, &TrainConfig { max_steps: Some(1), ..config(50, 50, 0) }, 2048);
         assert_eq!((rare.steps(), rare.place(0)), (1, (2, 0)));
-        assert_eq!(Plan::new(&mixed(&[]), &TrainConfig { max_steps: Some(1), ..config(50, 50, 0) }).steps(), 0);
+        assert_eq!(Plan::new(&mixed(&[]), &TrainConfig { max_steps: Some(1), ..config(50, 50, 0) }, 2048).steps(), 0);
     }
 }

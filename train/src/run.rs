@@ -9,15 +9,17 @@ use espalier_model::Model;
 use espalier_nn::transformer::{FrozenTransformer, LoraModel};
 
 use crate::checkpoint::{self, Checkpoint, RunIdentity, Schedule};
-use crate::event::{TrainEvent, TrainPlan};
+use crate::event::{Derived, TrainEvent, TrainPlan};
 use crate::guard::{Guard, Trouble};
-use crate::metrics::{LossFile, LossLine, SkippedLine};
+use crate::memory::{MemoryPlan, Needs, Resident};
+use crate::metrics::{Groups, LossFile, LossLine, SkippedLine};
 use crate::optimizer::AdamW;
 use crate::pack::Plan;
 use crate::schedule::learning_rate;
 use crate::start::Start;
 use crate::step::{StepResult, step, suspects};
 use crate::tokens::{Sequence, Sequences};
+use crate::validation::{Best, split, validate};
 use crate::{TrainConfig, TrainError, base};
 
 /// How a run ended.
@@ -59,30 +61,41 @@ pub fn train(
 ) -> Result<TrainOutcome, TrainError> {
     config.validate()?;
     let start = Start::new(config, model)?;
-    let plan = Plan::new(data, config);
+    let hash = data.hash();
+    let (data, held_out) = split(data, config.validation, config.seed)?;
+    let checkpoints = directory.join("checkpoints");
+    if !checkpoints.exists() {
+        base::check(model)?;
+    }
+    let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.base_weights, config.max_sequence)?);
+    let network = start.network(config, Arc::clone(&frozen))?;
+    let memory = Needs::new(model, &network, [&data, &held_out]).choose(config)?;
+    let plan = Plan::new(&data, config, memory.micro_batch_rows);
     if plan.steps() == 0 {
         let why = "the weights of the data leave no row in any epoch; raise them, or epochs";
         return Err(TrainError::Empty(why.to_owned()));
     }
+    let mut settings = start.settings(config).settings();
+    settings.insert("micro_batch_rows".to_owned(), memory.micro_batch_rows.into());
     let identity = RunIdentity {
         model: model.sha256()?,
-        data: data.hash(),
-        settings: start.settings(config).settings(),
+        data: hash,
+        settings,
         instruction_set: espalier_nn::instruction_set().to_owned(),
     };
-    let checkpoints = directory.join("checkpoints");
     let resumed = checkpoint::load_latest(&checkpoints, &identity)?;
-    if resumed.is_none() {
-        base::check(model)?;
-    }
-    let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.base_weights, config.max_sequence)?);
-    let run = Run { config, steps: plan.steps(), data, plan, frozen, start, identity, checkpoints };
-    let mut network = run.network()?;
+    let steps = plan.steps();
+    let run =
+        Run { config, steps, data: &data, held_out: &held_out, plan, memory, frozen, start, identity, checkpoints };
+    let mut network = network.with_recompute(run.memory.recomputed_layers);
     let mut state = resumed.unwrap_or_else(|| initial(&network));
     on_event(TrainEvent::Plan(run.describe(state.step, &network)));
     let mut losses = LossFile::open(directory.join("loss.jsonl"), state.step);
+    if state.step == 0 {
+        run.validate(&network, &mut state, &mut losses, on_event)?;
+    }
     run.go_on(&mut network, &mut state, &mut losses, stop, on_event)?;
-    run.finish(model, &network, &losses, &state, directory, on_event)
+    run.finish(model, &mut network, &losses, &state, directory, on_event)
 }
 
 /// The state before the first step.
@@ -93,6 +106,7 @@ fn initial(network: &LoraModel) -> Checkpoint {
         parameters: network.parameters().to_vec(),
         optimizer: AdamW::new(network.parameters().len()),
         guard: Guard::default(),
+        best: None,
     }
 }
 
@@ -102,7 +116,9 @@ struct Run<'a> {
     /// Steps in all.
     steps: usize,
     data: &'a Sequences,
+    held_out: &'a Sequences,
     plan: Plan,
+    memory: MemoryPlan,
     frozen: Arc<FrozenTransformer>,
     start: Start,
     identity: RunIdentity,
@@ -130,7 +146,7 @@ impl Run<'_> {
     ) -> Result<(), TrainError> {
         let mut epoch = (usize::MAX, Vec::new());
         let mut gradient = vec![0.0; state.parameters.len()];
-        while state.step < self.steps && !stop.load(Ordering::Relaxed) {
+        while !self.is_over(state) && !stop.load(Ordering::Relaxed) {
             let started = Instant::now();
             let (pass, place) = self.plan.place(state.step);
             if epoch.0 != pass {
@@ -152,6 +168,10 @@ impl Run<'_> {
                 on_event(step_event(&line, self.steps, started));
             }
             let scheduled = state.step.is_multiple_of(self.config.checkpoint_every);
+            if scheduled || state.step == self.steps {
+                network.parameters_mut().copy_from_slice(&state.parameters);
+                self.validate(network, state, losses, on_event)?;
+            }
             if scheduled || state.step == self.steps || stop.load(Ordering::Relaxed) {
                 losses.write()?;
                 checkpoint::save(&self.checkpoints, state, &self.identity, self.schedule())?;
@@ -159,6 +179,35 @@ impl Run<'_> {
             }
         }
         network.parameters_mut().copy_from_slice(&state.parameters);
+        Ok(())
+    }
+
+    /// Whether all steps are done, or the validation loss has not become better for long enough.
+    fn is_over(&self, state: &Checkpoint) -> bool {
+        let patient = |best: &Best| self.config.patience.is_none_or(|patience| best.since < patience);
+        state.step == self.steps || !state.best.as_ref().is_none_or(patient)
+    }
+
+    /// Scores the held-out rows, if there are any; a checkpoint of the same step follows.
+    fn validate(
+        &self,
+        network: &LoraModel,
+        state: &mut Checkpoint,
+        losses: &mut LossFile,
+        on_event: &mut dyn FnMut(TrainEvent),
+    ) -> Result<(), TrainError> {
+        if self.held_out.rows.is_empty() {
+            return Ok(());
+        }
+        let line = validate(network, self.held_out, self.memory.micro_batch_rows, state.step)?;
+        losses.push(&line);
+        // What was there before the first step is no result of the run, and has no checkpoint.
+        let best = match state.step {
+            0 => Best { step: 0, loss: f64::MAX, since: 0 },
+            step => Best::after(state.best.take(), step, line.validation_loss),
+        };
+        state.best = (state.step > 0).then(|| best.clone());
+        on_event(TrainEvent::Validated { line, best });
         Ok(())
     }
 
@@ -176,7 +225,17 @@ impl Run<'_> {
             grad_norm: found.grad_norm,
             tokens: found.tokens,
             target_tokens: found.target_tokens,
+            sources: if self.data.sources.len() > 1 { self.by_source(found) } else { Groups::default() },
+            leaves: self.by_leaf(found),
         }
+    }
+
+    fn by_source(&self, found: &StepResult) -> Groups {
+        Groups::of(&found.rows, |row| Some(self.data.sources[self.data.rows[row].source].as_str()))
+    }
+
+    fn by_leaf(&self, found: &StepResult) -> Groups {
+        Groups::of(&found.rows, |row| self.data.rows[row].leaf.map(|leaf| self.data.leaves[leaf].as_str()))
     }
 
     /// Goes back to the last checkpoint of the schedule, or to the beginning, in place of a step with trouble.
@@ -187,6 +246,8 @@ impl Run<'_> {
         trouble: Trouble,
         found: &StepResult,
     ) -> Result<TrainEvent, TrainError> {
+        // What is given up makes room for what is read.
+        (state.parameters, state.optimizer) = (Vec::new(), AdamW::new(0));
         let to = match checkpoint::load_scheduled(&self.checkpoints, &self.identity, self.schedule())? {
             Some(checkpoint) => checkpoint,
             None => initial(&self.network()?),
@@ -218,6 +279,9 @@ impl Run<'_> {
             frozen_bytes: self.frozen.bytes(),
             precision: self.config.precision.to_string(),
             instruction_set: self.identity.instruction_set.clone(),
+            held_out: self.held_out.rows.len(),
+            memory: self.memory.clone(),
+            derived: derived(self.config, &self.plan),
         }
     }
 
@@ -225,7 +289,7 @@ impl Run<'_> {
     fn finish(
         &self,
         model: &Model,
-        network: &LoraModel,
+        network: &mut LoraModel,
         losses: &LossFile,
         state: &Checkpoint,
         directory: &Path,
@@ -235,20 +299,30 @@ impl Run<'_> {
             step: state.step,
             steps: self.steps,
             steps_per_epoch: self.plan.steps_per_epoch(),
-            finished: state.step == self.steps,
+            finished: self.is_over(state),
             loss: state.loss,
             adapter: directory.join("adapter"),
             adapter_gguf: (!network.is_dora()).then(|| directory.join("adapter.gguf")),
         };
         if outcome.finished {
             losses.write()?;
+            if let Some(best) = state.best.as_ref().filter(|best| best.step != state.step) {
+                let parameters = checkpoint::load_parameters(&self.checkpoints, &self.identity, best.step)?;
+                let gone = || TrainError::BestIsGone { step: best.step };
+                network.parameters_mut().copy_from_slice(&parameters.ok_or_else(gone)?);
+            }
             let mut adapter = network.to_adapter(&model.config().name);
             adapter.base_sha256 = Some(model.sha256()?);
             adapter.save_peft(&outcome.adapter, model.config())?;
             if let Some(path) = &outcome.adapter_gguf {
                 adapter.save_gguf(path, model.config())?;
             }
-            on_event(TrainEvent::Done { steps: self.steps, loss: state.loss });
+            on_event(TrainEvent::Done {
+                steps: state.step,
+                loss: state.loss,
+                best: state.best.clone(),
+                memory: Resident::read(),
+            });
         }
         Ok(outcome)
     }
@@ -262,6 +336,32 @@ fn step_event(line: &LossLine, steps: usize, started: Instant) -> TrainEvent {
         learning_rate: line.learning_rate,
         grad_norm: line.grad_norm,
         tokens: line.tokens,
+        target_tokens: line.target_tokens,
+        memory: Resident::read(),
         tokens_per_second: line.tokens as f64 / started.elapsed().as_secs_f64(),
     }
+}
+
+/// What a person may wonder about before the first step.
+fn derived(config: &TrainConfig, plan: &Plan) -> Vec<Derived> {
+    let usual = TrainConfig::default();
+    let learning_rate = if config.learning_rate.to_bits() == usual.learning_rate.to_bits() {
+        "the default for LoRA: about ten times that of full fine-tuning, nearly independent of the rank"
+    } else {
+        "as the settings say"
+    };
+    let steps = match config.max_steps {
+        Some(_) => format!("max_steps; {} are one epoch", plan.steps_per_epoch()),
+        None => format!("{} epochs of about {}", config.epochs, plan.steps_per_epoch()),
+    };
+    let checkpoints = match plan.steps() / config.checkpoint_every {
+        0 => "the run is shorter: it has one at its end".to_owned(),
+        count => format!("{count} in the run; an interruption costs no more than so many steps"),
+    };
+    let of = |name, value: String, reason: &str| Derived { name, value, reason: reason.to_owned() };
+    vec![
+        of("steps", plan.steps().to_string(), &steps),
+        of("learning_rate", config.learning_rate.to_string(), learning_rate),
+        of("checkpoint_every", config.checkpoint_every.to_string(), &checkpoints),
+    ]
 }

@@ -11,7 +11,8 @@ use espalier_dataset::Turn;
 use espalier_model::{LoraAdapter, Model};
 use espalier_nn::transformer::{BaseWeights, Batch, FrozenTransformer, LoraModel, LoraOptions};
 use espalier_train::{
-    OverLong, Precision, Sequences, TrainConfig, TrainError, TrainEvent, TrainOutcome, encode, marked_text, train,
+    Bytes, OverLong, Precision, Sequence, Sequences, TrainConfig, TrainError, TrainEvent, TrainOutcome, TrainPlan,
+    encode, marked_text, train,
 };
 
 fn model() -> Model {
@@ -231,6 +232,76 @@ fn a_base_with_a_weight_that_is_no_number_is_named_before_the_first_step() {
     let ended = train(&model, &data(&config()), &config(), &folder.path().join("run"), &never, &mut |_| {});
     let error = ended.unwrap_err().to_string();
     assert!(error.contains("in tensor token_embd.weight, row 3, column 5 is NaN"), "{error}");
+}
+
+#[test]
+fn memory_is_kept_by_smaller_batches_then_by_computing_twice_or_refused() {
+    let plan = |memory: Option<usize>| -> Result<TrainPlan, TrainError> {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = memory.map(Bytes);
+        let config = TrainConfig { tokens_per_step: 1400, max_steps: Some(1), memory, ..config() };
+        let mut plan = None;
+        let stop = AtomicBool::new(false);
+        train(&model(), &data(&config), &config, folder.path(), &stop, &mut |event| {
+            if let TrainEvent::Plan(found) = event {
+                plan = Some(found);
+            }
+        })?;
+        Ok(plan.unwrap())
+    };
+    let free = plan(None).unwrap().memory;
+    assert_eq!((free.micro_batch_rows, free.recomputed_layers, free.limit), (1400, 0, None));
+    assert_eq!(free.total, free.parts.iter().map(|part| part.bytes).sum::<usize>());
+    assert_eq!(plan(Some(free.total)).unwrap().memory.micro_batch_rows, 1400);
+    let half = plan(Some(free.total - 1)).unwrap().memory;
+    assert_eq!((half.micro_batch_rows, half.recomputed_layers), (700, 0));
+    let twice = plan(Some(half.total - 1)).unwrap().memory;
+    assert!(twice.micro_batch_rows == 700 && twice.recomputed_layers > 0, "{twice:?}");
+    assert!(twice.total < half.total);
+    let error = plan(Some(1_000_000)).unwrap_err();
+    assert!(error.to_string().starts_with("memory 1.0 MB is too little: in micro-batches of one row"), "{error}");
+    let TrainError::Memory { needed, longest, .. } = error else { panic!("{error}") };
+    let least = plan(Some(needed.0)).unwrap().memory;
+    assert_eq!((least.micro_batch_rows, least.recomputed_layers, least.total), (longest, 5, needed.0));
+}
+
+#[test]
+fn held_out_rows_are_scored_and_the_best_checkpoint_gives_the_adapter() {
+    let config = TrainConfig { validation: 0.2, checkpoint_every: 3, ..config() };
+    let whole = tempfile::tempdir().unwrap();
+    run(whole.path(), &config, None).unwrap();
+    let path = whole.path().join("loss.jsonl");
+    let scored = espalier_train::metrics::read_validations(&path).unwrap();
+    assert_eq!(scored.iter().map(|line| line.step).collect::<Vec<_>>(), [0, 3, 6, 9, 12]);
+    assert!(scored[4].validation_loss < 0.7 * scored[0].validation_loss, "{scored:?}");
+    // Six of thirty rows, the same ones each time.
+    let targets: Vec<usize> = data(&config).rows.iter().map(Sequence::targets).collect();
+    assert!(scored.iter().all(|line| line.target_tokens == scored[0].target_tokens));
+    assert!(scored[0].target_tokens * 3 < targets.iter().sum::<usize>());
+    for stop in [2, 6, 10] {
+        let folder = tempfile::tempdir().unwrap();
+        run(folder.path(), &config, Some(stop)).unwrap();
+        run(folder.path(), &config, None).unwrap();
+        for name in ["loss.jsonl", "adapter.gguf"] {
+            assert!(fs::read(folder.path().join(name)).unwrap() == fs::read(whole.path().join(name)).unwrap());
+        }
+    }
+    let (steps, early) = (Some(200), tempfile::tempdir().unwrap());
+    // So high a rate leaves what was learned behind.
+    let config =
+        TrainConfig { patience: Some(2), max_steps: steps, learning_rate: 0.1, spike_threshold: None, ..config };
+    let mut best = None;
+    let stop = AtomicBool::new(false);
+    let outcome = train(&model(), &data(&config), &config, early.path(), &stop, &mut |event| {
+        if let TrainEvent::Done { best: found, .. } = event {
+            best = found;
+        }
+    });
+    let (outcome, best) = (outcome.unwrap(), best.unwrap());
+    assert!(outcome.finished && outcome.step < 200 && outcome.step == best.step + 6, "{outcome:?} {best:?}");
+    let scored = espalier_train::metrics::read_validations(&early.path().join("loss.jsonl")).unwrap();
+    let lowest = scored[1..].iter().min_by(|one, other| one.validation_loss.total_cmp(&other.validation_loss)).unwrap();
+    assert_eq!((lowest.step, lowest.validation_loss.to_bits()), (best.step, best.loss.to_bits()));
 }
 
 #[test]
