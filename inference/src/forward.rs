@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use espalier_kernels::ops::{Direction, causal_attention, rms_norm, rope, swiglu};
+use espalier_kernels::ops::{Direction, GatedActivation, causal_attention, gated_activation, rms_norm, rope};
 use espalier_kernels::{Accumulate, matmul};
 use rayon::prelude::*;
 
@@ -158,7 +158,7 @@ pub(crate) fn forward(
             .zip(both.par_chunks(2 * config.feed_forward))
             .for_each(|(out, both)| {
                 let (gate, up) = both.split_at(config.feed_forward);
-                swiglu(gate, up, out);
+                gated_activation(GatedActivation::SwiGlu, gate, up, out);
             });
         layer.down.apply(activated, rows, hidden, low, Accumulate::Add);
     }

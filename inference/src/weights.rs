@@ -87,6 +87,7 @@ impl Weights {
                 kv_heads: config.kv_heads,
                 head_dim: config.head_dim,
                 scale: 1.0 / (config.head_dim as f32).sqrt(),
+                window: None,
             },
             rope: RopeTable::new(config.head_dim, config.rotary_dims, config.rope_theta, factors.as_deref(), context),
             rope_style: config.rope_style(),

@@ -11,20 +11,20 @@
 
 mod attention;
 mod cross_entropy;
+mod gated_activation;
 mod rms_norm;
 mod rope;
 mod simd;
 mod softmax;
-mod swiglu;
 #[cfg(test)]
 mod testing;
 
 pub use attention::{AttentionShape, causal_attention, segmented_attention, segmented_attention_backward};
 pub use cross_entropy::{TeacherRows, cross_entropy_rows, distillation_rows};
+pub use gated_activation::{GatedActivation, gated_activation, gated_activation_backward};
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeStyle, RopeTable, rope};
 pub use softmax::{log_softmax_row, log_sum_exp};
-pub use swiglu::{swiglu, swiglu_backward};
 
 /// Elements of a row-wise operation that one thread takes at a time; smaller calls stay on the calling thread.
 const TASK_ELEMENTS: usize = 1 << 14;

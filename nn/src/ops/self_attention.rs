@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn equals_the_plain_operations_and_finite_differences() {
         for style in [RopeStyle::Interleaved, RopeStyle::Halves] {
-            let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, scale: 0.35 };
+            let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, scale: 0.35, window: None };
             let plan = Arc::new(AttentionPlan { shape, rope: RopeTable::new(8, 8, 1e4, None, 16), style });
             let layout = Layout::of_segments(vec![3, 1, 5]);
             check_against_plain(

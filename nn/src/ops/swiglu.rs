@@ -11,6 +11,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
+use espalier_kernels::ops::{GatedActivation, gated_activation, gated_activation_backward};
 use rayon::prelude::*;
 
 use crate::storage::{rows, tensor, values};
@@ -37,7 +38,7 @@ pub fn swiglu_plain(gate_up: Tensor<2>) -> Tensor<2> {
 pub(crate) fn swiglu_rows(gate_up: &[f32], width: usize, out: &mut [f32]) {
     out.par_chunks_exact_mut(width)
         .zip(gate_up.par_chunks_exact(2 * width))
-        .for_each(|(out, row)| espalier_kernels::ops::swiglu(&row[..width], &row[width..], out));
+        .for_each(|(out, row)| gated_activation(GatedActivation::SwiGlu, &row[..width], &row[width..], out));
 }
 
 /// `dy [t, width]` to the gradient of `gate_up [t, 2 width]`.
@@ -48,7 +49,7 @@ pub(crate) fn swiglu_rows_backward(gate_up: &[f32], dy: &[f32], width: usize, gr
         .zip(dy.par_chunks_exact(width))
         .for_each(|((gradient, row), dy)| {
             let (dgate, dup) = gradient.split_at_mut(width);
-            espalier_kernels::ops::swiglu_backward(&row[..width], &row[width..], dy, dgate, dup);
+            gated_activation_backward(GatedActivation::SwiGlu, &row[..width], &row[width..], dy, dgate, dup);
         });
 }
 

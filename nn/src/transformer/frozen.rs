@@ -133,6 +133,7 @@ impl FrozenTransformer {
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
             scale: (config.head_dim as f32).sqrt().recip(),
+            window: None,
         };
         Ok(Self {
             embedding: token_vectors(&model.tensor("token_embd.weight")?)?,

@@ -1,7 +1,7 @@
 //! The backward pass of one sequence and one key head.
 
 use super::block_product::{BlockProduct, Start};
-use super::forward::mask;
+use super::forward::{mask, mask_before};
 use super::memory::{Scratch, SharedOutput};
 use super::packing::{HeadRows, copy_scaled, right_factor, transpose_tile};
 use super::{AttentionShape, KEY_TILE};
@@ -78,6 +78,10 @@ impl Operation for BackwardTask<'_> {
             // Blocks divide tiles, so the first block that sees the tile starts with it.
             for block in (tile..count).step_by(block_queries) {
                 let queries = block_queries.min(count - block);
+                if shape.first_key(block) >= tile + KEY_TILE {
+                    // The windows of this block and of all behind it begin behind the tile.
+                    break;
+                }
                 let block_range = block * group..(block + queries) * group;
                 let active = (block + queries - tile).min(KEY_TILE);
                 let columns = active.next_multiple_of(S::WIDTH);
@@ -106,7 +110,9 @@ impl Operation for BackwardTask<'_> {
                 }
                 for (index, row) in block_range.clone().enumerate() {
                     let visible = (row / group + 1 - tile).min(KEY_TILE);
+                    let behind = shape.first_key(row / group).saturating_sub(tile).min(columns);
                     let range = index * KEY_TILE..index * KEY_TILE + columns;
+                    mask_before(simd, &mut p[range.clone()], behind);
                     score_gradients(simd, &mut p[range.clone()], &mut ds[range], visible, lse[row], delta[row]);
                 }
                 for (a, b, c) in [(&*p, &*dout, &mut *dv), (&*ds, &*q, &mut *dk)] {

@@ -60,12 +60,16 @@ impl Operation for ForwardTask<'_> {
 
         let key_rows = HeadRows { array: self.keys, width: shape.key_width(), offset, head_dim };
         let value_rows = HeadRows { array: self.values, ..key_rows };
-        for tile in (0..first + count).step_by(KEY_TILE) {
+        let first_tile = shape.first_key(first) / KEY_TILE * KEY_TILE;
+        for tile in (first_tile..first + count).step_by(KEY_TILE) {
             let available = (first + count - tile).min(KEY_TILE);
             transpose_tile(simd, key_rows, tile, available, keys);
             let (values, value_stride) = right_factor(simd, value_rows, tile, available, values, stride);
             for block in (0..count).step_by(block_queries) {
                 let queries = block_queries.min(count - block);
+                if shape.first_key(first + block) >= tile + KEY_TILE {
+                    continue;
+                }
                 let block_range = block * group..(block + queries) * group;
                 // Keys that the last query of the block sees; those before it mask their own.
                 let active = (first + block + queries - tile).min(KEY_TILE);
@@ -85,9 +89,18 @@ impl Operation for ForwardTask<'_> {
                 });
                 let largest = &mut largest[block_range.clone()];
                 for row in 0..block_range.len() {
-                    let visible = (first + block + row / group + 1 - tile).min(KEY_TILE);
+                    let position = first + block + row / group;
+                    let visible = (position + 1 - tile).min(KEY_TILE);
                     let scores = &mut scores[row * KEY_TILE..row * KEY_TILE + columns];
+                    let behind = shape.first_key(position).saturating_sub(tile);
+                    if behind >= visible {
+                        // The window of this query begins behind the tile: nothing is added to it.
+                        scores.fill(0.0);
+                        (factors[row], new_sums[row]) = (0.0, 0.0);
+                        continue;
+                    }
                     mask(simd, scores, visible);
+                    mask_before(simd, scores, behind);
                     (largest[row], factors[row], new_sums[row]) = probabilities(simd, scores, largest[row]);
                 }
                 advance_sums(simd, &mut sums[block_range.clone()], factors, new_sums);
@@ -132,6 +145,21 @@ pub(super) fn mask<S: Simd>(simd: S, scores: &mut [f32], visible: usize) {
     let lowest = simd.splat(f32::NEG_INFINITY);
     simd.store(partial, simd.select_first(visible - first, simd.load(partial), lowest));
     hidden.fill(f32::NEG_INFINITY);
+}
+
+/// Sets the scores before `first` to negative infinity.
+#[inline(always)]
+pub(super) fn mask_before<S: Simd>(simd: S, scores: &mut [f32], first: usize) {
+    if first == 0 {
+        return;
+    }
+    let whole = first / S::WIDTH * S::WIDTH;
+    let lowest = simd.splat(f32::NEG_INFINITY);
+    scores[..whole].fill(f32::NEG_INFINITY);
+    if whole < first {
+        let partial = &mut scores[whole..whole + S::WIDTH];
+        simd.store(partial, simd.select_first(first - whole, lowest, simd.load(partial)));
+    }
 }
 
 /// Replaces scores by `2^(s - m)` with the new maximum `m`; returns `m`, the factor's exponent `m_old - m` and the sum.

@@ -18,6 +18,8 @@
 //! where the sums over `i` run over all query heads that share the key and value head. Scores are kept in units of
 //! `ln 2`, so that powers of two replace exponentials.
 //!
+//! With a window of `w`, only the keys `j > i - w` take part; tiles that no query of a block sees are left out.
+//!
 //! Tiles start at multiples of [`KEY_TILE`] of the position in the sequence, and masked scores add exact zeros, so the
 //! additions of a query have one order, however the queries are divided among calls. A thread takes a (sequence, key
 //! head, chunk of queries) forward and a (sequence, key head) backward.
@@ -53,9 +55,17 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// Keys that a query sees, itself included; all of those before it where there is no window.
+    pub window: Option<usize>,
 }
 
 impl AttentionShape {
+    /// The first key that the query at a position sees.
+    #[inline(always)]
+    fn first_key(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
     /// Elements of a row of queries.
     fn query_width(&self) -> usize {
         self.heads * self.head_dim
@@ -86,6 +96,7 @@ impl AttentionShape {
             self.head_dim,
             self.kv_heads
         );
+        assert!(self.window != Some(0), "attention: a window of no keys");
     }
 }
 

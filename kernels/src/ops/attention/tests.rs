@@ -6,7 +6,7 @@ use super::*;
 use crate::ops::testing::{assert_close, gradient, noise, widen, with_threads};
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
-    AttentionShape { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
+    AttentionShape { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), window: None }
 }
 
 /// Output and log-sum-exp of one sequence.
@@ -19,7 +19,8 @@ fn reference(shape: &AttentionShape, q: &[f64], start: usize, k: &[f64], v: &[f6
         for head in 0..shape.heads {
             let q = &q[i * shape.query_width() + head * d..][..d];
             let offset = head / shape.group() * d;
-            let scores: Vec<f64> = (0..=start + i)
+            let first = shape.window.map_or(0, |window| (start + i + 1).saturating_sub(window));
+            let scores: Vec<f64> = (first..=start + i)
                 .map(|j| {
                     let k = &k[j * shape.key_width() + offset..][..d];
                     f64::from(shape.scale) * q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>()
@@ -31,7 +32,7 @@ fn reference(shape: &AttentionShape, q: &[f64], start: usize, k: &[f64], v: &[f6
             for (j, s) in scores.iter().enumerate() {
                 let p = (s - log_sum).exp();
                 for c in 0..d {
-                    out[i * shape.query_width() + head * d + c] += p * v[j * shape.key_width() + offset + c];
+                    out[i * shape.query_width() + head * d + c] += p * v[(first + j) * shape.key_width() + offset + c];
                 }
             }
         }
@@ -121,7 +122,7 @@ fn segments_are_sequences_of_their_own() {
 
 #[test]
 fn large_scores_do_not_overflow() {
-    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 16, scale: 50.0 };
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 16, scale: 50.0, window: None };
     let (q, k, v) = inputs(&shape, 80);
     let (truth, _) = reference(&shape, &widen(&q), 0, &widen(&k), &widen(&v));
     for isa in InstructionSet::available() {
@@ -148,7 +149,8 @@ fn reference_backward(
         for head in 0..shape.heads {
             let qi = i * shape.query_width() + head * d;
             let delta: f64 = (0..d).map(|c| out[qi + c] * dout[qi + c]).sum();
-            for j in 0..=i {
+            let first = shape.window.map_or(0, |window| (i + 1).saturating_sub(window));
+            for j in first..=i {
                 let kj = j * shape.key_width() + head / shape.group() * d;
                 let s: f64 = scale * (0..d).map(|c| q[qi + c] * k[kj + c]).sum::<f64>();
                 let p = (s - lse[i * shape.heads + head]).exp();
@@ -245,4 +247,79 @@ fn results_depend_neither_on_threads_nor_on_neighbours() {
     assert!(alone.0 == one.2.0[queries], "neighbours change dq");
     assert!(alone.1 == one.2.1[keys.clone()], "neighbours change dk");
     assert!(alone.2 == one.2.2[keys], "neighbours change dv");
+}
+
+/// Windows within a tile, of a tile, across tiles, and longer than the sequence.
+const WINDOWS: [usize; 7] = [1, 2, 17, 64, 65, 130, 1000];
+
+#[test]
+fn windows_agree_with_double_precision_on_every_instruction_set() {
+    for (heads, kv_heads, head_dim) in [(4, 1, 16), (6, 2, 20), (1, 1, 13)] {
+        for window in WINDOWS {
+            let shape = AttentionShape { window: Some(window), ..shape(heads, kv_heads, head_dim) };
+            let rows = 230;
+            let (q, k, v) = inputs(&shape, rows);
+            let dout = noise(17, q.len());
+            let (out_truth, lse_truth) = reference(&shape, &widen(&q), 0, &widen(&k), &widen(&v));
+            let truth = reference_backward(&shape, &widen(&q), &widen(&k), &widen(&v), &widen(&dout));
+            for isa in InstructionSet::available() {
+                let label = format!("{} {shape:?}", isa.name());
+                let (mut out, mut lse) = (vec![f32::NAN; q.len()], vec![f32::NAN; rows * heads]);
+                causal_attention_with(isa, &shape, &q, 0, &k, &v, &mut out, Some(&mut lse));
+                assert_close(&out, &out_truth, 1e-5, &label);
+                assert_close(&lse, &lse_truth, 1e-5, &label);
+                let (dq, dk, dv) = backward(isa, &shape, (&q, &k, &v), &dout, &[rows]);
+                // A query that sees itself alone has no gradient by its score.
+                if window > 1 {
+                    assert_close(&dq, &truth.0, 1e-5, &format!("dq {label}"));
+                    assert_close(&dk, &truth.1, 1e-5, &format!("dk {label}"));
+                }
+                assert_close(&dv, &truth.2, 1e-5, &format!("dv {label}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_backward_formulas_of_a_window_agree_with_central_differences() {
+    let shape = AttentionShape { window: Some(3), ..shape(4, 2, 8) };
+    let (q, k, v) = inputs(&shape, 9);
+    let dout = widen(&noise(18, q.len()));
+    let (qw, kw, vw) = (widen(&q), widen(&k), widen(&v));
+    let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
+        reference(&shape, q, 0, k, v).0.iter().zip(&dout).map(|(o, g)| o * g).sum()
+    };
+    let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect::<Vec<_>>();
+    let (dq, dk, dv) = reference_backward(&shape, &qw, &kw, &vw, &dout);
+    assert_close(&narrow(dq), &gradient(&q, |q| loss(q, &kw, &vw)), 1e-6, "dq");
+    assert_close(&narrow(dk), &gradient(&k, |k| loss(&qw, k, &vw)), 1e-6, "dk");
+    assert_close(&narrow(dv), &gradient(&v, |v| loss(&qw, &kw, v)), 1e-6, "dv");
+}
+
+#[test]
+fn a_window_beyond_the_sequence_changes_no_bit_and_calls_may_be_cut_anywhere() {
+    let plain = shape(6, 2, 32);
+    let (q, k, v) = inputs(&plain, 200);
+    let (query_width, key_width) = (plain.query_width(), plain.key_width());
+    for isa in InstructionSet::available() {
+        let run = |shape: &AttentionShape, cuts: &[usize]| {
+            let mut out = vec![f32::NAN; q.len()];
+            let mut start = 0;
+            for &end in cuts {
+                let rows = start * query_width..end * query_width;
+                let keys = &k[..end * key_width];
+                let values = &v[..end * key_width];
+                causal_attention_with(isa, shape, &q[rows.clone()], start, keys, values, &mut out[rows], None);
+                start = end;
+            }
+            out
+        };
+        let whole = run(&plain, &[200]);
+        assert_eq!(run(&AttentionShape { window: Some(200), ..plain }, &[200]), whole, "{}", isa.name());
+        for window in WINDOWS {
+            let shape = AttentionShape { window: Some(window), ..plain };
+            let cuts: Vec<usize> = (1..=200).collect();
+            assert_eq!(run(&shape, &cuts), run(&shape, &[200]), "{} {window}", isa.name());
+        }
+    }
 }

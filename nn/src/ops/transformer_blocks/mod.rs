@@ -307,7 +307,7 @@ mod tests {
             });
             BlockProjection { frozen, adapted }
         });
-        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 4, scale: 0.5 };
+        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 4, scale: 0.5, window: None };
         let rope = RopeTable::new(4, 4, 1e4, None, 8);
         let weight = |seed| Arc::new(noise(seed, hidden).iter().map(|x| 1.0 + 0.2 * x).collect::<Vec<_>>());
         Block {
