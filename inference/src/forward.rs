@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use espalier_kernels::ops::{Direction, GatedActivation, causal_attention, gated_activation, rms_norm, rope};
+use espalier_kernels::ops::{Direction, causal_attention, gated_activation, rms_norm, rope};
 use espalier_kernels::{Accumulate, matmul};
 use rayon::prelude::*;
 
 use crate::cache::{LayerCache, SequenceCache};
-use crate::weights::{Layer, Weights};
+use crate::weights::{Layer, Projection, Weights, scale};
 
 /// Logits of at most this many rows exist at once: 64 rows of 49,152 are 12 MB.
 pub(crate) const HEAD_ROWS: usize = 64;
@@ -84,6 +84,8 @@ pub(crate) struct Workspace {
     attended: Vec<f32>,
     gate_up: Vec<f32>,
     activated: Vec<f32>,
+    /// What a projection adds to the stream, where a norm stands behind it.
+    added: Vec<f32>,
     low: Vec<f32>,
     logits: Vec<f32>,
 }
@@ -112,7 +114,7 @@ pub(crate) fn forward(
     if rows == 0 {
         return;
     }
-    let Workspace { hidden, normed, qkv, query, attended, gate_up, activated, low, logits } = workspace;
+    let Workspace { hidden, normed, qkv, query, attended, gate_up, activated, added, low, logits } = workspace;
     let hidden = take(hidden, rows * width);
     hidden
         .par_chunks_mut(width)
@@ -145,9 +147,17 @@ pub(crate) fn forward(
             }
         }
         let hidden = &mut hidden[..rows * width];
-        layer.output.apply(&attended[..rows * query_width], rows, hidden, low, Accumulate::Add);
-
         let normed = &mut normed[..rows * width];
+        let attended = &attended[..rows * query_width];
+        add_to_stream(
+            &layer.output,
+            layer.output_norm.as_deref(),
+            config.rms_epsilon,
+            attended,
+            hidden,
+            (normed, added, low),
+        );
+
         rms_norm(hidden, &layer.mlp_norm, config.rms_epsilon, normed);
         let both = take(gate_up, rows * 2 * config.feed_forward);
         layer.gate_up.apply(normed, rows, both, low, Accumulate::Overwrite);
@@ -158,9 +168,17 @@ pub(crate) fn forward(
             .zip(both.par_chunks(2 * config.feed_forward))
             .for_each(|(out, both)| {
                 let (gate, up) = both.split_at(config.feed_forward);
-                gated_activation(GatedActivation::SwiGlu, gate, up, out);
+                gated_activation(config.activation, gate, up, out);
+                scale(out, config.scales.residual);
             });
-        layer.down.apply(activated, rows, hidden, low, Accumulate::Add);
+        add_to_stream(
+            &layer.down,
+            layer.down_norm.as_deref(),
+            config.rms_epsilon,
+            activated,
+            hidden,
+            (normed, added, low),
+        );
     }
 
     let vocabulary = config.vocabulary;
@@ -174,7 +192,30 @@ pub(crate) fn forward(
     }
 }
 
-/// Adds the biases, turns queries and keys to their positions, and lifts the queries out of the fused rows.
+/// Adds a projection of `x` to the residual stream, normalised where there is a norm behind it.
+fn add_to_stream(
+    projection: &Projection,
+    norm: Option<&[f32]>,
+    epsilon: f32,
+    x: &[f32],
+    hidden: &mut [f32],
+    (normed, added, low): (&mut [f32], &mut Vec<f32>, &mut Vec<f32>),
+) {
+    let rows = x.len() / projection.inputs();
+    let Some(norm) = norm else {
+        projection.apply(x, rows, hidden, low, Accumulate::Add);
+        return;
+    };
+    let added = take(added, hidden.len());
+    projection.apply(x, rows, added, low, Accumulate::Overwrite);
+    rms_norm(added, norm, epsilon, normed);
+    for (value, added) in hidden.iter_mut().zip(normed.iter()) {
+        *value += added;
+    }
+}
+
+/// Adds the biases, normalises the heads, turns queries and keys to their positions, and lifts the queries out of the fused
+/// rows; the values take the factor of the residual stream, so that the projection behind attention has it.
 fn rotate(weights: &Weights, layer: &Layer, positions: &[u32], qkv: &mut [f32], query: &mut [f32]) {
     let config = &weights.config;
     let turned_heads = config.heads + config.kv_heads;
@@ -191,16 +232,19 @@ fn rotate(weights: &Weights, layer: &Layer, positions: &[u32], qkv: &mut [f32], 
                     *value += bias;
                 }
             }
-            let position = std::slice::from_ref(position);
-            rope(
-                &mut row[..turned],
-                turned_heads,
-                config.head_dim,
-                position,
-                &weights.rope,
-                weights.rope_style,
-                Direction::Forward,
-            );
+            if let Some([query_norm, key_norm]) = &layer.head_norms {
+                // The queries' place serves as room for both.
+                for (heads, norm) in [(0..query_width, query_norm), (query_width..turned, key_norm)] {
+                    let normed = &mut query[..heads.len()];
+                    rms_norm(&row[heads.clone()], norm, config.rms_epsilon, normed);
+                    row[heads].copy_from_slice(normed);
+                }
+            }
+            if let Some(table) = &layer.rope {
+                let (heads, position) = (&mut row[..turned], std::slice::from_ref(position));
+                rope(heads, turned_heads, config.head_dim, position, table, weights.rope_style, Direction::Forward);
+            }
+            scale(&mut row[turned..], config.scales.residual);
             query.copy_from_slice(&row[..query_width]);
         });
 }
@@ -262,7 +306,7 @@ fn attend(
             );
             let queries = rows.start * query_width..rows.end * query_width;
             causal_attention(
-                &weights.attention,
+                &weights.layers[layer].attention,
                 &task.query[queries.clone()],
                 segment.start,
                 task.cache.keys(),

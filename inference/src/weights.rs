@@ -1,10 +1,10 @@
 //! A model's weights in the form that the forward pass reads.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use espalier_kernels::ops::{AttentionShape, RopeStyle, RopeTable};
 use espalier_kernels::{Accumulate, BlockType, PackedMatrix, Precision, blocks, matmul, matmul_nt};
-use espalier_model::{LoraAdapter, Model, ModelConfig, ModelError, Tensor};
+use espalier_model::{LoraAdapter, Model, ModelConfig, ModelError, NormPlacement, Tensor};
 
 use crate::branch::{Branches, SideBranch};
 use crate::error::EngineError;
@@ -16,6 +16,11 @@ pub(crate) struct Projection {
 }
 
 impl Projection {
+    /// Width of an input row.
+    pub(crate) fn inputs(&self) -> usize {
+        self.matrix.columns()
+    }
+
     /// `y (=|+=) x W^T + (x A^T) B^T` for `m` rows; `low` is working memory of the branch.
     pub(crate) fn apply(&self, x: &[f32], m: usize, y: &mut [f32], low: &mut Vec<f32>, accumulate: Accumulate) {
         matmul(x, m, &self.matrix, y, accumulate);
@@ -35,11 +40,21 @@ pub(crate) struct Layer {
     pub(crate) qkv: Projection,
     /// Biases of q, k and v, one after the other.
     pub(crate) qkv_bias: Option<Vec<f32>>,
+    /// Weights of the norms of each head of q and of k.
+    pub(crate) head_norms: Option<[Vec<f32>; 2]>,
+    /// Heads, scale and window.
+    pub(crate) attention: AttentionShape,
+    /// Angles by position, in a layer that is rotated.
+    pub(crate) rope: Option<Arc<RopeTable>>,
     pub(crate) output: Projection,
+    /// Weight of the norm behind attention.
+    pub(crate) output_norm: Option<Vec<f32>>,
     pub(crate) mlp_norm: Vec<f32>,
     /// gate and up, one below the other.
     pub(crate) gate_up: Projection,
     pub(crate) down: Projection,
+    /// Weight of the norm behind the feed-forward network.
+    pub(crate) down_norm: Option<Vec<f32>>,
 }
 
 /// The token embedding: the file's own blocks, decoded a row at a time, since a step looks up only a few rows.
@@ -53,10 +68,9 @@ pub(crate) struct Weights {
     pub(crate) config: ModelConfig,
     /// Positions that the tables hold.
     pub(crate) context: usize,
-    pub(crate) attention: AttentionShape,
-    pub(crate) rope: RopeTable,
     pub(crate) rope_style: RopeStyle,
     pub(crate) layers: Vec<Layer>,
+    /// Divided by what the logits are divided by.
     pub(crate) final_norm: Vec<f32>,
     pub(crate) head: PackedMatrix,
     embedding: Embedding,
@@ -72,27 +86,22 @@ impl Weights {
     ) -> Result<Self, EngineError> {
         let config = model.config().clone();
         let mut branches = Branches::new(adapter);
-        let layers = (0..config.layers)
-            .map(|layer| load_layer(model, &config, layer, precision, &mut branches))
+        let layers = model
+            .rope_tables(context)?
+            .into_iter()
+            .enumerate()
+            .map(|(layer, rope)| load_layer(model, &config, layer, rope, precision, &mut branches))
             .collect::<Result<_, _>>()?;
         branches.all_used()?;
         let head_name = if config.tied_head { "token_embd.weight" } else { "output.weight" };
         let head = pack(precision, &[model.tensor(head_name)?], None)?;
-        let factors =
-            if model.has_tensor("rope_freqs.weight") { Some(vector(model, "rope_freqs.weight")?) } else { None };
+        let mut final_norm = vector(model, "output_norm.weight")?;
+        scale(&mut final_norm, 1.0 / config.scales.logits);
         Ok(Self {
             context,
-            attention: AttentionShape {
-                heads: config.heads,
-                kv_heads: config.kv_heads,
-                head_dim: config.head_dim,
-                scale: 1.0 / (config.head_dim as f32).sqrt(),
-                window: None,
-            },
-            rope: RopeTable::new(config.head_dim, config.rotary_dims, config.rope_theta, factors.as_deref(), context),
             rope_style: config.rope_style(),
             layers,
-            final_norm: vector(model, "output_norm.weight")?,
+            final_norm,
             head,
             embedding: Embedding::load(&model.tensor("token_embd.weight")?)?,
             config,
@@ -111,6 +120,7 @@ impl Weights {
                 debug_assert!(decoded.is_ok(), "lengths were checked when the embedding was loaded");
             }
         }
+        scale(out, self.config.scales.embedding);
     }
 
     /// Refuses ids that the model does not have.
@@ -151,6 +161,7 @@ fn load_layer(
     model: &Model,
     config: &ModelConfig,
     layer: usize,
+    rope: Option<Arc<RopeTable>>,
     precision: Precision,
     branches: &mut Branches<'_>,
 ) -> Result<Layer, EngineError> {
@@ -179,15 +190,38 @@ fn load_layer(
     } else {
         None
     };
+    let head_norms = if config.head_norms {
+        Some([vector(model, &name("attn_q_norm.weight"))?, vector(model, &name("attn_k_norm.weight"))?])
+    } else {
+        None
+    };
+    let behind = |norm: &str| match config.norms {
+        NormPlacement::Before => Ok(None),
+        NormPlacement::BeforeAndAfter => vector(model, &name(norm)).map(Some),
+    };
     Ok(Layer {
         attention_norm: vector(model, &name("attn_norm.weight"))?,
         qkv,
         qkv_bias,
+        head_norms,
+        attention: config.attention_shape(layer),
+        rope,
         output,
+        output_norm: behind("post_attention_norm.weight")?,
         mlp_norm: vector(model, &name("ffn_norm.weight"))?,
         gate_up,
         down,
+        down_norm: behind("post_ffw_norm.weight")?,
     })
+}
+
+/// Multiplies all values; a factor of 1 leaves them alone.
+pub(crate) fn scale(values: &mut [f32], factor: f32) {
+    if factor.to_bits() != 1.0_f32.to_bits() {
+        for value in values {
+            *value *= factor;
+        }
+    }
 }
 
 fn vector(model: &Model, name: &str) -> Result<Vec<f32>, ModelError> {

@@ -61,7 +61,7 @@ impl Reference<'_> {
             let turn = |x: Matrix| -> Matrix {
                 x.into_iter()
                     .enumerate()
-                    .map(|(position, row)| turn(row, d, position, f64::from(config.rope_theta)))
+                    .map(|(position, row)| turn(row, d, position, f64::from(config.rotation.theta)))
                     .collect()
             };
             let q = turn(times(&normed, &self.matrix(&name("attn_q"))));

@@ -1,43 +1,16 @@
 //! The numbers that define a model, from `{architecture}.*` keys.
 
+mod architecture;
 mod features;
+mod graph;
 
-use espalier_kernels::ops::RopeStyle;
+use espalier_kernels::ops::{AttentionShape, GatedActivation, RopeStyle};
 
+pub use self::architecture::{Architecture, NormPlacement};
+pub(crate) use self::graph::period;
+pub use self::graph::{LayerAttention, Rotation, Scales, SlidingWindow};
 use crate::ModelError;
 use crate::gguf::{Array, Metadata, Value};
-
-/// Transformer families with a native forward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    /// Llama and what shares its graph (Mistral, `SmolLM2`, `TinyLlama`).
-    Llama,
-    /// Qwen 2 and 2.5: biases on q, k and v, the other pairing of rotary dimensions.
-    Qwen2,
-}
-
-impl Architecture {
-    /// From the value of `general.architecture`.
-    ///
-    /// # Errors
-    ///
-    /// Any other architecture, by its name.
-    pub fn from_name(name: &str) -> Result<Self, ModelError> {
-        match name {
-            "llama" => Ok(Self::Llama),
-            "qwen2" => Ok(Self::Qwen2),
-            other => Err(ModelError::UnsupportedArchitecture { architecture: other.to_owned() }),
-        }
-    }
-
-    /// The value of `general.architecture`, which also begins the names of its keys.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-        }
-    }
-}
 
 /// Shape and constants of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,14 +37,26 @@ pub struct ModelConfig {
     pub context: usize,
     /// Added to the mean square in RMS normalisation.
     pub rms_epsilon: f32,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f32,
+    /// How positions turn queries and keys in layers without a window.
+    pub rotation: Rotation,
+    /// Every how many layers one is not rotated.
+    pub unrotated_every: Option<usize>,
+    /// Layers whose queries see only the last positions.
+    pub window: Option<SlidingWindow>,
     /// Elements of a head that are rotated: even, at most `head_dim`.
     pub rotary_dims: usize,
     /// Whether the output projection is the embedding.
     pub tied_head: bool,
     /// Whether q, k and v have biases.
     pub attention_bias: bool,
+    /// Whether each head of q and k is normalised before it is rotated.
+    pub head_norms: bool,
+    /// Where a block normalises.
+    pub norms: NormPlacement,
+    /// The activation of the feed-forward network.
+    pub activation: GatedActivation,
+    /// Factors of parts of the graph.
+    pub scales: Scales,
 }
 
 /// Bounds that no model exceeds; beyond them a file is damaged, and products of the sizes could overflow.
@@ -89,11 +74,19 @@ pub(crate) struct ExpectedTensor {
 }
 
 impl ModelConfig {
-    /// How rotary dimensions are paired: neighbours for llama (whose q and k rows GGUF permutes), halves for qwen2.
+    /// How rotary dimensions are paired: neighbours where GGUF permutes the rows of q and k (llama), else halves (qwen2).
     pub fn rope_style(&self) -> RopeStyle {
-        match self.architecture {
-            Architecture::Llama => RopeStyle::Interleaved,
-            Architecture::Qwen2 => RopeStyle::Halves,
+        self.architecture.rope_style()
+    }
+
+    /// Heads, scale and window of a layer's attention.
+    pub fn attention_shape(&self, layer: usize) -> AttentionShape {
+        AttentionShape {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: self.scales.scores,
+            window: self.layer_attention(layer).window,
         }
     }
 
@@ -151,6 +144,8 @@ impl ModelConfig {
                 found: value_length.to_string(),
             });
         }
+        let context = size("context_length")?;
+        let rotation = graph::rotation(metadata, architecture)?;
         let config = Self {
             architecture,
             name: metadata.get_str("general.name")?.unwrap_or(fallback_name).to_owned(),
@@ -161,12 +156,18 @@ impl ModelConfig {
             kv_heads,
             head_dim,
             feed_forward,
-            context: size("context_length")?,
+            context,
             rms_epsilon: metadata.require_f32(&key("attention.layer_norm_rms_epsilon"))?,
-            rope_theta: metadata.get_f32(&key("rope.freq_base"))?.unwrap_or(10_000.0),
+            rotation,
+            unrotated_every: architecture.unrotated_every(),
+            window: graph::window(metadata, architecture, rotation, [layers, context])?,
             rotary_dims: optional("rope.dimension_count")?.unwrap_or(head_dim),
             tied_head,
             attention_bias,
+            head_norms: architecture.head_norms(),
+            norms: architecture.norms(),
+            activation: architecture.activation(),
+            scales: graph::scales(metadata, architecture, [hidden, heads, head_dim, layers])?,
         };
         if let Some(stated) = optional("vocab_size")?
             && stated != vocabulary
@@ -213,10 +214,7 @@ impl ModelConfig {
         if !(self.rms_epsilon > 0.0 && self.rms_epsilon < 1.0) {
             return Err(impossible(format!("the RMS epsilon is {}", self.rms_epsilon)));
         }
-        if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
-            return Err(impossible(format!("the rotary base is {}", self.rope_theta)));
-        }
-        Ok(())
+        self.check_graph()
     }
 
     /// Every tensor that the model must have, in the order in which a converter writes them.
@@ -236,11 +234,21 @@ impl ModelConfig {
                     push(name(&format!("{part}.bias")), vec![rows]);
                 }
             }
+            if self.head_norms {
+                push(name("attn_q_norm.weight"), vec![self.head_dim]);
+                push(name("attn_k_norm.weight"), vec![self.head_dim]);
+            }
             push(name("attn_output.weight"), vec![queries, self.hidden]);
+            if self.norms == NormPlacement::BeforeAndAfter {
+                push(name("post_attention_norm.weight"), vec![self.hidden]);
+            }
             push(name("ffn_norm.weight"), vec![self.hidden]);
             push(name("ffn_gate.weight"), vec![self.hidden, self.feed_forward]);
             push(name("ffn_up.weight"), vec![self.hidden, self.feed_forward]);
             push(name("ffn_down.weight"), vec![self.feed_forward, self.hidden]);
+            if self.norms == NormPlacement::BeforeAndAfter {
+                push(name("post_ffw_norm.weight"), vec![self.hidden]);
+            }
         }
         push("output_norm.weight".to_owned(), vec![self.hidden]);
         if !self.tied_head {
@@ -268,9 +276,9 @@ impl ModelConfig {
 
     /// Heads whose rows GGUF stores permuted for this module (`blk.0.attn_q`); `None` where rows stay as they are.
     pub(crate) fn permuted_heads(&self, module: &str) -> Option<usize> {
-        match (self.architecture, module.rsplit('.').next()) {
-            (Architecture::Llama, Some("attn_q")) => Some(self.heads),
-            (Architecture::Llama, Some("attn_k")) => Some(self.kv_heads),
+        match (self.rope_style(), module.rsplit('.').next()) {
+            (RopeStyle::Interleaved, Some("attn_q")) => Some(self.heads),
+            (RopeStyle::Interleaved, Some("attn_k")) => Some(self.kv_heads),
             _ => None,
         }
     }
@@ -291,18 +299,20 @@ impl ModelConfig {
         size("feed_forward_length", self.feed_forward);
         size("attention.head_count", self.heads);
         size("attention.head_count_kv", self.kv_heads);
-        if self.head_dim * self.heads != self.hidden {
+        if self.head_dim * self.heads != self.hidden || self.head_norms {
             size("attention.key_length", self.head_dim);
             size("attention.value_length", self.head_dim);
         }
         size("rope.dimension_count", self.rotary_dims);
         size("vocab_size", self.vocabulary);
-        let name = self.architecture.name();
-        metadata.insert(format!("{name}.rope.freq_base"), self.rope_theta);
-        metadata.insert(format!("{name}.attention.layer_norm_rms_epsilon"), self.rms_epsilon);
+        self.add_graph_metadata(&mut metadata);
         metadata.insert("general.quantization_version", 2_u32);
         metadata
     }
+}
+
+fn invalid_key(key: &str, expected: &str, found: String) -> ModelError {
+    ModelError::KeyType { key: key.to_owned(), expected: expected.to_owned(), found }
 }
 
 fn impossible(problem: String) -> ModelError {

@@ -50,7 +50,8 @@ pub enum ModelError {
     },
     /// An architecture that nobody wrote here.
     #[error(
-        "architecture {architecture:?} is not supported by the native engine (supported: llama, qwen2); \
+        "architecture {architecture:?} is not supported by the native engine (supported: llama and mistral, qwen2, qwen3, granite, \
+         smollm3, gemma3); \
          serve the model with llama-server, vLLM or Ollama and pass --engine http://HOST:PORT"
     )]
     UnsupportedArchitecture {

@@ -8,8 +8,9 @@ use std::fs;
 use std::path::Path;
 
 use espalier_kernels::BlockType;
+use espalier_kernels::ops::GatedActivation;
 
-use crate::config::{Architecture, ModelConfig};
+use crate::config::{Architecture, ModelConfig, NormPlacement, Rotation, Scales};
 use crate::error::DOWNLOAD_AGAIN;
 use crate::mapped_file::map_file;
 use crate::model::{Backing, Parts, StoredTensor};
@@ -77,10 +78,16 @@ fn read_header(bytes: &[u8], name: &str) -> Result<ModelConfig, ModelError> {
         feed_forward: size(1, "the feed-forward width")?,
         context: size(6, "the context length")?,
         rms_epsilon: 1e-5,
-        rope_theta: 10_000.0,
+        rotation: Rotation { theta: 10_000.0, factor: 1.0 },
+        unrotated_every: None,
+        window: None,
         rotary_dims: hidden / heads,
         tied_head: number(5) > 0,
         attention_bias: false,
+        head_norms: false,
+        norms: NormPlacement::Before,
+        activation: GatedActivation::SwiGlu,
+        scales: Scales { embedding: 1.0, scores: 1.0 / ((hidden / heads) as f32).sqrt(), residual: 1.0, logits: 1.0 },
     };
     config.check()?;
     Ok(config)

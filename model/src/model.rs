@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use espalier_kernels::BlockType;
+use espalier_kernels::ops::RopeTable;
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Rotation};
 use crate::gguf::{GgufFile, MAGIC, Metadata};
 use crate::row_order::RowOrder;
 use crate::tensor::{Tensor, TensorInfo};
@@ -220,6 +221,22 @@ impl Model {
             return Ok(None);
         }
         self.tensor("rope_freqs.weight")?.to_vec().map(Some)
+    }
+
+    /// Cosines and sines of each layer for `positions`, `None` where it is not rotated; layers that turn alike share them.
+    pub fn rope_tables(&self, positions: usize) -> Result<Vec<Option<Arc<RopeTable>>>, ModelError> {
+        let factors = self.rope_frequency_factors()?;
+        let mut tables: Vec<(Rotation, Arc<RopeTable>)> = Vec::new();
+        let table = |layer| {
+            let rotation = self.config.layer_attention(layer).rotation?;
+            if let Some((_, table)) = tables.iter().find(|(known, _)| *known == rotation) {
+                return Some(Arc::clone(table));
+            }
+            let table = Arc::new(rotation.table(&self.config, factors.as_deref(), positions));
+            tables.push((rotation, Arc::clone(&table)));
+            Some(table)
+        };
+        Ok((0..self.config.layers).map(table).collect())
     }
 
     /// SHA-256 in 64 hexadecimal digits, computed once: of the bytes of a single file; for several files, of the lines

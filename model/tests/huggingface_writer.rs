@@ -22,6 +22,7 @@ fn write(model: &Model, out: &Path, options: HuggingFaceOptions) -> Result<Atomi
         for row in 0..tensor.rows {
             let mut values = vec![0.0_f32; tensor.columns];
             source.row(tensor.gguf_row(row), &mut values)?;
+            tensor.shift(&mut values);
             let bytes: Vec<u8> = match options.float_type {
                 // Numbers of these models have eight bits.
                 FloatType::Bf16 => values.iter().flat_map(|value| value.to_le_bytes()[2..].to_vec()).collect(),
@@ -175,6 +176,27 @@ fn rotary_factors_become_the_settings_that_they_came_from() {
     assert_eq!(again.rope_frequency_factors().unwrap().unwrap(), factors);
     let config: serde_json::Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
     assert_eq!(config["rope_scaling"]["factor"], 32.0);
+}
+
+#[test]
+fn every_architecture_comes_back_from_its_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let assets = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/architectures"));
+    for name in ["qwen3.gguf", "granite.gguf", "smollm3.gguf", "gemma3.gguf", "mistral", "gemma3"] {
+        let model = Model::open(&assets.join(name)).unwrap();
+        let out = place.path().join(name);
+        let options = HuggingFaceOptions { float_type: FloatType::F32, ..HuggingFaceOptions::of(&model) };
+        write(&model, &out, options).unwrap().finish().unwrap();
+        let again = Model::open(&out).unwrap();
+        assert_same_weights(&model, &again);
+        let config = espalier_model::ModelConfig { name: model.config().name.clone(), ..again.config().clone() };
+        assert_eq!(&config, model.config(), "{name}");
+        // The file of the folder and that of the converter say the same.
+        let source = Model::open(&assets.join(name.trim_end_matches(".gguf"))).unwrap();
+        let config = espalier_model::ModelConfig { name: source.config().name.clone(), ..config };
+        assert_eq!(&config, source.config(), "{name}");
+        assert_same_weights(&source, &again);
+    }
 }
 
 #[test]

@@ -108,8 +108,9 @@ fn read_folder_rows(
     first: usize,
     values: &mut [f32],
 ) -> Result<(), ModelError> {
-    values
-        .par_chunks_exact_mut(tensor.columns)
-        .enumerate()
-        .try_for_each(|(offset, row)| read_rows(source, module, tensor.gguf_row(first + offset), row))
+    values.par_chunks_exact_mut(tensor.columns).enumerate().try_for_each(|(offset, row)| {
+        read_rows(source, module, tensor.gguf_row(first + offset), row)?;
+        tensor.shift(row);
+        Ok(())
+    })
 }

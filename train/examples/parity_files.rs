@@ -60,7 +60,7 @@ fn write_folder(model: &Model, folder: &Path) -> Result<(), Box<dyn std::error::
         "vocab_size": config.vocabulary, "hidden_size": config.hidden, "num_hidden_layers": config.layers,
         "num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads, "head_dim": config.head_dim,
         "intermediate_size": config.feed_forward, "max_position_embeddings": config.context,
-        "rms_norm_eps": config.rms_epsilon, "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.rms_epsilon, "rope_theta": config.rotation.theta,
         "tie_word_embeddings": config.tied_head, "attention_bias": false, "mlp_bias": false, "dtype": "float32",
     });
     std::fs::write(folder.join("config.json"), serde_json::to_string_pretty(&description)?)?;

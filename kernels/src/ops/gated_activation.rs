@@ -131,7 +131,7 @@ impl Gate for Silu {
 struct Gelu;
 
 /// `2 sqrt(2 / pi)` and that times 0.044715.
-const GELU: (f32, f32) = (1.595_769_1, 0.071_354_82);
+const GELU: (f32, f32) = (1.595_769, 0.071_354_82);
 
 impl Gelu {
     /// `z` and `z'`; beyond 20 the gate is open or shut to the last bit, and the cube cannot overflow there.

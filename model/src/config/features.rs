@@ -4,6 +4,9 @@ use super::Architecture;
 use crate::ModelError;
 use crate::gguf::Metadata;
 
+/// Scores and logits bent by `tanh`.
+const SOFT_CAPS: [&str; 2] = ["attn_logit_softcapping", "final_logit_softcapping"];
+
 /// Features of these architectures that change the result and that the native engine does not compute.
 pub(super) fn refuse_unimplemented(metadata: &Metadata, architecture: Architecture) -> Result<(), ModelError> {
     let name = architecture.name();
@@ -22,7 +25,7 @@ pub(super) fn refuse_unimplemented(metadata: &Metadata, architecture: Architectu
     }
     let key = format!("{name}.rope.scaling.type");
     if let Some(kind) = metadata.get_str(&key)?
-        && kind != "none"
+        && !matches!(kind, "none" | "linear")
     {
         let factor = metadata.get_f32(&format!("{name}.rope.scaling.factor"))?;
         if factor != Some(1.0) {
@@ -30,16 +33,25 @@ pub(super) fn refuse_unimplemented(metadata: &Metadata, architecture: Architectu
         }
     }
     let key = format!("{name}.attention.sliding_window");
-    if let Some(window) = metadata.get_u32(&key)? {
+    let has_windows = matches!(architecture, Architecture::Llama | Architecture::Gemma3);
+    if let Some(window) = metadata.get_u32(&key)?
+        && !has_windows
+    {
         let context = metadata.get_u32(&format!("{name}.context_length"))?.unwrap_or(u32::MAX);
         if window > 0 && window < context {
             return refuse(key, format!("a sliding window of {window} tokens"));
         }
     }
-    for scale in ["logit_scale", "embedding_scale", "residual_scale", "attention.scale"] {
+    let known: &[&str] = match architecture {
+        Architecture::Granite => &["logit_scale", "embedding_scale", "residual_scale", "attention.scale"],
+        Architecture::Gemma3 => &["attention.scale"],
+        _ => &[],
+    };
+    for scale in ["logit_scale", "embedding_scale", "residual_scale", "attention.scale", SOFT_CAPS[0], SOFT_CAPS[1]] {
         let key = format!("{name}.{scale}");
         if let Some(value) = metadata.get_f32(&key)?
             && value != 0.0
+            && !known.contains(&scale)
         {
             return refuse(key, format!("the scale {value}"));
         }

@@ -1,11 +1,12 @@
 //! `config.json`.
 
+use espalier_kernels::ops::GatedActivation;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::{add_token_id, bad_json};
 use crate::ModelError;
-use crate::config::{Architecture, ModelConfig};
+use crate::config::{Architecture, ModelConfig, Rotation, Scales, SlidingWindow, period};
 use crate::gguf::Metadata;
 
 /// The fields that matter here; others are left alone.
@@ -29,13 +30,29 @@ pub(super) struct Settings {
     /// What newer files have in place of `rope_theta` and `rope_scaling`.
     #[serde(default)]
     rope_parameters: Option<Rotary>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
+    tie_word_embeddings: Option<bool>,
     #[serde(default)]
     attention_bias: bool,
+    /// `hidden_activation` is what Gemma 3 goes by.
     hidden_act: Option<String>,
+    hidden_activation: Option<String>,
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
+    /// Every how many layers of Gemma 3 one has no window, in files without `layer_types`.
+    #[serde(alias = "_sliding_window_pattern")]
+    sliding_window_pattern: Option<usize>,
+    layer_types: Option<Vec<String>>,
+    rope_local_base_freq: Option<f32>,
+    no_rope_layers: Option<Vec<u8>>,
+    no_rope_layer_interval: Option<usize>,
+    query_pre_attn_scalar: Option<f32>,
+    attn_logit_softcapping: Option<f32>,
+    final_logit_softcapping: Option<f32>,
+    use_bidirectional_attention: Option<Json>,
+    embedding_multiplier: Option<f32>,
+    attention_multiplier: Option<f32>,
+    residual_multiplier: Option<f32>,
+    logits_scaling: Option<f32>,
     partial_rotary_factor: Option<f32>,
     #[serde(default)]
     quantization_config: Option<Json>,
@@ -45,8 +62,12 @@ pub(super) struct Settings {
     eos_token_id: Option<Json>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Rotary {
+    /// Of layers without a window, where these have settings of their own.
+    full_attention: Option<Box<Rotary>>,
+    /// Of layers with a window.
+    sliding_attention: Option<Box<Rotary>>,
     #[serde(alias = "type")]
     rope_type: Option<String>,
     rope_theta: Option<f32>,
@@ -113,9 +134,7 @@ pub(super) fn parse(source: &str) -> Result<Settings, ModelError> {
 fn architecture(classes: Option<&[String]>, model_type: Option<&str>) -> Result<Architecture, ModelError> {
     let class = classes.and_then(|classes| classes.first()).map(String::as_str);
     match class.or(model_type) {
-        Some("LlamaForCausalLM" | "MistralForCausalLM" | "llama" | "mistral") => Ok(Architecture::Llama),
-        Some("Qwen2ForCausalLM" | "qwen2") => Ok(Architecture::Qwen2),
-        Some(other) => Err(ModelError::UnsupportedArchitecture { architecture: other.to_owned() }),
+        Some(class) => Architecture::from_class(class),
         None => Err(ModelError::invalid(
             "fields \"architectures\" and \"model_type\"",
             "neither is there",
@@ -124,16 +143,33 @@ fn architecture(classes: Option<&[String]>, model_type: Option<&str>) -> Result<
     }
 }
 
+/// What transformers takes for Gemma 3 where the file says nothing.
+const GEMMA3_THETA: f32 = 1_000_000.0;
+const GEMMA3_LOCAL_THETA: f32 = 10_000.0;
+const GEMMA3_FULL_EVERY: usize = 6;
+
+/// Where it is not `hidden_size / num_attention_heads`.
+fn default_head_dim(architecture: Architecture) -> Option<usize> {
+    match architecture {
+        Architecture::Qwen3 => Some(128),
+        Architecture::Gemma3 => Some(256),
+        _ => None,
+    }
+}
+
+fn ties_by_default(architecture: Architecture) -> bool {
+    matches!(architecture, Architecture::SmolLm3 | Architecture::Gemma3)
+}
+
 impl Settings {
     pub(super) fn model_config(&self, name: &str) -> Result<ModelConfig, ModelError> {
         let architecture = architecture(self.architectures.as_deref(), self.model_type.as_deref())?;
         self.refuse_unimplemented(architecture)?;
-        let rotary = self.rope_parameters.as_ref();
         let divided = self
             .hidden_size
             .checked_div(self.num_attention_heads)
             .filter(|_| self.hidden_size.is_multiple_of(self.num_attention_heads));
-        let Some(head_dim) = self.head_dim.or(divided) else {
+        let Some(head_dim) = self.head_dim.or(default_head_dim(architecture)).or(divided) else {
             return Err(ModelError::invalid(
                 "field \"num_attention_heads\"",
                 format!("{} does not divide the hidden size {}", self.num_attention_heads, self.hidden_size),
@@ -152,10 +188,16 @@ impl Settings {
             feed_forward: self.intermediate_size,
             context: self.max_position_embeddings,
             rms_epsilon: self.rms_norm_eps,
-            rope_theta: rotary.and_then(|rotary| rotary.rope_theta).or(self.rope_theta).unwrap_or(10_000.0),
+            rotation: self.rotation(architecture),
+            unrotated_every: architecture.unrotated_every(),
+            window: self.window(architecture)?,
             rotary_dims: head_dim,
-            tied_head: self.tie_word_embeddings,
+            tied_head: self.tie_word_embeddings.unwrap_or(ties_by_default(architecture)),
             attention_bias: architecture == Architecture::Qwen2 || self.attention_bias,
+            head_norms: architecture.head_norms(),
+            norms: architecture.norms(),
+            activation: architecture.activation(),
+            scales: self.scales(architecture, head_dim),
         };
         config.check()?;
         Ok(config)
@@ -169,18 +211,51 @@ impl Settings {
                 "serve the model with llama-server, vLLM or Ollama and pass --engine http://HOST:PORT",
             ))
         };
-        if let Some(activation) = &self.hidden_act
-            && !matches!(activation.as_str(), "silu" | "swish")
+        let (field, activation, known): (_, _, &[&str]) = match architecture.activation() {
+            GatedActivation::SwiGlu => ("hidden_act", &self.hidden_act, &["silu", "swish"]),
+            GatedActivation::GeGlu => ("hidden_activation", &self.hidden_activation, &["gelu_pytorch_tanh"]),
+        };
+        if let Some(activation) = activation
+            && !known.contains(&activation.as_str())
         {
-            return refuse("hidden_act", format!("the activation {activation:?}"));
+            return refuse(field, format!("the activation {activation:?}"));
         }
-        // Qwen2 states a window that it uses only when told so.
-        let uses_window = self.use_sliding_window.unwrap_or(architecture == Architecture::Llama);
+        // Qwen and SmolLM3 state a window that they use only when told so.
         if let Some(window) = self.sliding_window
-            && uses_window
+            && self.use_sliding_window == Some(true)
+            && !self.has_windows(architecture)
             && window < self.max_position_embeddings
         {
             return refuse("sliding_window", format!("a sliding window of {window} tokens"));
+        }
+        for (field, cap) in [
+            ("attn_logit_softcapping", self.attn_logit_softcapping),
+            ("final_logit_softcapping", self.final_logit_softcapping),
+        ] {
+            if let Some(cap) = cap {
+                return refuse(field, format!("a soft cap of {cap}"));
+            }
+        }
+        if self
+            .use_bidirectional_attention
+            .as_ref()
+            .is_some_and(|value| !matches!(value, Json::Null | Json::Bool(false)))
+        {
+            return refuse("use_bidirectional_attention", "attention to later tokens".to_owned());
+        }
+        if let Some(every) = architecture.unrotated_every() {
+            let expected = |(layer, turned): (usize, &u8)| (*turned == 0) == (layer + 1).is_multiple_of(every);
+            if let Some(layers) = &self.no_rope_layers
+                && !layers.iter().enumerate().all(expected)
+            {
+                return refuse("no_rope_layers", format!("layers without positions other than every {every}th"));
+            }
+            if let Some(interval) = self.no_rope_layer_interval
+                && interval != every
+                && self.no_rope_layers.is_none()
+            {
+                return refuse("no_rope_layer_interval", format!("an interval other than {every}"));
+            }
         }
         if let Some(part) = self.partial_rotary_factor
             && part.to_bits() != 1.0_f32.to_bits()
@@ -193,15 +268,88 @@ impl Settings {
         Ok(())
     }
 
+    /// The settings of layers without a window.
+    fn rotary(&self) -> Option<&Rotary> {
+        let stated = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref())?;
+        Some(stated.full_attention.as_deref().unwrap_or(stated))
+    }
+
+    fn rotation(&self, architecture: Architecture) -> Rotation {
+        let parameters = self.rope_parameters.as_ref();
+        let parameters = parameters.map(|stated| stated.full_attention.as_deref().unwrap_or(stated));
+        let usual = if architecture == Architecture::Gemma3 { GEMMA3_THETA } else { 10_000.0 };
+        let theta = parameters.and_then(|rotary| rotary.rope_theta).or(self.rope_theta).unwrap_or(usual);
+        let linear = self.rotary().filter(|rotary| rotary.rope_type.as_deref() == Some("linear"));
+        Rotation { theta, factor: linear.and_then(|rotary| rotary.factor).unwrap_or(1.0) }
+    }
+
+    /// Mistral and Gemma 3: a plain llama has no window, whatever its file says.
+    fn has_windows(&self, architecture: Architecture) -> bool {
+        let class = self.architectures.as_deref().and_then(|classes| classes.first()).map(String::as_str);
+        let class = class.or(self.model_type.as_deref());
+        architecture == Architecture::Gemma3 || matches!(class, Some("MistralForCausalLM" | "mistral"))
+    }
+
+    fn window(&self, architecture: Architecture) -> Result<Option<SlidingWindow>, ModelError> {
+        let Some(tokens) = self.sliding_window.filter(|_| self.has_windows(architecture)) else {
+            return Ok(None);
+        };
+        if architecture != Architecture::Gemma3 {
+            let rotation = self.rotation(architecture);
+            return Ok((tokens < self.max_position_embeddings).then_some(SlidingWindow {
+                tokens,
+                full_every: None,
+                rotation,
+            }));
+        }
+        let full_every = match &self.layer_types {
+            Some(types) => {
+                let windowed: Vec<bool> = types.iter().map(|kind| kind == "sliding_attention").collect();
+                period(&windowed).ok_or_else(|| {
+                    ModelError::invalid(
+                        "field \"layer_types\"",
+                        "layers without a window do not stand at regular distances",
+                        "serve the model with llama-server, vLLM or Ollama and pass --engine http://HOST:PORT",
+                    )
+                })?
+            }
+            None => Some(self.sliding_window_pattern.unwrap_or(GEMMA3_FULL_EVERY)),
+        };
+        let stated = self.rope_parameters.as_ref().and_then(|stated| stated.sliding_attention.as_deref());
+        let theta = stated.and_then(|rotary| rotary.rope_theta).or(self.rope_local_base_freq);
+        let rotation = Rotation { theta: theta.unwrap_or(GEMMA3_LOCAL_THETA), factor: 1.0 };
+        let full_every = full_every.filter(|every| (1..=self.num_hidden_layers).contains(every));
+        Ok(Some(SlidingWindow { tokens, full_every, rotation }))
+    }
+
+    fn scales(&self, architecture: Architecture, head_dim: usize) -> Scales {
+        let usual = Scales { embedding: 1.0, scores: 1.0 / (head_dim as f32).sqrt(), residual: 1.0, logits: 1.0 };
+        match architecture {
+            // What transformers takes where the file says nothing.
+            Architecture::Granite => Scales {
+                embedding: self.embedding_multiplier.unwrap_or(1.0),
+                scores: self.attention_multiplier.unwrap_or(1.0),
+                residual: self.residual_multiplier.unwrap_or(1.0),
+                logits: self.logits_scaling.unwrap_or(1.0),
+            },
+            Architecture::Gemma3 => Scales {
+                embedding: (self.hidden_size as f32).sqrt(),
+                scores: 1.0 / self.query_pre_attn_scalar.unwrap_or(256.0).sqrt(),
+                ..usual
+            },
+            _ => usual,
+        }
+    }
+
     /// Divisors of the rotary frequencies where the scaling of Llama 3.1 asks for them.
     pub(super) fn frequency_factors(&self, config: &ModelConfig) -> Result<Option<Vec<f32>>, ModelError> {
-        let Some(rotary) = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref()) else {
+        let Some(rotary) = self.rotary() else {
             return Ok(None);
         };
         let kind = rotary.rope_type.as_deref().unwrap_or("default");
         match kind {
-            "default" | "none" => return Ok(None),
-            "linear" if rotary.factor == Some(1.0) => return Ok(None),
+            // The factor of the second is in the configuration.
+            "default" | "none" | "linear" => return Ok(None),
             "llama3" => {}
             other => {
                 return Err(ModelError::invalid(
@@ -226,7 +374,7 @@ impl Settings {
                 "correct config.json or download it again",
             ));
         }
-        Ok(Some(frequency_factors(scaling, config.rotary_dims, config.rope_theta)))
+        Ok(Some(frequency_factors(scaling, config.rotary_dims, config.rotation.theta)))
     }
 
     /// Special tokens that only `config.json` names; of a list the first.
@@ -281,15 +429,64 @@ mod tests {
         for (extra, expected) in [
             (r#","rope_scaling":{"type":"yarn","factor":4.0}"#, "yarn"),
             (r#","hidden_act":"gelu""#, "gelu"),
-            (r#","sliding_window":4096"#, "4096"),
+            (r#","sliding_window":4096,"use_sliding_window":true"#, "4096"),
+            (r#","final_logit_softcapping":30.0"#, "soft cap of 30"),
             (r#","quantization_config":{"bits":4}"#, "quantized"),
         ] {
             let message = read(extra).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
-        let message = parse(r#"{"architectures":["GraniteForCausalLM"]}"#).unwrap_err().to_string();
-        assert!(message.contains("GraniteForCausalLM") && message.contains("--engine"));
+        let message = parse(r#"{"architectures":["MambaForCausalLM"]}"#).unwrap_err().to_string();
+        assert!(message.contains("MambaForCausalLM") && message.contains("--engine"));
         assert!(parse("{").is_err() && parse("{}").is_err() && parse("[1]").is_err());
+    }
+
+    /// The configuration, which has to come back from the keys of a GGUF file.
+    fn of_class(class: &str, extra: &str) -> ModelConfig {
+        let text = source(extra).replace("LlamaForCausalLM", class);
+        let config = parse(&text).unwrap().model_config("x").unwrap();
+        let metadata = config.to_metadata();
+        let again =
+            ModelConfig::from_metadata(&metadata, "x", 128_256, config.tied_head, config.attention_bias).unwrap();
+        assert_eq!(again, config);
+        config
+    }
+
+    #[test]
+    fn graphs_are_read_and_come_back_from_their_keys() {
+        let theta = |config: &ModelConfig, layer| config.layer_attention(layer).rotation.map(|turn| turn.theta);
+        let window = |config: &ModelConfig, layer| config.layer_attention(layer).window;
+        let plain = of_class("LlamaForCausalLM", r#","sliding_window":4096"#);
+        assert_eq!((window(&plain, 0), theta(&plain, 1)), (None, Some(500_000.0)));
+        let mistral = of_class("MistralForCausalLM", r#","sliding_window":4096"#);
+        assert_eq!((window(&mistral, 0), window(&mistral, 1)), (Some(4096), Some(4096)));
+        assert_eq!(of_class("MistralForCausalLM", r#","sliding_window":null"#).window, None);
+        let linear = of_class("LlamaForCausalLM", r#","rope_scaling":{"type":"linear","factor":2.0}"#);
+        assert!((linear.rotation.factor - 2.0).abs() < 1e-9);
+        assert!(of_class("Qwen3ForCausalLM", r#","sliding_window":4096"#).head_norms);
+
+        let multipliers = r#","attention_multiplier":0.0078125,"embedding_multiplier":12.0,"residual_multiplier":0.22,
+            "logits_scaling":16.0"#;
+        let granite = of_class("GraniteForCausalLM", multipliers).scales;
+        assert_eq!(granite, Scales { embedding: 12.0, scores: 0.007_812_5, residual: 0.22, logits: 16.0 });
+
+        let smollm3 = source(r#","no_rope_layers":[1,1,1,0,1]"#).replace("LlamaForCausalLM", "SmolLM3ForCausalLM");
+        let smollm3 = parse(&smollm3.replace(r#""num_hidden_layers":2"#, r#""num_hidden_layers":5"#)).unwrap();
+        let smollm3 = smollm3.model_config("x").unwrap();
+        assert_eq!((theta(&smollm3, 2), theta(&smollm3, 3), theta(&smollm3, 4)), (Some(5e5), None, Some(5e5)));
+        let other = source(r#","no_rope_layers":[1,0]"#).replace("LlamaForCausalLM", "SmolLM3ForCausalLM");
+        assert!(parse(&other).unwrap().model_config("x").unwrap_err().to_string().contains("no_rope_layers"));
+
+        let older = r#","hidden_activation":"gelu_pytorch_tanh","sliding_window":512,"sliding_window_pattern":2,
+            "rope_local_base_freq":20000.0,"query_pre_attn_scalar":168,"rope_scaling":{"rope_type":"linear","factor":8.0}"#;
+        let gemma3 = of_class("Gemma3ForCausalLM", older);
+        assert!(gemma3.tied_head && (gemma3.scales.scores * 168.0_f32.sqrt() - 1.0).abs() < 1e-6);
+        assert_eq!((window(&gemma3, 0), window(&gemma3, 1)), (Some(512), None));
+        assert_eq!((theta(&gemma3, 0), theta(&gemma3, 1)), (Some(20_000.0), Some(500_000.0)));
+        let newer = r#","sliding_window":512,"layer_types":["sliding_attention","sliding_attention"],"rope_parameters":
+            {"full_attention":{"rope_type":"default","rope_theta":3e6},"sliding_attention":{"rope_theta":3e4}}"#;
+        let gemma3 = of_class("Gemma3ForCausalLM", newer);
+        assert_eq!((window(&gemma3, 1), theta(&gemma3, 1), gemma3.rotation.theta), (Some(512), Some(3e4), 3e6));
     }
 
     proptest! {

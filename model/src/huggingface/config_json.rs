@@ -1,5 +1,6 @@
 //! `config.json` and `generation_config.json` of a model that came in another form.
 
+use espalier_kernels::ops::GatedActivation;
 use serde_json::{Map, Value as Json, json};
 
 use super::config::{Llama3Scaling, frequency_factors};
@@ -24,28 +25,40 @@ pub(super) fn config_json(model: &Model, dtype: &str) -> Result<Json, ModelError
         Architecture::Llama if config.attention_bias => {
             return Err(no_form("it has biases on q, k and v, and none on the attention's output"));
         }
+        Architecture::Llama if config.window.is_some() => ("MistralForCausalLM", "mistral"),
         Architecture::Llama => ("LlamaForCausalLM", "llama"),
         Architecture::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
+        Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+        Architecture::Granite => ("GraniteForCausalLM", "granite"),
+        Architecture::SmolLm3 => ("SmolLM3ForCausalLM", "smollm3"),
+        Architecture::Gemma3 => ("Gemma3ForCausalLM", "gemma3_text"),
     };
-    let scaling = model.rope_frequency_factors()?.map(|factors| llama3_scaling(config, &factors)).transpose()?;
+    let scaling = match model.rope_frequency_factors()? {
+        Some(factors) => llama3_scaling(config, &factors)?.to_json(),
+        None if config.rotation.factor.to_bits() == 1.0_f32.to_bits() => Json::Null,
+        None => json!({"rope_type": "linear", "factor": shortest(config.rotation.factor)}),
+    };
     let mut settings = Map::new();
     let mut set = |key: &str, value: Json| {
         settings.insert(key.to_owned(), value);
     };
     set("architectures", json!([class]));
     set("attention_dropout", json!(0.0));
-    if config.architecture == Architecture::Llama {
+    if config.architecture != Architecture::Qwen2 {
         set("attention_bias", json!(false));
     }
     set("bos_token_id", json!(model.tokenizer().bos()));
     set("eos_token_id", json!(model.tokenizer().eos()));
     set("head_dim", json!(config.head_dim));
-    set("hidden_act", json!("silu"));
+    match config.activation {
+        GatedActivation::SwiGlu => set("hidden_act", json!("silu")),
+        GatedActivation::GeGlu => set("hidden_activation", json!("gelu_pytorch_tanh")),
+    }
     set("hidden_size", json!(config.hidden));
     set("initializer_range", json!(0.02));
     set("intermediate_size", json!(config.feed_forward));
     set("max_position_embeddings", json!(config.context));
-    if config.architecture == Architecture::Llama {
+    if matches!(config.architecture, Architecture::Llama | Architecture::Granite | Architecture::SmolLm3) {
         set("mlp_bias", json!(false));
     }
     set("model_type", json!(model_type));
@@ -54,16 +67,49 @@ pub(super) fn config_json(model: &Model, dtype: &str) -> Result<Json, ModelError
     set("num_key_value_heads", json!(config.kv_heads));
     set("pad_token_id", json!(model.tokenizer().padding()));
     set("rms_norm_eps", shortest(config.rms_epsilon));
-    set("rope_scaling", scaling.map_or(Json::Null, Llama3Scaling::to_json));
-    set("rope_theta", shortest(config.rope_theta));
+    set("rope_scaling", scaling);
+    set("rope_theta", shortest(config.rotation.theta));
     set("tie_word_embeddings", json!(config.tied_head));
     set("torch_dtype", json!(dtype));
     set("use_cache", json!(true));
-    if config.architecture == Architecture::Qwen2 {
-        set("use_sliding_window", json!(false));
-    }
     set("vocab_size", json!(config.vocabulary));
+    add_graph(config, &mut set);
     Ok(Json::Object(settings))
+}
+
+/// What an architecture has besides its sizes.
+fn add_graph(config: &ModelConfig, set: &mut dyn FnMut(&str, Json)) {
+    match config.architecture {
+        Architecture::Llama => {
+            if let Some(window) = config.window {
+                set("sliding_window", json!(window.tokens));
+            }
+        }
+        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::SmolLm3 => set("use_sliding_window", json!(false)),
+        Architecture::Granite => {
+            set("attention_multiplier", shortest(config.scales.scores));
+            set("embedding_multiplier", shortest(config.scales.embedding));
+            set("logits_scaling", shortest(config.scales.logits));
+            set("residual_multiplier", shortest(config.scales.residual));
+        }
+        Architecture::Gemma3 => {
+            set("query_pre_attn_scalar", json!(config.scales.scores.powi(-2).round() as u64));
+            if let Some(window) = config.window {
+                set("rope_local_base_freq", shortest(window.rotation.theta));
+                set("sliding_window", json!(window.tokens));
+            }
+            let kind = |layer| match config.layer_attention(layer).window {
+                Some(_) => "sliding_attention",
+                None => "full_attention",
+            };
+            set("layer_types", (0..config.layers).map(kind).collect());
+        }
+    }
+    if let Some(every) = config.unrotated_every {
+        set("no_rope_layer_interval", json!(every));
+        let rotated = |layer| u8::from(config.layer_attention(layer).rotation.is_some());
+        set("no_rope_layers", (0..config.layers).map(rotated).collect());
+    }
 }
 
 /// Where generation begins and ends: one end as a number, several as a list with the end of sequence first.
@@ -92,7 +138,7 @@ fn llama3_scaling(config: &ModelConfig, factors: &[f32]) -> Result<Llama3Scaling
     let factor = factors.iter().copied().fold(1.0, f32::max);
     let candidates = (10..20).map(|power| Llama3Scaling { factor, low: 1.0, high: 4.0, original: (1 << power) as f32 });
     for scaling in candidates {
-        let made = frequency_factors(scaling, config.rotary_dims, config.rope_theta);
+        let made = frequency_factors(scaling, config.rotary_dims, config.rotation.theta);
         if made.iter().zip(factors).all(|(made, stored)| (made - stored).abs() <= 1e-5 * stored.abs()) {
             return Ok(scaling);
         }

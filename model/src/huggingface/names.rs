@@ -1,5 +1,7 @@
 //! Names of Hugging Face modules and tensors in GGUF.
 
+use crate::config::NormPlacement;
+
 /// Linear layers of a block: Hugging Face, GGUF.
 const LINEAR: [(&str, &str); 7] = [
     ("self_attn.q_proj", "attn_q"),
@@ -25,8 +27,33 @@ pub(crate) fn linear_from_gguf(module: &str) -> Option<String> {
     Some(format!("model.layers.{layer}.{name}"))
 }
 
-/// The GGUF name of a tensor; `None` for names that no llama or qwen2 model has.
-pub(crate) fn tensor_to_gguf(name: &str) -> Option<String> {
+/// Norms of a block with a norm before each part: Hugging Face, GGUF.
+const NORMS_BEFORE: [(&str, &str); 4] = [
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+];
+
+/// Norms of a block with norms before and behind each part: Hugging Face, GGUF.
+const NORMS_BEFORE_AND_AFTER: [(&str, &str); 6] = [
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("post_attention_layernorm", "post_attention_norm"),
+    ("pre_feedforward_layernorm", "ffn_norm"),
+    ("post_feedforward_layernorm", "post_ffw_norm"),
+];
+
+fn block_norms(norms: NormPlacement) -> &'static [(&'static str, &'static str)] {
+    match norms {
+        NormPlacement::Before => &NORMS_BEFORE,
+        NormPlacement::BeforeAndAfter => &NORMS_BEFORE_AND_AFTER,
+    }
+}
+
+/// The GGUF name of a tensor; `None` for names that no supported model has.
+pub(crate) fn tensor_to_gguf(name: &str, norms: NormPlacement) -> Option<String> {
     let whole = match name {
         "model.embed_tokens.weight" => Some("token_embd.weight"),
         "model.norm.weight" => Some("output_norm.weight"),
@@ -44,16 +71,12 @@ pub(crate) fn tensor_to_gguf(name: &str) -> Option<String> {
         return Some(format!("{gguf}.{suffix}"));
     }
     let (layer, part) = split_layer(module)?;
-    let gguf = match part {
-        "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" => "ffn_norm",
-        _ => return None,
-    };
+    let (_, gguf) = block_norms(norms).iter().find(|(name, _)| *name == part)?;
     Some(format!("blk.{layer}.{gguf}.{suffix}"))
 }
 
 /// The Hugging Face name of a tensor; `None` for names that [`tensor_to_gguf`] does not give.
-pub(crate) fn tensor_from_gguf(name: &str) -> Option<String> {
+pub(crate) fn tensor_from_gguf(name: &str, norms: NormPlacement) -> Option<String> {
     let whole = match name {
         "token_embd.weight" => Some("model.embed_tokens.weight"),
         "output_norm.weight" => Some("model.norm.weight"),
@@ -71,11 +94,7 @@ pub(crate) fn tensor_from_gguf(name: &str) -> Option<String> {
         return Some(format!("{huggingface}.{suffix}"));
     }
     let (layer, part) = module.strip_prefix("blk.")?.split_once('.')?;
-    let huggingface = match part {
-        "attn_norm" => "input_layernorm",
-        "ffn_norm" => "post_attention_layernorm",
-        _ => return None,
-    };
+    let (huggingface, _) = block_norms(norms).iter().find(|(_, gguf)| *gguf == part)?;
     Some(format!("model.layers.{layer}.{huggingface}.{suffix}"))
 }
 
@@ -97,17 +116,23 @@ mod tests {
             assert_eq!(linear_to_gguf(&module).as_deref(), Some(target.as_str()));
             assert_eq!(linear_from_gguf(&target).as_deref(), Some(module.as_str()));
         }
-        let norm = tensor_to_gguf("model.layers.0.post_attention_layernorm.weight");
-        assert_eq!(norm.as_deref(), Some("blk.0.ffn_norm.weight"));
-        let bias = tensor_to_gguf("model.layers.0.self_attn.k_proj.bias");
+        let norm = "model.layers.0.post_attention_layernorm.weight";
+        for (norms, gguf) in
+            [(NormPlacement::Before, "ffn_norm"), (NormPlacement::BeforeAndAfter, "post_attention_norm")]
+        {
+            assert_eq!(tensor_to_gguf(norm, norms), Some(format!("blk.0.{gguf}.weight")));
+        }
+        let bias = tensor_to_gguf("model.layers.0.self_attn.k_proj.bias", NormPlacement::Before);
         assert_eq!(bias.as_deref(), Some("blk.0.attn_k.bias"));
         for name in ["token_embd.weight", "output.weight", "blk.7.ffn_norm.weight", "blk.7.attn_q.bias"] {
-            let huggingface = tensor_from_gguf(name).unwrap();
-            assert_eq!(tensor_to_gguf(&huggingface).as_deref(), Some(name));
+            for norms in [NormPlacement::Before, NormPlacement::BeforeAndAfter] {
+                let huggingface = tensor_from_gguf(name, norms).unwrap();
+                assert_eq!(tensor_to_gguf(&huggingface, norms).as_deref(), Some(name));
+            }
         }
-        assert_eq!(tensor_from_gguf("rope_freqs.weight"), None);
+        assert_eq!(tensor_from_gguf("rope_freqs.weight", NormPlacement::Before), None);
         for unknown in ["model.layers.x.mlp.up_proj.weight", "lm_head", "model.layers.0.mlp.weight"] {
-            assert_eq!(tensor_to_gguf(unknown), None);
+            assert_eq!(tensor_to_gguf(unknown, NormPlacement::Before), None);
         }
     }
 }

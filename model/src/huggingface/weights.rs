@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use espalier_kernels::BlockType;
+use espalier_kernels::{BlockType, blocks};
 use serde::Deserialize;
 
 use super::{bad_json, names, read_text};
@@ -35,6 +35,8 @@ pub(super) fn open(
     let mut present = BTreeSet::new();
     for path in shards {
         let (map, tensors) = safetensors_file::open(&path)?;
+        let shard = backings.len();
+        backings.push(Backing::Map(map));
         for tensor in tensors {
             let name = tensor.name.clone();
             if !present.insert(name.clone()) {
@@ -50,11 +52,15 @@ pub(super) fn open(
             if name.ends_with("rotary_emb.inv_freq") || is_copy {
                 continue;
             }
-            let stored = store(config, tensor, backings.len());
-            let stored = stored.map_err(|error| error.in_file(&path))?;
+            let mut stored = store(config, tensor, shard).map_err(|error| error.in_file(&path))?;
+            if config.architecture.norm_offset() != 0.0 && stored.info.name.ends_with("norm.weight") {
+                let bytes = shifted(&stored, backings[shard].as_ref(), config.architecture.norm_offset())?;
+                (stored.info.block_type, stored.backing, stored.bytes) =
+                    (BlockType::F32, backings.len(), 0..bytes.len());
+                backings.push(Backing::Owned(bytes));
+            }
             by_name.insert(stored.info.name.clone(), stored);
         }
-        backings.push(Backing::Map(map));
         files.push(path);
     }
     if let Some(missing) = promised.iter().find(|name| !present.contains(*name)) {
@@ -112,7 +118,7 @@ fn store(
     tensor: safetensors_file::SafeTensor,
     backing: usize,
 ) -> Result<StoredTensor, ModelError> {
-    let Some(name) = names::tensor_to_gguf(&tensor.name) else {
+    let Some(name) = names::tensor_to_gguf(&tensor.name, config.norms) else {
         return Err(ModelError::invalid(
             format!("tensor {:?}", tensor.name),
             format!("architecture {} has no use for it", config.architecture.name()),
@@ -135,6 +141,15 @@ fn store(
         None => RowOrder::AsStored,
     };
     Ok(StoredTensor::new(name, dimensions, block_type, backing, tensor.bytes, order))
+}
+
+/// The values of a stored tensor plus `offset`, as the bytes of F32.
+fn shifted(stored: &StoredTensor, file: &[u8], offset: f32) -> Result<Vec<u8>, ModelError> {
+    let mut values = vec![0.0; stored.info.dimensions.iter().product()];
+    blocks::decode(stored.info.block_type, &file[stored.bytes.clone()], &mut values).map_err(|error| {
+        ModelError::invalid(format!("tensor {:?}", stored.info.name), error.to_string(), DOWNLOAD_AGAIN)
+    })?;
+    Ok(values.iter().flat_map(|value| (value + offset).to_le_bytes()).collect())
 }
 
 /// The weight files and the tensors that an index promises.

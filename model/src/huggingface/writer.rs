@@ -115,9 +115,20 @@ pub struct FolderTensor {
     pub columns: usize,
     dimensions: usize,
     order: RowOrder,
+    /// What GGUF has more than the folder.
+    offset: f32,
 }
 
 impl FolderTensor {
+    /// From values as GGUF has them to values as the folder has them: norms of Gemma 3 lack 1 there.
+    pub fn shift(&self, values: &mut [f32]) {
+        if self.offset != 0.0 {
+            for value in values {
+                *value -= self.offset;
+            }
+        }
+    }
+
     /// The row in GGUF order that stands as `row` in the folder.
     pub fn gguf_row(&self, row: usize) -> usize {
         self.order.in_gguf(row, self.rows)
@@ -240,7 +251,7 @@ impl HuggingFaceWriter {
 fn tensors(model: &Model) -> Result<Vec<FolderTensor>, ModelError> {
     let config = model.config();
     let tensor = |info: &TensorInfo| {
-        let name = names::tensor_from_gguf(&info.name).ok_or_else(|| {
+        let name = names::tensor_from_gguf(&info.name, config.norms).ok_or_else(|| {
             ModelError::invalid(
                 format!("tensor {:?}", info.name),
                 "it has no name in a Hugging Face folder",
@@ -252,8 +263,9 @@ fn tensors(model: &Model) -> Result<Vec<FolderTensor>, ModelError> {
         let order = heads.map_or(RowOrder::AsStored, |heads| RowOrder::Halves { heads });
         // No matrix of a model has one row; files may hold a vector as one.
         let dimensions = if info.rows == 1 { 1 } else { 2 };
+        let offset = if info.name.ends_with("norm.weight") { config.architecture.norm_offset() } else { 0.0 };
         let (gguf_name, rows, columns) = (info.name.clone(), info.rows, info.columns);
-        Ok(FolderTensor { gguf_name, name, rows, columns, dimensions, order })
+        Ok(FolderTensor { gguf_name, name, rows, columns, dimensions, order, offset })
     };
     model.tensors().filter(|info| info.name != "rope_freqs.weight").map(tensor).collect()
 }

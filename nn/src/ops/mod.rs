@@ -6,10 +6,10 @@
 
 pub mod dora;
 pub mod frozen_linear;
+pub mod gated_activation;
 pub mod linear_cross_entropy;
 pub mod lora_linear;
 pub mod rms_norm;
 pub mod self_attention;
-pub mod swiglu;
 pub mod teacher_tokens;
 pub mod transformer_blocks;

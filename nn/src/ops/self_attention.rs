@@ -17,20 +17,37 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bool, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use espalier_kernels::ops::{
-    AttentionShape, Direction, RopeStyle, RopeTable, rope, segmented_attention, segmented_attention_backward,
+    AttentionShape, Direction, RopeStyle, RopeTable, rms_norm, rms_norm_backward, rope, segmented_attention,
+    segmented_attention_backward,
 };
 use rayon::prelude::*;
 
+use super::rms_norm::rms_norm_plain;
 use crate::storage::{rows, tensor, values};
 
-/// The attention of a model: heads and rotation, the same in every layer.
+/// The attention of a layer.
 pub struct AttentionPlan {
-    /// Heads and the scale of the scores.
+    /// Heads, the scale of the scores and the window.
     pub shape: AttentionShape,
-    /// Angles by position.
-    pub rope: RopeTable,
+    /// Norms of the heads of q and k before they are rotated.
+    pub head_norms: Option<HeadNorms>,
+    /// Angles by position, in a layer that is rotated.
+    pub rope: Option<Arc<RopeTable>>,
     /// Which elements of a head turn together.
     pub style: RopeStyle,
+    /// What the values are multiplied by.
+    pub value_scale: f32,
+}
+
+/// Weights of the norms of each head.
+#[derive(Debug)]
+pub struct HeadNorms {
+    /// Of the queries `[d]`.
+    pub query: Vec<f32>,
+    /// Of the keys `[d]`.
+    pub key: Vec<f32>,
+    /// Added to the mean square.
+    pub epsilon: f32,
 }
 
 impl std::fmt::Debug for AttentionPlan {
@@ -51,37 +68,69 @@ impl AttentionPlan {
     }
 
     fn rotate(&self, q: &mut [f32], k: &mut [f32], positions: &[u32], direction: Direction) {
+        let Some(table) = &self.rope else { return };
         let shape = &self.shape;
-        rope(q, shape.heads, shape.head_dim, positions, &self.rope, self.style, direction);
-        rope(k, shape.kv_heads, shape.head_dim, positions, &self.rope, self.style, direction);
+        rope(q, shape.heads, shape.head_dim, positions, table, self.style, direction);
+        rope(k, shape.kv_heads, shape.head_dim, positions, table, self.style, direction);
     }
 
-    /// Parts the rows of `qkv` and turns q and k to their positions.
+    /// Whether the gradient needs q and k as they were before their norms.
+    pub(crate) fn keeps_input(&self) -> bool {
+        self.head_norms.is_some()
+    }
+
+    /// Parts the rows of `qkv`, normalises the heads of q and k and turns them to their positions.
     pub(crate) fn split(&self, qkv: &[f32], positions: &[u32], q: &mut [f32], k: &mut [f32], v: &mut [f32]) {
         let (query, key) = (self.query_width(), self.key_width());
         qkv.par_chunks_exact(query + 2 * key)
             .zip(q.par_chunks_exact_mut(query))
             .zip(k.par_chunks_exact_mut(key).zip(v.par_chunks_exact_mut(key)))
             .for_each(|((row, q), (k, v))| {
-                q.copy_from_slice(&row[..query]);
-                k.copy_from_slice(&row[query..query + key]);
+                if let Some(norms) = &self.head_norms {
+                    rms_norm(&row[..query], &norms.query, norms.epsilon, q);
+                    rms_norm(&row[query..query + key], &norms.key, norms.epsilon, k);
+                } else {
+                    q.copy_from_slice(&row[..query]);
+                    k.copy_from_slice(&row[query..query + key]);
+                }
                 v.copy_from_slice(&row[query + key..]);
+                scale(v, self.value_scale);
             });
         self.rotate(q, k, positions, Direction::Forward);
     }
 
-    /// The inverse for gradients: turns `dq` and `dk` back (in place) and puts the rows together.
-    pub(crate) fn join(&self, dq: &mut [f32], dk: &mut [f32], dv: &[f32], positions: &[u32], dqkv: &mut [f32]) {
+    /// The gradient of [`Self::split`]: turns `dq` and `dk` back (in place) and puts the rows together. `qkv` is what was
+    /// parted, and is looked at only if the plan [keeps it](Self::keeps_input).
+    pub(crate) fn join(&self, qkv: &[f32], [dq, dk]: [&mut [f32]; 2], dv: &[f32], positions: &[u32], dqkv: &mut [f32]) {
         let (query, key) = (self.query_width(), self.key_width());
         self.rotate(dq, dk, positions, Direction::Backward);
         dqkv.par_chunks_exact_mut(query + 2 * key)
             .zip(dq.par_chunks_exact(query))
             .zip(dk.par_chunks_exact(key).zip(dv.par_chunks_exact(key)))
-            .for_each(|((row, dq), (dk, dv))| {
-                row[..query].copy_from_slice(dq);
-                row[query..query + key].copy_from_slice(dk);
-                row[query + key..].copy_from_slice(dv);
+            .enumerate()
+            .for_each(|(index, ((row, dq), (dk, dv)))| {
+                let (to_q, rest) = row.split_at_mut(query);
+                let (to_k, to_v) = rest.split_at_mut(key);
+                if let Some(norms) = &self.head_norms {
+                    let x = &qkv[index * (query + 2 * key)..][..query + key];
+                    rms_norm_backward(&x[..query], &norms.query, norms.epsilon, dq, to_q);
+                    rms_norm_backward(&x[query..], &norms.key, norms.epsilon, dk, to_k);
+                } else {
+                    to_q.copy_from_slice(dq);
+                    to_k.copy_from_slice(dk);
+                }
+                to_v.copy_from_slice(dv);
+                scale(to_v, self.value_scale);
             });
+    }
+}
+
+/// Multiplies all values; a factor of 1 leaves them alone.
+pub(crate) fn scale(values: &mut [f32], factor: f32) {
+    if factor.to_bits() != 1.0_f32.to_bits() {
+        for value in values {
+            *value *= factor;
+        }
     }
 }
 
@@ -121,6 +170,7 @@ pub fn self_attention(qkv: Tensor<2>, layout: &Layout, plan: &Arc<AttentionPlan>
 /// Rotation in plain burn operations, `x [t, heads d]`: `x cos + partner(x) sin`, the partner signed and found by a
 /// fixed matrix.
 fn rope_plain(x: Tensor<2>, heads: usize, layout: &Layout, plan: &AttentionPlan) -> Tensor<2> {
+    let Some(table) = &plan.rope else { return x };
     let (d, t, device) = (plan.shape.head_dim, layout.positions.len(), x.device());
     // The kernel itself turns the unit vectors, so that angles have one definition: row p of `turned` holds R_p.
     let mut unit = vec![0.0; t * d * d];
@@ -129,7 +179,7 @@ fn rope_plain(x: Tensor<2>, heads: usize, layout: &Layout, plan: &AttentionPlan)
             row[i * d + i] = 1.0;
         }
     }
-    rope(&mut unit, d, d, &layout.positions, &plan.rope, plan.style, Direction::Forward);
+    rope(&mut unit, d, d, &layout.positions, table, plan.style, Direction::Forward);
     let turned = Tensor::<3>::from_data(TensorData::new(unit, [t, d, d]), &device);
     x.reshape([t, heads, d]).matmul(turned).reshape([t, heads * d])
 }
@@ -145,12 +195,23 @@ pub fn self_attention_plain(qkv: &Tensor<2>, layout: &Layout, plan: &AttentionPl
         let x = by_head(x, shape.kv_heads).reshape([shape.kv_heads, 1, t, d]);
         x.repeat_dim(1, groups).reshape([shape.heads, t, d])
     };
-    let q = by_head(rope_plain(part(0, query), shape.heads, layout, plan), shape.heads);
-    let k = repeated(rope_plain(part(query, key), shape.kv_heads, layout, plan));
-    let v = repeated(part(query + key, key));
+    let normed = |x: Tensor<2>, weight: fn(&HeadNorms) -> &[f32]| match &plan.head_norms {
+        Some(norms) => {
+            let [rows, width] = x.dims();
+            rms_norm_plain(x.reshape([rows * width / d, d]), weight(norms), norms.epsilon).reshape([rows, width])
+        }
+        None => x,
+    };
+    let (q, k) = (normed(part(0, query), |norms| &norms.query), normed(part(query, key), |norms| &norms.key));
+    let q = by_head(rope_plain(q, shape.heads, layout, plan), shape.heads);
+    let k = repeated(rope_plain(k, shape.kv_heads, layout, plan));
+    let v = repeated(part(query + key, key) * plan.value_scale);
+    let window = shape.window.unwrap_or(t);
     let sequence: Vec<usize> =
         layout.segments.iter().enumerate().flat_map(|(index, &length)| std::iter::repeat_n(index, length)).collect();
-    let hidden: Vec<bool> = (0..t * t).map(|at| at % t > at / t || sequence[at % t] != sequence[at / t]).collect();
+    let hidden: Vec<bool> = (0..t * t)
+        .map(|at| at % t > at / t || at % t + window <= at / t || sequence[at % t] != sequence[at / t])
+        .collect();
     let mask = Tensor::<3, Bool>::from_data(TensorData::new(hidden, [1, t, t]), &device).repeat_dim(0, shape.heads);
     let scores = (q.matmul(k.transpose()) * shape.scale).mask_fill(mask, -1e30);
     let out = burn::tensor::activation::softmax(scores, 2).matmul(v);
@@ -159,6 +220,8 @@ pub fn self_attention_plain(qkv: &Tensor<2>, layout: &Layout, plan: &AttentionPl
 
 #[derive(Clone, Debug)]
 struct Saved {
+    /// Where the plan keeps it.
+    qkv: Option<FlexTensor>,
     q: Arc<Vec<f32>>,
     k: Arc<Vec<f32>>,
     v: Arc<Vec<f32>>,
@@ -168,13 +231,14 @@ struct Saved {
     plan: Arc<AttentionPlan>,
 }
 
-fn forward(qkv: &FlexTensor, layout: Layout, plan: Arc<AttentionPlan>) -> Saved {
-    let (t, query, key) = (rows(qkv), plan.query_width(), plan.key_width());
+fn forward(qkv: FlexTensor, layout: Layout, plan: Arc<AttentionPlan>) -> Saved {
+    let (t, query, key) = (rows(&qkv), plan.query_width(), plan.key_width());
     let (mut q, mut k, mut v) = (vec![0.0; t * query], vec![0.0; t * key], vec![0.0; t * key]);
-    plan.split(&values(qkv), &layout.positions, &mut q, &mut k, &mut v);
+    plan.split(&values(&qkv), &layout.positions, &mut q, &mut k, &mut v);
     let (mut out, mut lse) = (vec![0.0; t * query], vec![0.0; t * plan.shape.heads]);
     segmented_attention(&plan.shape, &q, &k, &v, &layout.segments, &mut out, &mut lse);
     Saved {
+        qkv: plan.keeps_input().then_some(qkv),
         q: Arc::new(q),
         k: Arc::new(k),
         v: Arc::new(v),
@@ -187,7 +251,7 @@ fn forward(qkv: &FlexTensor, layout: Layout, plan: Arc<AttentionPlan>) -> Saved 
 
 impl SelfAttentionOperation for Flex {
     fn self_attention(qkv: FloatTensor<Self>, layout: Layout, plan: Arc<AttentionPlan>) -> FloatTensor<Self> {
-        forward(&qkv, layout, plan).out
+        forward(qkv, layout, plan).out
     }
 }
 
@@ -199,7 +263,7 @@ impl Backward<Flex, 1> for SelfAttentionBackward {
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let dout = gradients.consume::<Flex>(&ops.node);
-        let Saved { q, k, v, out, lse, layout, plan } = ops.state;
+        let Saved { qkv, q, k, v, out, lse, layout, plan } = ops.state;
         let [Some(parent)] = ops.parents else { return };
         let (t, query, key) = (rows(&out), plan.query_width(), plan.key_width());
         let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
@@ -217,7 +281,8 @@ impl Backward<Flex, 1> for SelfAttentionBackward {
             &mut dv,
         );
         let mut gradient = vec![0.0; t * (query + 2 * key)];
-        plan.join(&mut dq, &mut dk, &dv, &layout.positions, &mut gradient);
+        let qkv = qkv.as_ref().map(values);
+        plan.join(qkv.as_deref().unwrap_or_default(), [&mut dq, &mut dk], &dv, &layout.positions, &mut gradient);
         gradients.register::<Flex>(parent.id, tensor(gradient, [t, query + 2 * key]));
     }
 }
@@ -225,7 +290,7 @@ impl Backward<Flex, 1> for SelfAttentionBackward {
 impl<C: CheckpointStrategy> SelfAttentionOperation for Autodiff<Flex, C> {
     fn self_attention(qkv: FloatTensor<Self>, layout: Layout, plan: Arc<AttentionPlan>) -> FloatTensor<Self> {
         let node = qkv.node();
-        let saved = forward(&qkv.into_primitive(), layout, plan);
+        let saved = forward(qkv.into_primitive(), layout, plan);
         let out = saved.out.clone();
         match SelfAttentionBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(saved, out),
@@ -243,13 +308,28 @@ mod tests {
     fn equals_the_plain_operations_and_finite_differences() {
         for style in [RopeStyle::Interleaved, RopeStyle::Halves] {
             let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, scale: 0.35, window: None };
-            let plan = Arc::new(AttentionPlan { shape, rope: RopeTable::new(8, 8, 1e4, None, 16), style });
-            let layout = Layout::of_segments(vec![3, 1, 5]);
-            check_against_plain(
-                &[(noise(12, 9 * 64), [9, 64])],
-                |inputs| self_attention(inputs[0].clone(), &layout, &plan),
-                |inputs| self_attention_plain(&inputs[0], &layout, &plan),
-            );
+            let rope = Some(Arc::new(RopeTable::new(8, 8, 1e4, None, 16)));
+            check(AttentionPlan { shape, head_norms: None, rope, style, value_scale: 1.0 });
         }
+    }
+
+    #[test]
+    fn so_do_norms_of_heads_windows_and_layers_without_positions() {
+        let weight = |seed| noise(seed, 8).iter().map(|x| 1.0 + 0.3 * x).collect();
+        for (window, turned, value_scale) in [(Some(2), true, 1.0), (Some(1), false, 0.22), (None, true, 0.5)] {
+            let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, scale: 0.35, window };
+            let head_norms = Some(HeadNorms { query: weight(13), key: weight(14), epsilon: 1e-5 });
+            let rope = turned.then(|| Arc::new(RopeTable::new(8, 8, 1e4, None, 16)));
+            check(AttentionPlan { shape, head_norms, rope, style: RopeStyle::Halves, value_scale });
+        }
+    }
+
+    fn check(plan: AttentionPlan) {
+        let (plan, layout) = (Arc::new(plan), Layout::of_segments(vec![3, 1, 5]));
+        check_against_plain(
+            &[(noise(12, 9 * 64), [9, 64])],
+            |inputs| self_attention(inputs[0].clone(), &layout, &plan),
+            |inputs| self_attention_plain(&inputs[0], &layout, &plan),
+        );
     }
 }

@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use espalier_kernels::ops::{AttentionShape, RopeTable};
+use espalier_kernels::ops::RopeTable;
 use espalier_kernels::{BlockRows, BlockType, Precision, StoredMatrix};
-use espalier_model::{Model, ModelConfig, ModelError, Tensor};
+use espalier_model::{Model, ModelConfig, ModelError, NormPlacement, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::NnError;
 use crate::ops::frozen_linear::FrozenLinear;
-use crate::ops::self_attention::AttentionPlan;
+use crate::ops::self_attention::{AttentionPlan, HeadNorms, scale};
 
 /// The frozen products of one layer.
 #[derive(Debug)]
@@ -27,6 +27,10 @@ pub struct FrozenLayer {
     pub gate_up: Arc<FrozenLinear>,
     /// The projection back to the residual stream.
     pub down: Arc<FrozenLinear>,
+    /// Weights of the norms behind attention and behind the feed-forward block.
+    pub norms_behind: Option<[Arc<Vec<f32>>; 2]>,
+    /// Heads, norms of heads, window and rotation.
+    pub attention: Arc<AttentionPlan>,
 }
 
 /// Where the weights of the frozen products stay. Results have the same bits either way.
@@ -80,12 +84,12 @@ pub struct FrozenTransformer {
     pub embedding: TokenVectors,
     /// Layers from the input on.
     pub layers: Vec<FrozenLayer>,
-    /// Weight of the norm before the head.
+    /// Weight of the norm before the head, divided by what the logits are divided by.
     pub output_norm: Arc<Vec<f32>>,
     /// The head `[vocabulary, hidden]`.
     pub head: Arc<FrozenLinear>,
-    /// Heads and rotation of every layer.
-    pub attention: Arc<AttentionPlan>,
+    /// Positions that the rotation knows: the longest sequence.
+    pub positions: usize,
 }
 
 impl FrozenTransformer {
@@ -103,8 +107,11 @@ impl FrozenTransformer {
         let reader = Reader { model, precision, base_weights };
         let (query, key) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let (hidden, feed_forward) = (config.hidden, config.feed_forward);
-        let layers = (0..config.layers)
-            .map(|layer| {
+        let layers = model
+            .rope_tables(positions)?
+            .into_iter()
+            .enumerate()
+            .map(|(layer, rope)| {
                 let name = |part: &str| format!("blk.{layer}.{part}");
                 let linear = |parts: &[(&str, usize)], inputs: usize| {
                     let parts: Vec<_> = parts.iter().map(|(part, outputs)| (name(part), *outputs)).collect();
@@ -117,30 +124,26 @@ impl FrozenTransformer {
                     feed_forward_norm: Arc::new(reader.vector(&name("ffn_norm.weight"), hidden)?),
                     gate_up: linear(&[("ffn_gate", feed_forward), ("ffn_up", feed_forward)], hidden)?,
                     down: linear(&[("ffn_down", hidden)], feed_forward)?,
+                    norms_behind: match config.norms {
+                        NormPlacement::Before => None,
+                        NormPlacement::BeforeAndAfter => Some([
+                            Arc::new(reader.vector(&name("post_attention_norm.weight"), hidden)?),
+                            Arc::new(reader.vector(&name("post_ffw_norm.weight"), hidden)?),
+                        ]),
+                    },
+                    attention: Arc::new(reader.attention(layer, rope)?),
                 })
             })
             .collect::<Result<Vec<_>, NnError>>()?;
         let head = if config.tied_head { "token_embd" } else { "output" };
-        let factors = if model.has_tensor("rope_freqs.weight") {
-            Some(reader.vector("rope_freqs.weight", config.rotary_dims / 2)?)
-        } else {
-            None
-        };
-        let rope =
-            RopeTable::new(config.head_dim, config.rotary_dims, config.rope_theta, factors.as_deref(), positions);
-        let shape = AttentionShape {
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            scale: (config.head_dim as f32).sqrt().recip(),
-            window: None,
-        };
+        let mut output_norm = reader.vector("output_norm.weight", hidden)?;
+        scale(&mut output_norm, 1.0 / config.scales.logits);
         Ok(Self {
             embedding: token_vectors(&model.tensor("token_embd.weight")?)?,
             layers,
-            output_norm: Arc::new(reader.vector("output_norm.weight", hidden)?),
+            output_norm: Arc::new(output_norm),
             head: reader.linear(&[(head.to_owned(), config.vocabulary)], hidden)?,
-            attention: Arc::new(AttentionPlan { shape, rope, style: config.rope_style() }),
+            positions,
             precision,
             base_weights,
             config,
@@ -175,6 +178,19 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn attention(&self, layer: usize, rope: Option<Arc<RopeTable>>) -> Result<AttentionPlan, NnError> {
+        let config = self.model.config();
+        let norm = |part: &str| self.vector(&format!("blk.{layer}.{part}.weight"), config.head_dim);
+        let head_norms = if config.head_norms {
+            let (query, key) = (norm("attn_q_norm")?, norm("attn_k_norm")?);
+            Some(HeadNorms { query, key, epsilon: config.rms_epsilon })
+        } else {
+            None
+        };
+        let (shape, style) = (config.attention_shape(layer), config.rope_style());
+        Ok(AttentionPlan { shape, head_norms, rope, style, value_scale: config.scales.residual })
+    }
+
     fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, NnError> {
         let tensor = self.model.tensor(name)?;
         check(name, tensor.info().rows, tensor.info().columns, 1, length)?;

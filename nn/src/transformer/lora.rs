@@ -18,7 +18,7 @@ use crate::ops::frozen_linear::FrozenLinear;
 use crate::ops::linear_cross_entropy::{RowLosses, linear_cross_entropy};
 use crate::ops::lora_linear::{GroupModule, LoraGroup};
 use crate::ops::rms_norm::rms_norm;
-use crate::ops::self_attention::Layout;
+use crate::ops::self_attention::{Layout, scale};
 use crate::ops::transformer_blocks::{Adapted, Block, BlockProjection, Blocks, transformer_blocks};
 use crate::pool::Pool;
 use crate::profile::{Cost, Operation, timed};
@@ -84,9 +84,12 @@ impl LoraModel {
             blocks.push(Block {
                 attention_norm: Arc::clone(&layer.attention_norm),
                 feed_forward_norm: Arc::clone(&layer.feed_forward_norm),
+                norms_behind: layer.norms_behind.clone(),
                 epsilon: frozen.config.rms_epsilon,
+                activation: frozen.config.activation,
+                residual_scale: frozen.config.scales.residual,
                 projections,
-                attention: Arc::clone(&frozen.attention),
+                attention: Arc::clone(&layer.attention),
                 parameters: start..parameters.len(),
             });
         }
@@ -141,7 +144,9 @@ impl LoraModel {
         let width = self.frozen.config.hidden;
         let count = tokens.len() * width;
         let embedded = timed(Operation::Embedding, Cost::values(2 * count), || {
-            Tensor::<2>::from_data(TensorData::new(self.frozen.embedding.gather(tokens), [tokens.len(), width]), device)
+            let mut embedded = self.frozen.embedding.gather(tokens);
+            scale(&mut embedded, self.frozen.config.scales.embedding);
+            Tensor::<2>::from_data(TensorData::new(embedded, [tokens.len(), width]), device)
         });
         let stream = transformer_blocks(embedded, parameters, &self.blocks, layout);
         timed(Operation::Norms, Cost::values(2 * count), || {
@@ -169,7 +174,7 @@ impl LoraModel {
                 "tokens, positions and sequences differ in length, or there are none".to_owned(),
             ));
         }
-        let positions = self.frozen.attention.rope.positions();
+        let positions = self.frozen.positions;
         if let Some(position) = layout.positions.iter().find(|&&position| position as usize >= positions) {
             return Err(NnError::Batch(format!(
                 "position {position} lies beyond the {positions} positions that the model was loaded for"

@@ -1,4 +1,5 @@
-//! Architectures llama and qwen2 with `LoRA`: a frozen base that is packed once or stays in its file, and the updates that train beside it.
+//! The architectures of `espalier-model` with `LoRA`: a frozen base that is packed once or stays in its file, and the updates
+//! that train beside it.
 
 mod adapter;
 mod batch;

@@ -4,13 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use espalier_kernels::Accumulate;
-use espalier_kernels::ops::{rms_norm, rms_norm_backward, segmented_attention, segmented_attention_backward};
+use espalier_kernels::ops::{
+    GatedActivation, rms_norm, rms_norm_backward, segmented_attention, segmented_attention_backward,
+};
 use rayon::prelude::*;
 
 use crate::ops::frozen_linear::FrozenLinear;
+use crate::ops::gated_activation::{activation_rows, activation_rows_backward};
 use crate::ops::lora_linear::LoraGroup;
-use crate::ops::self_attention::{AttentionPlan, Layout};
-use crate::ops::swiglu::{swiglu_rows, swiglu_rows_backward};
+use crate::ops::self_attention::{AttentionPlan, Layout, scale};
 use crate::pool::{Buffer, Pool};
 use crate::profile::{Cost, Operation, timed};
 
@@ -78,8 +80,14 @@ pub struct Block {
     pub attention_norm: Arc<Vec<f32>>,
     /// Weight of the norm before the feed-forward part.
     pub feed_forward_norm: Arc<Vec<f32>>,
-    /// Added to the mean square in both norms.
+    /// Weights of norms behind attention and behind the feed-forward part, before the residual stream is added.
+    pub norms_behind: Option<[Arc<Vec<f32>>; 2]>,
+    /// Added to the mean square in all norms.
     pub epsilon: f32,
+    /// What the gate goes through.
+    pub activation: GatedActivation,
+    /// What the feed-forward part is multiplied by; that of attention stands in its plan.
+    pub residual_scale: f32,
     /// q k v side by side; the projection behind attention; gate and up side by side; the projection back.
     pub projections: [BlockProjection; 4],
     /// Heads and rotation.
@@ -92,6 +100,8 @@ pub struct Block {
 #[derive(Debug)]
 pub(super) struct Activations {
     x: Buffer,
+    /// Where the attention's plan keeps it.
+    qkv: Option<Buffer>,
     q: Buffer,
     k: Buffer,
     v: Buffer,
@@ -99,6 +109,8 @@ pub(super) struct Activations {
     lse: Buffer,
     middle: Buffer,
     gate_up: Buffer,
+    /// What attention and the feed-forward part give to the norms behind them.
+    added: Option<[Buffer; 2]>,
     u: [Buffer; 4],
 }
 
@@ -126,6 +138,12 @@ fn add(into: &mut [f32], from: &[f32]) {
     });
 }
 
+fn scale_all(values: &mut [f32], factor: f32) {
+    if factor.to_bits() != 1.0_f32.to_bits() {
+        values.par_chunks_mut(ADD_CHUNK).for_each(|values| scale(values, factor));
+    }
+}
+
 pub(super) fn copy(from: &[f32], pool: &Pool) -> Buffer {
     let mut out = pool.take(from.len());
     timed(Operation::Additions, Cost::values(2 * from.len()), || {
@@ -150,13 +168,14 @@ impl Block {
         timed(Operation::Rotation, Cost::values(2 * qkv.len()), || {
             plan.split(&qkv, &layout.positions, &mut q, &mut k, &mut v);
         });
-        drop(qkv);
+        let qkv = plan.keeps_input().then_some(qkv);
         let (mut attended, mut lse) = (pool.take(t * query), pool.take(t * plan.shape.heads));
         timed(Operation::AttentionForward, self.attention_cost(layout, 2), || {
             segmented_attention(&plan.shape, &q, &k, &v, &layout.segments, &mut attended, &mut lse);
         });
-        let mut middle = copy(&x, pool);
-        out_projection.forward(&attended, parameters, t, &mut u[1], &mut middle, Accumulate::Add);
+        let (middle, added_by_attention) = self.add_to_stream(0, &x, pool, |y, accumulate| {
+            out_projection.forward(&attended, parameters, t, &mut u[1], y, accumulate);
+        });
 
         let normed = norm(&middle, &self.feed_forward_norm, self.epsilon, pool);
         let mut gate_up = pool.take(t * gate_up_projection.frozen.outputs());
@@ -164,10 +183,42 @@ impl Block {
         drop(normed);
         let width = down_projection.frozen.inputs();
         let mut activated = pool.take(t * width);
-        self.swiglu(&gate_up, &mut activated);
-        let mut y = copy(&middle, pool);
-        down_projection.forward(&activated, parameters, t, &mut u[3], &mut y, Accumulate::Add);
-        (y, Activations { x, q, k, v, attended, lse, middle, gate_up, u })
+        self.activate(&gate_up, &mut activated);
+        let (y, added) = self.add_to_stream(1, &middle, pool, |y, accumulate| {
+            down_projection.forward(&activated, parameters, t, &mut u[3], y, accumulate);
+        });
+        let added = added_by_attention.zip(added).map(|(attention, feed_forward)| [attention, feed_forward]);
+        (y, Activations { x, qkv, q, k, v, attended, lse, middle, gate_up, added, u })
+    }
+
+    /// The stream with what `project` gives, through the norm behind it if there is one; then also what it gave.
+    fn add_to_stream(
+        &self,
+        part: usize,
+        stream: &[f32],
+        pool: &Pool,
+        mut project: impl FnMut(&mut [f32], Accumulate),
+    ) -> (Buffer, Option<Buffer>) {
+        let Some(norms) = &self.norms_behind else {
+            let mut sum = copy(stream, pool);
+            project(&mut sum, Accumulate::Add);
+            return (sum, None);
+        };
+        let mut added = pool.take(stream.len());
+        project(&mut added, Accumulate::Overwrite);
+        let mut sum = norm(&added, &norms[part], self.epsilon, pool);
+        add(&mut sum, stream);
+        (sum, Some(added))
+    }
+
+    /// The gradient of what was given to the norm behind a part; `None` where there is none, and it is `dy` itself.
+    fn through_norm_behind(&self, part: usize, dy: &[f32], saved: &Activations, pool: &Pool) -> Option<Buffer> {
+        let (norms, added) = (self.norms_behind.as_ref()?, saved.added.as_ref()?);
+        let mut dx = pool.take(dy.len());
+        timed(Operation::Norms, Cost::values(3 * dy.len()), || {
+            rms_norm_backward(&added[part], &norms[part], self.epsilon, dy, &mut dx);
+        });
+        Some(dx)
     }
 
     /// The gradient of the parameters into `gradient`, and that of `x` when it is wanted.
@@ -186,14 +237,23 @@ impl Block {
         let width = down_projection.frozen.inputs();
 
         let mut activated = pool.take(t * width);
-        self.swiglu(&saved.gate_up, &mut activated);
+        self.activate(&saved.gate_up, &mut activated);
         let mut dactivated = pool.take(t * width);
         let io = [&*activated, &*saved.u[3]];
-        down_projection.backward(dy, io, (parameters, gradient), t, Some(&mut dactivated), pool);
-        drop(activated);
+        let dadded = self.through_norm_behind(1, dy, saved, pool);
+        down_projection.backward(
+            dadded.as_deref().unwrap_or(dy),
+            io,
+            (parameters, gradient),
+            t,
+            Some(&mut dactivated),
+            pool,
+        );
+        drop((activated, dadded));
         let mut dgate_up = pool.take(t * 2 * width);
         timed(Operation::GatedActivation, Cost::values(5 * dactivated.len()), || {
-            swiglu_rows_backward(&saved.gate_up, &dactivated, width, &mut dgate_up);
+            scale_all(&mut dactivated, self.residual_scale);
+            activation_rows_backward(self.activation, &saved.gate_up, &dactivated, width, &mut dgate_up);
         });
         drop(dactivated);
         let normed = norm(&saved.middle, &self.feed_forward_norm, self.epsilon, pool);
@@ -205,7 +265,10 @@ impl Block {
 
         let mut dattended = pool.take(t * query);
         let io = [&*saved.attended, &*saved.u[1]];
-        out_projection.backward(&dmiddle, io, (parameters, gradient), t, Some(&mut dattended), pool);
+        let dadded = self.through_norm_behind(0, &dmiddle, saved, pool);
+        let dout = dadded.as_deref().unwrap_or(&dmiddle);
+        out_projection.backward(dout, io, (parameters, gradient), t, Some(&mut dattended), pool);
+        drop(dadded);
         let (mut dq, mut dk, mut dv) = (pool.take(t * query), pool.take(t * key), pool.take(t * key));
         timed(Operation::AttentionBackward, self.attention_cost(layout, 5), || {
             segmented_attention_backward(
@@ -224,7 +287,8 @@ impl Block {
         });
         let mut dqkv = pool.take(t * (query + 2 * key));
         timed(Operation::Rotation, Cost::values(4 * dqkv.len()), || {
-            plan.join(&mut dq, &mut dk, &dv, &layout.positions, &mut dqkv);
+            let qkv = saved.qkv.as_deref().unwrap_or_default();
+            plan.join(qkv, [&mut dq, &mut dk], &dv, &layout.positions, &mut dqkv);
         });
         drop((dattended, dq, dk, dv));
         let normed = norm(x, &self.attention_norm, self.epsilon, pool);
@@ -234,9 +298,10 @@ impl Block {
         want_dx.then(|| norm_backward(x, &self.attention_norm, self.epsilon, &dnormed, &dmiddle, pool))
     }
 
-    fn swiglu(&self, gate_up: &[f32], activated: &mut [f32]) {
+    fn activate(&self, gate_up: &[f32], activated: &mut [f32]) {
         timed(Operation::GatedActivation, Cost::values(3 * activated.len()), || {
-            swiglu_rows(gate_up, self.projections[3].frozen.inputs(), activated);
+            activation_rows(self.activation, gate_up, self.projections[3].frozen.inputs(), activated);
+            scale_all(activated, self.residual_scale);
         });
     }
 

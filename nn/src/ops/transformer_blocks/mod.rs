@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! a  = x + O(attention(QKV(norm(x))))
-//! y  = a + D(swiglu(GU(norm(a))))
+//! y  = a + D(activation(GU(norm(a))))
 //! ```
+//!
+//! or with a norm behind O and D before the sum (Gemma 3),
 //!
 //! where QKV, O, GU and D are frozen products with low-rank updates (a
 //! [`LoraGroup`](super::lora_linear::LoraGroup) each). Saved are `x`, the rotated q and k, v, the attention's output and
-//! log-sum-exp, `a`, gate and up, and the small `u` of each update. The norms' outputs and `swiglu` are computed again
+//! log-sum-exp, `a`, gate and up, and the small `u` of each update. The norms' outputs and the activation are computed again
 //! in the backward pass: they cost less than their memory. On the tape of single operations a third of a step went into
 //! fresh memory pages.
 
@@ -27,10 +29,10 @@ use burn_flex::FlexTensor;
 use self::block::{Activations, copy};
 pub use self::block::{Adapted, Block, BlockProjection};
 use super::frozen_linear::frozen_linear;
+use super::gated_activation::gated_activation;
 use super::lora_linear::lora_linear;
 use super::rms_norm::rms_norm;
 use super::self_attention::{Layout, self_attention};
-use super::swiglu::swiglu;
 use crate::pool::{Buffer, Pool};
 use crate::storage::{rows, tensor, values};
 
@@ -100,9 +102,14 @@ fn block_of_operations(x: Tensor<2>, parameters: &Tensor<1>, block: &Block, layo
         }
     };
     let normed = rms_norm(x.clone(), &block.attention_norm, block.epsilon);
-    let a = x + project(self_attention(project(normed, 0), layout, &block.attention), 1);
+    let behind = |x: Tensor<2>, part: usize| match &block.norms_behind {
+        Some(norms) => rms_norm(x, &norms[part], block.epsilon),
+        None => x,
+    };
+    let a = x + behind(project(self_attention(project(normed, 0), layout, &block.attention), 1), 0);
     let normed = rms_norm(a.clone(), &block.feed_forward_norm, block.epsilon);
-    a + project(swiglu(project(normed, 2)), 3)
+    let activated = gated_activation(project(normed, 2), block.activation) * block.residual_scale;
+    a + behind(project(activated, 3), 1)
 }
 
 impl Blocks {
@@ -272,12 +279,12 @@ mod tests {
     use super::super::dora::RowLengths;
     use super::super::frozen_linear::FrozenLinear;
     use super::super::lora_linear::{GroupModule, LoraGroup};
-    use super::super::self_attention::AttentionPlan;
+    use super::super::self_attention::{AttentionPlan, HeadNorms};
     use super::*;
     use crate::testing::{assert_close, check_against_plain, noise};
     use burn::tensor::{Device, TensorData};
     use espalier_kernels::Precision;
-    use espalier_kernels::ops::{AttentionShape, RopeStyle, RopeTable};
+    use espalier_kernels::ops::{AttentionShape, GatedActivation, RopeStyle, RopeTable};
 
     fn block(adapted: [bool; 4], dora: bool, first: usize, mut seed: u64) -> Block {
         let (hidden, feed_forward, rank) = (16, 12, 2);
@@ -308,14 +315,23 @@ mod tests {
             BlockProjection { frozen, adapted }
         });
         let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 4, scale: 0.5, window: None };
-        let rope = RopeTable::new(4, 4, 1e4, None, 8);
+        let rope = Some(Arc::new(RopeTable::new(4, 4, 1e4, None, 8)));
         let weight = |seed| Arc::new(noise(seed, hidden).iter().map(|x| 1.0 + 0.2 * x).collect::<Vec<_>>());
         Block {
             attention_norm: weight(31),
             feed_forward_norm: weight(32),
+            norms_behind: None,
             epsilon: 1e-5,
+            activation: GatedActivation::SwiGlu,
+            residual_scale: 1.0,
             projections,
-            attention: Arc::new(AttentionPlan { shape, rope, style: RopeStyle::Halves }),
+            attention: Arc::new(AttentionPlan {
+                shape,
+                head_norms: None,
+                rope,
+                style: RopeStyle::Halves,
+                value_scale: 1.0,
+            }),
             parameters: first..first + next,
         }
     }
@@ -378,5 +394,30 @@ mod tests {
         let x = tensor(noise(34, 5 * 16), [5, 16]);
         let parameters = tensor(parameters.clone(), [parameters.len()]);
         assert_eq!(blocks.forward(&x, &parameters, &layout, blocks.first_adapted()).1.len(), 1);
+    }
+
+    #[test]
+    fn norms_behind_and_factors_equal_the_single_operations_too() {
+        let weight = |seed, count| noise(seed, count).iter().map(|x| 1.0 + 0.2 * x).collect::<Vec<_>>();
+        let mut block = block([true; 4], false, 0, 20);
+        block.norms_behind = Some([Arc::new(weight(41, 16)), Arc::new(weight(42, 16))]);
+        block.activation = GatedActivation::GeGlu;
+        block.residual_scale = 0.3;
+        block.attention = Arc::new(AttentionPlan {
+            shape: AttentionShape { heads: 4, kv_heads: 2, head_dim: 4, scale: 0.5, window: Some(2) },
+            head_norms: Some(HeadNorms { query: weight(43, 4), key: weight(44, 4), epsilon: 1e-5 }),
+            rope: None,
+            style: RopeStyle::Halves,
+            value_scale: 0.3,
+        });
+        let count = block.parameters.end;
+        let blocks = Arc::new(Blocks { blocks: vec![block], pool: Pool::default(), recompute: 1 });
+        let layout = Layout::of_segments(vec![3, 2]);
+        let parameters: Vec<f32> = noise(33, count).iter().map(|x| x * 0.5).collect();
+        check_against_plain(
+            &[(noise(34, 5 * 16), [5, 16]), (parameters, [1, count])],
+            |i| transformer_blocks(i[0].clone(), i[1].clone().reshape([count]), &blocks, &layout),
+            |i| transformer_blocks_of_operations(i[0].clone(), &i[1].clone().reshape([count]), &blocks, &layout),
+        );
     }
 }
