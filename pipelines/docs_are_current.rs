@@ -1,7 +1,7 @@
 //! Holds docs/pipeline-file.md to the configuration that the stages accept: the same keys, in the same order, with the
 //! same defaults.
 
-use crate::stages::{EvaluateStage, GenerateStage, QuantizeStage, ReportStage};
+use crate::stages::{EvaluateStage, GenerateStage, QuantizeStage, ReportStage, TeachStage};
 use anyhow::{Context, Result};
 use espalier_train::TrainConfig;
 use serde_json::Value;
@@ -26,6 +26,7 @@ fn documented(heading: &str) -> Result<Vec<(String, Value)>> {
 fn the_page_lists_the_keys_and_defaults_of_every_stage() -> Result<()> {
     let accepted = [
         ("generate", serde_json::to_value(GenerateStage::over(""))?),
+        ("teach", serde_json::to_value(TeachStage::default())?),
         ("train", serde_json::to_value(TrainConfig::default())?),
         ("quantize", serde_json::to_value(serde_json::from_str::<QuantizeStage>("{}")?)?),
         ("evaluate", serde_json::to_value(serde_json::from_str::<EvaluateStage>("{}")?)?),

@@ -57,6 +57,9 @@ impl TeacherRow {
     /// Whether its parts fit together and are probabilities.
     fn check(&self, top_k: usize) -> Result<(), String> {
         let entries = self.positions.len() * top_k;
+        if top_k == 0 {
+            return Err("its table keeps no token at all".to_owned());
+        }
         if self.tokens.len() != entries || self.log_probabilities.len() != entries {
             return Err(format!(
                 "{} places have {} tokens and {} probabilities where there should be {top_k} each",

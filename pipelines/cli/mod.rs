@@ -185,6 +185,30 @@ pub enum Command {
     /// Look at rows.
     #[command(subcommand, after_help = "Example:\n  pipeline data funnel runs/quickstart/rows/rows.parquet")]
     Data(DataCommand),
+    /// Ask a teacher what it thinks of each token of rows, for training with `--teacher-logprobs`.
+    #[command(
+        after_help = "Example:\n  pipeline teach --model teacher.gguf --student base.gguf --data rows/messages.jsonl --out teacher.parquet"
+    )]
+    Teach {
+        /// The teacher: a model with the student's tokenizer.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Adapter of the teacher, applied without a merge.
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
+        /// The model that will be trained: its template and tokenizer make the tokens.
+        #[arg(long, value_name = "MODEL")]
+        student: String,
+        /// The rows that it will be trained on, as `train` reads them; may be repeated.
+        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+        data: Vec<String>,
+        /// The table to write.
+        #[arg(long, value_name = "FILE.parquet")]
+        out: PathBuf,
+        /// Most probable tokens kept at each place.
+        #[arg(long, value_name = "K", default_value_t = 32)]
+        top_k: usize,
+    },
     /// Train an adapter on rows.
     #[command(
         after_help = "Example:\n  pipeline train --model base.gguf --data rows/messages.jsonl --out adapter/ --rank 16"
@@ -196,6 +220,9 @@ pub enum Command {
         /// Rows or text, by a path with * for several files; `:format=alpaca,weight=0.3` behind it says more; may be repeated.
         #[arg(long, value_name = "FILE", num_args = 1..)]
         data: Vec<String>,
+        /// Learn from a teacher's probabilities too: a table of `pipeline teach`.
+        #[arg(long, value_name = "FILE")]
+        teacher_logprobs: Option<PathBuf>,
         /// Folder for the adapter.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,

@@ -15,6 +15,7 @@ mod quantize;
 mod run;
 mod status;
 mod taxonomy;
+mod teach;
 mod tokenize;
 mod train;
 
@@ -76,8 +77,13 @@ pub fn run(cli: Cli) -> Result<Status> {
             generate::run(taxonomy, &model, &out, samples, seed, &engine, session)
         }
         Command::Data(command) => data::run(command, session),
-        Command::Train { model, data, out, config, set, rank, max_steps, show_batch } => {
-            let arguments = train::Arguments { model, data, out, config, set, rank, max_steps, show_batch };
+        Command::Teach { model, adapter, student, data, out, top_k } => {
+            let config = crate::stages::TeachStage { top_k, adapter };
+            teach::run(&model, &student, &data, &out, &config, session)
+        }
+        Command::Train { model, data, teacher_logprobs, out, config, set, rank, max_steps, show_batch } => {
+            let arguments =
+                train::Arguments { model, data, teacher_logprobs, out, config, set, rank, max_steps, show_batch };
             train::run(&arguments, session)
         }
         Command::Adapter(command) => adapter::run(command, session),

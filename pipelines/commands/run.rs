@@ -149,6 +149,6 @@ fn budget(kind: crate::graph::StageKind) -> Option<&'static str> {
             Some("3 min (with AMX; about twice that without)")
         }
         StageKind::Quantize => Some("30 s"),
-        StageKind::Report => None,
+        StageKind::Teach | StageKind::Report => None,
     }
 }

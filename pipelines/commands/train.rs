@@ -17,6 +17,8 @@ pub struct Arguments {
     pub model: String,
     /// Entries of data.
     pub data: Vec<String>,
+    /// Table of `pipeline teach`.
+    pub teacher_logprobs: Option<PathBuf>,
     /// Where the adapter goes.
     pub out: PathBuf,
     /// YAML file of values.
@@ -50,7 +52,8 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         return Ok(Status::Done);
     }
     let work = arguments.out.join(".work");
-    let summary = stages::train::run(&config, &student, &sources, &work, &arguments.out, &context)?;
+    let teacher = arguments.teacher_logprobs.as_deref();
+    let summary = stages::train::run(&config, &student, &sources, teacher, &work, &arguments.out, &context)?;
     let _ = std::fs::remove_dir_all(&work);
     session.reporter.closing(format!("{summary}\n{}", arguments.out.join("adapter").display()));
     session.reporter.result(serde_json::json!({"summary": summary, "adapter": arguments.out.join("adapter")}));

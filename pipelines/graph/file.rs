@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub enum StageKind {
     /// Taxonomy to rows.
     Generate,
+    /// Rows to a teacher's probabilities.
+    Teach,
     /// Rows to adapter.
     Train,
     /// Base and adapter to GGUF files.
@@ -28,12 +30,13 @@ pub enum StageKind {
 
 impl StageKind {
     /// Every kind, in the order of the data.
-    pub const ALL: [Self; 5] = [Self::Generate, Self::Train, Self::Quantize, Self::Evaluate, Self::Report];
+    pub const ALL: [Self; 6] = [Self::Generate, Self::Teach, Self::Train, Self::Quantize, Self::Evaluate, Self::Report];
 
     /// The word used in files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Generate => "generate",
+            Self::Teach => "teach",
             Self::Train => "train",
             Self::Quantize => "quantize",
             Self::Evaluate => "evaluate",

@@ -4,7 +4,7 @@ use super::{Models, Runner, numerics};
 use crate::content::hash_path;
 use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
 use crate::outcome::Failure;
-use crate::stages::{StageConfig, StageContext, data, evaluate, generate, quantize, report, train};
+use crate::stages::{StageConfig, StageContext, data, evaluate, generate, quantize, report, teach, train};
 use anyhow::{Context, Result};
 use espalier_train::{DataItem, DataSource, TrainConfig, TrainError};
 use std::path::PathBuf;
@@ -36,6 +36,19 @@ impl<'a> Bound<'a> {
                     ));
                 }
                 generate::read_tree(&taxonomy)?;
+            }
+            StageConfig::Teach(config) => {
+                self.need(StageKind::Generate, "rows")?;
+                if config.adapter.is_none() && self.runner.file.teacher == self.runner.file.student {
+                    return Err(self.refuse(
+                        "",
+                        format!("stage `{}` asks the student about itself, and that teaches nothing", self.stage.name),
+                        "name a `teacher:` of the same tokenizer at the top of the file, or give this stage the `adapter:` of one",
+                    ));
+                }
+                if config.top_k == 0 {
+                    return Err(self.refuse("top_k", "no token at all teaches nothing", "32 is the default"));
+                }
             }
             StageConfig::Train(config) => {
                 if let Err(TrainError::Config { name, problem }) = config.validate() {
@@ -161,6 +174,7 @@ impl<'a> Bound<'a> {
         let folder = self.folder();
         match &self.stage.config {
             StageConfig::Generate(_) => vec![folder.join("rows/rows.parquet"), folder.join("rows/messages.jsonl")],
+            StageConfig::Teach(_) => vec![folder.join(teach::OUTPUT)],
             StageConfig::Train(config) => train::outputs(config).iter().map(|name| folder.join(name)).collect(),
             StageConfig::Quantize(config) => {
                 let names = config.types.iter().filter_map(|name| quantize::parse_type(name).ok());
@@ -187,6 +201,14 @@ impl<'a> Bound<'a> {
                 from.add("engine", self.runner.engine.clone().unwrap_or_else(|| "native".into()));
                 from.add("prompts", espalier_sdg::prompts_digest());
                 generate::VERSION
+            }
+            StageConfig::Teach(config) => {
+                from.add("input.student", models.student.sha256.clone());
+                from.add("input.teacher", models.teacher.sha256.clone());
+                if let Some(adapter) = &config.adapter {
+                    from.add("input.adapter", hash_path(&self.tree_path(adapter))?);
+                }
+                teach::VERSION
             }
             StageConfig::Train(config) => {
                 from.add("input.student", models.student.sha256.clone());
@@ -235,9 +257,11 @@ impl<'a> Bound<'a> {
     /// Whether this stage reads an output of a stage above: what it does not read cannot make it run again.
     fn reads(&self, above: StageKind, output: &str) -> bool {
         match (self.stage.kind, above) {
-            (StageKind::Train, StageKind::Generate) => output.ends_with("messages.jsonl"),
+            (StageKind::Train | StageKind::Teach, StageKind::Generate) => output.ends_with("messages.jsonl"),
             (StageKind::Quantize | StageKind::Evaluate, StageKind::Train) => output.ends_with("adapter"),
-            (StageKind::Evaluate, StageKind::Quantize) | (StageKind::Report, _) => true,
+            (StageKind::Train, StageKind::Teach)
+            | (StageKind::Evaluate, StageKind::Quantize)
+            | (StageKind::Report, _) => true,
             _ => false,
         }
     }
@@ -271,6 +295,14 @@ impl<'a> Bound<'a> {
                 let places = generate::Places { rows: folder.join("rows"), work: self.work() };
                 generate::run(&config, &models.teacher, runner.engine.as_deref().into(), &places, &context)
             }
+            StageConfig::Teach(config) => {
+                let sources = self.sources(&TrainConfig::default())?;
+                let adapter = config.adapter.as_ref().map(|adapter| self.tree_path(adapter));
+                let config = teach::TeachStage { adapter, ..config.clone() };
+                let inputs = teach::Inputs { student: &models.student, teacher: &models.teacher, sources: &sources };
+                let taught = teach::run(&config, inputs, &self.work(), &folder.join(teach::OUTPUT), &context)?;
+                Ok(taught.summary())
+            }
             StageConfig::Train(config) => {
                 let sources = self.sources(config)?;
                 let template = config.chat_template.as_deref().map(|path| self.tree_path(path));
@@ -280,7 +312,8 @@ impl<'a> Bound<'a> {
                     TrainConfig { chat_template: template, continue_from, memory, ..TrainConfig::clone(config) };
                 // Checkpoints of other inputs must not be taken for this run's.
                 let work = self.work().join(&from.digest()[..24]);
-                train::run(&config, &models.student, &sources, &work, &folder, &context)
+                let teacher = self.above(StageKind::Teach).map(|stage| self.folder_of(stage).join(teach::OUTPUT));
+                train::run(&config, &models.student, &sources, teacher.as_deref(), &work, &folder, &context)
             }
             StageConfig::Quantize(config) => {
                 let adapter = trained.map(|folder| folder.join("adapter"));

@@ -5,6 +5,7 @@ pub mod evaluate;
 pub mod generate;
 pub mod quantize;
 pub mod report;
+pub mod teach;
 pub mod train;
 
 use crate::events::Event;
@@ -22,12 +23,15 @@ pub use evaluate::EvaluateStage;
 pub use generate::GenerateStage;
 pub use quantize::QuantizeStage;
 pub use report::ReportStage;
+pub use teach::TeachStage;
 
 /// The configuration of a stage of any kind.
 #[derive(Debug, Clone)]
 pub enum StageConfig {
     /// Taxonomy to rows.
     Generate(GenerateStage),
+    /// Rows to a teacher's probabilities.
+    Teach(TeachStage),
     /// Rows to adapter.
     Train(Box<TrainConfig>),
     /// Base and adapter to GGUF files.
@@ -44,6 +48,7 @@ impl StageConfig {
         use serde::Deserialize;
         Ok(match kind {
             StageKind::Generate => Self::Generate(GenerateStage::deserialize(deserializer)?),
+            StageKind::Teach => Self::Teach(TeachStage::deserialize(deserializer)?),
             StageKind::Train => Self::Train(Box::new(TrainConfig::deserialize(deserializer)?)),
             StageKind::Quantize => Self::Quantize(QuantizeStage::deserialize(deserializer)?),
             StageKind::Evaluate => Self::Evaluate(EvaluateStage::deserialize(deserializer)?),
@@ -60,6 +65,7 @@ impl StageConfig {
     pub fn json(&self) -> serde_json::Value {
         let value = match self {
             Self::Generate(config) => serde_json::to_value(config),
+            Self::Teach(config) => serde_json::to_value(config),
             Self::Train(config) => serde_json::to_value(config),
             Self::Quantize(config) => serde_json::to_value(config),
             Self::Evaluate(config) => serde_json::to_value(config),
@@ -101,6 +107,7 @@ impl StageConfig {
     fn kind(&self) -> StageKind {
         match self {
             Self::Generate(_) => StageKind::Generate,
+            Self::Teach(_) => StageKind::Teach,
             Self::Train(_) => StageKind::Train,
             Self::Quantize(_) => StageKind::Quantize,
             Self::Evaluate(_) => StageKind::Evaluate,

@@ -5,10 +5,11 @@ use crate::models::ResolvedModel;
 use crate::outcome::Interrupted;
 use crate::reporter::size;
 use anyhow::{Context, Result};
+use espalier_dataset::read_teacher;
 use espalier_model::Model;
 use espalier_train::metrics::{GroupLoss, LossLine, read_losses};
 use espalier_train::tensorboard::EventFile;
-use espalier_train::{DataSource, Sequences, TrainConfig, TrainEvent, TrainPlan, load, train};
+use espalier_train::{DataSource, Sequences, TrainConfig, TrainEvent, TrainPlan, attach_teacher, load, train};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,12 +28,17 @@ pub fn run(
     config: &TrainConfig,
     student: &ResolvedModel,
     sources: &[DataSource],
+    teacher: Option<&Path>,
     work: &Path,
     out: &Path,
     context: &StageContext<'_>,
 ) -> Result<String> {
     let model = Model::open(&student.path)?;
-    let data = read(&model, sources, config, context)?;
+    let mut data = read(&model, sources, config, context)?;
+    if let Some(path) = teacher {
+        let (origin, table) = read_teacher(path)?;
+        attach_teacher(&mut data, &model, &origin, &table).with_context(|| path.display().to_string())?;
+    }
     for line in describe_sources(&data) {
         context.note(line);
     }
@@ -115,20 +121,25 @@ fn learned(losses: &[LossLine], steps_per_epoch: usize) -> String {
     format!("loss over a pass {:.3} to {:.3}", mean(first), mean(last))
 }
 
+/// How many rows a teacher teaches, where there is one.
+fn taught(plan: &TrainPlan) -> String {
+    match plan.taught {
+        0 => String::new(),
+        taught if taught == plan.conversations => " with a teacher's probabilities".to_owned(),
+        taught => format!(" ({taught} with a teacher's probabilities, the others by their text alone)"),
+    }
+}
+
 fn report(event: &TrainEvent, context: &StageContext<'_>) {
     if let Ok(figures) = serde_json::to_value(event) {
         context.figures(figures);
     }
     match event {
         TrainEvent::Plan(plan) => describe_plan(plan, context),
-        TrainEvent::Step { step, steps, loss, tokens_per_second, .. } => {
-            context.progress(
-                "",
-                *step as u64,
-                *steps as u64,
-                "steps",
-                format!("loss {loss:.3}, {tokens_per_second:.0} tokens/s"),
-            );
+        TrainEvent::Step { step, steps, loss, divergence, tokens_per_second, .. } => {
+            let divergence = divergence.map(|divergence| format!(", {divergence:.3} from the teacher"));
+            let detail = format!("loss {loss:.3}{}, {tokens_per_second:.0} tokens/s", divergence.unwrap_or_default());
+            context.progress("", *step as u64, *steps as u64, "steps", detail);
         }
         TrainEvent::Validated { line, best } => context.note(format!(
             "step {}: validation loss {:.4}{}",
@@ -159,9 +170,10 @@ fn report(event: &TrainEvent, context: &StageContext<'_>) {
 
 fn describe_plan(plan: &TrainPlan, context: &StageContext<'_>) {
     context.note(format!(
-        "{} conversations{}, {} tokens ({} to learn) a pass, {} steps{}, {} adapter values, {} of {} base weights, products in {} on {}",
+        "{} conversations{}{}, {} tokens ({} to learn) a pass, {} steps{}, {} adapter values, {} of {} base weights, products in {} on {}",
         plan.conversations,
         if plan.held_out > 0 { format!(" and {} held out", plan.held_out) } else { String::new() },
+        taught(plan),
         plan.tokens,
         plan.target_tokens,
         plan.steps,
@@ -249,6 +261,8 @@ mod tests {
         let line = |loss: f64, target_tokens| LossLine {
             step: 1,
             loss,
+            nll: None,
+            divergence: None,
             learning_rate: 0.0,
             grad_norm: 0.0,
             tokens: 9,

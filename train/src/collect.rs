@@ -251,7 +251,16 @@ impl<'a> Collector<'a> {
         let several = pieces.len() > 1;
         for (number, Weighted { tokens, weights }) in pieces.into_iter().enumerate() {
             let id = if several { format!("{}.{}", example.id, number + 1) } else { example.id.clone() };
-            self.data.rows.push(Sequence { tokens, weights, source, leaf, id, file, line: example.line });
+            self.data.rows.push(Sequence {
+                tokens,
+                weights,
+                source,
+                leaf,
+                id,
+                file,
+                line: example.line,
+                teacher: None,
+            });
         }
     }
 

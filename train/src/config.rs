@@ -110,6 +110,9 @@ pub struct TrainConfig {
     pub loss: Learned,
     /// A file of Jinja in place of the model's own chat template.
     pub chat_template: Option<PathBuf>,
+    /// Share of the divergence from the teacher in the loss of rows for which a teacher was asked; the rest is the loss of
+    /// the text itself.
+    pub distill_weight: f32,
 }
 
 impl Default for TrainConfig {
@@ -155,6 +158,7 @@ impl Default for TrainConfig {
             data: Vec::new(),
             loss: Learned::Answers,
             chat_template: None,
+            distill_weight: 0.5,
         }
     }
 }
@@ -202,6 +206,7 @@ impl TrainConfig {
         ensure(self.max_grad_norm > 0.0, "max_grad_norm", "must be above zero")?;
         let threshold = self.spike_threshold.unwrap_or(1.0);
         ensure(threshold.is_finite() && threshold > 0.0, "spike_threshold", "must be above zero, or null")?;
+        ensure((0.0..=1.0).contains(&self.distill_weight), "distill_weight", "must lie in 0 to 1")?;
         ensure((0.0..1.0).contains(&self.validation), "validation", "must lie in 0 to 1, 1 excluded")?;
         ensure(self.patience != Some(0), "patience", "must be at least 1")?;
         let held_out = self.validation > 0.0 || self.patience.is_none();

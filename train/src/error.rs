@@ -33,6 +33,9 @@ pub enum TrainError {
     /// A file of the data could not be read.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// What a teacher thinks is not about these rows.
+    #[error("the teacher's table does not fit: {0}")]
+    Teacher(String),
     /// The run was asked to stop while it read its data.
     #[error("stopped")]
     Stopped,

@@ -22,6 +22,9 @@ pub enum TrainEvent {
         steps: usize,
         /// Mean loss over the step's target tokens, before its update.
         loss: f64,
+        /// Mean divergence from the teacher over the target tokens that it knows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        divergence: Option<f64>,
         /// Its learning rate.
         learning_rate: f64,
         /// Norm of its gradient before clipping.
@@ -78,6 +81,8 @@ pub enum TrainEvent {
 pub struct TrainPlan {
     /// Conversations that are trained on.
     pub conversations: usize,
+    /// Conversations of which a teacher's probabilities are known.
+    pub taught: usize,
     /// Conversations left out because they were too long.
     pub dropped: usize,
     /// Conversations whose end was cut off.

@@ -19,6 +19,12 @@ pub struct LossLine {
     pub step: usize,
     /// Mean loss over the step's target tokens, before its update.
     pub loss: f64,
+    /// The part of it that is the text's own, where a teacher took part: its mean over all target tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nll: Option<f64>,
+    /// The part of it that is the divergence from the teacher: its mean over the target tokens that the teacher knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<f64>,
     /// Its learning rate.
     pub learning_rate: f64,
     /// Norm of its gradient before clipping.
@@ -163,6 +169,8 @@ mod tests {
         let line = |step| LossLine {
             step,
             loss: 0.1 * step as f64,
+            nll: None,
+            divergence: None,
             learning_rate: 1e-3,
             grad_norm: 1.0,
             tokens: 8,

@@ -158,7 +158,7 @@ impl Run<'_> {
             } else {
                 let (rows, micro_batches) = (&self.data.rows, &epoch.1[place]);
                 network.parameters_mut().copy_from_slice(&state.parameters);
-                let found = step(network, rows, micro_batches, &mut gradient, self.config.max_grad_norm)?;
+                let found = step(network, rows, micro_batches, &mut gradient, self.config)?;
                 if let Some(trouble) = state.guard.judge(found.loss, found.grad_norm, self.config.spike_threshold) {
                     on_event(self.roll_back(state, losses, trouble, &found)?);
                     continue;
@@ -221,6 +221,8 @@ impl Run<'_> {
         LossLine {
             step: state.step,
             loss: found.loss,
+            nll: found.parts.map(|parts| parts.nll),
+            divergence: found.parts.map(|parts| parts.divergence),
             learning_rate: rate,
             grad_norm: found.grad_norm,
             tokens: found.tokens,
@@ -267,6 +269,7 @@ impl Run<'_> {
     fn describe(&self, resumed_at: usize, network: &LoraModel) -> TrainPlan {
         TrainPlan {
             conversations: self.data.rows.len(),
+            taught: self.data.rows.iter().filter(|row| row.teacher.is_some()).count(),
             dropped: self.data.dropped,
             truncated: self.data.truncated,
             tokens: self.data.rows.iter().map(|row| row.tokens.len() - 1).sum(),
@@ -333,6 +336,7 @@ fn step_event(line: &LossLine, steps: usize, started: Instant) -> TrainEvent {
         step: line.step,
         steps,
         loss: line.loss,
+        divergence: line.divergence,
         learning_rate: line.learning_rate,
         grad_norm: line.grad_norm,
         tokens: line.tokens,

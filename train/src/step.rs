@@ -1,10 +1,11 @@
 //! One optimizer step: loss, gradient, and what each of its rows cost.
 
-use espalier_nn::transformer::{Batch, LoraModel};
+use espalier_nn::transformer::{Batch, BatchLoss, LoraModel};
 
-use crate::TrainError;
 use crate::optimizer::clip;
+use crate::teacher::of_micro_batch;
 use crate::tokens::{Sequence, Sequences};
+use crate::{TrainConfig, TrainError};
 
 /// What a step found, before its update.
 #[derive(Clone, Debug)]
@@ -17,8 +18,19 @@ pub(crate) struct StepResult {
     pub(crate) tokens: usize,
     /// Tokens that were learned.
     pub(crate) target_tokens: usize,
+    /// Weighted means of the two parts of the loss, where a teacher took part in it.
+    pub(crate) parts: Option<LossParts>,
     /// Each row.
     pub(crate) rows: Vec<RowLoss>,
+}
+
+/// The parts of a loss of which a teacher is one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LossParts {
+    /// Over all target tokens.
+    pub(crate) nll: f64,
+    /// Divergence from the teacher over the target tokens that it knows.
+    pub(crate) divergence: f64,
 }
 
 /// What one row cost.
@@ -45,24 +57,58 @@ pub(crate) fn step(
     rows: &[Sequence],
     micro_batches: &[Vec<usize>],
     gradient: &mut [f32],
-    max_grad_norm: f64,
+    config: &TrainConfig,
 ) -> Result<StepResult, TrainError> {
     // Each target token of the step counts by its weight, whatever the micro-batch that it came in.
     let target_weight: f64 = micro_batches.iter().flatten().map(|&row| rows[row].target_weight()).sum();
     let factor = (1.0 / target_weight) as f32;
     gradient.fill(0.0);
     let (mut loss, mut tokens, mut costs) = (0.0, 0, Vec::new());
+    let mut parts = PartSums::default();
     for micro_batch in micro_batches {
         let sequences = micro_batch.iter().map(|&row| (rows[row].tokens.as_slice(), rows[row].weights.as_slice()));
-        let batch = Batch::pack(sequences, factor)?;
+        let mut batch = Batch::pack(sequences, factor)?;
+        if let Some(teacher) = of_micro_batch(rows, micro_batch) {
+            batch = batch.with_teacher(teacher, config.distill_weight)?;
+        }
         tokens += batch.tokens.len();
         let found = network.loss_and_gradient(&batch, gradient)?;
         loss += found.loss;
+        parts.add(&batch, &found);
         costs.extend(row_losses(rows, micro_batch, &found.nll));
     }
-    let grad_norm = clip(gradient, max_grad_norm);
+    let grad_norm = clip(gradient, config.max_grad_norm);
     let target_tokens = costs.iter().map(|row| row.targets).sum();
-    Ok(StepResult { loss, grad_norm, tokens, target_tokens, rows: costs })
+    Ok(StepResult { loss, grad_norm, tokens, target_tokens, parts: parts.means(), rows: costs })
+}
+
+/// Weighted sums over the rows of a step.
+#[derive(Default)]
+struct PartSums {
+    nll: f64,
+    weight: f64,
+    divergence: f64,
+    taught_weight: f64,
+}
+
+impl PartSums {
+    fn add(&mut self, batch: &Batch, found: &BatchLoss) {
+        let teacher = batch.targets.teacher.as_ref().map(|(teacher, _)| teacher);
+        for (row, weight) in batch.targets.weights.iter().enumerate() {
+            let weight = f64::from(*weight);
+            self.nll += weight * f64::from(found.nll[row]);
+            self.weight += weight;
+            if teacher.is_some_and(|teacher| !teacher.row(row).0.is_empty()) {
+                self.divergence += weight * f64::from(found.divergence[row]);
+                self.taught_weight += weight;
+            }
+        }
+    }
+
+    fn means(&self) -> Option<LossParts> {
+        let divergence = self.divergence / self.taught_weight;
+        (self.taught_weight > 0.0).then(|| LossParts { nll: self.nll / self.weight, divergence })
+    }
 }
 
 /// The losses of the rows of a micro-batch from those of its tokens.

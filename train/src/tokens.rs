@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use espalier_dataset::{Example, Turn};
 use espalier_model::Model;
+use espalier_nn::ops::teacher_tokens::TeacherTokens;
 use sha2::{Digest, Sha256};
 
 use crate::collect::Collector;
@@ -27,6 +28,8 @@ pub struct Sequence {
     pub file: usize,
     /// Line in the file, from 1.
     pub line: usize,
+    /// What a teacher thinks of each token but the first, where one was asked.
+    pub teacher: Option<TeacherTokens>,
 }
 
 impl Sequence {
@@ -63,7 +66,7 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// SHA-256 over all that the run depends on: tokens, weights, labels and mixing.
+    /// SHA-256 over all that the run depends on: tokens, weights, labels, mixing, and what teachers think of the rows.
     pub fn hash(&self) -> String {
         let mut hash = Sha256::new();
         for row in &self.rows {
@@ -71,6 +74,13 @@ impl Sequences {
             for (token, weight) in row.tokens.iter().zip(&row.weights) {
                 hash.update(token.to_le_bytes());
                 hash.update(weight.to_le_bytes());
+            }
+            for (tokens, log_probabilities) in row.teacher.iter().flat_map(TeacherTokens::iter) {
+                hash.update((tokens.len() as u64).to_le_bytes());
+                for (token, log_probability) in tokens.iter().zip(log_probabilities) {
+                    hash.update(token.to_le_bytes());
+                    hash.update(log_probability.to_le_bytes());
+                }
             }
             hash.update((row.source as u64).to_le_bytes());
             hash.update(row.leaf.map_or(u64::MAX, |leaf| leaf as u64).to_le_bytes());

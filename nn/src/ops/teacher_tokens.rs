@@ -34,8 +34,7 @@ impl TeacherTokens {
 
     /// Adds all rows of another.
     pub fn extend(&mut self, other: &Self) {
-        for row in 0..other.len() {
-            let (tokens, log_probabilities) = other.row(row);
+        for (tokens, log_probabilities) in other.iter() {
             self.push(tokens, log_probabilities);
         }
     }
@@ -58,6 +57,11 @@ impl TeacherTokens {
     /// Where the entries of a row lie.
     pub(super) fn entries(&self, row: usize) -> Range<usize> {
         self.offsets[row]..self.offsets[row + 1]
+    }
+
+    /// All rows in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u32], &[f32])> {
+        (0..self.len()).map(|row| self.row(row))
     }
 
     /// Tokens and logarithms of a row.
