@@ -80,7 +80,10 @@ fn a_student_learns_from_a_table_that_was_killed_in_the_making() {
 
     let other = bench.write("rows.jsonl", rows(&["Ben"]).replace("near", "behind"));
     assert_eq!(other, data);
-    insta::assert_snapshot!("other_rows", learn("other").refusal());
+    let refused = learn("other");
+    assert_eq!(refused.code, 2);
+    let words = refused.refusal();
+    assert!(words.contains("none of the 40 rows to train on is among its 240"), "{words}");
 }
 
 #[test]
@@ -95,7 +98,9 @@ fn a_teacher_of_another_tokenizer_is_refused_and_told_the_other_way() {
     let out = bench.text("teacher.parquet");
     let said = bench.run(&["teach", "--model", &model, "--student", MODEL, "--data", &data, "--out", &out]);
     assert_eq!(said.code, 2);
-    insta::assert_snapshot!("other_tokenizer", said.refusal());
+    let words = said.refusal();
+    assert!(words.contains("have different tokenizers (token") && words.contains("\"Lulu\""), "{words}");
+    assert!(words.contains("hint: such a teacher teaches by its texts: write `teacher: "), "{words}");
 }
 
 #[test]
