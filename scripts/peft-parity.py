@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Trains ten steps with transformers and peft in f32 from an adapter and a batch given as files, and prints the losses.
+"""Trains with transformers and peft in f32 from adapters and a batch given as files, and keeps the losses.
 
-    peft-parity.py MODEL ADAPTER BATCH.json [--out GOLDEN.json]
+    peft-parity.py MODEL FILES [--variants lora,rslora,dora,mixed]
 
-MODEL    a Hugging Face folder, or a GGUF file (transformers dequantises it).
-ADAPTER  a PEFT folder: where the updates start.
-BATCH    {"sequences": [{"tokens": [..], "learn": [..]}, ..], "learning_rates": [..], "max_grad_norm": 1.0}
+MODEL  a Hugging Face folder, or a GGUF file (transformers dequantises it).
+FILES  as train/examples/parity_files.rs writes them: FILES/VARIANT is a PEFT folder where the updates start, and
+       FILES/batch.json {"sequences": [{"tokens": [..], "learn": [..]}, ..], "learning_rates": [..], "max_grad_norm": 1.0}.
 
 The loss of a step is the mean over its learned tokens before the update; the updates are torch's AdamW without weight decay.
-The same files are read by train/tests/parity.rs (and written by train/examples/parity_files.rs).
+Written: FILES/golden.json {VARIANT: {"losses": [..], "grad_norms": [..]}}, which train/tests/parity.rs reads.
+needs: torch, transformers, peft.
 """
 import argparse, json, os
 
@@ -17,21 +18,14 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("model")
-    parser.add_argument("adapter")
-    parser.add_argument("batch")
-    parser.add_argument("--out")
-    arguments = parser.parse_args()
-    torch.manual_seed(0)
-    if arguments.model.endswith(".gguf"):
-        folder, name = os.path.split(os.path.abspath(arguments.model))
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
-    model = PeftModel.from_pretrained(model, arguments.adapter, is_trainable=True)
-    batch = json.load(open(arguments.batch))
+def load(path):
+    if path.endswith(".gguf"):
+        folder, name = os.path.split(os.path.abspath(path))
+        return AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+
+
+def train(model, batch):
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     targets = sum(sum(s["learn"][1:]) for s in batch["sequences"])
@@ -46,16 +40,30 @@ def main():
             loss = torch.nn.functional.cross_entropy(logits[0, :-1].float(), labels[0, 1:], ignore_index=-100, reduction="sum") / targets
             loss.backward()
             total += loss.item()
-        norms.append(torch.nn.utils.clip_grad_norm_(trainable, batch["max_grad_norm"]).item())
+        norms.append(round(torch.nn.utils.clip_grad_norm_(trainable, batch["max_grad_norm"]).item(), 7))
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
-        losses.append(total)
-        print(f"{len(losses)}: loss {total:.7f} norm {norms[-1]:.6f}", flush=True)
-    if arguments.out:
-        with open(arguments.out, "w") as file:
-            json.dump({"losses": losses, "grad_norms": norms}, file, indent=1)
-            file.write("\n")
+        losses.append(round(total, 7))
+        print(f"  {len(losses)}: loss {losses[-1]:.7f} norm {norms[-1]:.6f}", flush=True)
+    return {"losses": losses, "grad_norms": norms}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("files")
+    parser.add_argument("--variants", default="lora,rslora,dora,mixed")
+    arguments = parser.parse_args()
+    batch = json.load(open(os.path.join(arguments.files, "batch.json")))
+    golden = {}
+    for variant in arguments.variants.split(","):
+        print(variant, flush=True)
+        adapter = os.path.join(arguments.files, variant)
+        golden[variant] = train(PeftModel.from_pretrained(load(arguments.model), adapter, is_trainable=True), batch)
+    with open(os.path.join(arguments.files, "golden.json"), "w") as file:
+        json.dump(golden, file, separators=(",", ":"))
+        file.write("\n")
 
 
 main()

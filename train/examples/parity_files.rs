@@ -1,7 +1,8 @@
-//! Writes the files of the parity check with PEFT: `cargo run --release -p espalier-train --example parity_files -- MODEL OUT`.
+//! Writes the files of the parity check with PEFT:
+//! `cargo run --release -p espalier-train --example parity_files -- MODEL OUT [ROWS]`.
 //!
-//! `OUT/adapter/` holds the updates to start from (`B` not zero, so that every gradient counts), `OUT/batch.json` the tokens;
-//! for a llama2.c model `OUT/model/` too: the same weights as a Hugging Face folder.
+//! `OUT/VARIANT/` holds the updates to start from (`B` not zero, so that every gradient counts), `OUT/batch.json` the tokens
+//! of the first rows and 50 learning rates; for a llama2.c model `OUT/model/` too: the same weights as a Hugging Face folder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,9 +10,12 @@ use std::sync::Arc;
 
 use espalier_dataset::Turn;
 use espalier_model::Model;
-use espalier_nn::transformer::{BaseWeights, FrozenTransformer, LoraModel, LoraOptions};
+use espalier_nn::transformer::{BaseWeights, FrozenTransformer};
 use espalier_train::{Precision, TrainConfig, encode};
 use serde_json::json;
+
+#[path = "../tests/parity_start/mod.rs"]
+mod parity_start;
 
 fn conversations() -> Vec<Vec<Turn>> {
     let rows = [
@@ -26,25 +30,27 @@ fn conversations() -> Vec<Vec<Turn>> {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [path, out] = arguments.as_slice() else {
-        return Err("usage: parity_files MODEL OUT".into());
+    let (path, out, count) = match arguments.as_slice() {
+        [path, out] => (Path::new(path), Path::new(out), usize::MAX),
+        [path, out, count] => (Path::new(path), Path::new(out), count.parse()?),
+        _ => return Err("usage: parity_files MODEL OUT [ROWS]".into()),
     };
-    let (path, out) = (Path::new(path), Path::new(out));
     std::fs::create_dir_all(out)?;
     let model = Model::open(path)?;
     let config = TrainConfig { max_sequence: 128, ..TrainConfig::default() };
-    let rows = encode(&model, &conversations(), &config)?.rows;
-    let sequences: Vec<_> = rows.iter().map(|row| json!({"tokens": row.tokens, "learn": row.weights.iter().map(|&weight| weight != 0.0).collect::<Vec<_>>()})).collect();
-    let rates: Vec<f64> = (0..10).map(|step| 5e-4 * (1.0 - 0.08 * f64::from(step))).collect();
+    let mut rows = encode(&model, &conversations(), &config)?.rows;
+    rows.truncate(count);
+    let learn = |weights: &[f32]| weights.iter().map(|&weight| weight != 0.0).collect::<Vec<_>>();
+    let sequences: Vec<_> =
+        rows.iter().map(|row| json!({"tokens": row.tokens, "learn": learn(&row.weights)})).collect();
+    let rates: Vec<f64> = (0..50).map(|step| 5e-4 * (1.0 - 0.016 * f64::from(step))).collect();
     let batch = json!({"sequences": sequences, "learning_rates": rates, "max_grad_norm": 1.0});
     std::fs::write(out.join("batch.json"), serde_json::to_string(&batch)?)?;
     let frozen = Arc::new(FrozenTransformer::load(&model, Precision::F32, BaseWeights::Packed, 128)?);
-    let options = LoraOptions { rank: 4, alpha: 8.0, ..LoraOptions::default() };
-    let mut network = LoraModel::new(frozen, &options, 5)?;
-    for (index, value) in network.parameters_mut().iter_mut().enumerate() {
-        *value += ((index * 7919 % 1009) as f32 / 1009.0 - 0.5) * 0.02;
+    for variant in parity_start::VARIANTS {
+        let network = parity_start::network(Arc::clone(&frozen), variant)?;
+        network.to_adapter("base").save_peft(&out.join(variant), model.config())?;
     }
-    network.to_adapter("base").save_peft(&out.join("adapter"), model.config())?;
     if path.extension().is_some_and(|extension| extension == "bin") {
         write_folder(&model, &out.join("model"))?;
     }
