@@ -3,6 +3,7 @@
 //! This crate is the runner and the command line over the stages, which are crates of their own. Read [`runner`] to see
 //! how a graph of stages is run, [`stages`] for what each of them reads and writes, [`commands`] for the command line.
 
+pub mod bound;
 pub mod cli;
 pub mod commands;
 pub mod content;

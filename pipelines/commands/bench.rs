@@ -4,14 +4,13 @@
 //! work meet first on this machine, with the seconds of that limit and the share of it that was reached. A training step is
 //! also told by operation, each with a bound of its own.
 
-mod bound;
 mod operations;
 mod stored;
 
-use self::bound::{Bound, Rates, matmul_weights};
 use self::operations::{StepClock, table};
 use super::Session;
 use super::chat::open_engine;
+use crate::bound::{Bound, Rates, matmul_weights};
 use crate::cli::BenchCommand;
 use crate::models::resolve;
 use crate::outcome::Status;

@@ -1,6 +1,7 @@
 //! Rows to adapter.
 
 use super::StageContext;
+use crate::bound::{matmul_weights, product_rate};
 use crate::models::ResolvedModel;
 use crate::outcome::Interrupted;
 use crate::reporter::size;
@@ -9,7 +10,9 @@ use espalier_dataset::read_teacher;
 use espalier_model::Model;
 use espalier_train::metrics::{GroupLoss, LossLine, read_losses};
 use espalier_train::tensorboard::EventFile;
-use espalier_train::{DataSource, Sequences, TrainConfig, TrainEvent, TrainPlan, attach_teacher, load, train};
+use espalier_train::{
+    DataSource, Precision, Sequences, TrainConfig, TrainEvent, TrainPlan, attach_teacher, load, train,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -44,10 +47,11 @@ pub fn run(
     }
     fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
     let config = TrainConfig { precision: context.precision, ..config.clone() };
+    let utilization = Utilization::new(&model, config.precision);
     let mut board = Board::new(out.join("logs/tensorboard").join(context.stage));
     let outcome = train(&model, &data, &config, work, context.stop, &mut |event| {
-        board.write(&event);
-        report(&event, context);
+        board.write(&event, utilization);
+        report(&event, utilization, context);
     })?;
     if let Some(problem) = board.problem {
         context.warn(problem);
@@ -130,15 +134,43 @@ fn taught(plan: &TrainPlan) -> String {
     }
 }
 
-fn report(event: &TrainEvent, context: &StageContext<'_>) {
-    if let Ok(figures) = serde_json::to_value(event) {
+/// How much of what the machine can do goes into the model's own products.
+#[derive(Clone, Copy)]
+struct Utilization {
+    /// Operations of a token: forward, and the gradient of the activations. Frozen weights need none of their own, and what
+    /// attention and the updates take is not counted.
+    operations: f64,
+    /// Operations a second of our own product on operands in the caches, measured before the first step.
+    product_rate: f64,
+}
+
+impl Utilization {
+    fn new(model: &Model, precision: Precision) -> Self {
+        let (blocks, head) = matmul_weights(model.config());
+        Self { operations: 4.0 * (blocks + head) as f64, product_rate: product_rate(precision) }
+    }
+
+    fn at(self, tokens_per_second: f64) -> f64 {
+        self.operations * tokens_per_second / self.product_rate
+    }
+}
+
+fn report(event: &TrainEvent, utilization: Utilization, context: &StageContext<'_>) {
+    if let Ok(mut figures) = serde_json::to_value(event) {
+        if let TrainEvent::Step { tokens_per_second, .. } = event {
+            figures["model_flops_utilization"] = utilization.at(*tokens_per_second).into();
+        }
         context.figures(figures);
     }
     match event {
         TrainEvent::Plan(plan) => describe_plan(plan, context),
         TrainEvent::Step { step, steps, loss, divergence, tokens_per_second, .. } => {
             let divergence = divergence.map(|divergence| format!(", {divergence:.3} from the teacher"));
-            let detail = format!("loss {loss:.3}{}, {tokens_per_second:.0} tokens/s", divergence.unwrap_or_default());
+            let detail = format!(
+                "loss {loss:.3}{}, {tokens_per_second:.0} tokens/s, {:.0} % of the product rate",
+                divergence.unwrap_or_default(),
+                100.0 * utilization.at(*tokens_per_second)
+            );
             context.progress("", *step as u64, *steps as u64, "steps", detail);
         }
         TrainEvent::Validated { line, best } => context.note(format!(
@@ -204,7 +236,7 @@ impl Board {
         Self { folder, file: None, problem: None }
     }
 
-    fn write(&mut self, event: &TrainEvent) {
+    fn write(&mut self, event: &TrainEvent, utilization: Utilization) {
         let (step, values) = match event {
             TrainEvent::Step { step, loss, learning_rate, grad_norm, tokens_per_second, memory, .. } => {
                 let bytes = memory.map_or(0.0, |memory| memory.now as f64);
@@ -213,6 +245,7 @@ impl Board {
                     ("learning_rate", *learning_rate),
                     ("gradient_norm", *grad_norm),
                     ("tokens_per_second", *tokens_per_second),
+                    ("model_flops_utilization", utilization.at(*tokens_per_second)),
                     ("memory_bytes", bytes),
                 ];
                 (*step, values.map(|(tag, value)| (tag.to_owned(), value)).to_vec())

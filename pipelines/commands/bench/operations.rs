@@ -1,6 +1,6 @@
 //! A training step by operation, each beside the limit that it meets first.
 
-use super::bound::{Bound, Rates};
+use crate::bound::{Bound, Rates};
 use espalier_train::profile::{Operation, Total, totals};
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
 //! Products on the blocks of a file beside those on packed weights.
 
-use super::bound::{Bound, Rates};
+use crate::bound::{Bound, Rates};
 use crate::commands::Session;
 use crate::outcome::{Failure, Status};
 use anyhow::Result;
