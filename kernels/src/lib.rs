@@ -13,12 +13,14 @@ pub mod ops;
 mod panels;
 mod stored;
 mod transpose;
+mod values;
 
 pub use blocks::{BlockError, BlockType};
 pub use gemm::{
     Accumulate, Columns, LowRank, LowRankFactors, ResultRows, matmul, matmul_low_rank, matmul_nn, matmul_nt,
-    matmul_stored, matmul_stored_transposed, matmul_tn, matmul_with, outer_products,
+    matmul_stored, matmul_stored_transposed, matmul_tn, matmul_values, matmul_with, outer_products,
 };
 pub use isa::InstructionSet;
 pub use matrix::{PackedMatrix, Precision, UnknownPrecision};
 pub use stored::{BlockRows, SharedBytes, StoredMatrix};
+pub use values::{Element, Values, ValuesMut};

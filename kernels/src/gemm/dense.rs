@@ -8,6 +8,7 @@ use super::kernel::{Activation, GROUP, Order, Panel, dense};
 use crate::InstructionSet;
 use crate::buffer::{Line, Scratch, with_scratch};
 use crate::transpose::transpose;
+use crate::values::{Values, ValuesMut};
 
 /// Right sides of fewer lines are packed by the calling thread alone.
 const PARALLEL_PACK_LINES: usize = 8192;
@@ -121,12 +122,12 @@ pub(super) fn multiply(
         let add = accumulate == Accumulate::Add;
         let panels = &*lines;
         let (groups, depth) = (0..groups, chunk_depth(kernels, groups));
-        let y = Target { values: y, stride: n, first: 0 };
+        let y = Target { values: ValuesMut::F32(y), stride: n, first: 0 };
         if form == Form::Tn {
             let pack = |part: Part, lines: &mut [Line]| pack_interleaved(a, m, k, &part, lines);
             Product { kernels, panels, groups, depth, m, n, pack, beside: None }.run(y, add);
         } else {
-            let pack = |part: Part, lines: &mut [Line]| pack_rows(Activation::F32, a, k, &part, lines);
+            let pack = |part: Part, lines: &mut [Line]| pack_rows(Activation::F32, Values::F32(a), k, &part, lines);
             Product { kernels, panels, groups, depth, m, n, pack, beside: None }.run(y, add);
         }
     });

@@ -7,11 +7,14 @@
 
 use std::ops::Range;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Order};
+use super::round::{pack_rounded_row, pack_row, round_row};
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
 use crate::panels::PANEL;
+use crate::values::{SharedValues, Values, ValuesMut};
 
 /// Packed activations of a task's rows and chunk: half of a second-level cache of 1 MiB.
 const ACTIVATION_BYTES: usize = 512 * 1024;
@@ -76,10 +79,18 @@ pub(super) fn chunk_depth(kernels: &Kernels, groups: usize) -> usize {
     groups.div_ceil(groups.div_ceil(kernels.depth).max(1))
 }
 
+/// [`chunk_depth`] of a product into `y`: what ends as bf16 is made in one chunk.
+pub(super) fn depth_into(y: &ValuesMut<'_>, kernels: &Kernels, groups: usize) -> usize {
+    match y {
+        ValuesMut::F32(_) => chunk_depth(kernels, groups),
+        ValuesMut::Bf16(_) => groups.max(1),
+    }
+}
+
 /// Where a product is written: some columns of a row-major matrix.
 pub(super) struct Target<'a> {
     /// The whole matrix.
-    pub(super) values: &'a mut [f32],
+    pub(super) values: ValuesMut<'a>,
     /// Its columns.
     pub(super) stride: usize,
     /// The product's first column.
@@ -89,8 +100,18 @@ pub(super) struct Target<'a> {
 /// A [`Target`] that tasks share.
 #[derive(Clone, Copy)]
 struct Place {
-    values: SharedMut<f32>,
+    values: SharedValues,
     stride: usize,
+}
+
+/// The place of a block in a row-major f32 matrix.
+#[derive(Clone, Copy)]
+struct Tile {
+    start: *mut f32,
+    stride: usize,
+    /// Rows and columns that exist.
+    rows: usize,
+    columns: usize,
 }
 
 /// What of the left side to pack, and for how many rows of a block.
@@ -104,22 +125,32 @@ pub(super) struct Part {
 }
 
 impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
-    /// Computes the product into `y`, with `add` on top of what is there.
+    /// Computes the product into `y`, with `add` on top of what is there; sums that end as bf16 need all groups in one chunk
+    /// and are not added.
     pub(super) fn run(&self, y: Target<'_>, add: bool) {
         let Target { values, stride, first } = y;
+        if let ValuesMut::Bf16(_) = &values {
+            assert!(!add && self.depth >= self.groups.len(), "bf16 results are made in one go");
+        }
         assert_eq!(values.len(), self.m * stride, "the result has the wrong length for {} x {stride}", self.m);
         assert!(first + self.n <= stride, "the product reaches beyond the columns of the result");
         if self.m == 0 || self.n == 0 {
             return;
         }
         if self.groups.is_empty() {
-            if !add {
-                values.chunks_exact_mut(stride).for_each(|row| row[first..first + self.n].fill(0.0));
+            match values {
+                _ if add => {}
+                ValuesMut::F32(values) => {
+                    values.chunks_exact_mut(stride).for_each(|row| row[first..first + self.n].fill(0.0));
+                }
+                ValuesMut::Bf16(values) => {
+                    values.chunks_exact_mut(stride).for_each(|row| row[first..first + self.n].fill(bf16::ZERO));
+                }
             }
             return;
         }
         let panels = self.n.div_ceil(self.kernels.width);
-        let place = Place { values: SharedMut::new(&mut values[first..]), stride };
+        let place = Place { values: SharedValues::new(values, first), stride };
         let batch = self.batch_rows(panels);
         let wanted = self.wanted_tasks(panels);
         // Rows are shared out first, in whole batches: each batch is packed once then.
@@ -259,7 +290,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
             pack: &self.pack,
             beside: None,
         };
-        let u = Place { values: beside.u, stride: rank };
+        let u = Place { values: SharedValues::F32(beside.u), stride: rank };
         for panel in 0..rank.div_ceil(self.kernels.width) {
             down.panel(blocks, groups.clone(), panel, scratch, u, groups.start > self.groups.start, None);
         }
@@ -278,7 +309,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
                     std::slice::from_raw_parts(beside.u.at(block.rows.start * rank), block.rows.len() * rank)
                 };
                 let part = Part { rows: 0..block.rows.len(), padded: block.padded, groups: 0..beside.up_groups };
-                pack_rows(activation, u, rank, &part, lines);
+                pack_rows(activation, Values::F32(u), rank, &part, lines);
             }
             for panel in panels {
                 self.panel(blocks, groups.clone(), panel, scratch, y, add, Some((beside, &*narrow)));
@@ -311,15 +342,37 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
                 _ => Ahead { next: start, step: 0 },
             };
             let left = &scratch[block.packed_before * groups.len()..][..block.padded * groups.len()];
-            self.block(&block, left, right, groups.len(), panel, y, add, ahead);
-            if let Some((beside, narrow)) = beside {
-                self.block_beside(beside, &block, narrow, panel, y);
+            let width = self.kernels.width;
+            let (first, rows) = (panel * width, block.rows.len());
+            let columns = width.min(self.n - first);
+            let start = block.rows.start * y.stride + first;
+            let both = |tile: Tile| {
+                self.block(&block, left, right, groups.len(), tile, add, ahead);
+                if let Some((beside, narrow)) = beside {
+                    self.block_beside(beside, &block, narrow, panel, tile);
+                }
+            };
+            match y.values {
+                // SAFETY: rows and columns of the block lie inside `y`, and no other task has them.
+                SharedValues::F32(y_values) => {
+                    both(Tile { start: unsafe { y_values.at(start) }, stride: y.stride, rows, columns });
+                }
+                SharedValues::Bf16(y_values) => {
+                    let mut copy = [Line([0; GROUP]); BLOCK * BLOCK / GROUP];
+                    let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut copy);
+                    both(Tile { start: sums.as_mut_ptr(), stride: width, rows: block.padded, columns: width });
+                    for (r, sums) in sums.chunks_exact(width).take(rows).enumerate() {
+                        // SAFETY: as above.
+                        let row = unsafe { std::slice::from_raw_parts_mut(y_values.at(start + r * y.stride), columns) };
+                        round_row(&sums[..columns], bytemuck::cast_slice_mut(row));
+                    }
+                }
             }
         }
     }
 
     /// Adds `u up` to a block, the groups of `u` only that the panel touches.
-    fn block_beside(&self, beside: &Beside<'_>, block: &Block, narrow: &[Line], panel: usize, y: Place) {
+    fn block_beside(&self, beside: &Beside<'_>, block: &Block, narrow: &[Line], panel: usize, tile: Tile) {
         let (inputs, group_lines) = (self.kernels.activation.group_inputs(), self.panel_group_lines());
         let touched = &beside.touched[panel];
         if touched.is_empty() {
@@ -330,46 +383,32 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         let left = &left[..block.padded * groups.len()];
         let right = &beside.up[(panel * beside.up_groups + groups.start) * group_lines..][..groups.len() * group_lines];
         let ahead = Ahead { next: right.as_ptr().cast(), step: 0 };
-        self.block(block, left, right, groups.len(), panel, y, true, ahead);
+        self.block(block, left, right, groups.len(), tile, true, ahead);
     }
 
     /// One microkernel call; a block that reaches beyond the result goes through a copy of full size.
     #[allow(clippy::too_many_arguments)]
-    fn block(
-        &self,
-        block: &Block,
-        left: &[Line],
-        right: &[Line],
-        groups: usize,
-        panel: usize,
-        y: Place,
-        add: bool,
-        ahead: Ahead,
-    ) {
+    fn block(&self, block: &Block, left: &[Line], right: &[Line], groups: usize, tile: Tile, add: bool, ahead: Ahead) {
+        let Tile { start, stride, rows, columns } = tile;
         let width = self.kernels.width;
         let micro = self.kernels.micro[block.padded / self.kernels.row_step - 1];
         let (a, b) = (left.as_ptr().cast(), right.as_ptr().cast());
-        let first = panel * width;
-        let columns = width.min(self.n - first);
-        let rows = block.rows.len();
         // SAFETY: the instruction set was detected before its kernels were chosen; `left` and `right` are packed for
-        // this kernel with `groups` groups (the slices were cut to that length); rows and columns of the block lie
-        // inside `y`, and no other task has them.
+        // this kernel with `groups` groups (the slices were cut to that length); the tile is this task's to write.
         unsafe {
-            let place = y.values.at(block.rows.start * y.stride + first);
             if rows == block.padded && columns == width {
-                micro(a, b, groups, place, y.stride, add, ahead);
+                micro(a, b, groups, start, stride, add, ahead);
                 return;
             }
             let mut copy = [0.0_f32; BLOCK * BLOCK];
             if add {
                 for r in 0..rows {
-                    place.add(r * y.stride).copy_to_nonoverlapping(copy[r * width..].as_mut_ptr(), columns);
+                    start.add(r * stride).copy_to_nonoverlapping(copy[r * width..].as_mut_ptr(), columns);
                 }
             }
             micro(a, b, groups, copy.as_mut_ptr(), width, add, ahead);
             for r in 0..rows {
-                place.add(r * y.stride).copy_from_nonoverlapping(copy[r * width..].as_ptr(), columns);
+                start.add(r * stride).copy_from_nonoverlapping(copy[r * width..].as_ptr(), columns);
             }
         }
     }
@@ -419,14 +458,24 @@ impl Blocks {
 }
 
 /// Packs rows of a row-major matrix: `lines[group][row]`, what lies beyond the rows and columns becomes zero.
-pub(super) fn pack_rows(activation: Activation, x: &[f32], columns: usize, part: &Part, lines: &mut [Line]) {
+pub(super) fn pack_rows(activation: Activation, x: Values<'_>, columns: usize, part: &Part, lines: &mut [Line]) {
     let inputs = activation.group_inputs();
     let first = part.groups.start * inputs;
     let last = columns.min(part.groups.end * inputs);
     for (r, row) in part.rows.clone().enumerate() {
-        let row = &x[row * columns..][first..last];
-        prefetch_row(x.as_ptr().wrapping_add((part.rows.start + r + ROWS_AHEAD) * columns + first), last - first);
-        super::round::pack_row(activation, row, &mut lines[r..], part.padded, part.groups.len());
+        let (lines, next) = (&mut lines[r..], (part.rows.start + r + ROWS_AHEAD) * columns + first);
+        match x {
+            Values::F32(x) => {
+                prefetch_row(x.as_ptr().wrapping_add(next), last - first);
+                let row = &x[row * columns..][first..last];
+                pack_row(activation, row, lines, part.padded, part.groups.len());
+            }
+            Values::Bf16(x) => {
+                prefetch_row(x.as_ptr().wrapping_add(next).cast(), (last - first) / 2);
+                let row = &x[row * columns..][first..last];
+                pack_rounded_row(activation, row, lines, part.padded, part.groups.len());
+            }
+        }
     }
     let empty = Line([0; GROUP]);
     for r in part.rows.len()..part.padded {

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::drive::{Beside, Part, Product, Target, chunk_depth, pack_rows};
+use super::drive::{Beside, Part, Product, Target, depth_into, pack_rows};
 use super::kernel::{Kernels, packed};
-use super::{Accumulate, matmul, multiply_with};
+use super::{Accumulate, matmul_values, multiply_values};
 use crate::buffer::{Line, SharedMut};
 use crate::panels::{INPUT_BLOCK, PANEL};
-use crate::{InstructionSet, PackedMatrix, Precision};
+use crate::{InstructionSet, PackedMatrix, Precision, Values, ValuesMut};
 
 /// The factors of an update `B A` with `A [rank, inputs]`, `B [outputs, rank]`, packed for `u = x A^T` and `u B^T`.
 #[derive(Clone, Debug)]
@@ -66,8 +66,8 @@ impl LowRank {
     ///
     /// # Panics
     /// If lengths do not fit together.
-    pub fn narrow(&self, x: &[f32], m: usize, u: &mut [f32]) {
-        matmul(x, m, &self.down, u, Accumulate::Overwrite);
+    pub fn narrow(&self, x: Values<'_>, m: usize, u: &mut [f32]) {
+        matmul_values(x, m, &self.down, ValuesMut::F32(u));
     }
 
     /// `u = x A^T` and `y += u B^T`, for a weight that is multiplied elsewhere before: the bits are those of
@@ -75,14 +75,14 @@ impl LowRank {
     ///
     /// # Panics
     /// If lengths do not fit together.
-    pub fn add(&self, x: &[f32], m: usize, u: &mut [f32], y: &mut [f32]) {
+    pub fn add(&self, x: Values<'_>, m: usize, u: &mut [f32], y: &mut [f32]) {
         self.add_with(packed(InstructionSet::detect(), self.down.precision()), x, m, u, y);
     }
 
     /// [`LowRank::add`] with the microkernels given.
-    pub(super) fn add_with(&self, kernels: &'static Kernels, x: &[f32], m: usize, u: &mut [f32], y: &mut [f32]) {
-        multiply_with(kernels, x, m, &self.down, u, Accumulate::Overwrite);
-        multiply_with(kernels, u, m, &self.up, y, Accumulate::Add);
+    pub(super) fn add_with(&self, kernels: &'static Kernels, x: Values<'_>, m: usize, u: &mut [f32], y: &mut [f32]) {
+        multiply_values(kernels, x, m, &self.down, ValuesMut::F32(&mut *u), Accumulate::Overwrite);
+        multiply_values(kernels, Values::F32(u), m, &self.up, ValuesMut::F32(y), Accumulate::Add);
     }
 
     /// Columns of `u`.
@@ -91,19 +91,19 @@ impl LowRank {
     }
 }
 
-/// `u = x A^T` and `y (=|+=) x W^T + u B^T`, with the rules of [`matmul`](super::matmul).
+/// `u = x A^T` and `y (=|+=) x W^T + u B^T`, with the rules of [`matmul_values`](super::matmul_values).
 ///
 /// In bf16 `u` itself is f32; it is rounded on its way into the second product.
 ///
 /// # Panics
 /// If lengths, or precisions of the two, do not fit together.
 pub fn matmul_low_rank(
-    x: &[f32],
+    x: Values<'_>,
     m: usize,
     w: &PackedMatrix,
     low_rank: &LowRank,
     u: &mut [f32],
-    y: &mut [f32],
+    y: ValuesMut<'_>,
     accumulate: Accumulate,
 ) {
     multiply(packed(InstructionSet::detect(), w.precision()), x, m, w, low_rank, u, y, accumulate);
@@ -113,12 +113,12 @@ pub fn matmul_low_rank(
 #[allow(clippy::too_many_arguments)]
 pub(super) fn multiply(
     kernels: &'static Kernels,
-    x: &[f32],
+    x: Values<'_>,
     m: usize,
     w: &PackedMatrix,
     low_rank: &LowRank,
     u: &mut [f32],
-    y: &mut [f32],
+    y: ValuesMut<'_>,
     accumulate: Accumulate,
 ) {
     let (columns, rank) = (w.columns(), low_rank.rank());
@@ -141,7 +141,7 @@ pub(super) fn multiply(
         u: SharedMut::new(u),
     };
     let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
-    let depth = chunk_depth(kernels, groups);
+    let depth = depth_into(&y, kernels, groups);
     let y = Target { values: y, stride: w.rows(), first: 0 };
     let beside = Some(beside);
     Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack, beside }

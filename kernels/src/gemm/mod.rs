@@ -37,10 +37,10 @@ pub use narrow::{Columns, ResultRows, outer_products};
 pub(crate) use round::{bf16_bits, round_row};
 pub use stored::{matmul_stored, matmul_stored_transposed};
 
-use self::drive::{Part, Product, Target, chunk_depth, pack_rows};
+use self::drive::{Part, Product, Target, depth_into, pack_rows};
 use crate::buffer::Line;
 use crate::panels::INPUT_BLOCK;
-use crate::{InstructionSet, PackedMatrix};
+use crate::{InstructionSet, PackedMatrix, Values, ValuesMut};
 
 /// What happens with the previous contents of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +70,18 @@ pub fn matmul_with(isa: InstructionSet, x: &[f32], m: usize, w: &PackedMatrix, y
     multiply_with(kernel::packed(isa.usable(), w.precision()), x, m, w, y, accumulate);
 }
 
+/// [`matmul`] from and into f32 or bf16.
+///
+/// Values that are bf16 already give the bits that their f32 would give. A result in bf16 is rounded once, at the end of
+/// one chain of sums over all inputs, which for many inputs differs in the last bits from the chunks of the f32 result; it
+/// overwrites what was there.
+///
+/// # Panics
+/// As [`matmul`].
+pub fn matmul_values(x: Values<'_>, m: usize, w: &PackedMatrix, y: ValuesMut<'_>) {
+    multiply_values(kernel::packed(InstructionSet::detect(), w.precision()), x, m, w, y, Accumulate::Overwrite);
+}
+
 /// [`matmul`] with the microkernels given.
 fn multiply_with(
     kernels: &'static kernel::Kernels,
@@ -79,11 +91,23 @@ fn multiply_with(
     y: &mut [f32],
     accumulate: Accumulate,
 ) {
+    multiply_values(kernels, Values::F32(x), m, w, ValuesMut::F32(y), accumulate);
+}
+
+/// [`matmul_values`] with the microkernels given.
+fn multiply_values(
+    kernels: &'static kernel::Kernels,
+    x: Values<'_>,
+    m: usize,
+    w: &PackedMatrix,
+    y: ValuesMut<'_>,
+    accumulate: Accumulate,
+) {
     let columns = w.columns();
     assert_eq!(x.len(), m * columns, "the activations have the wrong length for {m} x {columns}");
     let groups = columns.next_multiple_of(INPUT_BLOCK) / kernels.activation.group_inputs();
     let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
-    let depth = chunk_depth(kernels, groups);
+    let depth = depth_into(&y, kernels, groups);
     let y = Target { values: y, stride: w.rows(), first: 0 };
     Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack, beside: None }
         .run(y, accumulate == Accumulate::Add);

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::drive::Blocks;
@@ -14,34 +15,25 @@ use super::round::{round_row, round_row_widened};
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
 use crate::panels::{PANEL, inputs_per_word, write_inputs};
 use crate::transpose::transpose;
-use crate::{InstructionSet, Precision};
+use crate::{InstructionSet, Precision, Values};
 
 /// Rows between two visits of the sums: a multiple of every group.
 const PIECE_ROWS: usize = 128;
 /// Panels of a task: 96 columns divide the widths of many models, and are a few lines of each row.
 const STRIP_PANELS: usize = 3;
 
-/// Some columns of a row-major matrix.
+/// Some columns of a row-major matrix, whose values are a slice or [`Values`].
 #[derive(Clone, Debug)]
-pub struct Columns<'a> {
+pub struct Columns<V> {
     /// The whole matrix.
-    pub values: &'a [f32],
+    pub values: V,
     /// Its columns.
     pub stride: usize,
     /// Those that are meant.
     pub range: Range<usize>,
 }
 
-impl<'a> Columns<'a> {
-    /// All columns of a matrix of `stride` columns.
-    pub fn all(values: &'a [f32], stride: usize) -> Self {
-        Self { values, stride, range: 0..stride }
-    }
-
-    fn rows(&self) -> usize {
-        self.values.len() / self.stride.max(1)
-    }
-
+impl<'a> Columns<&'a [f32]> {
     /// The meant part of a row.
     fn row(&self, row: usize) -> &'a [f32] {
         &self.values[row * self.stride..][self.range.clone()]
@@ -65,8 +57,8 @@ pub enum ResultRows {
 /// If the two have different numbers of rows, or `y` is not a value for each pair of columns.
 pub fn outer_products(
     precision: Precision,
-    narrow: &Columns<'_>,
-    wide: &Columns<'_>,
+    narrow: &Columns<&[f32]>,
+    wide: &Columns<Values<'_>>,
     alpha: f32,
     y: &mut [f32],
     order: ResultRows,
@@ -78,14 +70,15 @@ pub fn outer_products(
 pub(super) fn multiply(
     kernels: &'static Kernels,
     precision: Precision,
-    narrow: &Columns<'_>,
-    wide: &Columns<'_>,
+    narrow: &Columns<&[f32]>,
+    wide: &Columns<Values<'_>>,
     alpha: f32,
     y: &mut [f32],
     order: ResultRows,
 ) {
-    let (rows, n, m) = (narrow.rows(), narrow.range.len(), wide.range.len());
-    assert_eq!(rows, wide.rows(), "the two sides have different numbers of rows");
+    let (n, m) = (narrow.range.len(), wide.range.len());
+    let rows = wide.values.len() / wide.stride.max(1);
+    assert_eq!(rows, narrow.values.len() / narrow.stride.max(1), "the two sides have different numbers of rows");
     assert_eq!(y.len(), n * m, "the result has the wrong length for {n} x {m}");
     if n == 0 || m == 0 {
         return;
@@ -120,14 +113,14 @@ pub(super) fn multiply(
 fn strip_sums(
     kernels: &'static Kernels,
     precision: Precision,
-    wide: &Columns<'_>,
+    wide: &Columns<Values<'_>>,
     columns: Range<usize>,
     blocks: &Blocks,
     left: &[Line],
     take: impl Fn(usize, &[f32]),
 ) {
     const WIDTH: usize = STRIP_PANELS * PANEL;
-    let (rows, group_inputs) = (wide.rows(), kernels.activation.group_inputs());
+    let (rows, group_inputs) = (wide.values.len() / wide.stride, kernels.activation.group_inputs());
     let per_word = inputs_per_word(precision);
     let panel_words = PIECE_ROWS / per_word * PANEL;
     let panel_lines = panel_words / GROUP;
@@ -176,7 +169,7 @@ fn strip_sums(
 /// Packs some rows of the wide side, padded to `inputs`, as a panel of up to 32 columns.
 fn pack_wide(
     precision: Precision,
-    wide: &Columns<'_>,
+    wide: &Columns<Values<'_>>,
     rows: &Range<usize>,
     columns: &Range<usize>,
     inputs: usize,
@@ -186,19 +179,64 @@ fn pack_wide(
     let (panel, _) = words[..inputs / per_word * PANEL].as_chunks_mut();
     let whole = rows.len() / per_word;
     let (filled, rest) = panel.split_at_mut(whole);
-    let place = wide.range.start + columns.start;
-    let values = &wide.values[rows.start * wide.stride..rows.end * wide.stride];
-    write_inputs(precision, values, wide.stride, place..place + columns.len(), filled);
+    let from = wide.range.start + columns.start;
+    let place = from..from + columns.len();
+    let own = rows.start * wide.stride..rows.end * wide.stride;
+    match wide.values {
+        Values::F32(values) => write_inputs(precision, &values[own], wide.stride, place.clone(), filled),
+        Values::Bf16(values) => write_rounded(precision, &values[own], wide.stride, place.clone(), filled),
+    }
     rest.as_flattened_mut().fill(0);
     if whole * per_word < rows.len() {
         let mut last = [[0.0; PANEL]; 2];
-        last[0][..columns.len()].copy_from_slice(&wide.row(rows.end - 1)[columns.clone()]);
+        let at = (rows.end - 1) * wide.stride;
+        match wide.values {
+            Values::F32(values) => last[0][..place.len()].copy_from_slice(&values[at..][place]),
+            Values::Bf16(values) => {
+                for (to, value) in last[0].iter_mut().zip(&values[at..][place]) {
+                    *to = value.to_f32();
+                }
+            }
+        }
         write_inputs(precision, last.as_flattened(), PANEL, 0..PANEL, &mut rest[..1]);
     }
 }
 
+/// [`write_inputs`] of values that are rounded already.
+fn write_rounded(
+    precision: Precision,
+    inputs: &[bf16],
+    columns: usize,
+    outputs: Range<usize>,
+    words: &mut [[u32; PANEL]],
+) {
+    for (words, inputs) in words.iter_mut().zip(inputs.chunks_exact(inputs_per_word(precision) * columns)) {
+        let even = &inputs[outputs.clone()];
+        match precision {
+            Precision::F32 => {
+                for (word, value) in words.iter_mut().zip(even) {
+                    *word = u32::from(value.to_bits()) << 16;
+                }
+            }
+            Precision::Bf16 => {
+                let odd = &inputs[columns..][outputs.clone()];
+                for (word, (even, odd)) in words.iter_mut().zip(even.iter().zip(odd)) {
+                    *word = u32::from(even.to_bits()) | u32::from(odd.to_bits()) << 16;
+                }
+            }
+        }
+        words[outputs.len()..].fill(0);
+    }
+}
+
 /// Packs some rows of the narrow side as the left side of the product: its columns are rows there, its rows inputs.
-fn pack_narrow(activation: Activation, narrow: &Columns<'_>, rows: Range<usize>, blocks: &Blocks, lines: &mut [Line]) {
+fn pack_narrow(
+    activation: Activation,
+    narrow: &Columns<&[f32]>,
+    rows: Range<usize>,
+    blocks: &Blocks,
+    lines: &mut [Line],
+) {
     let (n, inputs) = (narrow.range.len(), activation.group_inputs());
     let groups = rows.len().div_ceil(inputs);
     let mut words = vec![0_u32; GROUP * n];

@@ -6,6 +6,8 @@
 // Plain loops are compiled anew for each set of target features, which needs their bodies in the callers.
 #![allow(clippy::inline_always)]
 
+use half::bf16;
+
 use super::kernel::{Activation, GROUP};
 use crate::buffer::Line;
 
@@ -80,6 +82,43 @@ pub(super) fn pack_row(activation: Activation, row: &[f32], lines: &mut [Line], 
             }
             Activation::Widened => round_row_widened(rest, bytemuck::cast_slice_mut(&mut line.0)),
             Activation::Pairs => round_row(rest, bytemuck::cast_slice_mut(&mut line.0)),
+        }
+    }
+}
+
+/// [`pack_row`] for values that are rounded already.
+///
+/// # Panics
+/// As [`pack_row`].
+pub(super) fn pack_rounded_row(activation: Activation, row: &[bf16], lines: &mut [Line], step: usize, groups: usize) {
+    let inputs = activation.group_inputs();
+    assert!(groups == 0 || (groups - 1) * step < lines.len(), "pack_rounded_row: too few lines");
+    assert!(row.len() <= groups * inputs, "pack_rounded_row: the row is longer than its groups");
+    let mut chunks = row.chunks_exact(inputs);
+    let mut targets = lines.iter_mut().step_by(step.max(1)).take(groups);
+    for (values, line) in (&mut chunks).zip(&mut targets) {
+        pack_rounded(activation, values, line);
+    }
+    let rest = chunks.remainder();
+    for (index, line) in targets.enumerate() {
+        line.0 = [0; GROUP];
+        if index == 0 {
+            pack_rounded(activation, rest, line);
+        }
+    }
+}
+
+/// The words of up to a group of rounded values; the others stay.
+fn pack_rounded(activation: Activation, values: &[bf16], line: &mut Line) {
+    match activation {
+        Activation::Pairs => {
+            bytemuck::cast_slice_mut::<u32, u16>(&mut line.0)[..values.len()]
+                .copy_from_slice(bytemuck::cast_slice(values));
+        }
+        Activation::F32 | Activation::Widened => {
+            for (word, value) in line.0.iter_mut().zip(values) {
+                *word = u32::from(value.to_bits()) << 16;
+            }
         }
     }
 }

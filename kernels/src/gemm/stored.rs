@@ -12,7 +12,7 @@ use super::kernel::{Kernels, packed};
 use crate::blocks::K_BLOCK;
 use crate::buffer::{Line, Scratch, with_scratch};
 use crate::panels::{INPUT_BLOCK, PANEL, panel_lines};
-use crate::{InstructionSet, StoredMatrix};
+use crate::{InstructionSet, StoredMatrix, Values, ValuesMut};
 
 /// Lines of a window's panels: they stay in the third-level cache, and in a large second-level one.
 const WINDOW_LINES: usize = (4 << 20) / size_of::<Line>();
@@ -48,12 +48,12 @@ pub(super) fn multiply(
     assert_eq!(y.len(), m * rows, "the result has the wrong length for {m} x {rows}");
     let inputs = columns.next_multiple_of(INPUT_BLOCK);
     let groups = inputs / kernels.activation.group_inputs();
-    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
+    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, Values::F32(x), columns, &part, lines);
     for rows in equal_parts(rows, PANEL, window_lines / panel_lines(w.precision(), 1, inputs).max(1)) {
         w.with_window(rows.clone(), 0..columns, |window| {
             with_scratch(Scratch::RightSide, panel_lines(w.precision(), rows.len(), inputs), |panels| {
                 window.pack(panels);
-                let y = Target { values: y, stride: w.rows(), first: rows.start };
+                let y = Target { values: ValuesMut::F32(y), stride: w.rows(), first: rows.start };
                 let (depth, n) = (chunk_depth(kernels, groups), rows.len());
                 Product { kernels, panels, groups: 0..groups, depth, m, n, pack, beside: None }
                     .run(y, accumulate == Accumulate::Add);
@@ -82,7 +82,7 @@ pub(super) fn multiply_transposed(
     if groups == 0 && accumulate == Accumulate::Overwrite {
         dx.fill(0.0);
     }
-    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, dy, rows, &part, lines);
+    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, Values::F32(dy), rows, &part, lines);
     let [window_groups, window_columns] = transposed_window(w, window_lines, group_inputs, groups, depth);
     for first in (0..groups).step_by(window_groups.max(1)) {
         let groups = first..groups.min(first + window_groups);
@@ -92,7 +92,7 @@ pub(super) fn multiply_transposed(
                 let lines = panel_lines(w.precision(), columns.len(), inputs.len());
                 with_scratch(Scratch::RightSide, lines, |panels| {
                     window.pack_transposed(inputs.len(), panels);
-                    let dx = Target { values: dx, stride: w.columns(), first: columns.start };
+                    let dx = Target { values: ValuesMut::F32(dx), stride: w.columns(), first: columns.start };
                     let (groups, n) = (groups.clone(), columns.len());
                     let add = accumulate == Accumulate::Add || groups.start > 0;
                     Product { kernels, panels, groups, depth, m, n, pack, beside: None }.run(dx, add);

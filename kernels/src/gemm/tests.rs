@@ -335,7 +335,16 @@ fn a_weight_and_its_update_equal_f64_on_both_ways() {
             for (name, kernels) in kernel_sets(precision) {
                 for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
                     let (mut u, mut y) = (vec![f32::NAN; m * rank], start.clone());
-                    low_rank::multiply(kernels, &x, m, &matrix, &low_rank, &mut u, &mut y, accumulate);
+                    low_rank::multiply(
+                        kernels,
+                        Values::F32(&x),
+                        m,
+                        &matrix,
+                        &low_rank,
+                        &mut u,
+                        ValuesMut::F32(&mut y),
+                        accumulate,
+                    );
                     for (got, expected) in u.iter().zip(&narrow) {
                         assert!((f64::from(*got) - expected).abs() <= tolerance(k), "{name}, {precision}: u");
                     }
@@ -365,7 +374,8 @@ fn a_row_of_an_update_depends_on_that_row_alone() {
             let run = |x: &[f32]| {
                 let m = x.len() / inputs;
                 let (mut u, mut y) = (vec![0.0; m * rank], vec![0.0; m * outputs]);
-                low_rank::multiply(kernels, x, m, &matrix, &low_rank, &mut u, &mut y, Accumulate::Overwrite);
+                let into = ValuesMut::F32(&mut y);
+                low_rank::multiply(kernels, Values::F32(x), m, &matrix, &low_rank, &mut u, into, Accumulate::Overwrite);
                 (u, y)
             };
             let (u, y) = two.install(|| run(&x));
@@ -389,10 +399,13 @@ fn outer_products_equal_f64_whatever_the_threads() {
     for (rows, n, m) in [(1, 1, 1), (130, 16, 100), (257, 33, 64), (600, 3, 300)] {
         // Columns in the middle of wider matrices.
         let (narrow, wide) = (values(rows * (n + 5), 31), values(rows * (m + 40), 32));
-        let narrow = Columns { values: &narrow, stride: n + 5, range: 2..2 + n };
-        let wide = Columns { values: &wide, stride: m + 40, range: 33..33 + m };
+        let rounded_wide: Vec<half::bf16> = wide.iter().map(|&x| half::bf16::from_f32(x)).collect();
+        let narrow = Columns { values: &*narrow, stride: n + 5, range: 2..2 + n };
+        let plain = Columns { values: &*wide, stride: m + 40, range: 33..33 + m };
+        let wide = Columns { values: Values::F32(&wide), stride: m + 40, range: 33..33 + m };
+        let short = Columns { values: Values::Bf16(&rounded_wide), ..wide.clone() };
         for precision in [Precision::F32, Precision::Bf16] {
-            let value = |side: &Columns<'_>, row: usize, column: usize| {
+            let value = |side: &Columns<&[f32]>, row: usize, column: usize| {
                 rounded(precision, side.values[row * side.stride + side.range.start + column])
             };
             for (name, kernels) in kernel_sets(precision) {
@@ -401,9 +414,13 @@ fn outer_products_equal_f64_whatever_the_threads() {
                     two.install(|| narrow::multiply(kernels, precision, &narrow, &wide, 0.5, &mut y, order));
                     one.install(|| narrow::multiply(kernels, precision, &narrow, &wide, 0.5, &mut z, order));
                     assert_eq!(y, z, "{name}, {precision}: threads");
+                    if precision == Precision::Bf16 {
+                        narrow::multiply(kernels, precision, &narrow, &short, 0.5, &mut z, order);
+                        assert_eq!(y, z, "{name}: bf16 in memory");
+                    }
                     for i in 0..n {
                         for j in 0..m {
-                            let sum: f64 = (0..rows).map(|row| value(&narrow, row, i) * value(&wide, row, j)).sum();
+                            let sum: f64 = (0..rows).map(|row| value(&narrow, row, i) * value(&plain, row, j)).sum();
                             let got = y[if order == ResultRows::Narrow { i * m + j } else { j * n + i }];
                             let difference = (f64::from(got) - 0.5 * sum).abs();
                             assert!(
@@ -413,6 +430,39 @@ fn outer_products_equal_f64_whatever_the_threads() {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn bf16_activations_give_the_bits_of_their_f32_and_bf16_results_are_rounded_once() {
+    for (m, rank, inputs, outputs) in [(1, 2, 31, 33), (41, 16, 70, 97), (400, 48, 1100, 64)] {
+        let (x, w, update) = (values(m * inputs, 41), values(outputs * inputs, 42), Update::new(rank, inputs, outputs));
+        let short: Vec<half::bf16> = x.iter().map(|&x| half::bf16::from_f32(x)).collect();
+        let wide: Vec<f32> = short.iter().map(|x| x.to_f32()).collect();
+        for precision in [Precision::F32, Precision::Bf16] {
+            let (matrix, low_rank) = (pack(precision, outputs, inputs, &w), update.pack(precision, false));
+            for (name, kernels) in kernel_sets(precision) {
+                let run = |x: Values<'_>, y: ValuesMut<'_>, u: &mut [f32]| {
+                    low_rank::multiply(kernels, x, m, &matrix, &low_rank, u, y, Accumulate::Overwrite);
+                };
+                let (mut u, mut v) = (vec![0.0; m * rank], vec![0.0; m * rank]);
+                let (mut y, mut z) = (vec![0.0; m * outputs], vec![0.0; m * outputs]);
+                run(Values::F32(&wide), ValuesMut::F32(&mut y), &mut u);
+                run(Values::Bf16(&short), ValuesMut::F32(&mut z), &mut v);
+                assert_eq!((&y, &u), (&z, &v), "{name}, {precision}: activations");
+                let mut out = vec![half::bf16::NAN; m * outputs];
+                run(Values::Bf16(&short), ValuesMut::Bf16(&mut out), &mut v);
+                for (got, expected) in out.iter().zip(&y) {
+                    let difference = f64::from((got.to_f32() - expected).abs());
+                    let most = f64::from(expected.abs()) / 256.0 + 40.0 * tolerance(inputs);
+                    assert!(difference <= most, "{name}, {precision}: {got} for {expected}");
+                }
+                let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("pool");
+                let mut again = vec![half::bf16::NAN; m * outputs];
+                one.install(|| run(Values::Bf16(&short), ValuesMut::Bf16(&mut again), &mut v));
+                assert_eq!(out, again, "{name}, {precision}: threads");
             }
         }
     }

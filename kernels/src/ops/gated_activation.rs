@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::TASK_ELEMENTS;
 use super::simd::{Operation, Simd, dispatch, exp};
-use crate::InstructionSet;
+use crate::{Element, InstructionSet};
 
 /// What the gate goes through before it multiplies the other half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +29,20 @@ pub enum GatedActivation {
 /// # Panics
 ///
 /// When the lengths differ.
-pub fn gated_activation(activation: GatedActivation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub fn gated_activation<T: Element>(activation: GatedActivation, gate: &[T], up: &[T], out: &mut [T]) {
     gated_activation_with(InstructionSet::detect(), activation, gate, up, out);
 }
 
-fn gated_activation_with(isa: InstructionSet, activation: GatedActivation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+fn gated_activation_with<T: Element>(
+    isa: InstructionSet,
+    activation: GatedActivation,
+    gate: &[T],
+    up: &[T],
+    out: &mut [T],
+) {
     assert_eq!(gate.len(), up.len(), "gated_activation: gate and up differ in length");
     assert_eq!(gate.len(), out.len(), "gated_activation: gate and output differ in length");
-    let part = |gate: &[f32], up: &[f32], out: &mut [f32]| match activation {
+    let part = |gate: &[T], up: &[T], out: &mut [T]| match activation {
         GatedActivation::SwiGlu => dispatch(isa, Forward { kind: Silu, gate, up, out }),
         GatedActivation::GeGlu => dispatch(isa, Forward { kind: Gelu, gate, up, out }),
     };
@@ -55,30 +61,30 @@ fn gated_activation_with(isa: InstructionSet, activation: GatedActivation, gate:
 /// # Panics
 ///
 /// When the lengths differ.
-pub fn gated_activation_backward(
+pub fn gated_activation_backward<T: Element>(
     activation: GatedActivation,
-    gate: &[f32],
-    up: &[f32],
-    dy: &[f32],
-    dgate: &mut [f32],
-    dup: &mut [f32],
+    gate: &[T],
+    up: &[T],
+    dy: &[T],
+    dgate: &mut [T],
+    dup: &mut [T],
 ) {
     gated_activation_backward_with(InstructionSet::detect(), activation, gate, up, dy, dgate, dup);
 }
 
-fn gated_activation_backward_with(
+fn gated_activation_backward_with<T: Element>(
     isa: InstructionSet,
     activation: GatedActivation,
-    gate: &[f32],
-    up: &[f32],
-    dy: &[f32],
-    dgate: &mut [f32],
-    dup: &mut [f32],
+    gate: &[T],
+    up: &[T],
+    dy: &[T],
+    dgate: &mut [T],
+    dup: &mut [T],
 ) {
     for (name, length) in [("up", up.len()), ("dy", dy.len()), ("dgate", dgate.len()), ("dup", dup.len())] {
         assert_eq!(gate.len(), length, "gated_activation_backward: gate and {name} differ in length");
     }
-    let part = |gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]| match activation {
+    let part = |gate: &[T], up: &[T], dy: &[T], dgate: &mut [T], dup: &mut [T]| match activation {
         GatedActivation::SwiGlu => dispatch(isa, Backward { kind: Silu, gate, up, dy, dgate, dup }),
         GatedActivation::GeGlu => dispatch(isa, Backward { kind: Gelu, gate, up, dy, dgate, dup }),
     };
@@ -159,14 +165,14 @@ impl Gate for Gelu {
     }
 }
 
-struct Forward<'a, G> {
+struct Forward<'a, G, T> {
     kind: G,
-    gate: &'a [f32],
-    up: &'a [f32],
-    out: &'a mut [f32],
+    gate: &'a [T],
+    up: &'a [T],
+    out: &'a mut [T],
 }
 
-impl<G: Gate> Operation for Forward<'_, G> {
+impl<G: Gate, T: Element> Operation for Forward<'_, G, T> {
     type Output = ();
 
     #[inline(always)]
@@ -175,21 +181,21 @@ impl<G: Gate> Operation for Forward<'_, G> {
         let mut ups = self.up.chunks_exact(S::WIDTH);
         let mut outs = self.out.chunks_exact_mut(S::WIDTH);
         for ((gate, up), out) in (&mut gates).zip(&mut ups).zip(&mut outs) {
-            simd.store(out, simd.mul(self.kind.value(simd, simd.load(gate)), simd.load(up)));
+            simd.write(out, simd.mul(self.kind.value(simd, simd.read(gate)), simd.read(up)));
         }
-        let gate = simd.load_short(gates.remainder(), 0.0);
-        let up = simd.load_short(ups.remainder(), 0.0);
-        simd.store_short(outs.into_remainder(), simd.mul(self.kind.value(simd, gate), up));
+        let gate = simd.read_short(gates.remainder());
+        let up = simd.read_short(ups.remainder());
+        simd.write_short(outs.into_remainder(), simd.mul(self.kind.value(simd, gate), up));
     }
 }
 
-struct Backward<'a, G> {
+struct Backward<'a, G, T> {
     kind: G,
-    gate: &'a [f32],
-    up: &'a [f32],
-    dy: &'a [f32],
-    dgate: &'a mut [f32],
-    dup: &'a mut [f32],
+    gate: &'a [T],
+    up: &'a [T],
+    dy: &'a [T],
+    dgate: &'a mut [T],
+    dup: &'a mut [T],
 }
 
 /// The gradients with respect to gate and up.
@@ -205,7 +211,7 @@ fn gradients<S: Simd, G: Gate>(
     (simd.mul(simd.mul(dy, up), slope), simd.mul(dy, value))
 }
 
-impl<G: Gate> Operation for Backward<'_, G> {
+impl<G: Gate, T: Element> Operation for Backward<'_, G, T> {
     type Output = ();
 
     #[inline(always)]
@@ -217,15 +223,15 @@ impl<G: Gate> Operation for Backward<'_, G> {
         let mut dups = self.dup.chunks_exact_mut(S::WIDTH);
         for ((((gate, up), dy), dgate), dup) in (&mut gates).zip(&mut ups).zip(&mut dys).zip(&mut dgates).zip(&mut dups)
         {
-            let (dg, du) = gradients(simd, self.kind, simd.load(gate), simd.load(up), simd.load(dy));
-            simd.store(dgate, dg);
-            simd.store(dup, du);
+            let (dg, du) = gradients(simd, self.kind, simd.read(gate), simd.read(up), simd.read(dy));
+            simd.write(dgate, dg);
+            simd.write(dup, du);
         }
-        let gate = simd.load_short(gates.remainder(), 0.0);
-        let up = simd.load_short(ups.remainder(), 0.0);
-        let (dg, du) = gradients(simd, self.kind, gate, up, simd.load_short(dys.remainder(), 0.0));
-        simd.store_short(dgates.into_remainder(), dg);
-        simd.store_short(dups.into_remainder(), du);
+        let gate = simd.read_short(gates.remainder());
+        let up = simd.read_short(ups.remainder());
+        let (dg, du) = gradients(simd, self.kind, gate, up, simd.read_short(dys.remainder()));
+        simd.write_short(dgates.into_remainder(), dg);
+        simd.write_short(dups.into_remainder(), du);
     }
 }
 

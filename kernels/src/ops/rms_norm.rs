@@ -7,18 +7,18 @@ use rayon::prelude::*;
 
 use super::TASK_ELEMENTS;
 use super::simd::{Operation, Simd, dispatch};
-use crate::InstructionSet;
+use crate::{Element, InstructionSet};
 
 /// Normalises rows of `weight.len()` elements of `x` into `out`.
 ///
 /// # Panics
 ///
 /// When `x` is not whole rows or `out` has another length.
-pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub fn rms_norm<T: Element>(x: &[f32], weight: &[f32], eps: f32, out: &mut [T]) {
     rms_norm_with(InstructionSet::detect(), x, weight, eps, out);
 }
 
-fn rms_norm_with(isa: InstructionSet, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+fn rms_norm_with<T: Element>(isa: InstructionSet, x: &[f32], weight: &[f32], eps: f32, out: &mut [T]) {
     let n = weight.len();
     assert!(n > 0 && x.len().is_multiple_of(n), "rms_norm: {} elements are not rows of {n}", x.len());
     assert_eq!(x.len(), out.len(), "rms_norm: input and output differ in length");
@@ -56,14 +56,14 @@ fn rms_norm_backward_with(isa: InstructionSet, x: &[f32], weight: &[f32], eps: f
     });
 }
 
-struct Forward<'a> {
+struct Forward<'a, T> {
     x: &'a [f32],
     weight: &'a [f32],
     eps: f32,
-    out: &'a mut [f32],
+    out: &'a mut [T],
 }
 
-impl Operation for Forward<'_> {
+impl<T: Element> Operation for Forward<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -75,10 +75,10 @@ impl Operation for Forward<'_> {
             let mut w_chunks = self.weight.chunks_exact(S::WIDTH);
             let mut out_chunks = out.chunks_exact_mut(S::WIDTH);
             for ((x, w), out) in (&mut x_chunks).zip(&mut w_chunks).zip(&mut out_chunks) {
-                simd.store(out, simd.mul(simd.mul(simd.load(x), r), simd.load(w)));
+                simd.write(out, simd.mul(simd.mul(simd.load(x), r), simd.load(w)));
             }
             let (x, w) = (simd.load_short(x_chunks.remainder(), 0.0), simd.load_short(w_chunks.remainder(), 0.0));
-            simd.store_short(out_chunks.into_remainder(), simd.mul(simd.mul(x, r), w));
+            simd.write_short(out_chunks.into_remainder(), simd.mul(simd.mul(x, r), w));
         }
     }
 }

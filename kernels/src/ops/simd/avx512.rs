@@ -3,11 +3,16 @@
 // SAFETY of all blocks here: a value of `Avx512` exists only after the detection of its features, and the intrinsics
 // need nothing else; those that touch memory pass on the promise of their caller.
 
+use half::bf16;
+
 use std::arch::x86_64::{
-    __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_ps, _mm512_add_ps, _mm512_castpd_ps,
-    _mm512_castps_pd, _mm512_castps128_ps512, _mm512_div_ps, _mm512_fmadd_ps, _mm512_insertf32x4, _mm512_loadu_ps,
-    _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
-    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
+    __m512, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_ps, _mm256_loadu_si256,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castpd_ps, _mm512_castps_pd,
+    _mm512_castps_si512, _mm512_castps128_ps512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cmplt_epi32_mask,
+    _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_div_ps, _mm512_fmadd_ps, _mm512_insertf32x4, _mm512_loadu_ps,
+    _mm512_mask_and_epi32, _mm512_mask_blend_ps, _mm512_mask_or_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
     _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
@@ -56,6 +61,34 @@ impl Simd for Avx512 {
     unsafe fn store_at(self, target: *mut f32, vector: Self::Vector) {
         // SAFETY: see the head of the file.
         unsafe { _mm512_storeu_ps(target, vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_at(self, source: *const bf16) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(source.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16_at(self, target: *mut bf16, vector: Self::Vector) {
+        // The integer form of the rounding in `gemm::round`: subnormals become zeros of their sign, NaN stays quiet.
+        // SAFETY: see the head of the file.
+        unsafe {
+            let bits = _mm512_castps_si512(vector);
+            let high = _mm512_srli_epi32::<16>(bits);
+            let odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd));
+            let rounded = _mm512_srli_epi32::<16>(rounded);
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(vector, vector);
+            let chosen = _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
+            let magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fff_ffff));
+            let tiny = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(0x0080_0000));
+            let chosen = _mm512_mask_and_epi32(chosen, tiny, high, _mm512_set1_epi32(0x8000));
+            _mm256_storeu_si256(target.cast(), _mm512_cvtepi32_epi16(chosen));
+        }
     }
 
     #[inline(always)]

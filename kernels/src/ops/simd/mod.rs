@@ -13,7 +13,10 @@ mod portable;
 
 pub(super) use exponential::{exp, exp2};
 
+use half::bf16;
+
 use crate::InstructionSet;
+use crate::values::{Element, Values, ValuesMut};
 
 /// Largest width of a vector in elements.
 pub(super) const MAX_WIDTH: usize = 16;
@@ -86,6 +89,78 @@ pub(super) trait Simd: Copy {
     /// Both squares lie in readable respectively writable memory, rows `source_stride` and `target_stride` elements
     /// apart; they do not overlap.
     unsafe fn transpose_at(self, source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize);
+
+    /// Reads a vector of bf16.
+    ///
+    /// # Safety
+    ///
+    /// `source` points to [`Self::WIDTH`] readable elements; no alignment is needed.
+    #[inline(always)]
+    unsafe fn load_bf16_at(self, source: *const bf16) -> Self::Vector {
+        let mut buffer = [0.0; MAX_WIDTH];
+        for (i, value) in buffer.iter_mut().enumerate().take(Self::WIDTH) {
+            // SAFETY: the caller grants the elements.
+            *value = unsafe { source.add(i).read() }.widen();
+        }
+        self.load(&buffer)
+    }
+
+    /// Rounds a vector to bf16, nearest even, as the packing of activations does, and writes it.
+    ///
+    /// # Safety
+    ///
+    /// `target` points to [`Self::WIDTH`] writable elements; no alignment is needed.
+    #[inline(always)]
+    unsafe fn store_bf16_at(self, target: *mut bf16, vector: Self::Vector) {
+        let mut buffer = [0.0; MAX_WIDTH];
+        self.store(&mut buffer, vector);
+        for (i, value) in buffer.into_iter().enumerate().take(Self::WIDTH) {
+            // SAFETY: the caller grants the elements.
+            unsafe { target.add(i).write(bf16::round(value)) };
+        }
+    }
+
+    /// Reads the first [`Self::WIDTH`] elements of a slice of f32 or bf16.
+    #[inline(always)]
+    fn read<T: Element>(self, source: &[T]) -> Self::Vector {
+        assert!(source.len() >= Self::WIDTH);
+        // SAFETY: the slice is long enough.
+        match T::values(source) {
+            Values::F32(source) => unsafe { self.load_at(source.as_ptr()) },
+            Values::Bf16(source) => unsafe { self.load_bf16_at(source.as_ptr()) },
+        }
+    }
+
+    /// Writes the first [`Self::WIDTH`] elements of a slice of f32 or bf16.
+    #[inline(always)]
+    fn write<T: Element>(self, target: &mut [T], vector: Self::Vector) {
+        assert!(target.len() >= Self::WIDTH);
+        // SAFETY: the slice is long enough.
+        match T::values_mut(target) {
+            ValuesMut::F32(target) => unsafe { self.store_at(target.as_mut_ptr(), vector) },
+            ValuesMut::Bf16(target) => unsafe { self.store_bf16_at(target.as_mut_ptr(), vector) },
+        }
+    }
+
+    /// Reads a slice shorter than a vector, filled up with zeros.
+    #[inline(always)]
+    fn read_short<T: Element>(self, source: &[T]) -> Self::Vector {
+        let mut buffer = [0.0; MAX_WIDTH];
+        for (to, value) in buffer.iter_mut().zip(source) {
+            *to = value.widen();
+        }
+        self.load(&buffer)
+    }
+
+    /// Fills a slice shorter than a vector with its first elements.
+    #[inline(always)]
+    fn write_short<T: Element>(self, target: &mut [T], vector: Self::Vector) {
+        let mut buffer = [0.0; MAX_WIDTH];
+        self.store(&mut buffer, vector);
+        for (to, value) in target.iter_mut().zip(buffer) {
+            *to = T::round(value);
+        }
+    }
 
     /// Reads the first [`Self::WIDTH`] elements of a slice.
     #[inline(always)]
