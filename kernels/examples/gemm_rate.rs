@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use espalier_kernels::{
-    Accumulate, BlockRows, BlockType, InstructionSet, PackedMatrix, Precision, StoredMatrix, matmul, matmul_nn,
+    Accumulate, BlockRows, BlockType, InstructionSet, PackedMatrix, Precision, StoredMatrix, Values, matmul, matmul_nn,
     matmul_nt, matmul_stored, matmul_stored_transposed, matmul_tn, matmul_with,
 };
 
@@ -125,13 +125,13 @@ fn stored(block_type: BlockType, scales: &[usize], [m, k, n]: [usize; 3], is_wan
         matmul(&x, m, &packed, &mut y, Accumulate::Overwrite);
     });
     rate(&name("stored"), [m, n, k], matrix.bytes(), is_wanted, || {
-        matmul_stored(&x, m, &matrix, &mut y, Accumulate::Overwrite);
+        matmul_stored(Values::F32(&x), m, &matrix, &mut y, Accumulate::Overwrite);
     });
     rate(&name("packed dx"), [m, n, k], transposed.bytes(), is_wanted, || {
         matmul(&dy, m, &transposed, &mut dx, Accumulate::Overwrite);
     });
     rate(&name("stored dx"), [m, n, k], matrix.bytes(), is_wanted, || {
-        matmul_stored_transposed(&dy, m, &matrix, &mut dx, Accumulate::Overwrite);
+        matmul_stored_transposed(Values::F32(&dy), m, &matrix, &mut dx, Accumulate::Overwrite);
     });
 }
 

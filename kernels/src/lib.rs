@@ -20,6 +20,7 @@ pub use gemm::{
     Accumulate, Columns, LowRank, LowRankFactors, ResultRows, matmul, matmul_low_rank, matmul_nn, matmul_nt,
     matmul_stored, matmul_stored_transposed, matmul_tn, matmul_values, matmul_with, outer_products,
 };
+pub use half::bf16;
 pub use isa::InstructionSet;
 pub use matrix::{PackedMatrix, Precision, UnknownPrecision};
 pub use stored::{BlockRows, SharedBytes, StoredMatrix};

@@ -1,9 +1,16 @@
 //! Values in memory: f32, or bf16 where the next product would round them anyway.
 
+#![allow(clippy::inline_always, reason = "these end up in bodies that are compiled for an instruction set")]
+
 use bytemuck::Pod;
 use half::bf16;
+use rayon::prelude::*;
 
 use crate::buffer::SharedMut;
+use crate::gemm::round_row;
+
+/// Values that one thread rounds at a time.
+const ROUND_CHUNK: usize = 1 << 14;
 
 /// Values to read.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +46,28 @@ impl Values<'_> {
 }
 
 impl ValuesMut<'_> {
+    /// Runs `work` on f32 and rounds what it wrote where these are bf16: for results that are overwritten.
+    pub fn through_f32(self, work: impl FnOnce(&mut [f32])) {
+        match self {
+            Self::F32(values) => work(values),
+            Self::Bf16(values) => {
+                let mut wide = vec![0.0; values.len()];
+                work(&mut wide);
+                values.par_chunks_mut(ROUND_CHUNK).zip(wide.par_chunks(ROUND_CHUNK)).for_each(|(values, wide)| {
+                    round_row(wide, bytemuck::cast_slice_mut(values));
+                });
+            }
+        }
+    }
+
+    /// The same values for a shorter time.
+    pub fn reborrow(&mut self) -> ValuesMut<'_> {
+        match self {
+            Self::F32(values) => ValuesMut::F32(values),
+            Self::Bf16(values) => ValuesMut::Bf16(values),
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
@@ -50,18 +79,6 @@ impl ValuesMut<'_> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-impl<'a> From<&'a [f32]> for Values<'a> {
-    fn from(values: &'a [f32]) -> Self {
-        Self::F32(values)
-    }
-}
-
-impl<'a> From<&'a mut [f32]> for ValuesMut<'a> {
-    fn from(values: &'a mut [f32]) -> Self {
-        Self::F32(values)
     }
 }
 
@@ -78,6 +95,27 @@ pub trait Element: Pod + Send + Sync + PartialEq + std::fmt::Debug + sealed::Sea
 
     /// The nearest value, ties to even.
     fn round(value: f32) -> Self;
+
+    /// How many f32 hold so many of these.
+    fn words(count: usize) -> usize {
+        (count * size_of::<Self>()).div_ceil(size_of::<f32>())
+    }
+
+    /// The first `count` of these in memory that was taken as f32.
+    ///
+    /// # Panics
+    /// If the memory is shorter.
+    fn view(memory: &[f32], count: usize) -> &[Self] {
+        &bytemuck::cast_slice(memory)[..count]
+    }
+
+    /// [`Element::view`] to write to.
+    ///
+    /// # Panics
+    /// If the memory is shorter.
+    fn view_mut(memory: &mut [f32], count: usize) -> &mut [Self] {
+        &mut bytemuck::cast_slice_mut(memory)[..count]
+    }
 
     /// A slice as [`Values`].
     fn values(slice: &[Self]) -> Values<'_>;

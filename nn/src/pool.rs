@@ -1,7 +1,10 @@
 //! Buffers that are used again: fresh memory costs more than most operations on it.
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use espalier_kernels::Element;
 
 /// Buffers that are not in use. A clone shares them.
 #[derive(Clone, Debug, Default)]
@@ -66,10 +69,45 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// [`Pool::take`] of f32 or bf16.
+    pub(crate) fn rows<T: Element>(&self, length: usize) -> Rows<T> {
+        Rows { buffer: self.take(T::words(length)), length, element: PhantomData }
+    }
+}
+
 /// Up to a sixteenth more than asked for: batches of nearly one size then share their buffers, where a step that is a
 /// few tokens longer than all before it would touch fresh memory throughout. What is never written occupies none.
 fn roomy(length: usize) -> usize {
     length.next_multiple_of((length.next_power_of_two() / 32).max(1))
+}
+
+/// A [`Buffer`] of f32 or bf16.
+pub(crate) struct Rows<T> {
+    buffer: Buffer,
+    length: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> Rows<T> {
+    /// The memory, to be read by [`Element::view`] later.
+    pub(crate) fn into_buffer(self) -> Buffer {
+        self.buffer
+    }
+}
+
+impl<T: Element> Deref for Rows<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        T::view(&self.buffer, self.length)
+    }
+}
+
+impl<T: Element> DerefMut for Rows<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        T::view_mut(&mut self.buffer, self.length)
+    }
 }
 
 /// Values borrowed from a [`Pool`]; they go back when this is dropped.

@@ -79,14 +79,6 @@ pub(super) fn chunk_depth(kernels: &Kernels, groups: usize) -> usize {
     groups.div_ceil(groups.div_ceil(kernels.depth).max(1))
 }
 
-/// [`chunk_depth`] of a product into `y`: what ends as bf16 is made in one chunk.
-pub(super) fn depth_into(y: &ValuesMut<'_>, kernels: &Kernels, groups: usize) -> usize {
-    match y {
-        ValuesMut::F32(_) => chunk_depth(kernels, groups),
-        ValuesMut::Bf16(_) => groups.max(1),
-    }
-}
-
 /// Where a product is written: some columns of a row-major matrix.
 pub(super) struct Target<'a> {
     /// The whole matrix.

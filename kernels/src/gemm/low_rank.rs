@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::drive::{Beside, Part, Product, Target, depth_into, pack_rows};
+use super::drive::{Beside, Part, Product, Target, chunk_depth, pack_rows};
 use super::kernel::{Kernels, packed};
 use super::{Accumulate, matmul_values, multiply_values};
 use crate::buffer::{Line, SharedMut};
@@ -67,7 +67,7 @@ impl LowRank {
     /// # Panics
     /// If lengths do not fit together.
     pub fn narrow(&self, x: Values<'_>, m: usize, u: &mut [f32]) {
-        matmul_values(x, m, &self.down, ValuesMut::F32(u));
+        matmul_values(x, m, &self.down, ValuesMut::F32(u), Accumulate::Overwrite);
     }
 
     /// `u = x A^T` and `y += u B^T`, for a weight that is multiplied elsewhere before: the bits are those of
@@ -132,6 +132,10 @@ pub(super) fn multiply(
     }
     let group_inputs = kernels.activation.group_inputs();
     let groups = columns.next_multiple_of(INPUT_BLOCK) / group_inputs;
+    if chunk_depth(kernels, groups) < groups && matches!(y, ValuesMut::Bf16(_)) {
+        y.through_f32(|y| multiply(kernels, x, m, w, low_rank, u, ValuesMut::F32(y), accumulate));
+        return;
+    }
     let beside = Beside {
         down: low_rank.down.lines(),
         rank,
@@ -141,7 +145,7 @@ pub(super) fn multiply(
         u: SharedMut::new(u),
     };
     let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
-    let depth = depth_into(&y, kernels, groups);
+    let depth = chunk_depth(kernels, groups);
     let y = Target { values: y, stride: w.rows(), first: 0 };
     let beside = Some(beside);
     Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack, beside }

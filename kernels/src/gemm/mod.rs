@@ -37,7 +37,7 @@ pub use narrow::{Columns, ResultRows, outer_products};
 pub(crate) use round::{bf16_bits, round_row};
 pub use stored::{matmul_stored, matmul_stored_transposed};
 
-use self::drive::{Part, Product, Target, depth_into, pack_rows};
+use self::drive::{Part, Product, Target, chunk_depth, pack_rows};
 use crate::buffer::Line;
 use crate::panels::INPUT_BLOCK;
 use crate::{InstructionSet, PackedMatrix, Values, ValuesMut};
@@ -72,14 +72,12 @@ pub fn matmul_with(isa: InstructionSet, x: &[f32], m: usize, w: &PackedMatrix, y
 
 /// [`matmul`] from and into f32 or bf16.
 ///
-/// Values that are bf16 already give the bits that their f32 would give. A result in bf16 is rounded once, at the end of
-/// one chain of sums over all inputs, which for many inputs differs in the last bits from the chunks of the f32 result; it
-/// overwrites what was there.
+/// Values that are bf16 already give the bits that their f32 would give, and a result in bf16 is the f32 result rounded.
 ///
 /// # Panics
-/// As [`matmul`].
-pub fn matmul_values(x: Values<'_>, m: usize, w: &PackedMatrix, y: ValuesMut<'_>) {
-    multiply_values(kernel::packed(InstructionSet::detect(), w.precision()), x, m, w, y, Accumulate::Overwrite);
+/// As [`matmul`], and where a result in bf16 is to be added.
+pub fn matmul_values(x: Values<'_>, m: usize, w: &PackedMatrix, y: ValuesMut<'_>, accumulate: Accumulate) {
+    multiply_values(kernel::packed(InstructionSet::detect(), w.precision()), x, m, w, y, accumulate);
 }
 
 /// [`matmul`] with the microkernels given.
@@ -107,7 +105,11 @@ fn multiply_values(
     assert_eq!(x.len(), m * columns, "the activations have the wrong length for {m} x {columns}");
     let groups = columns.next_multiple_of(INPUT_BLOCK) / kernels.activation.group_inputs();
     let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
-    let depth = depth_into(&y, kernels, groups);
+    let depth = chunk_depth(kernels, groups);
+    if depth < groups && matches!(y, ValuesMut::Bf16(_)) {
+        y.through_f32(|y| multiply_values(kernels, x, m, w, ValuesMut::F32(y), accumulate));
+        return;
+    }
     let y = Target { values: y, stride: w.rows(), first: 0 };
     Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack, beside: None }
         .run(y, accumulate == Accumulate::Add);

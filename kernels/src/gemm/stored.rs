@@ -21,7 +21,7 @@ const WINDOW_LINES: usize = (4 << 20) / size_of::<Line>();
 ///
 /// # Panics
 /// If the length of `x` is not `m * w.columns()` or that of `y` is not `m * w.rows()`.
-pub fn matmul_stored(x: &[f32], m: usize, w: &StoredMatrix, y: &mut [f32], accumulate: Accumulate) {
+pub fn matmul_stored(x: Values<'_>, m: usize, w: &StoredMatrix, y: &mut [f32], accumulate: Accumulate) {
     multiply(packed(InstructionSet::detect(), w.precision()), WINDOW_LINES, x, m, w, y, accumulate);
 }
 
@@ -29,7 +29,7 @@ pub fn matmul_stored(x: &[f32], m: usize, w: &StoredMatrix, y: &mut [f32], accum
 ///
 /// # Panics
 /// If the length of `dy` is not `m * w.rows()` or that of `dx` is not `m * w.columns()`.
-pub fn matmul_stored_transposed(dy: &[f32], m: usize, w: &StoredMatrix, dx: &mut [f32], accumulate: Accumulate) {
+pub fn matmul_stored_transposed(dy: Values<'_>, m: usize, w: &StoredMatrix, dx: &mut [f32], accumulate: Accumulate) {
     multiply_transposed(packed(InstructionSet::detect(), w.precision()), WINDOW_LINES, dy, m, w, dx, accumulate);
 }
 
@@ -37,7 +37,7 @@ pub fn matmul_stored_transposed(dy: &[f32], m: usize, w: &StoredMatrix, dx: &mut
 pub(super) fn multiply(
     kernels: &'static Kernels,
     window_lines: usize,
-    x: &[f32],
+    x: Values<'_>,
     m: usize,
     w: &StoredMatrix,
     y: &mut [f32],
@@ -48,7 +48,7 @@ pub(super) fn multiply(
     assert_eq!(y.len(), m * rows, "the result has the wrong length for {m} x {rows}");
     let inputs = columns.next_multiple_of(INPUT_BLOCK);
     let groups = inputs / kernels.activation.group_inputs();
-    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, Values::F32(x), columns, &part, lines);
+    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
     for rows in equal_parts(rows, PANEL, window_lines / panel_lines(w.precision(), 1, inputs).max(1)) {
         w.with_window(rows.clone(), 0..columns, |window| {
             with_scratch(Scratch::RightSide, panel_lines(w.precision(), rows.len(), inputs), |panels| {
@@ -67,7 +67,7 @@ pub(super) fn multiply(
 pub(super) fn multiply_transposed(
     kernels: &'static Kernels,
     window_lines: usize,
-    dy: &[f32],
+    dy: Values<'_>,
     m: usize,
     w: &StoredMatrix,
     dx: &mut [f32],
@@ -82,7 +82,7 @@ pub(super) fn multiply_transposed(
     if groups == 0 && accumulate == Accumulate::Overwrite {
         dx.fill(0.0);
     }
-    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, Values::F32(dy), rows, &part, lines);
+    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, dy, rows, &part, lines);
     let [window_groups, window_columns] = transposed_window(w, window_lines, group_inputs, groups, depth);
     for first in (0..groups).step_by(window_groups.max(1)) {
         let groups = first..groups.min(first + window_groups);

@@ -7,7 +7,7 @@
 //! `W + s B A` is never formed: `n_o^2 = |W_o|^2 + 2 s (W A^T)_o . B_o + s^2 B_o (A A^T) B_o^T`, where `|W_o|^2` is known
 //! before the first step and everything else is skinny. A row of zeros stays one.
 
-use espalier_kernels::{Accumulate, matmul_nt};
+use espalier_kernels::{Accumulate, Values, ValuesMut, matmul_nt};
 use rayon::prelude::*;
 
 use super::frozen_linear::FrozenLinear;
@@ -42,7 +42,7 @@ impl RowLengths {
                 }
             } else {
                 let values = &mut values[..count * outputs];
-                frozen.product(&identity, count, values, Accumulate::Overwrite);
+                frozen.product(Values::F32(&identity), count, ValuesMut::F32(values), Accumulate::Overwrite);
                 for column in values.chunks_exact(outputs) {
                     for (square, &value) in squares.iter_mut().zip(column) {
                         *square += f64::from(value).powi(2);
@@ -66,7 +66,7 @@ impl RowLengths {
         }
         // (W A^T)^T.
         let mut cross = vec![0.0; width * outputs];
-        group.frozen.product(parts.a, width, &mut cross, Accumulate::Overwrite);
+        group.frozen.product(Values::F32(parts.a), width, ValuesMut::F32(&mut cross), Accumulate::Overwrite);
         let (mut first_rank, mut b) = (0, parts.b);
         for module in &group.modules {
             let (rank, scale) = (module.rank, f64::from(module.scale));
@@ -120,7 +120,7 @@ impl LoraGroup {
                 }
             }
         });
-        self.frozen.add_bias(y);
+        self.frozen.add_bias(ValuesMut::F32(y));
     }
 
     /// `dz` from `dy`, and the gradient of the magnitudes.

@@ -15,8 +15,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use espalier_kernels::{
-    Accumulate, LowRank, PackedMatrix, Precision, StoredMatrix, matmul, matmul_low_rank, matmul_stored,
-    matmul_stored_transposed,
+    Accumulate, Element, LowRank, PackedMatrix, Precision, StoredMatrix, Values, ValuesMut, matmul_low_rank,
+    matmul_stored, matmul_stored_transposed, matmul_values,
 };
 use rayon::prelude::*;
 
@@ -82,15 +82,15 @@ impl FrozenLinear {
 
     /// `y (=|+=) x W^T + bias` for `x [t, inputs]`, `y [t, outputs]`.
     pub(crate) fn apply(&self, x: &[f32], t: usize, y: &mut [f32], accumulate: Accumulate) {
-        self.product(x, t, y, accumulate);
-        self.add_bias(y);
+        self.product(Values::F32(x), t, ValuesMut::F32(y), accumulate);
+        self.add_bias(ValuesMut::F32(y));
     }
 
     /// `y (=|+=) x W^T`.
-    pub(crate) fn product(&self, x: &[f32], t: usize, y: &mut [f32], accumulate: Accumulate) {
+    pub(crate) fn product(&self, x: Values<'_>, t: usize, y: ValuesMut<'_>, accumulate: Accumulate) {
         timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
-            Weight::Packed { forward, .. } => matmul(x, t, forward, y, accumulate),
-            Weight::Stored(weight) => matmul_stored(x, t, weight, y, accumulate),
+            Weight::Packed { forward, .. } => matmul_values(x, t, forward, y, accumulate),
+            Weight::Stored(weight) => y.through_f32(|y| matmul_stored(x, t, weight, y, accumulate)),
         });
     }
 
@@ -105,50 +105,69 @@ impl FrozenLinear {
     /// `u = x A^T` and `y (=|+=) x W^T + u B^T`.
     pub(crate) fn product_with(
         &self,
-        x: &[f32],
+        x: Values<'_>,
         t: usize,
         update: &LowRank,
         u: &mut [f32],
-        y: &mut [f32],
+        y: ValuesMut<'_>,
         accumulate: Accumulate,
     ) {
         timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
             Weight::Packed { forward, .. } => matmul_low_rank(x, t, forward, update, u, y, accumulate),
-            Weight::Stored(weight) => {
+            Weight::Stored(weight) => y.through_f32(|y| {
                 matmul_stored(x, t, weight, y, accumulate);
                 update.add(x, t, u, y);
-            }
+            }),
         });
     }
 
     /// `v = dy B` and `dx = dy W + v A`.
-    pub(crate) fn apply_transposed_with(&self, dy: &[f32], t: usize, update: &LowRank, v: &mut [f32], dx: &mut [f32]) {
+    pub(crate) fn apply_transposed_with(
+        &self,
+        dy: Values<'_>,
+        t: usize,
+        update: &LowRank,
+        v: &mut [f32],
+        dx: ValuesMut<'_>,
+    ) {
         let accumulate = Accumulate::Overwrite;
         timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
             Weight::Packed { backward, .. } => matmul_low_rank(dy, t, backward, update, v, dx, accumulate),
-            Weight::Stored(weight) => {
+            Weight::Stored(weight) => dx.through_f32(|dx| {
                 matmul_stored_transposed(dy, t, weight, dx, accumulate);
                 update.add(dy, t, v, dx);
-            }
+            }),
         });
     }
 
     /// `y += bias`.
-    pub(crate) fn add_bias(&self, y: &mut [f32]) {
-        if let Some(bias) = &self.bias {
-            y.par_chunks_exact_mut(self.outputs).for_each(|row| {
+    pub(crate) fn add_bias(&self, y: ValuesMut<'_>) {
+        fn add<T: Element>(y: &mut [T], bias: &[f32]) {
+            y.par_chunks_exact_mut(bias.len()).for_each(|row| {
                 for (value, bias) in row.iter_mut().zip(bias) {
-                    *value += bias;
+                    *value = T::round(value.widen() + bias);
                 }
             });
+        }
+        match (&self.bias, y) {
+            (None, _) => {}
+            (Some(bias), ValuesMut::F32(y)) => add(y, bias),
+            (Some(bias), ValuesMut::Bf16(y)) => add(y, bias),
         }
     }
 
     /// `dx = dy W` for `dy [t, outputs]`, `dx [t, inputs]`.
     pub(crate) fn apply_transposed(&self, dy: &[f32], t: usize, dx: &mut [f32]) {
+        self.product_transposed(Values::F32(dy), t, ValuesMut::F32(dx));
+    }
+
+    /// [`FrozenLinear::apply_transposed`] from and into f32 or bf16.
+    pub(crate) fn product_transposed(&self, dy: Values<'_>, t: usize, dx: ValuesMut<'_>) {
         timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
-            Weight::Packed { backward, .. } => matmul(dy, t, backward, dx, Accumulate::Overwrite),
-            Weight::Stored(weight) => matmul_stored_transposed(dy, t, weight, dx, Accumulate::Overwrite),
+            Weight::Packed { backward, .. } => matmul_values(dy, t, backward, dx, Accumulate::Overwrite),
+            Weight::Stored(weight) => {
+                dx.through_f32(|dx| matmul_stored_transposed(dy, t, weight, dx, Accumulate::Overwrite));
+            }
         });
     }
 

@@ -11,6 +11,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
+use espalier_kernels::Element;
 use espalier_kernels::ops::{self, GatedActivation};
 use rayon::prelude::*;
 
@@ -43,19 +44,19 @@ pub fn gated_activation_plain(gate_up: Tensor<2>, activation: GatedActivation) -
 }
 
 /// `gate_up [t, 2 width]` to `out [t, width]`.
-pub(crate) fn activation_rows(activation: GatedActivation, gate_up: &[f32], width: usize, out: &mut [f32]) {
+pub(crate) fn activation_rows<T: Element>(activation: GatedActivation, gate_up: &[T], width: usize, out: &mut [T]) {
     out.par_chunks_exact_mut(width)
         .zip(gate_up.par_chunks_exact(2 * width))
         .for_each(|(out, row)| ops::gated_activation(activation, &row[..width], &row[width..], out));
 }
 
 /// `dy [t, width]` to the gradient of `gate_up [t, 2 width]`.
-pub(crate) fn activation_rows_backward(
+pub(crate) fn activation_rows_backward<T: Element>(
     activation: GatedActivation,
-    gate_up: &[f32],
-    dy: &[f32],
+    gate_up: &[T],
+    dy: &[T],
     width: usize,
-    gradient: &mut [f32],
+    gradient: &mut [T],
 ) {
     gradient
         .par_chunks_exact_mut(2 * width)

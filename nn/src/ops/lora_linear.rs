@@ -23,7 +23,10 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
-use espalier_kernels::{Accumulate, Columns, LowRank, LowRankFactors, ResultRows, outer_products};
+use espalier_kernels::{
+    Accumulate, Columns, Element, LowRank, LowRankFactors, ResultRows, Values, ValuesMut, bf16, outer_products,
+};
+use rayon::prelude::*;
 
 use super::dora::RowLengths;
 use super::frozen_linear::FrozenLinear;
@@ -136,25 +139,33 @@ impl LoraGroup {
     /// `y (=|+=)` the product of the group with its updates; fills `saved` ([`LoraGroup::saved_count`]).
     pub(crate) fn forward(
         &self,
-        x: &[f32],
+        x: Values<'_>,
         parameters: &[f32],
         t: usize,
         saved: &mut [f32],
-        y: &mut [f32],
+        mut y: ValuesMut<'_>,
         accumulate: Accumulate,
     ) {
         let parts = self.parts(parameters);
         let (u, kept) = saved.split_at_mut(t * self.stacked_rank());
         timed(Operation::LowRankProducts, self.cost(t, 1), || match &self.dora {
             None => {
-                self.frozen.product_with(x, t, &self.pack(parts, false), u, y, accumulate);
+                self.frozen.product_with(x, t, &self.pack(parts, false), u, y.reborrow(), accumulate);
                 self.frozen.add_bias(y);
             }
             Some(lengths) => {
                 let (raw, norms) = kept.split_at_mut(t * self.frozen.outputs());
-                self.frozen.product_with(x, t, &self.pack(parts, false), u, raw, Accumulate::Overwrite);
+                let into = ValuesMut::F32(&mut *raw);
+                self.frozen.product_with(x, t, &self.pack(parts, false), u, into, Accumulate::Overwrite);
                 lengths.norms(self, parts, norms);
-                self.scale_rows(raw, parts.magnitudes, norms, y, accumulate);
+                match y {
+                    ValuesMut::F32(y) => self.scale_rows(raw, parts.magnitudes, norms, y, accumulate),
+                    ValuesMut::Bf16(y) => {
+                        let mut wide = vec![0.0; y.len()];
+                        self.scale_rows(raw, parts.magnitudes, norms, &mut wide, accumulate);
+                        y.par_iter_mut().zip(&wide).for_each(|(to, value)| *to = bf16::round(*value));
+                    }
+                }
             }
         });
     }
@@ -170,12 +181,12 @@ impl LoraGroup {
     #[expect(clippy::too_many_arguments, reason = "gradient in, what was kept, parameters, gradients out")]
     pub(crate) fn backward(
         &self,
-        dy: &[f32],
-        [x, saved]: [&[f32]; 2],
+        dy: Values<'_>,
+        (x, saved): (Values<'_>, &[f32]),
         parameters: &[f32],
         t: usize,
         gradient: &mut [f32],
-        dx: Option<&mut [f32]>,
+        dx: Option<ValuesMut<'_>>,
         pool: &Pool,
     ) {
         let parts = self.parts(parameters);
@@ -187,10 +198,19 @@ impl LoraGroup {
             if self.dora.is_some() {
                 let (raw, norms) = kept.split_at(t * self.frozen.outputs());
                 let mut scaled = pool.take(dy.len());
-                self.scale_rows_backward(dy, [raw, norms], parts.magnitudes, dmagnitudes, &mut scaled);
-                self.updates_backward(&scaled, [x, u], parts, t, [da, db], dx, pool);
+                let mut back =
+                    |dy: &[f32]| self.scale_rows_backward(dy, [raw, norms], parts.magnitudes, dmagnitudes, &mut scaled);
+                match dy {
+                    Values::F32(dy) => back(dy),
+                    Values::Bf16(dy) => {
+                        let mut wide = pool.take(dy.len());
+                        wide.par_iter_mut().zip(dy).for_each(|(to, value)| *to = value.widen());
+                        back(&wide);
+                    }
+                }
+                self.updates_backward(Values::F32(&scaled), (x, u), parts, t, [da, db], dx, pool);
             } else {
-                self.updates_backward(dy, [x, u], parts, t, [da, db], dx, pool);
+                self.updates_backward(dy, (x, u), parts, t, [da, db], dx, pool);
             }
         });
     }
@@ -199,12 +219,12 @@ impl LoraGroup {
     #[expect(clippy::too_many_arguments, reason = "gradient in, what was kept, parameters, gradients out")]
     fn updates_backward(
         &self,
-        dy: &[f32],
-        [x, u]: [&[f32]; 2],
+        dy: Values<'_>,
+        (x, u): (Values<'_>, &[f32]),
         parts: GroupParameters<'_>,
         t: usize,
         [da, db]: [&mut [f32]; 2],
-        dx: Option<&mut [f32]>,
+        dx: Option<ValuesMut<'_>>,
         pool: &Pool,
     ) {
         let (inputs, outputs, width) = (self.frozen.inputs(), self.frozen.outputs(), self.stacked_rank());
@@ -223,7 +243,8 @@ impl LoraGroup {
             outer_products(precision, &narrow, &wide, module.scale, own, ResultRows::Wide);
             rest = others;
         }
-        let (v, x) = (Columns::all(&v, width), Columns::all(x, inputs));
+        let v = Columns { values: &*v, stride: width, range: 0..width };
+        let x = Columns { values: x, stride: inputs, range: 0..inputs };
         outer_products(precision, &v, &x, 1.0, da, ResultRows::Narrow);
     }
 }
@@ -289,7 +310,8 @@ pub fn lora_linear_plain(
 fn forward(x: &FlexTensor, parameters: &FlexTensor, group: &LoraGroup) -> (FlexTensor, Vec<f32>) {
     let (t, outputs) = (rows(x), group.frozen.outputs());
     let (mut saved, mut y) = (vec![0.0; group.saved_count(t)], vec![0.0; t * outputs]);
-    group.forward(&values(x), &values(parameters), t, &mut saved, &mut y, Accumulate::Overwrite);
+    let (from, into) = (values(x), ValuesMut::F32(&mut y));
+    group.forward(Values::F32(&from), &values(parameters), t, &mut saved, into, Accumulate::Overwrite);
     (tensor(y, [t, outputs]), saved)
 }
 
@@ -321,12 +343,12 @@ impl Backward<Flex, 2> for LoraLinearBackward {
         let mut gradient = vec![0.0; count];
         let mut dx = parent_x.as_ref().map(|_| vec![0.0; t * inputs]);
         group.backward(
-            &values(&dy),
-            [&values(&x), &kept],
+            Values::F32(&values(&dy)),
+            (Values::F32(&values(&x)), &kept),
             &values(&parameters),
             t,
             &mut gradient,
-            dx.as_deref_mut(),
+            dx.as_deref_mut().map(ValuesMut::F32),
             &Pool::default(),
         );
         if let Some(parent) = parent_parameters {

@@ -5,7 +5,7 @@ use crate::commands::Session;
 use crate::outcome::{Failure, Status};
 use anyhow::Result;
 use espalier_kernels::{
-    Accumulate, BlockRows, BlockType, InstructionSet, PackedMatrix, StoredMatrix, matmul, matmul_stored,
+    Accumulate, BlockRows, BlockType, InstructionSet, PackedMatrix, StoredMatrix, Values, matmul, matmul_stored,
     matmul_stored_transposed,
 };
 use espalier_quantize::encode::encode;
@@ -76,9 +76,9 @@ fn medians(packed: &PackedMatrix, stored: &StoredMatrix, direction: &str, m: usi
             times[0].push(start.elapsed().as_secs_f64());
             let start = Instant::now();
             if direction == "forward" {
-                matmul_stored(&x, m, stored, &mut y, Accumulate::Overwrite);
+                matmul_stored(Values::F32(&x), m, stored, &mut y, Accumulate::Overwrite);
             } else {
-                matmul_stored_transposed(&x, m, stored, &mut y, Accumulate::Overwrite);
+                matmul_stored_transposed(Values::F32(&x), m, stored, &mut y, Accumulate::Overwrite);
             }
             times[1].push(start.elapsed().as_secs_f64());
         }

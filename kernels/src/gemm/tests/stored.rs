@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::stored::{multiply, multiply_transposed};
 use super::*;
-use crate::{BlockRows, BlockType, LowRank, LowRankFactors, PackedMatrix, Precision, StoredMatrix};
+use crate::{BlockRows, BlockType, LowRank, LowRankFactors, PackedMatrix, Precision, StoredMatrix, Values, ValuesMut};
 
 /// Where the half-precision scales of a block begin.
 fn scales(block_type: BlockType) -> &'static [usize] {
@@ -49,12 +49,12 @@ fn check(parts: &[BlockRows], m: usize, window_lines: usize) {
             for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
                 let words = format!("{name}, {precision}, {accumulate:?}, {m} x {rows} x {columns}, {parts:?}");
                 let (mut y, mut expected) = (values(m * rows, 23), values(m * rows, 23));
-                multiply(kernels, window_lines, &x, m, &stored, &mut y, accumulate);
+                multiply(kernels, window_lines, Values::F32(&x), m, &stored, &mut y, accumulate);
                 multiply_with(kernels, &x, m, &packed, &mut expected, accumulate);
                 assert!(expected.iter().all(|value| value.is_finite()));
                 assert!(y == expected, "x W^T: {words}");
                 let (mut dx, mut expected) = (values(m * columns, 24), values(m * columns, 24));
-                multiply_transposed(kernels, window_lines, &dy, m, &stored, &mut dx, accumulate);
+                multiply_transposed(kernels, window_lines, Values::F32(&dy), m, &stored, &mut dx, accumulate);
                 multiply_with(kernels, &dy, m, &transposed, &mut expected, accumulate);
                 assert!(dx == expected, "dy W: {words}");
                 check_low_rank(kernels, &stored, window_lines, [&packed, &transposed], [&x, &dy], accumulate);
@@ -91,17 +91,19 @@ fn check_low_rank(
     let precision = stored.precision();
     let update = LowRank::pack(precision, &factors);
     let (mut u, mut y) = (vec![1.0; m * rank], values(m * rows, 53));
-    multiply(kernels, window_lines, x, m, stored, &mut y, accumulate);
-    update.add_with(kernels, x, m, &mut u, &mut y);
+    multiply(kernels, window_lines, Values::F32(x), m, stored, &mut y, accumulate);
+    update.add_with(kernels, Values::F32(x), m, &mut u, &mut y);
     let (mut expected_u, mut expected) = (vec![2.0; m * rank], values(m * rows, 53));
-    low_rank::multiply(kernels, x, m, packed, &update, &mut expected_u, &mut expected, accumulate);
+    let into = ValuesMut::F32(&mut expected);
+    low_rank::multiply(kernels, Values::F32(x), m, packed, &update, &mut expected_u, into, accumulate);
     assert!(u == expected_u && y == expected, "x W^T + u B^T, {m} x {rows} x {columns}");
     let update = LowRank::pack_transposed(precision, &factors);
     let (mut v, mut dx) = (vec![1.0; m * rank], values(m * columns, 54));
-    multiply_transposed(kernels, window_lines, dy, m, stored, &mut dx, accumulate);
-    update.add_with(kernels, dy, m, &mut v, &mut dx);
+    multiply_transposed(kernels, window_lines, Values::F32(dy), m, stored, &mut dx, accumulate);
+    update.add_with(kernels, Values::F32(dy), m, &mut v, &mut dx);
     let (mut expected_v, mut expected) = (vec![2.0; m * rank], values(m * columns, 54));
-    low_rank::multiply(kernels, dy, m, transposed, &update, &mut expected_v, &mut expected, accumulate);
+    let into = ValuesMut::F32(&mut expected);
+    low_rank::multiply(kernels, Values::F32(dy), m, transposed, &update, &mut expected_v, into, accumulate);
     assert!(v == expected_v && dx == expected, "dy W + v A, {m} x {rows} x {columns}");
 }
 
@@ -138,8 +140,14 @@ fn threads_and_neighbouring_rows_change_no_bit() {
         let w = StoredMatrix::new(precision, vec![blocks(BlockType::Q5K, rows, columns, 43)]);
         let products = |from: usize, to: usize| {
             let (mut y, mut dx) = (vec![0.0; (to - from) * rows], vec![0.0; (to - from) * columns]);
-            matmul_stored(&x[from * columns..to * columns], to - from, &w, &mut y, Accumulate::Overwrite);
-            matmul_stored_transposed(&dy[from * rows..to * rows], to - from, &w, &mut dx, Accumulate::Overwrite);
+            matmul_stored(Values::F32(&x[from * columns..to * columns]), to - from, &w, &mut y, Accumulate::Overwrite);
+            matmul_stored_transposed(
+                Values::F32(&dy[from * rows..to * rows]),
+                to - from,
+                &w,
+                &mut dx,
+                Accumulate::Overwrite,
+            );
             (y, dx)
         };
         let (y, dx) = two.install(|| products(0, m));
@@ -152,12 +160,12 @@ fn threads_and_neighbouring_rows_change_no_bit() {
 #[test]
 fn empty_products_are_allowed() {
     let w = StoredMatrix::new(Precision::Bf16, Vec::new());
-    matmul_stored(&[], 3, &w, &mut [], Accumulate::Overwrite);
+    matmul_stored(Values::F32(&[]), 3, &w, &mut [], Accumulate::Overwrite);
     let w = StoredMatrix::new(Precision::Bf16, vec![blocks(BlockType::Q4_0, 0, 64, 1)]);
     let mut dx = [1.0; 128];
-    matmul_stored_transposed(&[], 2, &w, &mut dx, Accumulate::Add);
+    matmul_stored_transposed(Values::F32(&[]), 2, &w, &mut dx, Accumulate::Add);
     assert_eq!(dx, [1.0; 128]);
-    matmul_stored_transposed(&[], 2, &w, &mut dx, Accumulate::Overwrite);
+    matmul_stored_transposed(Values::F32(&[]), 2, &w, &mut dx, Accumulate::Overwrite);
     assert_eq!(dx, [0.0; 128]);
 }
 

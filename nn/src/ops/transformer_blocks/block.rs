@@ -3,17 +3,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use espalier_kernels::Accumulate;
 use espalier_kernels::ops::{
     GatedActivation, rms_norm, rms_norm_backward, segmented_attention, segmented_attention_backward,
 };
+use espalier_kernels::{Accumulate, Element, Precision, Values, ValuesMut, bf16};
 use rayon::prelude::*;
 
 use crate::ops::frozen_linear::FrozenLinear;
 use crate::ops::gated_activation::{activation_rows, activation_rows_backward};
 use crate::ops::lora_linear::LoraGroup;
-use crate::ops::self_attention::{AttentionPlan, Layout, scale};
-use crate::pool::{Buffer, Pool};
+use crate::ops::self_attention::{AttentionPlan, Layout};
+use crate::pool::{Buffer, Pool, Rows};
 use crate::profile::{Cost, Operation, timed};
 
 /// Values that one thread adds at a time.
@@ -43,31 +43,39 @@ impl BlockProjection {
         self.adapted.as_ref().map_or(0, |adapted| adapted.group.saved_count(t))
     }
 
-    fn forward(&self, x: &[f32], all: &[f32], t: usize, saved: &mut [f32], y: &mut [f32], accumulate: Accumulate) {
-        match &self.adapted {
-            Some(Adapted { group, parameters }) => {
-                group.forward(x, &all[parameters.clone()], t, saved, y, accumulate);
-            }
-            None => self.frozen.apply(x, t, y, accumulate),
+    fn forward(
+        &self,
+        x: Values<'_>,
+        all: &[f32],
+        t: usize,
+        saved: &mut [f32],
+        mut y: ValuesMut<'_>,
+        accumulate: Accumulate,
+    ) {
+        if let Some(Adapted { group, parameters }) = &self.adapted {
+            group.forward(x, &all[parameters.clone()], t, saved, y, accumulate);
+        } else {
+            self.frozen.product(x, t, y.reborrow(), accumulate);
+            self.frozen.add_bias(y);
         }
     }
 
     /// Overwrites `dx` and this projection's part of `gradient`.
     fn backward(
         &self,
-        dy: &[f32],
-        [x, saved]: [&[f32]; 2],
+        dy: Values<'_>,
+        (x, saved): (Values<'_>, &[f32]),
         (all, gradient): (&[f32], &mut [f32]),
         t: usize,
-        dx: Option<&mut [f32]>,
+        dx: Option<ValuesMut<'_>>,
         pool: &Pool,
     ) {
         match (&self.adapted, dx) {
             (Some(Adapted { group, parameters }), dx) => {
                 let place = parameters.clone();
-                group.backward(dy, [x, saved], &all[place.clone()], t, &mut gradient[place], dx, pool);
+                group.backward(dy, (x, saved), &all[place.clone()], t, &mut gradient[place], dx, pool);
             }
-            (None, Some(dx)) => self.frozen.apply_transposed(dy, t, dx),
+            (None, Some(dx)) => self.frozen.product_transposed(dy, t, dx),
             (None, None) => {}
         }
     }
@@ -108,15 +116,16 @@ pub(super) struct Activations {
     attended: Buffer,
     lse: Buffer,
     middle: Buffer,
+    /// In the precision of the products.
     gate_up: Buffer,
     /// What attention and the feed-forward part give to the norms behind them.
     added: Option<[Buffer; 2]>,
     u: [Buffer; 4],
 }
 
-fn norm(x: &[f32], weight: &[f32], epsilon: f32, pool: &Pool) -> Buffer {
-    let mut out = pool.take(x.len());
-    timed(Operation::Norms, Cost::values(2 * x.len()), || rms_norm(x, weight, epsilon, &mut out));
+fn norm<T: Element>(x: &[f32], weight: &[f32], epsilon: f32, pool: &Pool) -> Rows<T> {
+    let mut out = pool.rows(x.len());
+    timed(Operation::Norms, Cost::values(x.len() + T::words(x.len())), || rms_norm(x, weight, epsilon, &mut out));
     out
 }
 
@@ -138,9 +147,13 @@ fn add(into: &mut [f32], from: &[f32]) {
     });
 }
 
-fn scale_all(values: &mut [f32], factor: f32) {
+fn scale_all<T: Element>(values: &mut [T], factor: f32) {
     if factor.to_bits() != 1.0_f32.to_bits() {
-        values.par_chunks_mut(ADD_CHUNK).for_each(|values| scale(values, factor));
+        values.par_chunks_mut(ADD_CHUNK).for_each(|values| {
+            for value in values {
+                *value = T::round(value.widen() * factor);
+            }
+        });
     }
 }
 
@@ -153,16 +166,50 @@ pub(super) fn copy(from: &[f32], pool: &Pool) -> Buffer {
 }
 
 impl Block {
-    /// The output, and what its backward pass needs.
+    /// The output, and what its backward pass needs. What lies between two products has their precision.
     pub(super) fn forward(&self, x: Buffer, parameters: &[f32], layout: &Layout, pool: &Pool) -> (Buffer, Activations) {
+        match self.precision() {
+            Precision::F32 => self.forward_as::<f32>(x, parameters, layout, pool),
+            Precision::Bf16 => self.forward_as::<bf16>(x, parameters, layout, pool),
+        }
+    }
+
+    /// The gradient of the parameters into `gradient`, and that of `x` when it is wanted.
+    pub(super) fn backward(
+        &self,
+        dy: &[f32],
+        saved: &Activations,
+        both: (&[f32], &mut [f32]),
+        layout: &Layout,
+        want_dx: bool,
+        pool: &Pool,
+    ) -> Option<Buffer> {
+        match self.precision() {
+            Precision::F32 => self.backward_as::<f32>(dy, saved, both, layout, want_dx, pool),
+            Precision::Bf16 => self.backward_as::<bf16>(dy, saved, both, layout, want_dx, pool),
+        }
+    }
+
+    fn precision(&self) -> Precision {
+        self.projections[2].frozen.precision()
+    }
+
+    fn forward_as<T: Element>(
+        &self,
+        x: Buffer,
+        parameters: &[f32],
+        layout: &Layout,
+        pool: &Pool,
+    ) -> (Buffer, Activations) {
         let (t, plan) = (layout.positions.len(), &self.attention);
         let (query, key) = (plan.query_width(), plan.key_width());
         let [qkv_projection, out_projection, gate_up_projection, down_projection] = &self.projections;
         let mut u = self.projections.each_ref().map(|projection| pool.take(projection.saved_count(t)));
 
-        let normed = norm(&x, &self.attention_norm, self.epsilon, pool);
+        let normed: Rows<T> = norm(&x, &self.attention_norm, self.epsilon, pool);
         let mut qkv = pool.take(t * (query + 2 * key));
-        qkv_projection.forward(&normed, parameters, t, &mut u[0], &mut qkv, Accumulate::Overwrite);
+        let (from, into) = (T::values(&normed), ValuesMut::F32(&mut qkv));
+        qkv_projection.forward(from, parameters, t, &mut u[0], into, Accumulate::Overwrite);
         drop(normed);
         let (mut q, mut k, mut v) = (pool.take(t * query), pool.take(t * key), pool.take(t * key));
         timed(Operation::Rotation, Cost::values(2 * qkv.len()), || {
@@ -174,21 +221,24 @@ impl Block {
             segmented_attention(&plan.shape, &q, &k, &v, &layout.segments, &mut attended, &mut lse);
         });
         let (middle, added_by_attention) = self.add_to_stream(0, &x, pool, |y, accumulate| {
-            out_projection.forward(&attended, parameters, t, &mut u[1], y, accumulate);
+            let (from, into) = (Values::F32(&attended), ValuesMut::F32(y));
+            out_projection.forward(from, parameters, t, &mut u[1], into, accumulate);
         });
 
-        let normed = norm(&middle, &self.feed_forward_norm, self.epsilon, pool);
-        let mut gate_up = pool.take(t * gate_up_projection.frozen.outputs());
-        gate_up_projection.forward(&normed, parameters, t, &mut u[2], &mut gate_up, Accumulate::Overwrite);
+        let normed: Rows<T> = norm(&middle, &self.feed_forward_norm, self.epsilon, pool);
+        let mut gate_up: Rows<T> = pool.rows(t * gate_up_projection.frozen.outputs());
+        let (from, into) = (T::values(&normed), T::values_mut(&mut gate_up));
+        gate_up_projection.forward(from, parameters, t, &mut u[2], into, Accumulate::Overwrite);
         drop(normed);
         let width = down_projection.frozen.inputs();
-        let mut activated = pool.take(t * width);
+        let mut activated: Rows<T> = pool.rows(t * width);
         self.activate(&gate_up, &mut activated);
         let (y, added) = self.add_to_stream(1, &middle, pool, |y, accumulate| {
-            down_projection.forward(&activated, parameters, t, &mut u[3], y, accumulate);
+            let (from, into) = (T::values(&activated), ValuesMut::F32(y));
+            down_projection.forward(from, parameters, t, &mut u[3], into, accumulate);
         });
         let added = added_by_attention.zip(added).map(|(attention, feed_forward)| [attention, feed_forward]);
-        (y, Activations { x, qkv, q, k, v, attended, lse, middle, gate_up, added, u })
+        (y, Activations { x, qkv, q, k, v, attended, lse, middle, gate_up: gate_up.into_buffer(), added, u })
     }
 
     /// The stream with what `project` gives, through the norm behind it if there is one; then also what it gave.
@@ -206,7 +256,7 @@ impl Block {
         };
         let mut added = pool.take(stream.len());
         project(&mut added, Accumulate::Overwrite);
-        let mut sum = norm(&added, &norms[part], self.epsilon, pool);
+        let mut sum = norm::<f32>(&added, &norms[part], self.epsilon, pool).into_buffer();
         add(&mut sum, stream);
         (sum, Some(added))
     }
@@ -221,8 +271,7 @@ impl Block {
         Some(dx)
     }
 
-    /// The gradient of the parameters into `gradient`, and that of `x` when it is wanted.
-    pub(super) fn backward(
+    fn backward_as<T: Element>(
         &self,
         dy: &[f32],
         saved: &Activations,
@@ -236,38 +285,36 @@ impl Block {
         let [qkv_projection, out_projection, gate_up_projection, down_projection] = &self.projections;
         let width = down_projection.frozen.inputs();
 
-        let mut activated = pool.take(t * width);
-        self.activate(&saved.gate_up, &mut activated);
-        let mut dactivated = pool.take(t * width);
-        let io = [&*activated, &*saved.u[3]];
+        let gate_up = T::view(&saved.gate_up, t * 2 * width);
+        let mut activated: Rows<T> = pool.rows(t * width);
+        self.activate(gate_up, &mut activated);
+        let mut dactivated: Rows<T> = pool.rows(t * width);
+        let io = (T::values(&activated), &*saved.u[3]);
         let dadded = self.through_norm_behind(1, dy, saved, pool);
-        down_projection.backward(
-            dadded.as_deref().unwrap_or(dy),
-            io,
-            (parameters, gradient),
-            t,
-            Some(&mut dactivated),
-            pool,
-        );
+        let dout = Values::F32(dadded.as_deref().unwrap_or(dy));
+        let wanted = Some(T::values_mut(&mut dactivated));
+        down_projection.backward(dout, io, (parameters, gradient), t, wanted, pool);
         drop((activated, dadded));
-        let mut dgate_up = pool.take(t * 2 * width);
-        timed(Operation::GatedActivation, Cost::values(5 * dactivated.len()), || {
+        let mut dgate_up: Rows<T> = pool.rows(t * 2 * width);
+        timed(Operation::GatedActivation, Cost::values(T::words(5 * dactivated.len())), || {
             scale_all(&mut dactivated, self.residual_scale);
-            activation_rows_backward(self.activation, &saved.gate_up, &dactivated, width, &mut dgate_up);
+            activation_rows_backward(self.activation, gate_up, &dactivated, width, &mut dgate_up);
         });
         drop(dactivated);
-        let normed = norm(&saved.middle, &self.feed_forward_norm, self.epsilon, pool);
+        let normed: Rows<T> = norm(&saved.middle, &self.feed_forward_norm, self.epsilon, pool);
         let mut dnormed = pool.take(x.len());
-        let io = [&*normed, &*saved.u[2]];
-        gate_up_projection.backward(&dgate_up, io, (parameters, gradient), t, Some(&mut dnormed), pool);
+        let io = (T::values(&normed), &*saved.u[2]);
+        let wanted = Some(ValuesMut::F32(&mut dnormed));
+        gate_up_projection.backward(T::values(&dgate_up), io, (parameters, gradient), t, wanted, pool);
         drop((dgate_up, normed));
         let dmiddle = norm_backward(&saved.middle, &self.feed_forward_norm, self.epsilon, &dnormed, dy, pool);
 
         let mut dattended = pool.take(t * query);
-        let io = [&*saved.attended, &*saved.u[1]];
+        let io = (Values::F32(&saved.attended), &*saved.u[1]);
         let dadded = self.through_norm_behind(0, &dmiddle, saved, pool);
-        let dout = dadded.as_deref().unwrap_or(&dmiddle);
-        out_projection.backward(dout, io, (parameters, gradient), t, Some(&mut dattended), pool);
+        let dout = Values::F32(dadded.as_deref().unwrap_or(&dmiddle));
+        let wanted = Some(ValuesMut::F32(&mut dattended));
+        out_projection.backward(dout, io, (parameters, gradient), t, wanted, pool);
         drop(dadded);
         let (mut dq, mut dk, mut dv) = (pool.take(t * query), pool.take(t * key), pool.take(t * key));
         timed(Operation::AttentionBackward, self.attention_cost(layout, 5), || {
@@ -291,15 +338,15 @@ impl Block {
             plan.join(qkv, [&mut dq, &mut dk], &dv, &layout.positions, &mut dqkv);
         });
         drop((dattended, dq, dk, dv));
-        let normed = norm(x, &self.attention_norm, self.epsilon, pool);
-        let io = [&*normed, &*saved.u[0]];
-        let wanted = want_dx.then_some(&mut *dnormed);
-        qkv_projection.backward(&dqkv, io, (parameters, gradient), t, wanted, pool);
+        let normed: Rows<T> = norm(x, &self.attention_norm, self.epsilon, pool);
+        let io = (T::values(&normed), &*saved.u[0]);
+        let wanted = want_dx.then(|| ValuesMut::F32(&mut dnormed));
+        qkv_projection.backward(Values::F32(&dqkv), io, (parameters, gradient), t, wanted, pool);
         want_dx.then(|| norm_backward(x, &self.attention_norm, self.epsilon, &dnormed, &dmiddle, pool))
     }
 
-    fn activate(&self, gate_up: &[f32], activated: &mut [f32]) {
-        timed(Operation::GatedActivation, Cost::values(3 * activated.len()), || {
+    fn activate<T: Element>(&self, gate_up: &[T], activated: &mut [T]) {
+        timed(Operation::GatedActivation, Cost::values(T::words(3 * activated.len())), || {
             activation_rows(self.activation, gate_up, self.projections[3].frozen.inputs(), activated);
             scale_all(activated, self.residual_scale);
         });
