@@ -65,6 +65,10 @@ adapter = safetensors({f"{projection}.lora_A.weight": [2, 8], f"{projection}.lor
 config, tokenizer = json.dumps(config).encode(), json.dumps(tokenizer, separators=(",", ":")).encode()
 for name, content in {
     "folder/config.json": config, "folder/tokenizer.json": tokenizer, "folder/model.safetensors": weights,
+    "rows/messages": b'\x00{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A", "weight": 0.5}]}\n',
+    "rows/alpaca": b'\x01[{"instruction": "Q", "input": "", "output": "A"},\n {"instruction": "R", "output": "B"}]',
+    "rows/sharegpt": b'\xff{"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]}\n',
+    "rows/completion": b'\xff{"prompt": "Q", "completion": "A"}\n{"prompt": [], "completion": []}\n',
     "safetensors/whole": weights, "safetensors/adapter": adapter, "json_tokenizer/whole": config + b"\0" + tokenizer,
 }.items():
     (HERE / name).parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ use crate::outcome::{Failure, Status};
 use crate::stages::{self, StageConfig, StageContext};
 use anyhow::Result;
 use espalier_model::Model;
-use espalier_train::{DataSource, TrainConfig, marked_text};
+use espalier_train::{DataSource, Marks, TrainConfig, marked_text};
 use std::path::PathBuf;
 
 /// Arguments of `pipeline train`.
@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
             sources.into_iter().map(|source| DataSource { limit: Some(source.limit.unwrap_or(4).min(4)), ..source });
         let data = stages::train::read(&model, &first.collect::<Vec<_>>(), &config, &context)?;
         for row in data.rows.iter().take(4) {
-            session.reporter.line(marked_text(&model, row));
+            session.reporter.line(marked_text(model.tokenizer(), row, Marks::Brackets));
         }
         return Ok(Status::Done);
     }

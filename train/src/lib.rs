@@ -41,7 +41,7 @@ pub use event::{Derived, TrainEvent, TrainPlan};
 pub use memory::Bytes;
 pub use run::{TrainOutcome, train};
 pub use schedule::Schedule;
-pub use show::marked_text;
+pub use show::{Marks, PackedRow, Stretch, first_step, marked_text, stretches};
 pub use teacher::attach_teacher;
 pub use tokens::{Sequence, Sequences, encode};
 pub use validation::Best;

@@ -11,8 +11,8 @@ use espalier_dataset::Turn;
 use espalier_model::{LoraAdapter, Model};
 use espalier_nn::transformer::{BaseWeights, Batch, FrozenTransformer, LoraModel, LoraOptions};
 use espalier_train::{
-    Bytes, OverLong, Precision, Sequence, Sequences, TrainConfig, TrainError, TrainEvent, TrainOutcome, TrainPlan,
-    encode, marked_text, train,
+    Bytes, Marks, OverLong, Precision, Sequence, Sequences, TrainConfig, TrainError, TrainEvent, TrainOutcome,
+    TrainPlan, encode, marked_text, train,
 };
 
 fn model() -> Model {
@@ -430,7 +430,7 @@ fn only_answers_and_their_end_are_learned() {
     let turns =
         vec![vec![turn("user", "Hi"), turn("assistant", "Hello."), turn("user", "And?"), turn("assistant", "Bye.")]];
     let row = &encode(&model, &turns, &config()).unwrap().rows[0];
-    let text = marked_text(&model, row);
+    let text = marked_text(model.tokenizer(), row, Marks::Brackets);
     let learned: Vec<&str> = text.split('⟧').skip(1).map(|part| part.split('⟦').next().unwrap()).collect();
     assert_eq!(learned.len(), 2, "{text}");
     assert!(learned[0].contains("Hello.") && learned[1].contains("Bye."), "{text}");

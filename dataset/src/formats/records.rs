@@ -79,7 +79,7 @@ impl Record {
 fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("not UTF-8 (byte {} of the row); save the file as UTF-8", error.valid_up_to() + 1))?;
-    match serde_json::from_str(text) {
+    match serde_json::from_str(text.trim_end()) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(other) => Err(format!("a row is a JSON object, this is {}", kind_of(&other))),
         Err(error) if error.is_eof() => {
