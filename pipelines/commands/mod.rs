@@ -13,6 +13,7 @@ mod model;
 mod perplexity;
 mod quantize;
 mod run;
+mod show_batch;
 mod status;
 mod taxonomy;
 mod teach;
@@ -37,6 +38,8 @@ pub struct Session<'a> {
     pub precision: Precision,
     /// Memory that training may take.
     pub memory: Option<espalier_train::Bytes>,
+    /// Whether results on standard output are coloured.
+    pub color: bool,
 }
 
 /// Set by the signal handler; stages look at it between units of work.
@@ -61,7 +64,7 @@ pub fn run(cli: Cli) -> Result<Status> {
         eprintln!("\nstopping at the next safe point; press Ctrl-C again to stop at once");
     });
     let (precision, memory) = (cli.common.precision.into(), cli.common.memory);
-    let session = Session { reporter: &reporter, stop: &STOP, precision, memory };
+    let session = Session { reporter: &reporter, stop: &STOP, precision, memory, color: cli.common.color.on() };
     match cli.command {
         Command::Run { run, from, to, only, force, dry_run, engine } => {
             let selection = crate::runner::Selection { from, to, only, force };

@@ -1,13 +1,13 @@
 //! `pipeline train`: the second stage alone.
 
-use super::Session;
+use super::{Session, show_batch};
 use crate::graph::StageKind;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
 use crate::stages::{self, StageConfig, StageContext};
 use anyhow::Result;
 use espalier_model::Model;
-use espalier_train::{DataSource, Marks, TrainConfig, marked_text};
+use espalier_train::{DataSource, TrainConfig};
 use std::path::PathBuf;
 
 /// Arguments of `pipeline train`.
@@ -43,12 +43,8 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let sources = sources(&config)?;
     if arguments.show_batch {
         let model = Model::open(&student.path)?;
-        let first =
-            sources.into_iter().map(|source| DataSource { limit: Some(source.limit.unwrap_or(4).min(4)), ..source });
-        let data = stages::train::read(&model, &first.collect::<Vec<_>>(), &config, &context)?;
-        for row in data.rows.iter().take(4) {
-            session.reporter.line(marked_text(model.tokenizer(), row, Marks::Brackets));
-        }
+        let data = stages::train::read(&model, &sources, &config, &context)?;
+        show_batch::run(&model, &data, &config, session)?;
         return Ok(Status::Done);
     }
     let work = arguments.out.join(".work");

@@ -59,6 +59,13 @@ impl<'a> Bound<'a> {
                     ));
                 }
                 self.sources(config)?;
+                if let (Some(before), Some(_)) = (self.phase_before(), &config.continue_from) {
+                    return Err(self.refuse(
+                        "continue_from",
+                        format!("`continue_from` and `needs: [{}]` each name an adapter to go on from", before.name),
+                        "remove one of the two",
+                    ));
+                }
                 if let Some(path) = &config.continue_from
                     && !self.tree_path(path).exists()
                 {
@@ -162,6 +169,12 @@ impl<'a> Bound<'a> {
         silent.chain(config.data.iter().cloned()).map(source).collect()
     }
 
+    /// The `train` stage that a `train` stage names in `needs`: it goes on from its adapter.
+    fn phase_before(&self) -> Option<&'a StageSpec> {
+        let named = |stage: &&&StageSpec| stage.kind == StageKind::Train && self.stage.needs.contains(&stage.name);
+        self.above.iter().rev().find(named).copied()
+    }
+
     fn taxonomy(&self) -> Option<PathBuf> {
         match &self.above(StageKind::Generate)?.config {
             StageConfig::Generate(config) => Some(self.tree_path(&config.taxonomy)),
@@ -258,7 +271,9 @@ impl<'a> Bound<'a> {
     fn reads(&self, above: StageKind, output: &str) -> bool {
         match (self.stage.kind, above) {
             (StageKind::Train | StageKind::Teach, StageKind::Generate) => output.ends_with("messages.jsonl"),
-            (StageKind::Quantize | StageKind::Evaluate, StageKind::Train) => output.ends_with("adapter"),
+            (StageKind::Train | StageKind::Quantize | StageKind::Evaluate, StageKind::Train) => {
+                output.ends_with("adapter")
+            }
             (StageKind::Train, StageKind::Teach)
             | (StageKind::Evaluate, StageKind::Quantize)
             | (StageKind::Report, _) => true,
@@ -307,6 +322,8 @@ impl<'a> Bound<'a> {
                 let sources = self.sources(config)?;
                 let template = config.chat_template.as_deref().map(|path| self.tree_path(path));
                 let continue_from = config.continue_from.as_deref().map(|path| self.tree_path(path));
+                let continue_from =
+                    continue_from.or_else(|| Some(self.folder_of(self.phase_before()?).join("adapter")));
                 let memory = runner.memory.or(config.memory);
                 let config =
                     TrainConfig { chat_template: template, continue_from, memory, ..TrainConfig::clone(config) };

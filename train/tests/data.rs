@@ -35,22 +35,22 @@ impl Folder {
         path
     }
 
-    fn load(&self, sources: &[DataSource], config: &TrainConfig) -> Result<Sequences, TrainError> {
-        load(&model(), sources, config, &AtomicBool::new(false), &mut |_| {})
-    }
-
     /// What is wrong, without the folder.
     fn words(&self, sources: &[DataSource], config: &TrainConfig) -> String {
-        let error = self.load(sources, config).unwrap_err().to_string();
+        let error = read(sources, config).unwrap_err().to_string();
         error.replace(&format!("{}/", self.0.path().display()), "")
     }
+}
+
+fn read(sources: &[DataSource], config: &TrainConfig) -> Result<Sequences, TrainError> {
+    load(&model(), sources, config, &AtomicBool::new(false), &mut |_| {})
 }
 
 /// The only row of a file, with brackets.
 fn shown(row: &str, config: &TrainConfig) -> String {
     let folder = Folder::new();
     let file = folder.write("a.jsonl", row);
-    let data = folder.load(&[source(&[file])], config).unwrap();
+    let data = read(&[source(&[file])], config).unwrap();
     marked_text(model().tokenizer(), &data.rows[0], Marks::Brackets)
 }
 
@@ -85,7 +85,7 @@ fn each_token_of_a_long_text_is_learned_once() {
     let folder = Folder::new();
     let file = folder.write("pond.txt", &text);
     let small = TrainConfig { max_sequence: 32, ..config() };
-    let data = folder.load(&[source(&[file])], &small).unwrap();
+    let data = read(&[source(&[file])], &small).unwrap();
     let model = model();
     let mut expected = model.tokenizer().encode(&text, SpecialTokens::AsText);
     expected.extend(model.tokenizer().eos());
@@ -186,7 +186,7 @@ fn sources_keep_their_labels_and_threads_change_nothing() {
         DataSource::new(&item(RowKind::Skill, None, 1.0), vec![file.clone()]),
         DataSource::new(&item(RowKind::Knowledge, Some(4), 0.5), vec![file]),
     ];
-    let data = folder.load(&sources, &config()).unwrap();
+    let data = read(&sources, &config()).unwrap();
     assert_eq!(
         (data.sources.as_slice(), data.mixing.as_slice()),
         (["Skill".to_owned(), "Knowledge".to_owned()].as_slice(), [1.0, 0.5].as_slice())
@@ -195,7 +195,7 @@ fn sources_keep_their_labels_and_threads_change_nothing() {
     assert_eq!((data.count(0).0, data.count(1).0), (10, 4));
     assert!(data.rows.iter().all(|row| row.leaf == Some(row.source)));
     assert!(data.warnings.is_empty(), "{:?}", data.warnings);
-    let all = folder.load(&[DataSource { kind: None, limit: None, ..sources[1].clone() }], &config()).unwrap();
+    let all = read(&[DataSource { kind: None, limit: None, ..sources[1].clone() }], &config()).unwrap();
     assert_eq!(all.warnings.len(), 1);
     assert!(
         all.warnings[0].starts_with("1 row repeats an earlier one; the first: ")
@@ -211,7 +211,7 @@ fn sources_keep_their_labels_and_threads_change_nothing() {
     );
     for threads in [1, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let again = pool.install(|| folder.load(&sources, &config()).unwrap());
+        let again = pool.install(|| read(&sources, &config()).unwrap());
         assert_eq!((again.hash(), &again.rows), (data.hash(), &data.rows));
     }
 }
