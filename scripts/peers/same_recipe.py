@@ -78,7 +78,7 @@ peft = json.loads(text.splitlines()[-1])
 def wilson(right, n, z=1.959964):
     middle, share = (right + z * z / 2) / (n + z * z), right / n
     half = z / (n + z * z) * math.sqrt(n * share * (1 - share) + z * z / 4)
-    return f"{right} of {n}, {100 * share:.1f} % ({100 * (middle - half):.1f} to {100 * (middle + half):.1f})"
+    return f"{right} of {n}, {100 * share:.1f} % ({100 * max(0.0, middle - half):.1f} to {100 * (middle + half):.1f})"
 
 
 print(f"{len(rows)} rows, {given.epochs} passes, {peft['versions']}")
