@@ -36,6 +36,7 @@ fn arguments<'a>(data: &'a str, out: &'a str) -> Vec<&'a str> {
         "max_sequence=96",
         "checkpoint_every=4",
         "seed=5",
+        "spike_threshold=10",
     ];
     let mut arguments =
         vec!["train", "--model", "tests/assets/model/stories260K.bin", "--data", data, "--out", out, "--threads", "1"];
