@@ -17,7 +17,9 @@ use crate::outcome::Status;
 use anyhow::{Context, Result};
 use espalier_dataset::Turn;
 use espalier_inference::{Prompt, Request, Sampling};
-use espalier_kernels::{Accumulate, InstructionSet, PackedMatrix, Precision, matmul};
+use espalier_kernels::{
+    Accumulate, Element, InstructionSet, PackedMatrix, Precision, Values, ValuesMut, bf16, matmul, matmul_values,
+};
 use espalier_model::{Model, SpecialTokens};
 use espalier_train::{BaseWeights, DataItem, DataSource, TrainConfig, TrainEvent, encode, load, profile, train};
 use std::ops::ControlFlow;
@@ -64,26 +66,25 @@ fn gemm(session: Session<'_>) -> Result<Status> {
         let packed = PackedMatrix::pack(session.precision, n, k, &weight);
         let x: Vec<f32> = (0..m * k).map(|index| (index % 89) as f32 / 89.0 - 0.5).collect();
         let mut y = vec![0.0; m * n];
-        let mut times = Vec::new();
-        // Calls from a pool's own thread, as the engine and the trainer make them; the first touches every page.
-        rayon::scope(|_| {
-            matmul(&x, m, &packed, &mut y, Accumulate::Overwrite);
-            let begun = Instant::now();
-            while times.len() < 5 || (begun.elapsed().as_secs_f64() < 0.5 && times.len() < 200) {
-                let start = Instant::now();
-                matmul(&x, m, &packed, &mut y, Accumulate::Overwrite);
-                times.push(start.elapsed().as_secs_f64());
-            }
-        });
-        times.sort_by(f64::total_cmp);
-        let seconds = times[times.len() / 2];
+        let seconds = median(|| matmul(&x, m, &packed, &mut y, Accumulate::Overwrite));
         let operations = 2.0 * (m * k * n) as f64;
-        let rate = operations / seconds / 1e9;
+        let rate = |seconds: f64| operations / seconds / 1e9;
         // Operands smaller than the caches are read from memory once, not in each call: an upper limit of that time.
         let moved = packed.bytes() + size_of::<f32>() * (x.len() + y.len());
-        let mut row = serde_json::json!({"m": m, "k": k, "n": n, "gflops": rate, "seconds": seconds});
+        let mut row = serde_json::json!({"m": m, "k": k, "n": n, "gflops": rate(seconds), "seconds": seconds});
         Bound::of(operations, moved as f64, rates).write(seconds, &mut row);
-        session.reporter.line(format!("{m:>5} x {k:>5} x {n:>5}   {rate:>8.0} GFLOP/s"));
+        let mut line = format!("{m:>5} x {k:>5} x {n:>5}   {:>8.0} GFLOP/s", rate(seconds));
+        if session.precision == Precision::Bf16 {
+            let rounded: Vec<bf16> = x.iter().map(|&value| bf16::round(value)).collect();
+            let mut y = vec![bf16::ZERO; m * n];
+            let seconds = median(|| {
+                let (from, into) = (Values::Bf16(&rounded), ValuesMut::Bf16(&mut y));
+                matmul_values(from, m, &packed, into, Accumulate::Overwrite);
+            });
+            row["bf16_gflops"] = rate(seconds).into();
+            line += &format!(" {:>8.0} in and out of bf16", rate(seconds));
+        }
+        session.reporter.line(line);
         rows.push(row);
     }
     let isa = InstructionSet::detect().name();
@@ -99,6 +100,23 @@ fn gemm(session: Session<'_>) -> Result<Status> {
         "peak_bytes": peak_bytes(),
     }));
     Ok(Status::Done)
+}
+
+/// Median seconds of a call from a pool's own thread, as the engine and the trainer make them; the first touches every page
+/// and is not counted.
+fn median(mut call: impl FnMut() + Send) -> f64 {
+    let mut times = Vec::new();
+    rayon::scope(|_| {
+        call();
+        let begun = Instant::now();
+        while times.len() < 5 || (begun.elapsed().as_secs_f64() < 0.5 && times.len() < 200) {
+            let start = Instant::now();
+            call();
+            times.push(start.elapsed().as_secs_f64());
+        }
+    });
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }
 
 fn generate(
