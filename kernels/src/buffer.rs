@@ -18,6 +18,7 @@ thread_local! {
     static SMALL: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static LARGE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static NARROW: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static SUMS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
 /// Which of the thread's scratch buffers to use: they are independent, so one call can hold all of them.
@@ -29,6 +30,8 @@ pub(crate) enum Scratch {
     RightSide,
     /// Packed columns of a product of low rank.
     Narrow,
+    /// Sums that are to be rounded.
+    Sums,
 }
 
 /// Runs `work` with at least `count` lines of scratch memory, contents unspecified.
@@ -40,6 +43,7 @@ pub(crate) fn with_scratch<T>(which: Scratch, count: usize, work: impl FnOnce(&m
         Scratch::Activations => &SMALL,
         Scratch::RightSide => &LARGE,
         Scratch::Narrow => &NARROW,
+        Scratch::Sums => &SUMS,
     };
     let mut lines = slot.take();
     if lines.len() < count {

@@ -2,8 +2,9 @@
 //!
 //! Threads share out (rows x panels) as a grid of tasks. A task packs its rows of activations chunk by chunk along the
 //! inputs, so that a chunk of its rows stays in the second-level cache and a chunk of a panel close to the first while
-//! all rows meet it. The chunks depend on the number of inputs alone: with the fixed order inside a microkernel every
-//! output element has one order of additions, whatever the rows and the threads.
+//! all rows meet it. A result in bf16 is rounded once: its rows are packed with all their inputs, and the sums of a panel
+//! go through all chunks before the next panel. The chunks depend on the number of inputs alone: with the fixed order
+//! inside a microkernel every output element has one order of additions, whatever the rows and the threads.
 
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Order};
-use super::round::{pack_rounded_row, pack_row, round_row};
+use super::round::{pack_rounded_row, pack_row, round_rows};
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
 use crate::panels::PANEL;
 use crate::values::{SharedValues, Values, ValuesMut};
@@ -91,9 +92,18 @@ pub(super) struct Target<'a> {
 
 /// A [`Target`] that tasks share.
 #[derive(Clone, Copy)]
-struct Place {
+struct Shared {
     values: SharedValues,
     stride: usize,
+}
+
+/// Where the sums of a panel's blocks go.
+#[derive(Clone, Copy)]
+enum Sums {
+    /// Into a row-major result of this stride.
+    Result(SharedMut<f32>, usize),
+    /// Into memory of their own, with the padding of the blocks, a row of the panel's width after another.
+    Apart(SharedMut<f32>),
 }
 
 /// The place of a block in a row-major f32 matrix.
@@ -117,12 +127,11 @@ pub(super) struct Part {
 }
 
 impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
-    /// Computes the product into `y`, with `add` on top of what is there; sums that end as bf16 need all groups in one chunk
-    /// and are not added.
+    /// Computes the product into `y`, with `add` on top of what is there; nothing is added to a result in bf16.
     pub(super) fn run(&self, y: Target<'_>, add: bool) {
         let Target { values, stride, first } = y;
         if let ValuesMut::Bf16(_) = &values {
-            assert!(!add && self.depth >= self.groups.len(), "bf16 results are made in one go");
+            assert!(!add, "bf16 results are made in one go");
         }
         assert_eq!(values.len(), self.m * stride, "the result has the wrong length for {} x {stride}", self.m);
         assert!(first + self.n <= stride, "the product reaches beyond the columns of the result");
@@ -142,8 +151,8 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
             return;
         }
         let panels = self.n.div_ceil(self.kernels.width);
-        let place = Place { values: SharedValues::new(values, first), stride };
-        let batch = self.batch_rows(panels);
+        let y = Shared { values: SharedValues::new(values, first), stride };
+        let batch = self.batch_rows(panels, self.packed_groups(y));
         let wanted = self.wanted_tasks(panels);
         // Rows are shared out first, in whole batches: each batch is packed once then.
         let row_tasks = self.m.div_ceil(batch).min(wanted);
@@ -158,7 +167,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         let task = |index: usize| {
             let (row_task, part) = (index / parts, index % parts);
             let rows = row_task * task_rows..self.m.min((row_task + 1) * task_rows);
-            self.task(rows, batch, part * panels / parts..(part + 1) * panels / parts, place, add);
+            self.task(rows, batch, part * panels / parts..(part + 1) * panels / parts, y, add);
         };
         if wanted == 1 {
             (0..row_tasks * parts).for_each(task);
@@ -179,14 +188,15 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
     }
 
     /// Rows that are packed together: enough to make good use of a chunk of the right side that comes from far away,
-    /// one block when all of it stays near.
-    fn batch_rows(&self, panels: usize) -> usize {
+    /// one block when all of it stays near. `packed` groups of each row lie packed at one time.
+    fn batch_rows(&self, panels: usize, packed: usize) -> usize {
         let most_rows = self.kernels.most_rows();
-        let right_bytes = panels * self.chunk() * self.panel_group_lines() * size_of::<Line>();
+        let right_bytes = panels * packed * self.panel_group_lines() * size_of::<Line>();
         if right_bytes <= NEAR_BYTES && self.kernels.order == Order::Grouped {
             return most_rows;
         }
-        let fit = (ACTIVATION_BYTES / (self.chunk() * size_of::<Line>())).clamp(most_rows, MOST_BATCH_ROWS);
+        let least = if packed > self.depth { LEAST_BATCH_ROWS } else { most_rows };
+        let fit = (ACTIVATION_BYTES / (packed * size_of::<Line>())).clamp(least, MOST_BATCH_ROWS);
         let mut batches = self.m.div_ceil(fit / most_rows * most_rows);
         // An even share for each thread, as long as a chunk of the right side still meets rows enough.
         let threads = rayon::current_num_threads();
@@ -210,30 +220,37 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         self.depth.min(self.groups.len())
     }
 
+    /// The groups, chunk by chunk.
+    fn chunks(&self) -> impl Iterator<Item = Range<usize>> {
+        let (end, depth) = (self.groups.end, self.chunk());
+        self.groups.clone().step_by(depth).map(move |first| first..end.min(first + depth))
+    }
+
+    /// Groups of a row that are packed at one time.
+    fn packed_groups(&self, y: Shared) -> usize {
+        match y.values {
+            SharedValues::F32(_) => self.chunk(),
+            SharedValues::Bf16(_) => self.groups.len(),
+        }
+    }
+
     /// Computes some rows of some panels on this thread, `batch` rows at a time.
-    fn task(&self, rows: Range<usize>, batch: usize, panels: Range<usize>, y: Place, add: bool) {
+    fn task(&self, rows: Range<usize>, batch: usize, panels: Range<usize>, y: Shared, add: bool) {
         let (most_rows, row_step) = (self.kernels.most_rows(), self.kernels.row_step);
-        let depth = self.chunk();
         let scratch_rows = batch.min(rows.len()).next_multiple_of(row_step);
-        with_scratch(Scratch::Activations, scratch_rows * depth, |scratch| {
+        with_scratch(Scratch::Activations, scratch_rows * self.packed_groups(y), |scratch| {
             if let Some(session) = &self.kernels.session {
                 // SAFETY: the instruction set was detected before its kernels were chosen.
                 unsafe { (session.enter)() };
             }
             for first in rows.clone().step_by(batch) {
                 let blocks = Blocks::new(first..rows.end.min(first + batch), most_rows, row_step);
-                for chunk in self.groups.clone().step_by(depth) {
-                    let groups = chunk..self.groups.end.min(chunk + depth);
-                    self.pack_batch(&blocks, groups.clone(), scratch);
-                    let add = add || chunk > self.groups.start;
-                    let last = groups.end == self.groups.end;
-                    match &self.beside {
-                        None => {
-                            for panel in panels.clone() {
-                                self.panel(&blocks, groups.clone(), panel, scratch, y, add, None);
-                            }
-                        }
-                        Some(beside) => self.chunk_beside(beside, &blocks, &groups, scratch, y, add, last),
+                match y.values {
+                    SharedValues::F32(values) => {
+                        self.batch(&blocks, panels.clone(), scratch, Sums::Result(values, y.stride), add);
+                    }
+                    SharedValues::Bf16(values) => {
+                        self.rounded_batch(&blocks, panels.clone(), scratch, values, y.stride);
                     }
                 }
             }
@@ -242,6 +259,78 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
                 unsafe { (session.leave)() };
             }
         });
+    }
+
+    /// A batch of rows, chunk by chunk through all panels.
+    fn batch(&self, blocks: &Blocks, panels: Range<usize>, scratch: &mut [Line], y: Sums, add: bool) {
+        for groups in self.chunks() {
+            self.pack_batch(blocks, groups.clone(), scratch);
+            let add = add || groups.start > self.groups.start;
+            let beside = self.beside.as_ref();
+            if let Some(beside) = beside {
+                self.narrow(beside, blocks, &groups, scratch);
+            }
+            let last = beside.filter(|_| groups.end == self.groups.end);
+            self.with_narrow(last, blocks, |beside| {
+                for panel in panels.clone() {
+                    self.panel(blocks, groups.clone(), panel, scratch, y, add, beside);
+                }
+            });
+        }
+    }
+
+    /// A batch of rows, panel by panel through all chunks, rounded into `y`.
+    fn rounded_batch(
+        &self,
+        blocks: &Blocks,
+        panels: Range<usize>,
+        scratch: &mut [Line],
+        y: SharedMut<bf16>,
+        stride: usize,
+    ) {
+        let packed = |groups: &Range<usize>| {
+            let before = groups.start - self.groups.start;
+            blocks.padded() * before..blocks.padded() * (before + groups.len())
+        };
+        for groups in self.chunks() {
+            self.pack_batch(blocks, groups.clone(), &mut scratch[packed(&groups)]);
+            if let Some(beside) = &self.beside {
+                self.narrow(beside, blocks, &groups, &scratch[packed(&groups)]);
+            }
+        }
+        let scratch = &*scratch;
+        self.with_narrow(self.beside.as_ref(), blocks, |beside| {
+            with_scratch(Scratch::Sums, blocks.padded() * self.kernels.width / GROUP, |lines| {
+                let sums = SharedMut::new(bytemuck::cast_slice_mut(lines));
+                for panel in panels {
+                    for groups in self.chunks() {
+                        let (scratch, add) = (&scratch[packed(&groups)], groups.start > self.groups.start);
+                        let last = beside.filter(|_| groups.end == self.groups.end);
+                        self.panel(blocks, groups, panel, scratch, Sums::Apart(sums), add, last);
+                    }
+                    self.round_panel(blocks, panel, sums, y, stride);
+                }
+            });
+        });
+    }
+
+    /// Rounds the sums of a panel into the result.
+    fn round_panel(&self, blocks: &Blocks, panel: usize, sums: SharedMut<f32>, y: SharedMut<bf16>, stride: usize) {
+        let width = self.kernels.width;
+        let columns = panel * width..self.n.min((panel + 1) * width);
+        for block in blocks.iter() {
+            let row = |index: usize| {
+                // SAFETY: the sums hold `width` values for each row of the blocks; the row's columns lie inside `y`, and no
+                // other task has them.
+                unsafe {
+                    let sums = sums.at((block.packed_before + index) * width);
+                    let rounded = y.at((block.rows.start + index) * stride + columns.start);
+                    let rounded = std::slice::from_raw_parts_mut(rounded.cast::<u16>(), columns.len());
+                    (std::slice::from_raw_parts(sums, columns.len()), rounded)
+                }
+            };
+            round_rows((0..block.rows.len()).map(row));
+        }
     }
 
     /// Packs a chunk of a batch: block by block where rows lie in one piece, group by group where inputs do.
@@ -259,53 +348,44 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         }
     }
 
-    /// A chunk of `u` and of all panels; the last one completes `u` and adds `u up`.
-    #[allow(clippy::too_many_arguments)]
-    fn chunk_beside(
-        &self,
-        beside: &Beside<'_>,
-        blocks: &Blocks,
-        groups: &Range<usize>,
-        scratch: &[Line],
-        y: Place,
-        add: bool,
-        last: bool,
-    ) {
-        let (activation, rank) = (self.kernels.activation, beside.rank);
+    /// A chunk of `u`.
+    fn narrow(&self, beside: &Beside<'_>, blocks: &Blocks, groups: &Range<usize>, scratch: &[Line]) {
         let down = Product {
             kernels: self.kernels,
             panels: beside.down,
             groups: self.groups.clone(),
             depth: self.depth,
             m: self.m,
-            n: rank,
+            n: beside.rank,
             pack: &self.pack,
             beside: None,
         };
-        let u = Place { values: SharedValues::F32(beside.u), stride: rank };
-        for panel in 0..rank.div_ceil(self.kernels.width) {
-            down.panel(blocks, groups.clone(), panel, scratch, u, groups.start > self.groups.start, None);
+        let (u, add) = (Sums::Result(beside.u, beside.rank), groups.start > self.groups.start);
+        for panel in 0..beside.rank.div_ceil(self.kernels.width) {
+            down.panel(blocks, groups.clone(), panel, scratch, u, add, None);
         }
-        let panels = 0..self.n.div_ceil(self.kernels.width);
-        if !last {
-            for panel in panels {
-                self.panel(blocks, groups.clone(), panel, scratch, y, add, None);
-            }
-            return;
-        }
-        with_scratch(Scratch::Narrow, blocks.padded() * beside.up_groups, |narrow| {
+    }
+
+    /// Runs `work` with the rows of the whole `u` packed, where there is one.
+    fn with_narrow(
+        &self,
+        beside: Option<&Beside<'_>>,
+        blocks: &Blocks,
+        work: impl FnOnce(Option<(&Beside<'_>, &[Line])>),
+    ) {
+        let Some(beside) = beside else { return work(None) };
+        let (rank, groups) = (beside.rank, beside.up_groups);
+        with_scratch(Scratch::Narrow, blocks.padded() * groups, |narrow| {
             for block in blocks.iter() {
-                let lines = &mut narrow[block.packed_before * beside.up_groups..][..block.padded * beside.up_groups];
+                let lines = &mut narrow[block.packed_before * groups..][..block.padded * groups];
                 // SAFETY: the rows of this task, which alone writes and reads them.
                 let u = unsafe {
                     std::slice::from_raw_parts(beside.u.at(block.rows.start * rank), block.rows.len() * rank)
                 };
-                let part = Part { rows: 0..block.rows.len(), padded: block.padded, groups: 0..beside.up_groups };
-                pack_rows(activation, Values::F32(u), rank, &part, lines);
+                let part = Part { rows: 0..block.rows.len(), padded: block.padded, groups: 0..groups };
+                pack_rows(self.kernels.activation, Values::F32(u), rank, &part, lines);
             }
-            for panel in panels {
-                self.panel(blocks, groups.clone(), panel, scratch, y, add, Some((beside, &*narrow)));
-            }
+            work(Some((beside, narrow)));
         });
     }
 
@@ -317,7 +397,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         groups: Range<usize>,
         panel: usize,
         scratch: &[Line],
-        y: Place,
+        y: Sums,
         add: bool,
         beside: Option<(&Beside<'_>, &[Line])>,
     ) {
@@ -325,7 +405,11 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         let before = panel * self.groups.len() + groups.start - self.groups.start;
         let right = &self.panels[before * group_lines..][..groups.len() * group_lines];
         let start: *const u32 = right.as_ptr().cast();
-        let next = start.wrapping_add(self.groups.len() * group_lines * GROUP);
+        let next = match y {
+            Sums::Result(..) => start.wrapping_add(self.groups.len() * group_lines * GROUP),
+            // The chunk behind this one, or the next panel.
+            Sums::Apart(_) => start.wrapping_add(right.len() * GROUP),
+        };
         for (index, block) in blocks.iter().enumerate() {
             let ahead = match (blocks.count, index) {
                 (1, _) => Ahead { next: start.wrapping_add(AHEAD_WORDS), step: PANEL },
@@ -334,31 +418,28 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
                 _ => Ahead { next: start, step: 0 },
             };
             let left = &scratch[block.packed_before * groups.len()..][..block.padded * groups.len()];
-            let width = self.kernels.width;
-            let (first, rows) = (panel * width, block.rows.len());
-            let columns = width.min(self.n - first);
-            let start = block.rows.start * y.stride + first;
-            let both = |tile: Tile| {
-                self.block(&block, left, right, groups.len(), tile, add, ahead);
-                if let Some((beside, narrow)) = beside {
-                    self.block_beside(beside, &block, narrow, panel, tile);
-                }
-            };
-            match y.values {
-                // SAFETY: rows and columns of the block lie inside `y`, and no other task has them.
-                SharedValues::F32(y_values) => {
-                    both(Tile { start: unsafe { y_values.at(start) }, stride: y.stride, rows, columns });
-                }
-                SharedValues::Bf16(y_values) => {
-                    let mut copy = [Line([0; GROUP]); BLOCK * BLOCK / GROUP];
-                    let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut copy);
-                    both(Tile { start: sums.as_mut_ptr(), stride: width, rows: block.padded, columns: width });
-                    for (r, sums) in sums.chunks_exact(width).take(rows).enumerate() {
-                        // SAFETY: as above.
-                        let row = unsafe { std::slice::from_raw_parts_mut(y_values.at(start + r * y.stride), columns) };
-                        round_row(&sums[..columns], bytemuck::cast_slice_mut(row));
-                    }
-                }
+            let tile = self.tile(&block, panel, y);
+            self.block(&block, left, right, groups.len(), tile, add, ahead);
+            if let Some((beside, narrow)) = beside {
+                self.block_beside(beside, &block, narrow, panel, tile);
+            }
+        }
+    }
+
+    /// Where the sums of a block and a panel go.
+    fn tile(&self, block: &Block, panel: usize, y: Sums) -> Tile {
+        let width = self.kernels.width;
+        match y {
+            Sums::Result(values, stride) => {
+                let (first, rows) = (panel * width, block.rows.len());
+                // SAFETY: rows and columns of the block lie inside the result, and no other task has them.
+                let start = unsafe { values.at(block.rows.start * stride + first) };
+                Tile { start, stride, rows, columns: width.min(self.n - first) }
+            }
+            Sums::Apart(sums) => {
+                // SAFETY: the sums hold `width` values for each row of the blocks.
+                let start = unsafe { sums.at(block.packed_before * width) };
+                Tile { start, stride: width, rows: block.padded, columns: width }
             }
         }
     }

@@ -132,10 +132,6 @@ pub(super) fn multiply(
     }
     let group_inputs = kernels.activation.group_inputs();
     let groups = columns.next_multiple_of(INPUT_BLOCK) / group_inputs;
-    if chunk_depth(kernels, groups) < groups && matches!(y, ValuesMut::Bf16(_)) {
-        y.through_f32(|y| multiply(kernels, x, m, w, low_rank, u, ValuesMut::F32(y), accumulate));
-        return;
-    }
     let beside = Beside {
         down: low_rank.down.lines(),
         rank,

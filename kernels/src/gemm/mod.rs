@@ -106,10 +106,6 @@ fn multiply_values(
     let groups = columns.next_multiple_of(INPUT_BLOCK) / kernels.activation.group_inputs();
     let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
     let depth = chunk_depth(kernels, groups);
-    if depth < groups && matches!(y, ValuesMut::Bf16(_)) {
-        y.through_f32(|y| multiply_values(kernels, x, m, w, ValuesMut::F32(y), accumulate));
-        return;
-    }
     let y = Target { values: y, stride: w.rows(), first: 0 };
     Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack, beside: None }
         .run(y, accumulate == Accumulate::Add);

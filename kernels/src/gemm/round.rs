@@ -30,14 +30,25 @@ pub(crate) fn bf16_bits(value: f32) -> u16 {
 pub(crate) fn round_row(source: &[f32], target: &mut [u16]) {
     let (values, padding) = target.split_at_mut(source.len());
     padding.fill(0);
+    round_rows(std::iter::once((source, values)));
+}
+
+/// Rounds rows into targets of their length.
+///
+/// # Panics
+/// If a target has another length than its row.
+pub(super) fn round_rows<'a>(rows: impl Iterator<Item = (&'a [f32], &'a mut [u16])>) {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx512bf16") && std::is_x86_feature_detected!("avx512bw") {
-        // SAFETY: the CPU has both features; the slices are of one length.
-        unsafe { avx512bf16::round(source, values) };
+        // SAFETY: the CPU has both features.
+        unsafe { avx512bf16::round_rows(rows) };
         return;
     }
-    for (value, &x) in values.iter_mut().zip(source) {
-        *value = bf16_bits(x);
+    for (source, target) in rows {
+        assert_eq!(source.len(), target.len(), "round_rows: a target of another length");
+        for (value, &x) in target.iter_mut().zip(source) {
+            *value = bf16_bits(x);
+        }
     }
 }
 
@@ -195,10 +206,17 @@ mod avx512bf16 {
         }
     }
 
-    /// # Safety
-    /// AVX-512 BF16 and BW; `target` is as long as `source`.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) unsafe fn round(source: &[f32], target: &mut [u16]) {
+    pub(super) fn round_rows<'a>(rows: impl Iterator<Item = (&'a [f32], &'a mut [u16])>) {
+        for (source, target) in rows {
+            round(source, target);
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[inline]
+    fn round(source: &[f32], target: &mut [u16]) {
+        assert_eq!(source.len(), target.len(), "round_rows: a target of another length");
         let (s, t) = (source.as_ptr(), target.as_mut_ptr());
         let whole = source.len() / 32 * 32;
         for i in (0..whole).step_by(32) {

@@ -437,7 +437,7 @@ fn outer_products_equal_f64_whatever_the_threads() {
 
 #[test]
 fn bf16_activations_give_the_bits_of_their_f32_and_bf16_results_are_the_f32_ones_rounded() {
-    for (m, rank, inputs, outputs) in [(1, 2, 31, 33), (41, 16, 70, 97), (400, 48, 1100, 64)] {
+    for (m, rank, inputs, outputs) in [(1, 2, 31, 33), (41, 16, 70, 97), (400, 48, 1100, 64), (301, 20, 2200, 75)] {
         let (x, w, update) = (values(m * inputs, 41), values(outputs * inputs, 42), Update::new(rank, inputs, outputs));
         let short: Vec<half::bf16> = x.iter().map(|&x| half::bf16::from_f32(x)).collect();
         let wide: Vec<f32> = short.iter().map(|x| x.to_f32()).collect();
