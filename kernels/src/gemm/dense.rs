@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use super::Accumulate;
-use super::drive::{Part, Product, Target, chunk_depth, pack_rows, prefetch_row};
+use super::drive::{Product, Target, chunk_depth};
 use super::kernel::{Activation, GROUP, Order, Panel, dense};
+use super::pack::{Part, pack_rows, prefetch_row};
 use crate::InstructionSet;
 use crate::buffer::{Line, Scratch, with_scratch};
 use crate::transpose::transpose;

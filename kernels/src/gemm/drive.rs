@@ -12,7 +12,9 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Order};
-use super::round::{pack_rounded_row, pack_row, round_rows};
+use super::pack::{Part, pack_rows};
+use super::round::round_rows;
+use super::row_blocks::{Block, Blocks};
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
 use crate::panels::PANEL;
 use crate::values::{SharedValues, Values, ValuesMut};
@@ -114,16 +116,6 @@ struct Tile {
     /// Rows and columns that exist.
     rows: usize,
     columns: usize,
-}
-
-/// What of the left side to pack, and for how many rows of a block.
-pub(super) struct Part {
-    /// Rows of the left side.
-    pub(super) rows: Range<usize>,
-    /// Rows that the block has with its padding.
-    pub(super) padded: usize,
-    /// Groups of inputs.
-    pub(super) groups: Range<usize>,
 }
 
 impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
@@ -485,88 +477,4 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
             }
         }
     }
-}
-
-/// A task's rows cut into blocks of nearly one size.
-pub(super) struct Blocks {
-    rows: Range<usize>,
-    count: usize,
-    row_step: usize,
-}
-
-/// The rows of one microkernel call.
-pub(super) struct Block {
-    pub(super) rows: Range<usize>,
-    pub(super) padded: usize,
-    /// Rows, padding included, that are packed before this block.
-    pub(super) packed_before: usize,
-}
-
-impl Blocks {
-    pub(super) fn new(rows: Range<usize>, most_rows: usize, row_step: usize) -> Self {
-        Self { count: rows.len().div_ceil(most_rows), rows, row_step }
-    }
-
-    /// The first row of block `index`, counted from the task's first, in whole row steps.
-    fn start(&self, index: usize) -> usize {
-        let steps = self.rows.len().div_ceil(self.row_step);
-        steps * index / self.count * self.row_step
-    }
-
-    /// All rows, padding included.
-    pub(super) fn padded(&self) -> usize {
-        self.start(self.count)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = Block> + '_ {
-        (0..self.count).map(|index| {
-            let (start, end) = (self.start(index), self.start(index + 1));
-            Block {
-                rows: self.rows.start + start..self.rows.end.min(self.rows.start + end),
-                padded: end - start,
-                packed_before: start,
-            }
-        })
-    }
-}
-
-/// Packs rows of a row-major matrix: `lines[group][row]`, what lies beyond the rows and columns becomes zero.
-pub(super) fn pack_rows(activation: Activation, x: Values<'_>, columns: usize, part: &Part, lines: &mut [Line]) {
-    let inputs = activation.group_inputs();
-    let first = part.groups.start * inputs;
-    let last = columns.min(part.groups.end * inputs);
-    for (r, row) in part.rows.clone().enumerate() {
-        let (lines, next) = (&mut lines[r..], (part.rows.start + r + ROWS_AHEAD) * columns + first);
-        match x {
-            Values::F32(x) => {
-                prefetch_row(x.as_ptr().wrapping_add(next), last - first);
-                let row = &x[row * columns..][first..last];
-                pack_row(activation, row, lines, part.padded, part.groups.len());
-            }
-            Values::Bf16(x) => {
-                prefetch_row(x.as_ptr().wrapping_add(next).cast(), (last - first) / 2);
-                let row = &x[row * columns..][first..last];
-                pack_rounded_row(activation, row, lines, part.padded, part.groups.len());
-            }
-        }
-    }
-    let empty = Line([0; GROUP]);
-    for r in part.rows.len()..part.padded {
-        lines[r..].iter_mut().step_by(part.padded).for_each(|line| *line = empty);
-    }
-}
-
-/// Rows that are asked for ahead of their packing.
-const ROWS_AHEAD: usize = 4;
-
-/// Asks the caches for `count` f32; any address will do.
-pub(super) fn prefetch_row(row: *const f32, count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for i in (0..count).step_by(GROUP) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing and faults nowhere.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(i).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (row, count);
 }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::drive::{Beside, Part, Product, Target, chunk_depth, pack_rows};
+use super::drive::{Beside, Product, Target, chunk_depth};
 use super::kernel::{Kernels, packed};
+use super::pack::{Part, pack_rows};
 use super::{Accumulate, matmul_values, multiply_values};
 use crate::buffer::{Line, SharedMut};
 use crate::panels::{INPUT_BLOCK, PANEL};

@@ -6,7 +6,9 @@
 //!
 //! - `kernel`: what a microkernel is; `portable`, `avx2`, `avx512`, `avx512bf16`, `amx`: the microkernels
 //! - `drive`: blocking and threads
-//! - `round`: rounding to bf16 and packing of activations
+//! - `row_blocks`: a task's rows, cut for the microkernels
+//! - `pack`: packing of activations
+//! - `round`: rounding to bf16
 //! - `stored`: the products with a weight in the blocks of its file
 //! - `low_rank`: a packed weight with an update of low rank beside it
 //! - `narrow`: the gradients of such an update
@@ -25,8 +27,10 @@ mod drive;
 mod kernel;
 mod low_rank;
 mod narrow;
+mod pack;
 mod portable;
 mod round;
+mod row_blocks;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -37,7 +41,8 @@ pub use narrow::{Columns, ResultRows, outer_products};
 pub(crate) use round::{bf16_bits, round_row};
 pub use stored::{matmul_stored, matmul_stored_transposed};
 
-use self::drive::{Part, Product, Target, chunk_depth, pack_rows};
+use self::drive::{Product, Target, chunk_depth};
+use self::pack::{Part, pack_rows};
 use crate::buffer::Line;
 use crate::panels::INPUT_BLOCK;
 use crate::{InstructionSet, PackedMatrix, Values, ValuesMut};

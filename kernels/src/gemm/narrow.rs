@@ -9,9 +9,9 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::drive::Blocks;
 use super::kernel::{Activation, Ahead, GROUP, Kernels, packed};
 use super::round::{round_row, round_row_widened};
+use super::row_blocks::Blocks;
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
 use crate::panels::{PANEL, inputs_per_word, write_inputs};
 use crate::transpose::transpose;

@@ -6,9 +6,7 @@
 // Plain loops are compiled anew for each set of target features, which needs their bodies in the callers.
 #![allow(clippy::inline_always)]
 
-use half::bf16;
-
-use super::kernel::{Activation, GROUP};
+use super::kernel::GROUP;
 use crate::buffer::Line;
 
 /// The bf16 bits of one value.
@@ -64,78 +62,8 @@ pub(crate) fn round_row_widened(source: &[f32], target: &mut [f32]) {
     }
 }
 
-/// Packs a row of activations into every `step`-th of `lines`, `groups` of them, zeros after its last value.
-///
-/// # Panics
-/// If the row does not fit in the groups, or the groups not in the lines.
-pub(super) fn pack_row(activation: Activation, row: &[f32], lines: &mut [Line], step: usize, groups: usize) {
-    let inputs = activation.group_inputs();
-    let whole = row.len() / inputs;
-    assert!(groups == 0 || (groups - 1) * step < lines.len(), "pack_row: too few lines");
-    assert!(row.len() <= groups * inputs, "pack_row: the row is longer than its groups");
-    let (chunks, rest) = row.split_at(whole * inputs);
-    match activation {
-        Activation::F32 => {
-            for (group, values) in chunks.chunks_exact(GROUP).enumerate() {
-                lines[group * step].0.copy_from_slice(bytemuck::cast_slice(values));
-            }
-        }
-        Activation::Widened => widen_chunks(chunks, lines, step),
-        Activation::Pairs => round_chunks(chunks, lines, step),
-    }
-    for group in whole..groups {
-        let line = &mut lines[group * step];
-        let rest = if group == whole { rest } else { &[] };
-        match activation {
-            Activation::F32 => {
-                line.0 = [0; GROUP];
-                line.0[..rest.len()].copy_from_slice(bytemuck::cast_slice(rest));
-            }
-            Activation::Widened => round_row_widened(rest, bytemuck::cast_slice_mut(&mut line.0)),
-            Activation::Pairs => round_row(rest, bytemuck::cast_slice_mut(&mut line.0)),
-        }
-    }
-}
-
-/// [`pack_row`] for values that are rounded already.
-///
-/// # Panics
-/// As [`pack_row`].
-pub(super) fn pack_rounded_row(activation: Activation, row: &[bf16], lines: &mut [Line], step: usize, groups: usize) {
-    let inputs = activation.group_inputs();
-    assert!(groups == 0 || (groups - 1) * step < lines.len(), "pack_rounded_row: too few lines");
-    assert!(row.len() <= groups * inputs, "pack_rounded_row: the row is longer than its groups");
-    let mut chunks = row.chunks_exact(inputs);
-    let mut targets = lines.iter_mut().step_by(step.max(1)).take(groups);
-    for (values, line) in (&mut chunks).zip(&mut targets) {
-        pack_rounded(activation, values, line);
-    }
-    let rest = chunks.remainder();
-    for (index, line) in targets.enumerate() {
-        line.0 = [0; GROUP];
-        if index == 0 {
-            pack_rounded(activation, rest, line);
-        }
-    }
-}
-
-/// The words of up to a group of rounded values; the others stay.
-fn pack_rounded(activation: Activation, values: &[bf16], line: &mut Line) {
-    match activation {
-        Activation::Pairs => {
-            bytemuck::cast_slice_mut::<u32, u16>(&mut line.0)[..values.len()]
-                .copy_from_slice(bytemuck::cast_slice(values));
-        }
-        Activation::F32 | Activation::Widened => {
-            for (word, value) in line.0.iter_mut().zip(values) {
-                *word = u32::from(value.to_bits()) << 16;
-            }
-        }
-    }
-}
-
-/// Rounds 32 values a line.
-fn round_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
+/// Rounds 32 values a line, into every `step`-th of `lines`.
+pub(super) fn round_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx512bf16") && std::is_x86_feature_detected!("avx512bw") {
         // SAFETY: the CPU has both features.
@@ -147,8 +75,8 @@ fn round_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
     }
 }
 
-/// Rounds and widens 16 values a line, compiled once more for the wider registers.
-fn widen_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
+/// Rounds and widens 16 values a line, into every `step`-th of `lines`; compiled once more for the wider registers.
+pub(super) fn widen_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
     #[inline(always)]
     fn widen(chunks: &[f32], lines: &mut [Line], step: usize) {
         for (group, values) in chunks.chunks_exact(GROUP).enumerate() {

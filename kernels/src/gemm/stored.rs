@@ -7,8 +7,9 @@
 use std::ops::Range;
 
 use super::Accumulate;
-use super::drive::{Part, Product, Target, chunk_depth, pack_rows};
+use super::drive::{Product, Target, chunk_depth};
 use super::kernel::{Kernels, packed};
+use super::pack::{Part, pack_rows};
 use crate::blocks::K_BLOCK;
 use crate::buffer::{Line, Scratch, with_scratch};
 use crate::panels::{INPUT_BLOCK, PANEL, panel_lines};
