@@ -32,10 +32,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let texts: Vec<Vec<u32>> = list("texts")?.iter().map(ids).collect();
     let chats: Vec<Vec<Message>> = serde_json::from_value(wanted["chats"].clone())?;
-    let chats = chats.iter().map(|chat| model.chat_template().render(chat, true)).collect::<Result<Vec<_>, _>>()?;
 
     let options = EngineOptions { precision: Precision::F32, ..EngineOptions::default() };
     let engine = NativeEngine::load(&model, adapter.as_ref(), &options)?;
+    let chats = chats.iter().map(|chat| engine.chat_template().render(chat, true)).collect::<Result<Vec<_>, _>>()?;
     let mut scored = Vec::new();
     for text in list("scored")? {
         let ids = ids(&text);

@@ -140,6 +140,9 @@ pub(crate) fn adapter_hash(adapter: &LoraAdapter) -> String {
             }
         }
     }
+    if let Some(template) = &adapter.chat_template {
+        hash.update(template.as_bytes());
+    }
     let [a, b, c, d, e, f, g, h, ..] = hash.finalize().0;
     format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }

@@ -73,8 +73,7 @@ impl NativeEngine {
         let weights = Weights::load(model, adapter, options.precision, context)?;
         let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
         let text_of = |id: Option<u32>| id.map_or("", |id| tokenizer.token_text(id));
-        let template = model.chat_template();
-        let source = (!template.is_builtin()).then(|| template.source());
+        let source = model.chat_template_source(adapter);
         let template = ChatTemplate::new(source, text_of(tokenizer.bos()), text_of(tokenizer.eos()))?;
         let identity = match adapter {
             None => format!("{}-{}", model.sha256()?, options.precision),

@@ -182,7 +182,7 @@ fn adapter(model: &Model) -> LoraAdapter {
             modules.insert(name, LoraModule { a, b, inputs, outputs, rank: 4, alpha: 8.0, magnitude: None });
         }
     }
-    LoraAdapter { rslora: false, base_model: String::new(), base_sha256: None, modules }
+    LoraAdapter { rslora: false, base_model: String::new(), base_sha256: None, chat_template: None, modules }
 }
 
 #[test]

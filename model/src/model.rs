@@ -14,7 +14,7 @@ use crate::config::{ModelConfig, Rotation};
 use crate::gguf::{GgufFile, MAGIC, Metadata};
 use crate::row_order::RowOrder;
 use crate::tensor::{Tensor, TensorInfo};
-use crate::{ChatTemplate, ModelError, Tokenizer, huggingface, llama2c};
+use crate::{ChatTemplate, LoraAdapter, ModelError, Tokenizer, huggingface, llama2c};
 
 /// Where bytes of tensors lie.
 pub(crate) enum Backing {
@@ -180,6 +180,13 @@ impl Model {
     /// The model's chat template, or a plain built-in one.
     pub fn chat_template(&self) -> &ChatTemplate {
         &self.chat_template
+    }
+
+    /// The Jinja that conversations go through with an adapter: that of the adapter, where it was trained with one of its own,
+    /// else the model's; `None` for the plain built-in one.
+    pub fn chat_template_source<'a>(&'a self, adapter: Option<&'a LoraAdapter>) -> Option<&'a str> {
+        let own = (!self.chat_template.is_builtin()).then(|| self.chat_template.source());
+        adapter.and_then(|adapter| adapter.chat_template.as_deref()).or(own)
     }
 
     /// The folder, where the model came as a Hugging Face folder.

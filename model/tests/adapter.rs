@@ -31,7 +31,13 @@ fn adapter(config: &ModelConfig, rank: usize, rslora: bool) -> LoraAdapter {
             modules.insert(name, LoraModule { a, b, inputs, outputs, rank, alpha: 16.0, magnitude: None });
         }
     }
-    LoraAdapter { rslora, base_model: "tiny".to_owned(), base_sha256: Some("ab".repeat(32)), modules }
+    LoraAdapter {
+        rslora,
+        base_model: "tiny".to_owned(),
+        base_sha256: Some("ab".repeat(32)),
+        chat_template: None,
+        modules,
+    }
 }
 
 #[test]
@@ -48,6 +54,27 @@ fn peft_round_trip_is_exact() {
         }
         assert!(files.iter().all(|file| *file == files[0]), "the same adapter, other bytes");
     }
+}
+
+#[test]
+fn a_chat_template_of_its_own_goes_with_either_form() {
+    let config = config();
+    let folder = tempfile::tempdir().unwrap();
+    let template = "{% for message in messages %}\n<{{ message.role }}> {{ message.content }}\n{% endfor %}\n";
+    let written = LoraAdapter { chat_template: Some(template.to_owned()), ..adapter(&config, 2, false) };
+    let (peft, gguf) = (folder.path().join("peft"), folder.path().join("adapter.gguf"));
+    written.save_peft(&peft, &config).unwrap();
+    written.save_gguf(&gguf, &config).unwrap();
+    assert_eq!(fs::read_to_string(peft.join("chat_template.jinja")).unwrap(), template);
+    for path in [&peft, &gguf] {
+        assert_eq!(LoraAdapter::load(path, &config).unwrap(), written);
+    }
+    fs::write(peft.join("chat_template.jinja"), "{{ messages\n{% endfor %}").unwrap();
+    let message = LoraAdapter::load(&peft, &config).unwrap_err().to_string();
+    assert!(message.contains("chat template in line 2"), "{message}");
+    // An adapter with the model's own in the same place leaves none behind.
+    adapter(&config, 2, false).save_peft(&peft, &config).unwrap();
+    assert_eq!(LoraAdapter::load(&peft, &config).unwrap().chat_template, None);
 }
 
 #[test]

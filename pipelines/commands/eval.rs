@@ -52,7 +52,9 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         let model = Model::open(&found.path)?;
         let lora = adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
         let options = EngineOptions { precision: session.precision, ..EngineOptions::default() };
-        let engine = Engine::Native(NativeEngine::load(&model, lora.as_ref(), &options)?);
+        let engine = NativeEngine::load(&model, lora.as_ref(), &options)?;
+        let chat_template = engine.chat_template().source().to_owned();
+        let engine = Engine::Native(engine);
         let candidate = Candidate {
             label: if adapter.is_some() { format!("{reference} + adapter") } else { reference.clone() },
             stem: format!("model_{index}"),
@@ -72,7 +74,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         let run = RunDescription {
             model: candidate.label,
             model_args: engine.identity().to_owned(),
-            chat_template: Some(model.chat_template().source().to_owned()),
+            chat_template: Some(chat_template),
         };
         results::write(&arguments.out, &candidate.stem, &run, &evaluations)?;
         all.push(evaluations);

@@ -235,7 +235,9 @@ fn score(
     let model = Model::open(&candidate.path)?;
     let adapter = candidate.adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
     let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
-    let engine = Engine::Native(NativeEngine::load(&model, adapter.as_ref(), &options)?);
+    let engine = NativeEngine::load(&model, adapter.as_ref(), &options)?;
+    let chat_template = engine.chat_template().source().to_owned();
+    let engine = Engine::Native(engine);
     let mut evaluations = Vec::new();
     for leaf in leaves {
         evaluations.push(evaluate_leaf(config, &engine, candidate, leaf, work, context)?);
@@ -243,7 +245,7 @@ fn score(
     let run = RunDescription {
         model: candidate.label.clone(),
         model_args: engine.identity().to_owned(),
-        chat_template: Some(model.chat_template().source().to_owned()),
+        chat_template: Some(chat_template),
     };
     results::write(out, &candidate.stem, &run, &evaluations)?;
     Ok(evaluations)

@@ -80,6 +80,7 @@ mod tests {
             rslora: false,
             base_model: String::new(),
             base_sha256: None,
+            chat_template: None,
             modules: BTreeMap::from([("blk.0.attn_q".to_owned(), module)]),
         };
         assert!(MergedModule::of(&adapter, "blk.0.attn_q.weight").is_some());

@@ -58,6 +58,9 @@ pub fn merge_into_folder(
     let needed = infos.iter().map(|info| bytes(info)).sum();
     let full = |error: ModelError| disk_full(error, out, needed);
     let mut writer = HuggingFaceWriter::create(model, out, options).map_err(full)?;
+    if let Some(template) = &adapter.chat_template {
+        writer.write_chat_template(template).map_err(full)?;
+    }
     let folder_tensors = writer.tensors().to_vec();
     let report = |tensor: &FolderTensor| {
         let info = model.tensor(&tensor.gguf_name)?.info();

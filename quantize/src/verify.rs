@@ -11,7 +11,7 @@ use crate::QuantizeError;
 use crate::merge::MergedModule;
 use crate::provenance::Provenance;
 use crate::report::{QuantizeReport, TensorReport};
-use crate::write::read_rows;
+use crate::write::{read_rows, with_template_of};
 
 /// Rows of each tensor that are decoded and compared.
 const SAMPLED_ROWS: usize = 8;
@@ -82,9 +82,9 @@ pub fn verify(
     let path = &report.path;
     let written = Model::open(path)?;
     compare_headers(path, &written, &report.tensors)?;
-    let metadata_keys = compare_metadata(path, model.metadata(), written.metadata())?;
+    let metadata_keys = compare_metadata(path, &with_template_of(model, adapter), written.metadata())?;
     let (rows, largest_error) = compare_rows(path, model, adapter, &written, &report.tensors)?;
-    let texts = compare_tokens(path, model, &written, texts)?;
+    let texts = compare_tokens(path, (model, adapter), &written, texts)?;
     Ok(Verification { tensors: report.tensors.len(), rows, largest_error, metadata_keys, texts })
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn verify_folder(
         }
     }
     let (rows, largest_error) = compare_rows(folder, model, Some(adapter), &written, tensors)?;
-    let texts = compare_tokens(folder, model, &written, texts)?;
+    let texts = compare_tokens(folder, (model, Some(adapter)), &written, texts)?;
     Ok(Verification { tensors: tensors.len(), rows, largest_error, metadata_keys: 0, texts })
 }
 
@@ -271,7 +271,12 @@ fn greatest_factor(block_type: BlockType) -> f32 {
 }
 
 /// Number of texts compared.
-fn compare_tokens(path: &Path, model: &Model, written: &Model, texts: &[String]) -> Result<usize, QuantizeError> {
+fn compare_tokens(
+    path: &Path,
+    (model, adapter): (&Model, Option<&LoraAdapter>),
+    written: &Model,
+    texts: &[String],
+) -> Result<usize, QuantizeError> {
     let mut compared = 0;
     for text in TEXTS.into_iter().chain(texts.iter().map(String::as_str)) {
         for special in [SpecialTokens::Parse, SpecialTokens::AsText] {
@@ -285,8 +290,9 @@ fn compare_tokens(path: &Path, model: &Model, written: &Model, texts: &[String])
         }
         compared += 1;
     }
-    if model.chat_template().source() != written.chat_template().source() {
-        return Err(failed(path, "its chat template is not that of the source".to_owned()));
+    let wanted = model.chat_template_source(adapter).unwrap_or(model.chat_template().source());
+    if wanted != written.chat_template().source() {
+        return Err(failed(path, "its chat template is not that of the source or the adapter".to_owned()));
     }
     Ok(compared)
 }

@@ -1,5 +1,6 @@
 //! From a model, and an adapter, to a quantized GGUF file in one pass.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -112,7 +113,8 @@ pub fn quantize(
     let total = tensors.iter().map(|tensor| tensor.bytes).sum();
     on_progress(QuantizeEvent::Planned { tensors: tensors.len(), bytes: total });
 
-    let metadata = output_metadata(model.metadata(), file_type, &options.provenance);
+    let source_metadata = with_template_of(model, adapter);
+    let metadata = output_metadata(&source_metadata, file_type, &options.provenance);
     let full = |error: ModelError| disk_full(error, out, total);
     let mut writer = GgufWriter::create(out, &metadata, &headers).map_err(full)?;
     let mut buffers = Buffers::default();
@@ -147,6 +149,15 @@ pub fn quantize(
         report.verification = Some(verify(model, adapter, &report, &options.verify_texts)?);
     }
     Ok(report)
+}
+
+/// The metadata of `model`, with the chat template that `adapter` was trained with.
+pub(crate) fn with_template_of<'a>(model: &'a Model, adapter: Option<&LoraAdapter>) -> Cow<'a, Metadata> {
+    let mut metadata = Cow::Borrowed(model.metadata());
+    if let Some(template) = adapter.and_then(|adapter| adapter.chat_template.as_deref()) {
+        metadata.to_mut().insert("tokenizer.chat_template", template);
+    }
+    metadata
 }
 
 /// The report on a tensor, before it is written.

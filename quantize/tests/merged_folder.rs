@@ -149,3 +149,31 @@ fn a_folder_that_is_there_is_replaced_only_when_asked() {
     let model = Model::open(&out).unwrap();
     assert_eq!(model.tensor("blk.0.attn_q.weight").unwrap().info().block_type.name(), "BF16");
 }
+
+#[test]
+fn the_template_that_an_adapter_was_trained_with_goes_into_what_it_is_merged_into() {
+    let place = tempfile::tempdir().unwrap();
+    let (base, adapter) = stories();
+    let template = "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}";
+    let adapter = LoraAdapter { chat_template: Some(template.to_owned()), ..adapter };
+    let (first, gguf, again) =
+        (place.path().join("first"), place.path().join("merged.gguf"), place.path().join("again"));
+    merge(&base, &adapter, &first, FloatType::F32).unwrap();
+    quantize(&base, Some(&adapter), FileType::F32, &gguf, &QuantizeOptions::default(), &mut |_| {}).unwrap();
+    for path in [&first, &gguf] {
+        assert_eq!(Model::open(path).unwrap().chat_template().source(), template);
+    }
+    // transformers finds one place for it, and a folder as base has that of its adapter too.
+    let settings = |folder: &Path| fs::read_to_string(folder.join("tokenizer_config.json")).unwrap();
+    assert!(!settings(&first).contains("chat_template"));
+    let folder = Model::open(&first).unwrap();
+    let other = LoraAdapter { chat_template: Some("{{ messages[0].content }}".to_owned()), ..adapter };
+    merge(&folder, &other, &again, FloatType::F32).unwrap();
+    assert_eq!(Model::open(&again).unwrap().chat_template().source(), "{{ messages[0].content }}");
+    // The engine speaks by it before it is merged, and is another engine for caches.
+    let options = EngineOptions::default();
+    let plain = LoraAdapter { chat_template: None, ..other.clone() };
+    let [own, plain] = [&other, &plain].map(|adapter| NativeEngine::load(&base, Some(adapter), &options).unwrap());
+    assert_eq!(own.chat_template().render(&[Message::new("user", "Hi")], true).unwrap(), "Hi");
+    assert_ne!(own.identity(), plain.identity());
+}

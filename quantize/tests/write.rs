@@ -43,6 +43,7 @@ fn adapter(inputs: usize, outputs: usize) -> LoraAdapter {
         rslora: false,
         base_model: "random".to_owned(),
         base_sha256: None,
+        chat_template: None,
         modules: BTreeMap::from([("blk.1.attn_v".to_owned(), module)]),
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use espalier_dataset::{DatasetError, Example, Problem, Record, Records};
-use espalier_model::{ChatTemplate, Model};
+use espalier_model::{ChatTemplate, LoraAdapter, Model};
 use rayon::prelude::*;
 
 use crate::data::{DataSource, Learned, RowKind};
@@ -147,12 +147,13 @@ impl Noted {
 impl<'a> Collector<'a> {
     /// With the chat template that the settings name.
     pub(crate) fn new(model: &'a Model, config: &'a TrainConfig) -> Result<Self, TrainError> {
-        let template = config.chat_template.as_deref().map(|path| read_template(model, path)).transpose()?;
+        let template = template(model, config)?;
+        let chat_template = template.as_ref().map(|template| template.source().to_owned());
         Ok(Self {
             model,
             template,
             config,
-            data: Sequences::default(),
+            data: Sequences { chat_template, ..Sequences::default() },
             leaves: HashMap::new(),
             problems: DataProblems::default(),
             seen: HashMap::new(),
@@ -309,10 +310,18 @@ fn repeats(count: usize) -> String {
     if count == 1 { "1 row repeats".to_owned() } else { format!("{count} rows repeat") }
 }
 
-/// A chat template from a file of Jinja.
-fn read_template(model: &Model, path: &Path) -> Result<ChatTemplate, TrainError> {
-    let source = std::fs::read_to_string(path).map_err(TrainError::file(path, "read the chat template"))?;
+/// The template that the settings name, else the one that the adapter to go on from was trained with; `None` for the model's.
+fn template(model: &Model, config: &TrainConfig) -> Result<Option<ChatTemplate>, TrainError> {
+    let (source, path) = match (&config.chat_template, &config.continue_from) {
+        (Some(path), _) => {
+            (Some(std::fs::read_to_string(path).map_err(TrainError::file(path, "read the chat template"))?), path)
+        }
+        // A path that leads nowhere is refused with the other settings.
+        (None, Some(path)) if path.exists() => (LoraAdapter::load(path, model.config())?.chat_template, path),
+        _ => return Ok(None),
+    };
+    let Some(source) = source else { return Ok(None) };
     let text = |id: Option<u32>| id.map_or("", |id| model.tokenizer().token_text(id));
     let template = ChatTemplate::new(Some(&source), text(model.tokenizer().bos()), text(model.tokenizer().eos()));
-    template.map_err(|error| TrainError::Model(error.in_file(path)))
+    template.map(Some).map_err(|error| TrainError::Model(error.in_file(path)))
 }

@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use espalier_model::Model;
 use espalier_nn::transformer::{FrozenTransformer, LoraModel};
+use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, Checkpoint, RunIdentity, Schedule};
+use crate::config::hex;
 use crate::event::{Derived, TrainEvent, TrainPlan};
 use crate::guard::{Guard, Trouble};
 use crate::memory::{MemoryPlan, Needs, Resident};
@@ -77,6 +79,9 @@ pub fn train(
     }
     let mut settings = start.settings(config).settings();
     settings.insert("micro_batch_rows".to_owned(), memory.micro_batch_rows.into());
+    if let Some(template) = &data.chat_template {
+        settings.insert("chat_template".to_owned(), hex(&Sha256::digest(template)).into());
+    }
     let identity = RunIdentity {
         model: model.sha256()?,
         data: hash,
@@ -316,6 +321,7 @@ impl Run<'_> {
             }
             let mut adapter = network.to_adapter(&model.config().name);
             adapter.base_sha256 = Some(model.sha256()?);
+            adapter.chat_template.clone_from(&self.data.chat_template);
             adapter.save_peft(&outcome.adapter, model.config())?;
             if let Some(path) = &outcome.adapter_gguf {
                 adapter.save_gguf(path, model.config())?;

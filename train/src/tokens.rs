@@ -61,6 +61,8 @@ pub struct Sequences {
     pub dropped: usize,
     /// Rows whose end was cut off.
     pub truncated: usize,
+    /// The Jinja that its conversations went through, where that is not the model's own.
+    pub chat_template: Option<String>,
     /// What a person should know before the run starts, a sentence each.
     pub warnings: Vec<String>,
 }

@@ -239,3 +239,30 @@ fn the_top_layers_have_the_gradient_that_they_have_among_all() {
     assert!(gradient[upper..].iter().zip(&top_gradient).all(|(a, b)| a.to_bits() == b.to_bits()));
     assert!(gradient[..upper].iter().any(|value| *value != 0.0));
 }
+
+#[test]
+fn a_chat_template_from_a_file_goes_with_the_adapter_and_on_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.jinja");
+    let template = "{% for message in messages %}{{ message.role }}> {{ message.content }}\n{% endfor %}";
+    std::fs::write(&path, template).unwrap();
+    let config = TrainConfig { chat_template: Some(path), max_steps: Some(2), ..config() };
+    let (outcome, _) = run(&folder.path().join("first"), &config).unwrap();
+    let forms = [outcome.adapter.clone(), outcome.adapter_gguf.unwrap()];
+    for form in &forms {
+        assert_eq!(LoraAdapter::load(form, model().config()).unwrap().chat_template.as_deref(), Some(template));
+    }
+    // What goes on from it has its rows in the same words, and leaves the same template.
+    let rows = |config: &TrainConfig| encode(&model(), &conversations(), config).unwrap().rows;
+    let on = TrainConfig { chat_template: None, continue_from: Some(outcome.adapter), ..config_of_no_shape() };
+    assert_eq!(rows(&on), rows(&config));
+    assert_ne!(rows(&on), rows(&config_of_no_shape()));
+    let (outcome, _) = run(&folder.path().join("second"), &TrainConfig { max_steps: Some(1), ..on }).unwrap();
+    assert_eq!(std::fs::read_to_string(outcome.adapter.join("chat_template.jinja")).unwrap(), template);
+    // Another template over the same rows is another run.
+    let padded = folder.path().join("padded.jinja");
+    std::fs::write(&padded, format!("{template}{{# a remark #}}")).unwrap();
+    let other = TrainConfig { chat_template: Some(padded), ..config };
+    let message = run(&folder.path().join("first"), &other).unwrap_err().to_string();
+    assert!(message.contains("chat_template"), "{message}");
+}

@@ -18,6 +18,7 @@ use crate::{ModelConfig, ModelError};
 const ALPHA: &str = "adapter.lora.alpha";
 const BASE_NAME: &str = "general.base_model.0.name";
 const BASE_SHA256: &str = "espalier.base_model.sha256";
+const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 pub(super) fn load(path: &Path, config: Option<&ModelConfig>) -> Result<LoraAdapter, ModelError> {
     let file = GgufFile::open(path)?;
@@ -56,7 +57,8 @@ pub(super) fn load(path: &Path, config: Option<&ModelConfig>) -> Result<LoraAdap
     }
     let base_model = metadata.get_str(BASE_NAME)?.unwrap_or_default().to_owned();
     let base_sha256 = metadata.get_str(BASE_SHA256)?.map(str::to_owned);
-    Ok(LoraAdapter { rslora: false, base_model, base_sha256, modules })
+    let chat_template = metadata.get_str(CHAT_TEMPLATE)?.map(str::to_owned);
+    Ok(LoraAdapter { rslora: false, base_model, base_sha256, chat_template, modules })
 }
 
 fn read_module(file: &GgufFile, module: &str, a: &TensorEntry, alpha: f32) -> Result<LoraModule, ModelError> {
@@ -115,6 +117,10 @@ pub(super) fn save(adapter: &LoraAdapter, path: &Path, config: &ModelConfig) -> 
     metadata.insert(BASE_NAME, adapter.base_model.as_str());
     if let Some(sha256) = &adapter.base_sha256 {
         metadata.insert(BASE_SHA256, sha256.as_str());
+    }
+    // llama.cpp passes over it: `llama-server --chat-template-file` takes it from the PEFT folder.
+    if let Some(template) = &adapter.chat_template {
+        metadata.insert(CHAT_TEMPLATE, template.as_str());
     }
     // All F32.
     metadata.insert("general.file_type", 0_u32);

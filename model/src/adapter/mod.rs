@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::{ModelConfig, ModelError};
+use crate::{ChatTemplate, ModelConfig, ModelError};
 
 mod gguf;
 mod merge;
@@ -42,6 +42,8 @@ pub struct LoraAdapter {
     pub base_model: String,
     /// SHA-256 of that model's file, where the adapter's writer knew it.
     pub base_sha256: Option<String>,
+    /// The Jinja of the chat template that it was trained with, where that is not the model's own.
+    pub chat_template: Option<String>,
     /// The updates by the name of the module (`blk.0.attn_q`).
     pub modules: BTreeMap<String, LoraModule>,
 }
@@ -111,6 +113,8 @@ impl LoraAdapter {
         if self.modules.is_empty() {
             return Err(ModelError::invalid("adapter", "it is empty", "train it again"));
         }
+        // One that is not Jinja is said with its line, here and not at the first conversation.
+        ChatTemplate::new(self.chat_template.as_deref(), "", "")?;
         let dora = self.is_dora();
         for (name, module) in &self.modules {
             let refuse = |problem: String, remedy: &str| {

@@ -186,6 +186,31 @@ impl HuggingFaceWriter {
         Ok(Self { folder, tensors, float_type, shards, open: None, current: 0, written: 0 })
     }
 
+    /// Another chat template than that of the model, in `chat_template.jinja` alone.
+    ///
+    /// # Errors
+    ///
+    /// A disk that refuses it, or a `tokenizer_config.json` that is not JSON.
+    pub fn write_chat_template(&self, source: &str) -> Result<(), ModelError> {
+        let folder = self.folder.path();
+        let path = folder.join("chat_template.jinja");
+        fs::write(&path, source).map_err(ModelError::file(&path, "write to it"))?;
+        let path = folder.join("chat_template.json");
+        if path.exists() {
+            fs::remove_file(&path).map_err(ModelError::file(&path, "remove it"))?;
+        }
+        let path = folder.join("tokenizer_config.json");
+        let Ok(text) = fs::read_to_string(&path) else {
+            return Ok(());
+        };
+        let mut settings: Map<String, Json> =
+            serde_json::from_str(&text).map_err(|error| bad_json(&error).in_file(&path))?;
+        match settings.shift_remove("chat_template") {
+            Some(_) => write_json(folder, "tokenizer_config.json", &Json::Object(settings)),
+            None => Ok(()),
+        }
+    }
+
     /// The tensors in the order in which their data are to come.
     pub fn tensors(&self) -> &[FolderTensor] {
         &self.tensors

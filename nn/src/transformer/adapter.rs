@@ -81,6 +81,7 @@ impl LoraModel {
             rslora: self.rslora,
             base_model: base_model.to_owned(),
             base_sha256: None,
+            chat_template: None,
             modules: modules.collect::<BTreeMap<_, _>>(),
         }
     }

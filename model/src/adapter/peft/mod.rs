@@ -4,6 +4,7 @@
 //!
 //! For llama the rows of q and k in `lora_B` and the magnitudes have the order of Hugging Face in these files and that of
 //! GGUF in memory. The hash of the base stands in the metadata of the weights: PEFT warns of settings that it does not know.
+//! A chat template of its own lies beside them in `chat_template.jinja`, where transformers and TRL put it.
 
 mod read;
 mod write;
@@ -16,6 +17,8 @@ use crate::row_order::RowOrder;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// As transformers keeps the template of a tokenizer.
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
 const PREFIX: &str = "base_model.model.";
 const BASE_SHA256: &str = "espalier.base_model.sha256";
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-use super::{BASE_SHA256, CONFIG, PREFIX, WEIGHTS, row_order};
+use super::{BASE_SHA256, CHAT_TEMPLATE, CONFIG, PREFIX, WEIGHTS, row_order};
 use crate::adapter::{LoraAdapter, LoraModule, ModulePatterns};
 use crate::error::DOWNLOAD_AGAIN;
 use crate::huggingface::bad_json;
@@ -103,6 +103,12 @@ pub(in crate::adapter) fn load(folder: &Path, config: Option<&ModelConfig>) -> R
     let mut adapter = read_weights(&settings, &tensors, &map, config).map_err(|error| error.in_file(&path))?;
     let metadata = SafeTensors::read_metadata(&map).ok().and_then(|(_, header)| header.metadata().clone());
     adapter.base_sha256 = metadata.and_then(|mut metadata| metadata.remove(BASE_SHA256));
+    let path = folder.join(CHAT_TEMPLATE);
+    if path.exists() {
+        let template =
+            fs::read_to_string(&path).map_err(ModelError::file(&path, "read the adapter's chat template"))?;
+        adapter.chat_template = Some(template);
+    }
     Ok(adapter)
 }
 
@@ -162,6 +168,7 @@ fn read_weights(
         rslora: settings.use_rslora,
         base_model: settings.base_model_name_or_path.clone().unwrap_or_default(),
         base_sha256: None,
+        chat_template: None,
         modules,
     })
 }

@@ -8,7 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value, json};
 
-use super::{BASE_SHA256, CONFIG, PREFIX, WEIGHTS, row_order};
+use super::{BASE_SHA256, CHAT_TEMPLATE, CONFIG, PREFIX, WEIGHTS, row_order};
 use crate::adapter::gguf::little_endian;
 use crate::adapter::{LoraAdapter, LoraModule};
 use crate::atomic_file::AtomicFile;
@@ -53,6 +53,15 @@ pub(in crate::adapter) fn save(adapter: &LoraAdapter, folder: &Path, config: &Mo
     let mut weights = safetensors::serialize(views, Some(format)).map_err(unwritable)?;
     if let Some(sha256) = &adapter.base_sha256 {
         weights = with_metadata(weights, BASE_SHA256, sha256);
+    }
+    let template_path = folder.join(CHAT_TEMPLATE);
+    match &adapter.chat_template {
+        Some(template) => write_whole(&template_path, template.as_bytes())?,
+        // One of an earlier adapter in this folder would be taken for this adapter's.
+        None if template_path.exists() => {
+            fs::remove_file(&template_path).map_err(ModelError::file(&template_path, "remove it"))?;
+        }
+        None => {}
     }
     write_whole(&config_path, format!("{:#}\n", settings(adapter, &named, config.layers)).as_bytes())?;
     write_whole(&weights_path, &weights)
