@@ -1,6 +1,7 @@
-//! An adapter that we trained, as peft and llama-server compute it (scripts/golden-adapter.py) against ours, from both of
-//! its forms. The adapter of the 260K model lies beside its golden; `ESPALIER_TEST_ADAPTER` may name a folder of the same
-//! layout (`adapter/`, `adapter.gguf`, `golden.json`) for the model in `ESPALIER_TEST_SMOLLM2`.
+//! Adapters that we trained, as peft and llama-server compute them (scripts/golden-adapter.py) against ours, from each form
+//! that they have: `DoRA` has none in GGUF, and what llama-server says is of the merged model. Adapters of the 260K llama and
+//! of a small qwen2 lie beside their goldens; `ESPALIER_TEST_ADAPTER` may name a folder of the same layout (`adapter/`,
+//! `adapter.gguf`, `golden.json`) for the model in `ESPALIER_TEST_SMOLLM2`.
 #![allow(clippy::unwrap_used, reason = "a test may fail this way")]
 
 use espalier_inference::{EngineOptions, NativeEngine, Prompt, Request};
@@ -51,7 +52,8 @@ fn check(model: &Model, folder: &Path) {
     let golden: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(folder.join("golden.json")).unwrap()).unwrap();
     let prompts = golden["prompts"].as_array().unwrap().len();
-    for form in ["adapter", "adapter.gguf"] {
+    let forms = ["adapter", "adapter.gguf"].into_iter().filter(|form| folder.join(form).exists());
+    for form in forms {
         let (largest, greedy) = agreement(model, &folder.join(form), &golden);
         println!("{form}: log-probabilities differ by {largest:.2e} at most, {greedy} of {prompts} greedy texts equal");
         assert!(largest < 2e-4, "{form}: {largest}");
@@ -64,6 +66,24 @@ fn the_260k_model_with_its_adapter_is_what_peft_and_llama_server_compute() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
     let model = Model::open(&tests.join("assets/model/stories260K.bin")).unwrap();
     check(&model, &tests.join("golden/adapter-260k"));
+}
+
+/// Twenty steps each on the rows of a list: `DoRA` on every matrix; rank-stabilised `DoRA` on some by a pattern, with ranks and an
+/// alpha of their own in the top layers, gone on from; rank-stabilised `LoRA` with ranks and an alpha of their own.
+#[test]
+fn every_variant_on_a_llama_and_a_qwen2_is_what_peft_and_llama_server_compute() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (name, model) in
+        [("llama", "tests/assets/model/stories260K.bin"), ("qwen2", "train/tests/golden/tiny-qwen2/model")]
+    {
+        let model = Model::open(&root.join(model)).unwrap();
+        for variant in ["dora", "dora-continued", "rslora-patterns"] {
+            let folder = root.join(format!("tests/golden/adapters/{name}-{variant}"));
+            assert_eq!(folder.join("adapter.gguf").exists(), variant == "rslora-patterns");
+            println!("{name}, {variant}");
+            check(&model, &folder);
+        }
+    }
 }
 
 #[test]
