@@ -12,6 +12,7 @@
 //! - `stored`: the products with a weight in the blocks of its file
 //! - `low_rank`: a packed weight with an update of low rank beside it
 //! - `narrow`: the gradients of such an update
+//! - `tiles`: small products of what the caller packs
 //! - `dense`: the products without a packed weight
 
 #[cfg(target_arch = "x86_64")]
@@ -34,12 +35,14 @@ mod row_blocks;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
 pub use dense::{matmul_nn, matmul_nt, matmul_tn};
 pub use low_rank::{LowRank, LowRankFactors, matmul_low_rank};
 pub use narrow::{Columns, ResultRows, outer_products};
 pub(crate) use round::{bf16_bits, round_row};
 pub use stored::{matmul_stored, matmul_stored_transposed};
+pub(crate) use tiles::{LINE_WORDS, TileKernels, TileProduct};
 
 use self::drive::{Product, Target, chunk_depth};
 use self::pack::{Part, pack_rows};

@@ -5,6 +5,7 @@ use super::forward::{mask, mask_before};
 use super::memory::{Scratch, SharedOutput};
 use super::packing::{HeadRows, copy_scaled, right_factor, transpose_tile};
 use super::{AttentionShape, KEY_TILE};
+use crate::Element;
 use crate::ops::simd::{MAX_WIDTH, Operation, Simd, exp2};
 
 /// A whole sequence of `count` rows.
@@ -177,11 +178,11 @@ fn score_gradients<S: Simd>(simd: S, p: &mut [f32], ds: &mut [f32], visible: usi
 
 /// The inner product, in an order that depends on the length only.
 #[inline(always)]
-fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot<S: Simd, T: Element>(simd: S, a: &[T], b: &[T]) -> f32 {
     let mut sum = simd.splat(0.0);
     let (mut a, mut b) = (a.chunks_exact(S::WIDTH), b.chunks_exact(S::WIDTH));
     for (a, b) in (&mut a).zip(&mut b) {
-        sum = simd.mul_add(simd.load(a), simd.load(b), sum);
+        sum = simd.mul_add(simd.read(a), simd.read(b), sum);
     }
-    simd.sum(simd.mul_add(simd.load_short(a.remainder(), 0.0), simd.load_short(b.remainder(), 0.0), sum))
+    simd.sum(simd.mul_add(simd.read_short(a.remainder()), simd.read_short(b.remainder()), sum))
 }

@@ -7,20 +7,20 @@ use bytemuck::{Pod, Zeroable};
 
 /// An output of which tasks write disjoint ranges.
 #[derive(Clone, Copy)]
-pub(super) struct SharedOutput<'a> {
-    start: *mut f32,
+pub(super) struct SharedOutput<'a, T = f32> {
+    start: *mut T,
     length: usize,
-    borrow: PhantomData<&'a mut [f32]>,
+    borrow: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: it stands for an exclusive borrow of plain numbers; those who write through it promise disjoint ranges.
-unsafe impl Send for SharedOutput<'_> {}
+unsafe impl<T: Send> Send for SharedOutput<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedOutput<'_> {}
+unsafe impl<T: Send> Sync for SharedOutput<'_, T> {}
 
-impl<'a> SharedOutput<'a> {
+impl<'a, T> SharedOutput<'a, T> {
     /// Takes the borrow.
-    pub(super) fn new(output: &'a mut [f32]) -> Self {
+    pub(super) fn new(output: &'a mut [T]) -> Self {
         Self { start: output.as_mut_ptr(), length: output.len(), borrow: PhantomData }
     }
 
@@ -30,7 +30,7 @@ impl<'a> SharedOutput<'a> {
     ///
     /// While the range is used, nobody else uses any part of it.
     #[inline(always)]
-    pub(super) unsafe fn range(self, from: usize, length: usize) -> &'a mut [f32] {
+    pub(super) unsafe fn range(self, from: usize, length: usize) -> &'a mut [T] {
         assert!(from + length <= self.length);
         // SAFETY: the range lies in the borrow, and the caller promises that it is used once at a time.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), length) }

@@ -29,6 +29,7 @@ mod block_product;
 mod forward;
 mod memory;
 mod packing;
+mod rounded;
 
 use rayon::prelude::*;
 
@@ -36,7 +37,7 @@ use self::backward::BackwardTask;
 use self::forward::ForwardTask;
 use self::memory::SharedOutput;
 use super::simd::dispatch;
-use crate::InstructionSet;
+use crate::{Element, InstructionSet, Values};
 
 /// Keys that are visited at a time.
 const KEY_TILE: usize = 64;
@@ -148,22 +149,37 @@ fn causal_attention_with(
 /// Causal attention over the sequences of a packed batch, each attending to itself only.
 ///
 /// `segments` are the lengths of the sequences, which lie one after another in `q [t, heads * head_dim]`, `k` and `v`
-/// `[t, kv_heads * head_dim]`. Writes `out [t, heads * head_dim]` and `lse [t, heads]`, with the same bits as
-/// [`causal_attention`] of each sequence.
+/// `[t, kv_heads * head_dim]`. Writes `out [t, heads * head_dim]` and `lse [t, heads]`: of f32 with the same bits as
+/// [`causal_attention`] of each sequence, of bf16 with all factors of the products rounded to bf16.
 ///
 /// # Panics
 ///
 /// When the lengths do not fit together.
-pub fn segmented_attention(
+pub fn segmented_attention<T: Element>(
     shape: &AttentionShape,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+    q: &[T],
+    k: &[T],
+    v: &[T],
     segments: &[usize],
-    out: &mut [f32],
+    out: &mut [T],
     lse: &mut [f32],
 ) {
-    segmented_attention_with(InstructionSet::detect(), shape, q, k, v, segments, out, lse);
+    if let Values::F32(q) = T::values(q) {
+        let [k, v] = [k, v].map(bytemuck::cast_slice);
+        segmented_attention_with(
+            InstructionSet::detect(),
+            shape,
+            q,
+            k,
+            v,
+            segments,
+            bytemuck::cast_slice_mut(out),
+            lse,
+        );
+        return;
+    }
+    let [q, k, v] = [q, k, v].map(bytemuck::cast_slice);
+    rounded::forward(rounded::Machine::detect(), shape, [q, k, v], segments, bytemuck::cast_slice_mut(out), lse);
 }
 
 #[allow(clippy::too_many_arguments, reason = "the public signature and the instruction set")]
@@ -177,10 +193,7 @@ fn segmented_attention_with(
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    shape.check();
-    check_packed(shape, q, k, v, segments);
-    assert_eq!(out.len(), q.len(), "segmented_attention: q and out differ in length");
-    assert_eq!(lse.len() * shape.head_dim, q.len(), "segmented_attention: lse is not one for each query and head");
+    check_forward(shape, q, k, v, segments, out, lse);
     let (query_width, key_width) = (shape.query_width(), shape.key_width());
     let mut row = 0;
     let sequences: Vec<Sequence<'_>> = segments
@@ -201,7 +214,15 @@ fn segmented_attention_with(
 }
 
 #[track_caller]
-fn check_packed(shape: &AttentionShape, q: &[f32], k: &[f32], v: &[f32], segments: &[usize]) {
+fn check_forward<T>(shape: &AttentionShape, q: &[T], k: &[T], v: &[T], segments: &[usize], out: &[T], lse: &[f32]) {
+    shape.check();
+    check_packed(shape, q, k, v, segments);
+    assert_eq!(out.len(), q.len(), "segmented_attention: q and out differ in length");
+    assert_eq!(lse.len() * shape.head_dim, q.len(), "segmented_attention: lse is not one for each query and head");
+}
+
+#[track_caller]
+fn check_packed<T>(shape: &AttentionShape, q: &[T], k: &[T], v: &[T], segments: &[usize]) {
     let rows: usize = segments.iter().sum();
     assert_eq!(q.len(), rows * shape.query_width(), "attention: q is not the sum of the segments in rows");
     assert_eq!(k.len(), rows * shape.key_width(), "attention: k is not the sum of the segments in rows");
@@ -270,31 +291,61 @@ fn run_forward(
 ///
 /// When the lengths do not fit together.
 #[allow(clippy::too_many_arguments, reason = "a function of eight arrays has eight arrays")]
-pub fn segmented_attention_backward(
+pub fn segmented_attention_backward<T: Element>(
     shape: &AttentionShape,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: &[f32],
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    out: &[T],
     lse: &[f32],
-    dout: &[f32],
+    dout: &[T],
     segments: &[usize],
-    dq: &mut [f32],
-    dk: &mut [f32],
-    dv: &mut [f32],
+    dq: &mut [T],
+    dk: &mut [T],
+    dv: &mut [T],
 ) {
+    let isa = InstructionSet::detect();
+    if let Values::F32(q) = T::values(q) {
+        let ([k, v, out, dout], [dq, dk, dv]) =
+            ([k, v, out, dout].map(bytemuck::cast_slice), [dq, dk, dv].map(bytemuck::cast_slice_mut));
+        let forward = Saved { q, k, v, out, lse };
+        segmented_attention_backward_with(isa, shape, forward, dout, segments, dq, dk, dv);
+        return;
+    }
+    let ([q, k, v, out, dout], gradients) =
+        ([q, k, v, out, dout].map(bytemuck::cast_slice), [dq, dk, dv].map(bytemuck::cast_slice_mut));
     let forward = Saved { q, k, v, out, lse };
-    segmented_attention_backward_with(InstructionSet::detect(), shape, forward, dout, segments, dq, dk, dv);
+    rounded::backward(rounded::Machine::detect(), shape, forward, dout, segments, gradients);
 }
 
 /// Inputs and results of the forward pass.
 #[derive(Clone, Copy)]
-struct Saved<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    out: &'a [f32],
+struct Saved<'a, T = f32> {
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    out: &'a [T],
     lse: &'a [f32],
+}
+
+#[track_caller]
+fn check_backward<T>(
+    shape: &AttentionShape,
+    forward: Saved<'_, T>,
+    dout: &[T],
+    segments: &[usize],
+    [dq, dk, dv]: [&[T]; 3],
+) {
+    shape.check();
+    let Saved { q, k, v, out, lse } = forward;
+    check_packed(shape, q, k, v, segments);
+    for (name, length) in [("out", out.len()), ("dout", dout.len()), ("dq", dq.len())] {
+        assert_eq!(length, q.len(), "segmented_attention_backward: q and {name} differ in length");
+    }
+    for (name, length) in [("dk", dk.len()), ("dv", dv.len())] {
+        assert_eq!(length, k.len(), "segmented_attention_backward: k and {name} differ in length");
+    }
+    assert_eq!(lse.len() * shape.head_dim, q.len(), "segmented_attention_backward: lse is not one for each head");
 }
 
 #[allow(clippy::too_many_arguments, reason = "a function of eight arrays has eight arrays")]
@@ -308,16 +359,8 @@ fn segmented_attention_backward_with(
     dk: &mut [f32],
     dv: &mut [f32],
 ) {
-    shape.check();
+    check_backward(shape, forward, dout, segments, [dq, dk, dv]);
     let Saved { q, k, v, out, lse } = forward;
-    check_packed(shape, q, k, v, segments);
-    for (name, length) in [("out", out.len()), ("dout", dout.len()), ("dq", dq.len())] {
-        assert_eq!(length, q.len(), "segmented_attention_backward: q and {name} differ in length");
-    }
-    for (name, length) in [("dk", dk.len()), ("dv", dv.len())] {
-        assert_eq!(length, k.len(), "segmented_attention_backward: k and {name} differ in length");
-    }
-    assert_eq!(lse.len() * shape.head_dim, q.len(), "segmented_attention_backward: lse is not one for each head");
     let (query_width, key_width) = (shape.query_width(), shape.key_width());
     let (dq, dk, dv) = (SharedOutput::new(dq), SharedOutput::new(dk), SharedOutput::new(dv));
     let mut tasks = Vec::with_capacity(segments.len() * shape.kv_heads);

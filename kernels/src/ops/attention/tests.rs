@@ -5,12 +5,12 @@
 use super::*;
 use crate::ops::testing::{assert_close, gradient, noise, widen, with_threads};
 
-fn shape(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
+pub(super) fn shape(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
     AttentionShape { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), window: None }
 }
 
 /// Output and log-sum-exp of one sequence.
-fn reference(shape: &AttentionShape, q: &[f64], start: usize, k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
+pub(super) fn reference(shape: &AttentionShape, q: &[f64], start: usize, k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let d = shape.head_dim;
     let queries = q.len() / shape.query_width();
     let mut out = vec![0.0; q.len()];
@@ -46,7 +46,7 @@ fn inputs(shape: &AttentionShape, rows: usize) -> (Vec<f32>, Vec<f32>, Vec<f32>)
     (q, k, noise(13, rows * shape.key_width()))
 }
 
-const SHAPES: [(usize, usize, usize); 7] =
+pub(super) const SHAPES: [(usize, usize, usize); 7] =
     [(9, 3, 64), (4, 4, 8), (14, 2, 64), (2, 1, 20), (3, 3, 128), (8, 1, 80), (1, 1, 13)];
 
 #[test]
@@ -134,7 +134,7 @@ fn large_scores_do_not_overflow() {
 }
 
 /// The gradients of `sum(out * dout)` for one sequence, by the formulas, in double precision.
-fn reference_backward(
+pub(super) fn reference_backward(
     shape: &AttentionShape,
     q: &[f64],
     k: &[f64],

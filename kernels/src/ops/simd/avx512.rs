@@ -1,4 +1,4 @@
-//! AVX-512: sixteen floats.
+//! AVX-512: sixteen floats. Where the CPU rounds to bf16 by itself, it does; the bits are those of the integer form.
 
 // SAFETY of all blocks here: a value of `Avx512` exists only after the detection of its features, and the intrinsics
 // need nothing else; those that touch memory pass on the promise of their caller.
@@ -6,23 +6,24 @@
 use half::bf16;
 
 use std::arch::x86_64::{
-    __m512, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_ps, _mm256_loadu_si256,
-    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castpd_ps, _mm512_castps_pd,
-    _mm512_castps_si512, _mm512_castps128_ps512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cmplt_epi32_mask,
-    _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_div_ps, _mm512_fmadd_ps, _mm512_insertf32x4, _mm512_loadu_ps,
+    __m256bh, __m256i, __m512, __m512bh, __m512i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
+    _mm_loadu_ps, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castps128_ps512, _mm512_castsi512_ps,
+    _mm512_cmp_ps_mask, _mm512_cmplt_epi32_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
+    _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_fmadd_ps, _mm512_insertf32x4, _mm512_loadu_ps, _mm512_loadu_si512,
     _mm512_mask_and_epi32, _mm512_mask_blend_ps, _mm512_mask_or_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
-    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm512_or_si512, _mm512_permutexvar_epi16, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 use super::{Operation, Simd};
 
-/// Proof of AVX-512 F, BW, DQ and VL.
+/// Proof of AVX-512 F, BW, DQ and VL, and of its BF16 where that is said.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(());
+pub(super) struct Avx512<const BF16: bool>(());
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// The proof, if this CPU has the instructions.
     #[inline]
     pub(super) fn new() -> Option<Self> {
@@ -30,17 +31,57 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("fma"))
+            && is_x86_feature_detected!("fma")
+            && (!BF16 || is_x86_feature_detected!("avx512bf16")))
         .then_some(Self(()))
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn compiled_for_avx512<O: Operation>(simd: Avx512, operation: O) -> O::Output {
+fn compiled_for_avx512<O: Operation>(simd: Avx512<false>, operation: O) -> O::Output {
     operation.run(simd)
 }
 
-impl Simd for Avx512 {
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+fn compiled_for_bf16<O: Operation>(simd: Avx512<true>, operation: O) -> O::Output {
+    operation.run(simd)
+}
+
+/// The 16-bit places 0, 16, 1, 17 and so on: two halves side by side become pairs.
+static PAIRS: [u16; 32] = {
+    let mut places = [0; 32];
+    let mut place = 0;
+    while place < 32 {
+        places[place] = (place / 2 + place % 2 * 16) as u16;
+        place += 1;
+    }
+    places
+};
+
+/// The integer form of the rounding in `gemm::round`, in the low halves: subnormals become zeros of their sign, NaN stays
+/// quiet.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 F and BW.
+#[inline(always)]
+unsafe fn rounded(vector: __m512) -> __m512i {
+    // SAFETY: see the head of the file.
+    unsafe {
+        let bits = _mm512_castps_si512(vector);
+        let high = _mm512_srli_epi32::<16>(bits);
+        let odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd));
+        let rounded = _mm512_srli_epi32::<16>(rounded);
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(vector, vector);
+        let chosen = _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
+        let magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fff_ffff));
+        let tiny = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(0x0080_0000));
+        _mm512_mask_and_epi32(chosen, tiny, high, _mm512_set1_epi32(0x8000))
+    }
+}
+
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type Vector = __m512;
 
     const WIDTH: usize = 16;
@@ -74,20 +115,28 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn store_bf16_at(self, target: *mut bf16, vector: Self::Vector) {
-        // The integer form of the rounding in `gemm::round`: subnormals become zeros of their sign, NaN stays quiet.
-        // SAFETY: see the head of the file.
+        // SAFETY: see the head of the file; with `BF16` the CPU has the conversion, whose result is 256 plain bits.
         unsafe {
-            let bits = _mm512_castps_si512(vector);
-            let high = _mm512_srli_epi32::<16>(bits);
-            let odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
-            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd));
-            let rounded = _mm512_srli_epi32::<16>(rounded);
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(vector, vector);
-            let chosen = _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
-            let magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fff_ffff));
-            let tiny = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(0x0080_0000));
-            let chosen = _mm512_mask_and_epi32(chosen, tiny, high, _mm512_set1_epi32(0x8000));
-            _mm256_storeu_si256(target.cast(), _mm512_cvtepi32_epi16(chosen));
+            let halves = if BF16 {
+                std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(vector))
+            } else {
+                _mm512_cvtepi32_epi16(rounded(vector))
+            };
+            _mm256_storeu_si256(target.cast(), halves);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_pairs_at(self, target: *mut u32, even: Self::Vector, odd: Self::Vector) {
+        // SAFETY: as above, of 512 bits.
+        unsafe {
+            let pairs = if BF16 {
+                let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even));
+                _mm512_permutexvar_epi16(_mm512_loadu_si512(PAIRS.as_ptr().cast()), halves)
+            } else {
+                _mm512_or_si512(rounded(even), _mm512_slli_epi32::<16>(rounded(odd)))
+            };
+            _mm512_storeu_si512(target.cast(), pairs);
         }
     }
 
@@ -195,6 +244,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn call<O: Operation>(self, operation: O) -> O::Output {
         // SAFETY: `self` proves the features.
-        unsafe { compiled_for_avx512(self, operation) }
+        if BF16 {
+            unsafe { compiled_for_bf16(Avx512(()), operation) }
+        } else {
+            unsafe { compiled_for_avx512(Avx512(()), operation) }
+        }
     }
 }

@@ -16,6 +16,7 @@ pub(super) use exponential::{exp, exp2};
 use half::bf16;
 
 use crate::InstructionSet;
+use crate::gemm::bf16_bits;
 use crate::values::{Element, Values, ValuesMut};
 
 /// Largest width of a vector in elements.
@@ -120,6 +121,24 @@ pub(super) trait Simd: Copy {
         }
     }
 
+    /// Rounds two vectors to bf16 and writes them as pairs, element by element: `even` in the low halves of the words.
+    ///
+    /// # Safety
+    ///
+    /// `target` points to [`Self::WIDTH`] writable words; no alignment is needed.
+    #[inline(always)]
+    unsafe fn store_pairs_at(self, target: *mut u32, even: Self::Vector, odd: Self::Vector) {
+        let mut buffers = [[0.0; MAX_WIDTH]; 2];
+        self.store(&mut buffers[0], even);
+        self.store(&mut buffers[1], odd);
+        let [even, odd] = buffers;
+        for (i, (even, odd)) in even.into_iter().zip(odd).enumerate().take(Self::WIDTH) {
+            let pair = u32::from(bf16_bits(even)) | u32::from(bf16_bits(odd)) << 16;
+            // SAFETY: the caller grants the words.
+            unsafe { target.add(i).write_unaligned(pair) };
+        }
+    }
+
     /// Reads the first [`Self::WIDTH`] elements of a slice of f32 or bf16.
     #[inline(always)]
     fn read<T: Element>(self, source: &[T]) -> Self::Vector {
@@ -211,8 +230,13 @@ pub(super) trait Operation {
 pub(super) fn dispatch<O: Operation>(isa: InstructionSet, operation: O) -> O::Output {
     #[cfg(target_arch = "x86_64")]
     {
+        if isa >= InstructionSet::Avx512Bf16
+            && let Some(simd) = avx512::Avx512::<true>::new()
+        {
+            return simd.call(operation);
+        }
         if isa >= InstructionSet::Avx512
-            && let Some(simd) = avx512::Avx512::new()
+            && let Some(simd) = avx512::Avx512::<false>::new()
         {
             return simd.call(operation);
         }
