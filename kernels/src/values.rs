@@ -96,6 +96,23 @@ pub trait Element: Pod + Send + Sync + PartialEq + std::fmt::Debug + sealed::Sea
     /// The nearest value, ties to even.
     fn round(value: f32) -> Self;
 
+    /// [`Element::round`] of each value.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    fn round_all(from: &[f32], to: &mut [Self]);
+
+    /// [`Element::widen`] of each value.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    fn widen_all(from: &[Self], to: &mut [f32]) {
+        assert_eq!(from.len(), to.len(), "widen_all: lengths differ");
+        for (to, value) in to.iter_mut().zip(from) {
+            *to = value.widen();
+        }
+    }
+
     /// How many f32 hold so many of these.
     fn words(count: usize) -> usize {
         (count * size_of::<Self>()).div_ceil(size_of::<f32>())
@@ -135,6 +152,10 @@ impl Element for f32 {
         value
     }
 
+    fn round_all(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
+    }
+
     fn values(slice: &[Self]) -> Values<'_> {
         Values::F32(slice)
     }
@@ -153,6 +174,11 @@ impl Element for bf16 {
     #[inline(always)]
     fn round(value: f32) -> Self {
         Self::from_bits(crate::gemm::bf16_bits(value))
+    }
+
+    fn round_all(from: &[f32], to: &mut [Self]) {
+        assert_eq!(from.len(), to.len(), "round_all: lengths differ");
+        round_row(from, bytemuck::cast_slice_mut(to));
     }
 
     fn values(slice: &[Self]) -> Values<'_> {

@@ -22,7 +22,7 @@ mod testing;
 pub use attention::{AttentionShape, causal_attention, segmented_attention, segmented_attention_backward};
 pub use cross_entropy::{TeacherRows, cross_entropy_rows, distillation_rows};
 pub use gated_activation::{GatedActivation, gated_activation, gated_activation_backward};
-pub use rms_norm::{rms_norm, rms_norm_backward};
+pub use rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_beside};
 pub use rope::{Direction, RopeStyle, RopeTable, rope};
 pub use softmax::{log_softmax_row, log_sum_exp};
 

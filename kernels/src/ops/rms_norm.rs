@@ -37,23 +37,51 @@ fn rms_norm_with<T: Element>(isa: InstructionSet, x: &[f32], weight: &[f32], eps
 /// # Panics
 ///
 /// When `x` is not whole rows, or `dy` or `dx` has another length.
-pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
-    rms_norm_backward_with(InstructionSet::detect(), x, weight, eps, dy, dx);
+pub fn rms_norm_backward<T: Element>(x: &[f32], weight: &[f32], eps: f32, dy: &[T], dx: &mut [f32]) {
+    rms_norm_backward_with(InstructionSet::detect(), x, weight, eps, dy, None, dx);
 }
 
-fn rms_norm_backward_with(isa: InstructionSet, x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
+/// [`rms_norm_backward`] with `beside` added: the gradient of the residual stream that runs past the norm.
+///
+/// # Panics
+///
+/// As [`rms_norm_backward`], and when `beside` has another length.
+pub fn rms_norm_backward_beside<T: Element>(
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    dy: &[T],
+    beside: &[f32],
+    dx: &mut [f32],
+) {
+    rms_norm_backward_with(InstructionSet::detect(), x, weight, eps, dy, Some(beside), dx);
+}
+
+fn rms_norm_backward_with<T: Element>(
+    isa: InstructionSet,
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    dy: &[T],
+    beside: Option<&[f32]>,
+    dx: &mut [f32],
+) {
     let n = weight.len();
     assert!(n > 0 && x.len().is_multiple_of(n), "rms_norm_backward: {} elements are not rows of {n}", x.len());
     assert_eq!(x.len(), dy.len(), "rms_norm_backward: input and its output gradient differ in length");
     assert_eq!(x.len(), dx.len(), "rms_norm_backward: input and its gradient differ in length");
+    assert!(beside.is_none_or(|beside| beside.len() == x.len()), "rms_norm_backward: what is beside differs in length");
     let task = n * (TASK_ELEMENTS / n).max(1);
+    let part = |index: usize, x: &[f32], dy: &[T], dx: &mut [f32]| {
+        let beside = beside.map(|beside| &beside[index * task..][..dx.len()]);
+        dispatch(isa, Backward { x, weight, eps, dy, beside, dx });
+    };
     if x.len() <= task {
-        dispatch(isa, Backward { x, weight, eps, dy, dx });
+        part(0, x, dy, dx);
         return;
     }
-    x.par_chunks(task).zip(dy.par_chunks(task)).zip(dx.par_chunks_mut(task)).for_each(|((x, dy), dx)| {
-        dispatch(isa, Backward { x, weight, eps, dy, dx });
-    });
+    let parts = x.par_chunks(task).zip(dy.par_chunks(task)).zip(dx.par_chunks_mut(task)).enumerate();
+    parts.for_each(|(index, ((x, dy), dx))| part(index, x, dy, dx));
 }
 
 struct Forward<'a, T> {
@@ -105,56 +133,62 @@ fn reciprocal_root<S: Simd>(simd: S, x: &[f32], eps: f32) -> f32 {
     1.0 / (sum / x.len() as f32 + eps).sqrt()
 }
 
-struct Backward<'a> {
+struct Backward<'a, T> {
     x: &'a [f32],
     weight: &'a [f32],
     eps: f32,
-    dy: &'a [f32],
+    dy: &'a [T],
+    beside: Option<&'a [f32]>,
     dx: &'a mut [f32],
 }
 
-impl Operation for Backward<'_> {
+impl<T: Element> Operation for Backward<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let n = self.weight.len();
-        for ((x, dy), dx) in self.x.chunks_exact(n).zip(self.dy.chunks_exact(n)).zip(self.dx.chunks_exact_mut(n)) {
+        let rows = self.x.chunks_exact(n).zip(self.dy.chunks_exact(n)).zip(self.dx.chunks_exact_mut(n));
+        for (index, ((x, dy), dx)) in rows.enumerate() {
             let r = reciprocal_root(simd, x, self.eps);
             let projection = weighted_dot(simd, x, self.weight, dy);
             let along = simd.splat(-r * r * r / n as f32 * projection);
             let r = simd.splat(r);
-            let mut x_chunks = x.chunks_exact(S::WIDTH);
-            let mut w_chunks = self.weight.chunks_exact(S::WIDTH);
-            let mut dy_chunks = dy.chunks_exact(S::WIDTH);
-            let mut dx_chunks = dx.chunks_exact_mut(S::WIDTH);
-            for (((x, w), dy), dx) in (&mut x_chunks).zip(&mut w_chunks).zip(&mut dy_chunks).zip(&mut dx_chunks) {
-                let scaled = simd.mul(simd.mul(simd.load(dy), simd.load(w)), r);
-                simd.store(dx, simd.mul_add(simd.load(x), along, scaled));
+            let beside = self.beside.map(|beside| &beside[index * n..][..n]);
+            let whole = n / S::WIDTH * S::WIDTH;
+            for at in (0..whole).step_by(S::WIDTH) {
+                let scaled = simd.mul(simd.mul(simd.read(&dy[at..]), simd.load(&self.weight[at..])), r);
+                let mut sum = simd.mul_add(simd.load(&x[at..]), along, scaled);
+                if let Some(beside) = beside {
+                    sum = simd.add(sum, simd.load(&beside[at..]));
+                }
+                simd.store(&mut dx[at..], sum);
             }
-            let x = simd.load_short(x_chunks.remainder(), 0.0);
-            let w = simd.load_short(w_chunks.remainder(), 0.0);
-            let dy = simd.load_short(dy_chunks.remainder(), 0.0);
-            let scaled = simd.mul(simd.mul(dy, w), r);
-            simd.store_short(dx_chunks.into_remainder(), simd.mul_add(x, along, scaled));
+            let (x, w) = (simd.load_short(&x[whole..], 0.0), simd.load_short(&self.weight[whole..], 0.0));
+            let scaled = simd.mul(simd.mul(simd.read_short(&dy[whole..]), w), r);
+            let mut sum = simd.mul_add(x, along, scaled);
+            if let Some(beside) = beside {
+                sum = simd.add(sum, simd.load_short(&beside[whole..], 0.0));
+            }
+            simd.store_short(&mut dx[whole..], sum);
         }
     }
 }
 
 /// `sum_j x_j w_j dy_j`, in an order that depends on the length only.
 #[inline(always)]
-fn weighted_dot<S: Simd>(simd: S, x: &[f32], weight: &[f32], dy: &[f32]) -> f32 {
+fn weighted_dot<S: Simd, T: Element>(simd: S, x: &[f32], weight: &[f32], dy: &[T]) -> f32 {
     let mut sums = [simd.splat(0.0); 2];
     let mut x_chunks = x.chunks_exact(S::WIDTH);
     let mut w_chunks = weight.chunks_exact(S::WIDTH);
     let mut dy_chunks = dy.chunks_exact(S::WIDTH);
     for ((x, w), dy) in (&mut x_chunks).zip(&mut w_chunks).zip(&mut dy_chunks) {
-        let sum = simd.mul_add(simd.mul(simd.load(x), simd.load(w)), simd.load(dy), sums[0]);
+        let sum = simd.mul_add(simd.mul(simd.load(x), simd.load(w)), simd.read(dy), sums[0]);
         sums = [sums[1], sum];
     }
     let x = simd.load_short(x_chunks.remainder(), 0.0);
     let w = simd.load_short(w_chunks.remainder(), 0.0);
-    let dy = simd.load_short(dy_chunks.remainder(), 0.0);
+    let dy = simd.read_short(dy_chunks.remainder());
     simd.sum(simd.add(simd.mul_add(simd.mul(x, w), dy, sums[0]), sums[1]))
 }
 
@@ -197,9 +231,22 @@ mod tests {
             let truth = crate::ops::testing::gradient(&x, loss);
             for isa in InstructionSet::available() {
                 let mut dx = vec![f32::NAN; x.len()];
-                rms_norm_backward_with(isa, &x, &weight, 1e-3, &dy, &mut dx);
+                rms_norm_backward_with(isa, &x, &weight, 1e-3, &dy, None, &mut dx);
                 assert_close(&dx, &truth, 1e-5, isa.name());
             }
+        }
+    }
+
+    #[test]
+    fn what_is_beside_is_added_and_bf16_gives_the_bits_of_its_f32() {
+        for n in [9, 64, 576] {
+            let (x, weight, beside) = (noise(9, 40 * n), noise(10, n), noise(11, 40 * n));
+            let dy: Vec<half::bf16> = noise(12, 40 * n).into_iter().map(Element::round).collect();
+            let wide: Vec<f32> = dy.iter().map(|value| value.widen()).collect();
+            let (mut alone, mut both) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+            rms_norm_backward(&x, &weight, 1e-5, &wide, &mut alone);
+            rms_norm_backward_beside(&x, &weight, 1e-5, &dy, &beside, &mut both);
+            assert!(alone.iter().zip(&beside).zip(&both).all(|((dx, beside), both)| dx + beside == *both));
         }
     }
 

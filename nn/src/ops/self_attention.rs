@@ -16,6 +16,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bool, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use espalier_kernels::Element;
 use espalier_kernels::ops::{
     AttentionShape, Direction, RopeStyle, RopeTable, rms_norm, rms_norm_backward, rope, segmented_attention,
     segmented_attention_backward,
@@ -67,63 +68,111 @@ impl AttentionPlan {
         self.shape.kv_heads * self.shape.head_dim
     }
 
-    fn rotate(&self, q: &mut [f32], k: &mut [f32], positions: &[u32], direction: Direction) {
-        let Some(table) = &self.rope else { return };
-        let shape = &self.shape;
-        rope(q, shape.heads, shape.head_dim, positions, table, self.style, direction);
-        rope(k, shape.kv_heads, shape.head_dim, positions, table, self.style, direction);
-    }
-
     /// Whether the gradient needs q and k as they were before their norms.
     pub(crate) fn keeps_input(&self) -> bool {
         self.head_norms.is_some()
     }
 
-    /// Parts the rows of `qkv`, normalises the heads of q and k and turns them to their positions.
-    pub(crate) fn split(&self, qkv: &[f32], positions: &[u32], q: &mut [f32], k: &mut [f32], v: &mut [f32]) {
+    /// Parts the rows of `qkv`, normalises the heads of q and k and turns them to their positions; rounds at the end.
+    pub(crate) fn split<T: Element>(&self, qkv: &[f32], positions: &[u32], q: &mut [T], k: &mut [T], v: &mut [T]) {
         let (query, key) = (self.query_width(), self.key_width());
-        qkv.par_chunks_exact(query + 2 * key)
-            .zip(q.par_chunks_exact_mut(query))
-            .zip(k.par_chunks_exact_mut(key).zip(v.par_chunks_exact_mut(key)))
-            .for_each(|((row, q), (k, v))| {
-                if let Some(norms) = &self.head_norms {
-                    rms_norm(&row[..query], &norms.query, norms.epsilon, q);
-                    rms_norm(&row[query..query + key], &norms.key, norms.epsilon, k);
-                } else {
-                    q.copy_from_slice(&row[..query]);
-                    k.copy_from_slice(&row[query..query + key]);
-                }
-                v.copy_from_slice(&row[query + key..]);
-                scale(v, self.value_scale);
-            });
-        self.rotate(q, k, positions, Direction::Forward);
+        qkv.par_chunks(ROWS * (query + 2 * key))
+            .zip(positions.par_chunks(ROWS))
+            .zip(q.par_chunks_mut(ROWS * query))
+            .zip(k.par_chunks_mut(ROWS * key).zip(v.par_chunks_mut(ROWS * key)))
+            .for_each_init(
+                || vec![0.0; ROWS * query.max(key)],
+                |part, (((qkv, positions), q), (k, v))| {
+                    let norms = self.head_norms.as_ref();
+                    self.turned_part(qkv, 0, positions, norms.map(|norms| &*norms.query), part, q);
+                    self.turned_part(qkv, query, positions, norms.map(|norms| &*norms.key), part, k);
+                    for (row, v) in qkv.chunks_exact(query + 2 * key).zip(v.chunks_exact_mut(key)) {
+                        let part = &mut part[..key];
+                        part.copy_from_slice(&row[query + key..]);
+                        scale(part, self.value_scale);
+                        T::round_all(part, v);
+                    }
+                },
+            );
     }
 
-    /// The gradient of [`Self::split`]: turns `dq` and `dk` back (in place) and puts the rows together. `qkv` is what was
-    /// parted, and is looked at only if the plan [keeps it](Self::keeps_input).
-    pub(crate) fn join(&self, qkv: &[f32], [dq, dk]: [&mut [f32]; 2], dv: &[f32], positions: &[u32], dqkv: &mut [f32]) {
+    /// The part of some rows that begins at a column: normalised by heads, turned, rounded. `part` is scratch.
+    fn turned_part<T: Element>(
+        &self,
+        qkv: &[f32],
+        column: usize,
+        positions: &[u32],
+        norm: Option<&[f32]>,
+        part: &mut [f32],
+        to: &mut [T],
+    ) {
+        let (all, width) = (self.query_width() + 2 * self.key_width(), to.len() / positions.len());
+        let part = &mut part[..to.len()];
+        for (row, part) in qkv.chunks_exact(all).zip(part.chunks_exact_mut(width)) {
+            let row = &row[column..column + width];
+            match (norm, &self.head_norms) {
+                (Some(weight), Some(norms)) => rms_norm(row, weight, norms.epsilon, part),
+                _ => part.copy_from_slice(row),
+            }
+        }
+        self.turn(part, positions, Direction::Forward);
+        T::round_all(part, to);
+    }
+
+    /// Turns rows of whole heads to their positions or back.
+    fn turn(&self, x: &mut [f32], positions: &[u32], direction: Direction) {
+        if let Some(table) = &self.rope {
+            let head_dim = self.shape.head_dim;
+            rope(x, x.len() / (positions.len() * head_dim), head_dim, positions, table, self.style, direction);
+        }
+    }
+
+    /// The gradient of [`Self::split`]: turns `dq` and `dk` back and puts the rows together. `qkv` is what was parted, and
+    /// is looked at only if the plan [keeps it](Self::keeps_input).
+    pub(crate) fn join<T: Element>(&self, qkv: &[f32], [dq, dk, dv]: [&[T]; 3], positions: &[u32], dqkv: &mut [T]) {
         let (query, key) = (self.query_width(), self.key_width());
-        self.rotate(dq, dk, positions, Direction::Backward);
-        dqkv.par_chunks_exact_mut(query + 2 * key)
-            .zip(dq.par_chunks_exact(query))
-            .zip(dk.par_chunks_exact(key).zip(dv.par_chunks_exact(key)))
+        let all = query + 2 * key;
+        dqkv.par_chunks_mut(ROWS * all)
+            .zip(positions.par_chunks(ROWS))
+            .zip(dq.par_chunks(ROWS * query))
+            .zip(dk.par_chunks(ROWS * key).zip(dv.par_chunks(ROWS * key)))
             .enumerate()
-            .for_each(|(index, ((row, dq), (dk, dv)))| {
-                let (to_q, rest) = row.split_at_mut(query);
-                let (to_k, to_v) = rest.split_at_mut(key);
-                if let Some(norms) = &self.head_norms {
-                    let x = &qkv[index * (query + 2 * key)..][..query + key];
-                    rms_norm_backward(&x[..query], &norms.query, norms.epsilon, dq, to_q);
-                    rms_norm_backward(&x[query..], &norms.key, norms.epsilon, dk, to_k);
-                } else {
-                    to_q.copy_from_slice(dq);
-                    to_k.copy_from_slice(dk);
-                }
-                to_v.copy_from_slice(dv);
-                scale(to_v, self.value_scale);
-            });
+            .for_each_init(
+                || [vec![0.0; ROWS * query.max(key)], vec![0.0; all]],
+                |[part, row], (index, (((rows, positions), dq), (dk, dv)))| {
+                    let qkv = if self.keeps_input() { &qkv[index * ROWS * all..][..rows.len()] } else { &[] };
+                    let norms = self.head_norms.as_ref();
+                    for (column, from, weight) in
+                        [(0, dq, norms.map(|norms| &norms.query)), (query, dk, norms.map(|norms| &norms.key))]
+                    {
+                        let (part, width) = (&mut part[..from.len()], from.len() / positions.len());
+                        T::widen_all(from, part);
+                        self.turn(part, positions, Direction::Backward);
+                        for (index, part) in part.chunks_exact(width).enumerate() {
+                            let to = &mut rows[index * all + column..][..width];
+                            match (weight, norms) {
+                                (Some(weight), Some(norms)) => {
+                                    let x = &qkv[index * all + column..][..width];
+                                    rms_norm_backward(x, weight, norms.epsilon, part, &mut row[..width]);
+                                    T::round_all(&row[..width], to);
+                                }
+                                _ => T::round_all(part, to),
+                            }
+                        }
+                    }
+                    for (rows, dv) in rows.chunks_exact_mut(all).zip(dv.chunks_exact(key)) {
+                        let part = &mut part[..key];
+                        T::widen_all(dv, part);
+                        scale(part, self.value_scale);
+                        T::round_all(part, &mut rows[query + key..]);
+                    }
+                },
+            );
     }
 }
+
+/// Rows that are parted or put together at a time: they stay in the first-level cache.
+const ROWS: usize = 8;
 
 /// Multiplies all values; a factor of 1 leaves them alone.
 pub(crate) fn scale(values: &mut [f32], factor: f32) {
@@ -266,7 +315,7 @@ impl Backward<Flex, 1> for SelfAttentionBackward {
         let Saved { qkv, q, k, v, out, lse, layout, plan } = ops.state;
         let [Some(parent)] = ops.parents else { return };
         let (t, query, key) = (rows(&out), plan.query_width(), plan.key_width());
-        let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+        let [mut dq, mut dk, mut dv] = [&q, &k, &v].map(|values| vec![0.0; values.len()]);
         segmented_attention_backward(
             &plan.shape,
             &q,
@@ -282,7 +331,7 @@ impl Backward<Flex, 1> for SelfAttentionBackward {
         );
         let mut gradient = vec![0.0; t * (query + 2 * key)];
         let qkv = qkv.as_ref().map(values);
-        plan.join(qkv.as_deref().unwrap_or_default(), [&mut dq, &mut dk], &dv, &layout.positions, &mut gradient);
+        plan.join(qkv.as_deref().unwrap_or_default(), [&dq, &dk, &dv], &layout.positions, &mut gradient);
         gradients.register::<Flex>(parent.id, tensor(gradient, [t, query + 2 * key]));
     }
 }

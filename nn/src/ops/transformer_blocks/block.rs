@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use espalier_kernels::ops::{
-    GatedActivation, rms_norm, rms_norm_backward, segmented_attention, segmented_attention_backward,
+    GatedActivation, rms_norm, rms_norm_backward, rms_norm_backward_beside, segmented_attention,
+    segmented_attention_backward,
 };
 use espalier_kernels::{Accumulate, Element, Precision, Values, ValuesMut, bf16};
 use rayon::prelude::*;
@@ -110,6 +111,7 @@ pub(super) struct Activations {
     x: Buffer,
     /// Where the attention's plan keeps it.
     qkv: Option<Buffer>,
+    /// In the precision of the products, as the three below.
     q: Buffer,
     k: Buffer,
     v: Buffer,
@@ -130,10 +132,11 @@ fn norm<T: Element>(x: &[f32], weight: &[f32], epsilon: f32, pool: &Pool) -> Row
 }
 
 /// The gradient of [`norm`], added to that of the residual stream beside it.
-fn norm_backward(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], beside: &[f32], pool: &Pool) -> Buffer {
+fn norm_backward<T: Element>(x: &[f32], weight: &[f32], epsilon: f32, dy: &[T], beside: &[f32], pool: &Pool) -> Buffer {
     let mut dx = pool.take(x.len());
-    timed(Operation::Norms, Cost::values(3 * x.len()), || rms_norm_backward(x, weight, epsilon, dy, &mut dx));
-    add(&mut dx, beside);
+    timed(Operation::Norms, Cost::values(3 * x.len() + T::words(x.len())), || {
+        rms_norm_backward_beside(x, weight, epsilon, dy, beside, &mut dx);
+    });
     dx
 }
 
@@ -211,17 +214,17 @@ impl Block {
         let (from, into) = (T::values(&normed), ValuesMut::F32(&mut qkv));
         qkv_projection.forward(from, parameters, t, &mut u[0], into, Accumulate::Overwrite);
         drop(normed);
-        let (mut q, mut k, mut v) = (pool.take(t * query), pool.take(t * key), pool.take(t * key));
-        timed(Operation::Rotation, Cost::values(2 * qkv.len()), || {
+        let [mut q, mut k, mut v]: [Rows<T>; 3] = [query, key, key].map(|width| pool.rows(t * width));
+        timed(Operation::Rotation, Cost::values(qkv.len() + T::words(qkv.len())), || {
             plan.split(&qkv, &layout.positions, &mut q, &mut k, &mut v);
         });
         let qkv = plan.keeps_input().then_some(qkv);
-        let (mut attended, mut lse) = (pool.take(t * query), pool.take(t * plan.shape.heads));
-        timed(Operation::AttentionForward, self.attention_cost(layout, 2), || {
+        let (mut attended, mut lse): (Rows<T>, _) = (pool.rows(t * query), pool.take(t * plan.shape.heads));
+        timed(Operation::AttentionForward, self.attention_cost::<T>(layout, 2), || {
             segmented_attention(&plan.shape, &q, &k, &v, &layout.segments, &mut attended, &mut lse);
         });
         let (middle, added_by_attention) = self.add_to_stream(0, &x, pool, |y, accumulate| {
-            let (from, into) = (Values::F32(&attended), ValuesMut::F32(y));
+            let (from, into) = (T::values(&attended), ValuesMut::F32(y));
             out_projection.forward(from, parameters, t, &mut u[1], into, accumulate);
         });
 
@@ -238,7 +241,8 @@ impl Block {
             down_projection.forward(from, parameters, t, &mut u[3], into, accumulate);
         });
         let added = added_by_attention.zip(added).map(|(attention, feed_forward)| [attention, feed_forward]);
-        (y, Activations { x, qkv, q, k, v, attended, lse, middle, gate_up: gate_up.into_buffer(), added, u })
+        let [q, k, v, attended, gate_up] = [q, k, v, attended, gate_up].map(Rows::into_buffer);
+        (y, Activations { x, qkv, q, k, v, attended, lse, middle, gate_up, added, u })
     }
 
     /// The stream with what `project` gives, through the norm behind it if there is one; then also what it gave.
@@ -302,28 +306,29 @@ impl Block {
         });
         drop(dactivated);
         let normed: Rows<T> = norm(&saved.middle, &self.feed_forward_norm, self.epsilon, pool);
-        let mut dnormed = pool.take(x.len());
+        let mut dnormed: Rows<T> = pool.rows(x.len());
         let io = (T::values(&normed), &*saved.u[2]);
-        let wanted = Some(ValuesMut::F32(&mut dnormed));
+        let wanted = Some(T::values_mut(&mut dnormed));
         gate_up_projection.backward(T::values(&dgate_up), io, (parameters, gradient), t, wanted, pool);
         drop((dgate_up, normed));
         let dmiddle = norm_backward(&saved.middle, &self.feed_forward_norm, self.epsilon, &dnormed, dy, pool);
 
-        let mut dattended = pool.take(t * query);
-        let io = (Values::F32(&saved.attended), &*saved.u[1]);
+        let mut dattended: Rows<T> = pool.rows(t * query);
+        let attended = T::view(&saved.attended, t * query);
+        let io = (T::values(attended), &*saved.u[1]);
         let dadded = self.through_norm_behind(0, &dmiddle, saved, pool);
         let dout = Values::F32(dadded.as_deref().unwrap_or(&dmiddle));
-        let wanted = Some(ValuesMut::F32(&mut dattended));
+        let wanted = Some(T::values_mut(&mut dattended));
         out_projection.backward(dout, io, (parameters, gradient), t, wanted, pool);
         drop(dadded);
-        let (mut dq, mut dk, mut dv) = (pool.take(t * query), pool.take(t * key), pool.take(t * key));
-        timed(Operation::AttentionBackward, self.attention_cost(layout, 5), || {
+        let [mut dq, mut dk, mut dv]: [Rows<T>; 3] = [query, key, key].map(|width| pool.rows(t * width));
+        timed(Operation::AttentionBackward, self.attention_cost::<T>(layout, 5), || {
             segmented_attention_backward(
                 &plan.shape,
-                &saved.q,
-                &saved.k,
-                &saved.v,
-                &saved.attended,
+                T::view(&saved.q, t * query),
+                T::view(&saved.k, t * key),
+                T::view(&saved.v, t * key),
+                attended,
                 &saved.lse,
                 &dattended,
                 &layout.segments,
@@ -332,16 +337,16 @@ impl Block {
                 &mut dv,
             );
         });
-        let mut dqkv = pool.take(t * (query + 2 * key));
-        timed(Operation::Rotation, Cost::values(4 * dqkv.len()), || {
+        let mut dqkv: Rows<T> = pool.rows(t * (query + 2 * key));
+        timed(Operation::Rotation, Cost::values(T::words(2 * dqkv.len())), || {
             let qkv = saved.qkv.as_deref().unwrap_or_default();
-            plan.join(qkv, [&mut dq, &mut dk], &dv, &layout.positions, &mut dqkv);
+            plan.join(qkv, [&*dq, &*dk, &*dv], &layout.positions, &mut dqkv);
         });
         drop((dattended, dq, dk, dv));
         let normed: Rows<T> = norm(x, &self.attention_norm, self.epsilon, pool);
         let io = (T::values(&normed), &*saved.u[0]);
-        let wanted = want_dx.then(|| ValuesMut::F32(&mut dnormed));
-        qkv_projection.backward(Values::F32(&dqkv), io, (parameters, gradient), t, wanted, pool);
+        let wanted = want_dx.then(|| T::values_mut(&mut dnormed));
+        qkv_projection.backward(T::values(&dqkv), io, (parameters, gradient), t, wanted, pool);
         want_dx.then(|| norm_backward(x, &self.attention_norm, self.epsilon, &dnormed, &dmiddle, pool))
     }
 
@@ -353,10 +358,10 @@ impl Block {
     }
 
     /// What `products` of queries with the keys before them cost.
-    fn attention_cost(&self, layout: &Layout, products: usize) -> Cost {
+    fn attention_cost<T: Element>(&self, layout: &Layout, products: usize) -> Cost {
         let (query, key) = (self.attention.query_width(), self.attention.key_width());
         let pairs: usize = layout.segments.iter().map(|length| length * (length + 1) / 2).sum();
         let moved = products * (query + key) * layout.positions.len();
-        Cost::product(pairs, query, products, size_of::<f32>() * moved)
+        Cost::product(pairs, query, products, size_of::<T>() * moved)
     }
 }
