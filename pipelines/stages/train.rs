@@ -17,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Raised when the adapter that rows give would come out otherwise.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Names of what training leaves in its output folder; an adapter in GGUF has no place for what `DoRA` learns.
 pub fn outputs(config: &TrainConfig) -> &'static [&'static str] {

@@ -23,6 +23,9 @@
 //! Tiles start at multiples of [`KEY_TILE`] of the position in the sequence, and masked scores add exact zeros, so the
 //! additions of a query have one order, however the queries are divided among calls. A thread takes a (sequence, key
 //! head, chunk of queries) forward and a (sequence, key head) backward.
+//!
+//! That is the path of f32, on which tests hold the one of bf16 (`rounded`): packed sequences only, on the tile kernels of
+//! the weight products.
 
 mod backward;
 mod block_product;
