@@ -42,7 +42,7 @@ pub use low_rank::{LowRank, LowRankFactors, matmul_low_rank};
 pub use narrow::{Columns, ResultRows, outer_products};
 pub(crate) use round::{bf16_bits, round_row};
 pub use stored::{matmul_stored, matmul_stored_transposed};
-pub(crate) use tiles::{LINE_WORDS, TileKernels, TileProduct};
+pub(crate) use tiles::{LINE_WORDS, TileKernels, TileProduct, right_lines};
 
 use self::drive::{Product, Target, chunk_depth};
 use self::pack::{Part, pack_rows};

@@ -64,7 +64,7 @@ pub(super) fn prefetch_row(row: *const f32, count: usize) {
 ///
 /// # Panics
 /// If the row does not fit in the groups, or the groups not in the lines.
-fn pack_row(activation: Activation, row: &[f32], lines: &mut [Line], step: usize, groups: usize) {
+pub(super) fn pack_row(activation: Activation, row: &[f32], lines: &mut [Line], step: usize, groups: usize) {
     let inputs = activation.group_inputs();
     let whole = row.len() / inputs;
     assert!(groups == 0 || (groups - 1) * step < lines.len(), "pack_row: too few lines");
@@ -97,7 +97,7 @@ fn pack_row(activation: Activation, row: &[f32], lines: &mut [Line], step: usize
 ///
 /// # Panics
 /// As [`pack_row`].
-fn pack_rounded_row(activation: Activation, row: &[bf16], lines: &mut [Line], step: usize, groups: usize) {
+pub(super) fn pack_rounded_row(activation: Activation, row: &[bf16], lines: &mut [Line], step: usize, groups: usize) {
     let inputs = activation.group_inputs();
     assert!(groups == 0 || (groups - 1) * step < lines.len(), "pack_rounded_row: too few lines");
     assert!(row.len() <= groups * inputs, "pack_rounded_row: the row is longer than its groups");

@@ -6,10 +6,12 @@
 //! and columns are multiples of 32, padded with zeros by whoever packs. Every element is one chain of additions in the
 //! order of the inputs.
 
+#![allow(clippy::inline_always, reason = "addresses in the inner loops of bodies compiled for an instruction set")]
+
 use half::bf16;
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, packed};
-use super::round::{pack_rounded_row, pack_row};
+use super::pack::{pack_rounded_row, pack_row};
 use crate::buffer::Line;
 use crate::panels::{INPUT_BLOCK, PANEL, panel_lines};
 use crate::{InstructionSet, Precision};
@@ -79,11 +81,6 @@ impl TileKernels {
         rows.next_multiple_of(self.0.row_step) * (inputs / self.0.activation.group_inputs())
     }
 
-    /// Lines of a right tile.
-    pub(crate) fn right_lines(self, inputs: usize, columns: usize) -> usize {
-        panel_lines(Precision::Bf16, columns, inputs)
-    }
-
     /// The first line of a row of a left tile, and the distance of its lines.
     #[inline(always)]
     pub(crate) fn left_row(self, rows: usize, inputs: usize, row: usize) -> (usize, usize) {
@@ -128,7 +125,7 @@ impl TileKernels {
         assert!(inputs.is_multiple_of(INPUT_BLOCK) && columns.is_multiple_of(PANEL), "tiles of whole panels");
         assert!(rows <= left_rows && inputs <= left_inputs && inputs <= right_inputs, "a product beyond its tiles");
         assert!(left.len() >= self.left_lines(left_rows, left_inputs), "a left tile that is too short");
-        assert!(right.len() >= self.right_lines(right_inputs, columns), "a right tile that is too short");
+        assert!(right.len() >= right_lines(right_inputs, columns), "a right tile that is too short");
         if rows == 0 || columns == 0 {
             return;
         }
@@ -150,6 +147,11 @@ impl TileKernels {
             }
         }
     }
+}
+
+/// Lines of a right tile, whatever the kernels.
+pub(crate) fn right_lines(inputs: usize, columns: usize) -> usize {
+    panel_lines(Precision::Bf16, columns, inputs)
 }
 
 /// Words of a line, for the addresses of tiles.

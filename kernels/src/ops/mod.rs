@@ -1,8 +1,9 @@
 //! Fused operations of a transformer, forward and backward side by side.
 //!
-//! All buffers are row-major `f32`, or bf16 where the products around an operation round anyway. Each operation has a plain body and bodies for AVX2 with FMA and AVX-512, chosen
-//! when it runs. Threads split rows or (sequence, head) pairs, never a sum, so that results do not depend on their
-//! number; and one row or query is computed in the same order whatever shares the call with it.
+//! All buffers are row-major `f32`, or bf16 where the products around an operation round anyway. Each operation has a
+//! plain body and bodies for AVX2 with FMA and AVX-512, chosen when it runs. Threads split rows or (sequence, head) pairs,
+//! never a sum, so that results do not depend on their number; and one row or query is computed in the same order whatever
+//! shares the call with it.
 
 #![allow(
     clippy::inline_always,

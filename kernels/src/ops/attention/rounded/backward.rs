@@ -7,7 +7,7 @@ use super::forward::hide;
 use super::packing::{Rows, head, pack_tile, pack_tile_across, right_across, right_along, turn_back, write_row};
 use super::{AttentionShape, Extents, KEY_TILE, Part};
 use crate::buffer::Line;
-use crate::gemm::{LINE_WORDS, TileKernels, TileProduct};
+use crate::gemm::{LINE_WORDS, TileKernels, TileProduct, right_lines};
 use crate::ops::attention::backward::dot;
 use crate::ops::simd::{Operation, Simd, exp2};
 use crate::panels::{INPUT_BLOCK, PANEL};
@@ -37,7 +37,7 @@ impl Operation for BackwardTask<'_> {
         let most = extents.columns(block_queries);
         let tiles = part.count.div_ceil(KEY_TILE);
         let [row_lines, across_lines] = [kernels.left_lines(KEY_TILE, depth), kernels.left_lines(head_dim, KEY_TILE)];
-        let [right_lines, score_lines] = [kernels.right_lines(depth, most), kernels.left_lines(KEY_TILE, most)];
+        let [query_lines, score_lines] = [right_lines(depth, most), kernels.left_lines(KEY_TILE, most)];
 
         let mut scratch = Scratch::take();
         let [
@@ -68,15 +68,15 @@ impl Operation for BackwardTask<'_> {
             tiles * across_lines * LINE_WORDS,
             most * depth / 2,
             most * depth / 2,
-            right_lines * LINE_WORDS,
-            right_lines * LINE_WORDS,
-            right_lines * LINE_WORDS,
-            right_lines * LINE_WORDS,
+            query_lines * LINE_WORDS,
+            query_lines * LINE_WORDS,
+            query_lines * LINE_WORDS,
+            query_lines * LINE_WORDS,
             KEY_TILE * most.max(depth),
             KEY_TILE * most,
             score_lines * LINE_WORDS,
             score_lines * LINE_WORDS,
-            kernels.right_lines(KEY_TILE, most) * LINE_WORDS,
+            right_lines(KEY_TILE, most) * LINE_WORDS,
             tiles * KEY_TILE * depth,
             tiles * KEY_TILE * depth,
             depth * most,
@@ -87,8 +87,8 @@ impl Operation for BackwardTask<'_> {
         ]);
         let [keys, values, keys_across, q_across, dout_across, q_along, dout_along, p_tile, ds_tile, ds_right] =
             [keys, values, keys_across, q_across, dout_across, q_along, dout_along, p_tile, ds_tile, ds_right]
-                .map(|words| bytemuck::cast_slice_mut::<f32, Line>(words));
-        let [q, dout] = [q, dout].map(|words| bytemuck::cast_slice_mut::<f32, bf16>(words));
+                .map(bytemuck::cast_slice_mut::<f32, Line>);
+        let [q, dout] = [q, dout].map(bytemuck::cast_slice_mut::<f32, bf16>);
 
         let key_rows = Rows { array: part.k, width: shape.key_width(), offset: part.kv_head * head_dim };
         let value_rows = Rows { array: part.v, ..key_rows };
@@ -239,7 +239,7 @@ impl Operation for ScoreGradients<'_> {
         assert!(columns.is_multiple_of(PANEL) && keys <= KEY_TILE && inputs <= KEY_TILE);
         assert!(scores.len() >= keys * columns && gradients.len() >= keys * columns);
         assert!(self.p.len() >= kernels.left_lines(KEY_TILE, columns) && self.ds.len() >= self.p.len());
-        assert!(self.ds_right.len() >= kernels.right_lines(KEY_TILE, columns));
+        assert!(self.ds_right.len() >= right_lines(KEY_TILE, columns));
         let right: &mut [u32] = bytemuck::cast_slice_mut(self.ds_right);
         let scale = simd.splat(self.scale);
         for key in (0..keys.max(inputs)).step_by(2) {

@@ -8,7 +8,7 @@ use super::super::memory::{Scratch, SharedOutput};
 use super::packing::{Rows, head, pack_tile, pack_tile_across, right_across, turn_back, write_row};
 use super::{AttentionShape, Extents, KEY_TILE, Part};
 use crate::buffer::Line;
-use crate::gemm::{LINE_WORDS, TileKernels, TileProduct};
+use crate::gemm::{LINE_WORDS, TileKernels, TileProduct, right_lines};
 use crate::ops::simd::{Operation, Simd, exp2};
 use crate::panels::{INPUT_BLOCK, PANEL};
 
@@ -43,9 +43,9 @@ impl Operation for ForwardTask<'_> {
             tiles.len() * key_lines * LINE_WORDS,
             tiles.len() * value_lines * LINE_WORDS,
             most * depth / 2,
-            kernels.right_lines(depth, most) * LINE_WORDS,
+            right_lines(depth, most) * LINE_WORDS,
             KEY_TILE * most.max(depth),
-            kernels.right_lines(KEY_TILE, most) * LINE_WORDS,
+            right_lines(KEY_TILE, most) * LINE_WORDS,
             depth * most,
             most.max(KEY_TILE) * depth,
             most,
