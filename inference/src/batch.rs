@@ -4,16 +4,18 @@
 //! Sequences join when a place is free and leave when their answer ends.
 
 use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use crate::cache::SequenceCache;
+use crate::constraint::{Guide, Prepared};
 use crate::error::EngineError;
 use crate::forward::{Batch, Workspace, forward};
 use crate::native::NativeEngine;
 use crate::prefix;
 use crate::request::{Answer, Counts, Finish, Request, TokenLogprob};
-use crate::sampling::{Draw, choose};
+use crate::sampling::{Draw, Occurrences, Working, choose};
 use crate::stop::GrowingText;
 
 /// A request waits for its predecessor's prefix when that saves at least this many rows; for less it computes them itself.
@@ -28,23 +30,35 @@ pub(crate) type OnAnswer<'a> = dyn FnMut(usize, Result<Answer, EngineError>) -> 
 /// Answers all requests; see [`NativeEngine::generate`].
 pub(crate) fn generate(engine: &NativeEngine, requests: &[Request], on_answer: &mut OnAnswer<'_>) -> Counts {
     let context = engine.context();
-    let prompts: Vec<Result<Vec<u32>, EngineError>> = requests
+    let constraints =
+        Prepared::new(requests.iter().filter_map(|request| request.constraint.as_deref()), || engine.guides());
+    let prompts: Vec<Result<(Vec<u32>, usize), EngineError>> = requests
         .par_iter()
         .map(|request| {
-            let tokens = engine.prompt_tokens(&request.prompt)?;
-            if tokens.len() < context {
-                Ok(tokens)
-            } else {
-                Err(EngineError::PromptTooLong { prompt: tokens.len(), context })
+            let named =
+                request.sampling.logit_bias.iter().map(|&(token, _)| token).chain(request.stop_tokens.iter().copied());
+            engine.weights.check_tokens(&named.collect::<Vec<_>>())?;
+            if let Some(constraint) = &request.constraint
+                && let Some(problem) = constraints.problem(constraint)
+            {
+                return Err(problem);
             }
+            let mut tokens = engine.prompt_tokens(&request.prompt)?;
+            let bos = engine.tokenizer().bos();
+            let cut = request.overflow.fit(&mut tokens, request.max_tokens, context, bos)?;
+            Ok((tokens, cut))
         })
         .collect();
+    let cut: Vec<usize> = prompts.iter().map(|prompt| prompt.as_ref().map_or(0, |&(_, cut)| cut)).collect();
+    let on_answer = &mut |index: usize, answer: Result<Answer, EngineError>| {
+        on_answer(index, answer.map(|answer| Answer { prompt_tokens_cut: cut[index], ..answer }))
+    };
     let mut waiting = Vec::with_capacity(requests.len());
     for (index, prompt) in prompts.into_iter().enumerate() {
         let flow = match prompt {
             Err(error) => on_answer(index, Err(error)),
-            Ok(prompt) if requests[index].max_tokens == 0 => on_answer(index, Ok(empty_answer(prompt.len()))),
-            Ok(prompt) => {
+            Ok((prompt, _)) if requests[index].max_tokens == 0 => on_answer(index, Ok(empty_answer(prompt.len()))),
+            Ok((prompt, _)) => {
                 waiting.push((index, prompt));
                 ControlFlow::Continue(())
             }
@@ -61,14 +75,21 @@ pub(crate) fn generate(engine: &NativeEngine, requests: &[Request], on_answer: &
     };
     let mut waiting: Vec<Option<(usize, Vec<u32>)>> = waiting.into_iter().map(Some).collect();
     let queue = order.into_iter().filter_map(|at| waiting[at].take()).collect();
-    let mut scheduler = Scheduler::new(engine, requests, queue);
+    let mut scheduler = Scheduler::new(engine, requests, &constraints, queue);
     // A break carries no value: it only says that the receiver has enough.
     let _ = scheduler.run(on_answer);
-    scheduler.counts
+    Counts { prompts_cut: cut.iter().filter(|&&cut| cut > 0).count(), ..scheduler.counts }
 }
 
 fn empty_answer(prompt_tokens: usize) -> Answer {
-    Answer { text: String::new(), tokens: Vec::new(), finish: Finish::Length, logprobs: Vec::new(), prompt_tokens }
+    Answer {
+        text: String::new(),
+        tokens: Vec::new(),
+        finish: Finish::Length,
+        logprobs: Vec::new(),
+        prompt_tokens,
+        prompt_tokens_cut: 0,
+    }
 }
 
 /// A sequence that has a place.
@@ -81,67 +102,66 @@ struct Active<'a> {
     tokens: Vec<u32>,
     logprobs: Vec<TokenLogprob>,
     text: GrowingText,
-    /// Different tokens so far, in order of appearance; filled only where the request has a repetition penalty.
-    seen: Vec<u32>,
-    is_seen: Vec<bool>,
+    /// Tokens so far; filled only where the request has a penalty.
+    seen: Occurrences,
+    /// Locked by the one thread that chooses the token of this sequence.
+    guide: Option<Mutex<Guide>>,
 }
 
 impl<'a> Active<'a> {
-    fn new(index: usize, request: &'a Request, prompt: Vec<u32>, computed: usize, vocabulary: usize) -> Self {
-        let mut active = Self {
+    fn new(index: usize, request: &'a Request, prompt: Vec<u32>, computed: usize, guide: Option<Guide>) -> Self {
+        let seen = if request.sampling.penalizes() { Occurrences::of_prompt(&prompt) } else { Occurrences::default() };
+        Self {
             index,
             request,
             computed,
             tokens: Vec::new(),
             logprobs: Vec::new(),
             text: GrowingText::new(&request.stop),
-            seen: Vec::new(),
-            is_seen: if request.sampling.penalizes() { vec![false; vocabulary] } else { Vec::new() },
+            seen,
+            guide: guide.map(Mutex::new),
             prompt,
+        }
+    }
+
+    /// The next token; the error says why the constraint allows none.
+    fn choose(&self, logits: &mut [f32], working: &mut Working) -> Result<TokenLogprob, EngineError> {
+        let guide = self.guide.as_ref().map(|guide| guide.lock().unwrap_or_else(PoisonError::into_inner));
+        let mask = guide.map(|mut guide| guide.mask()).transpose()?;
+        let draw = Draw {
+            sampling: &self.request.sampling,
+            seed: self.request.seed,
+            token_index: self.tokens.len(),
+            seen: self.seen.as_slice(),
+            allowed: mask.as_ref().map(|mask| mask.as_slice()),
+            top_logprobs: self.request.top_logprobs,
         };
-        for position in 0..active.prompt.len() {
-            active.note(active.prompt[position]);
-        }
-        active
-    }
-
-    fn note(&mut self, token: u32) {
-        if let Some(seen) = self.is_seen.get_mut(token as usize)
-            && !std::mem::replace(seen, true)
-        {
-            self.seen.push(token);
-        }
-    }
-
-    fn choose(&self, logits: &mut [f32], weights: &mut Vec<f32>) -> TokenLogprob {
-        choose(
-            logits,
-            &Draw {
-                sampling: &self.request.sampling,
-                seed: self.request.seed,
-                token_index: self.tokens.len(),
-                seen: &self.seen,
-                top_logprobs: self.request.top_logprobs,
-            },
-            weights,
-        )
+        Ok(choose(logits, &draw, working))
     }
 
     /// Takes the chosen token; says so when the answer has ended.
-    fn accept(&mut self, engine: &NativeEngine, chosen: TokenLogprob) -> Option<Finish> {
+    fn accept(&mut self, engine: &NativeEngine, chosen: TokenLogprob) -> Result<Option<Finish>, EngineError> {
         let token = chosen.token;
-        if !engine.ignores_end && engine.tokenizer().is_end_of_generation(token) {
-            return Some(Finish::Stop);
+        let ends = !engine.ignores_end && engine.tokenizer().is_end_of_generation(token);
+        if ends || self.request.stop_tokens.contains(&token) {
+            return Ok(Some(Finish::Stop));
         }
         self.tokens.push(token);
         self.logprobs.push(chosen);
-        self.note(token);
-        if self.text.push(engine.tokenizer(), token) {
-            return Some(Finish::Stop);
+        if self.request.sampling.penalizes() {
+            self.seen.push(token);
+        }
+        let stopped = self.text.push(engine.tokenizer(), token);
+        let complete = match &mut self.guide {
+            Some(guide) => guide.get_mut().unwrap_or_else(PoisonError::into_inner).consume(token)?,
+            None => false,
+        };
+        if stopped || complete {
+            return Ok(Some(Finish::Stop));
         }
         let full =
             self.tokens.len() >= self.request.max_tokens || self.prompt.len() + self.tokens.len() >= engine.context();
-        full.then_some(Finish::Length)
+        Ok(full.then_some(Finish::Length))
     }
 
     fn into_answer(self, finish: Finish) -> Answer {
@@ -151,6 +171,7 @@ impl<'a> Active<'a> {
             finish,
             logprobs: self.logprobs,
             prompt_tokens: self.prompt.len(),
+            prompt_tokens_cut: 0,
         }
     }
 }
@@ -166,6 +187,7 @@ struct Source {
 struct Scheduler<'a> {
     engine: &'a NativeEngine,
     requests: &'a [Request],
+    constraints: &'a Prepared<'a>,
     queue: std::vec::IntoIter<(usize, Vec<u32>)>,
     next: Option<(usize, Vec<u32>)>,
     /// One place more than sequences at once, so that a source that has ended can keep its cache.
@@ -179,7 +201,12 @@ struct Scheduler<'a> {
 }
 
 impl<'a> Scheduler<'a> {
-    fn new(engine: &'a NativeEngine, requests: &'a [Request], queue: Vec<(usize, Vec<u32>)>) -> Self {
+    fn new(
+        engine: &'a NativeEngine,
+        requests: &'a [Request],
+        constraints: &'a Prepared<'a>,
+        queue: Vec<(usize, Vec<u32>)>,
+    ) -> Self {
         // Every sequence that writes needs a row in every step.
         let max_active = engine.max_sequences.min(engine.max_batch_tokens).min(queue.len());
         let config = &engine.weights.config;
@@ -188,6 +215,7 @@ impl<'a> Scheduler<'a> {
         Self {
             engine,
             requests,
+            constraints,
             queue,
             next,
             places: (0..=max_active).map(|_| None).collect(),
@@ -216,8 +244,8 @@ impl<'a> Scheduler<'a> {
             let places = &self.places;
             forward(&self.engine.weights, &batch, &mut self.caches, &mut workspace, &mut |first, logits| {
                 let rows = logits.par_chunks_mut(vocabulary).zip(&writers[first..]);
-                chosen.par_extend(rows.map_init(Vec::new, |weights, (logits, &place)| {
-                    places[place].as_ref().map(|active| active.choose(logits, weights))
+                chosen.par_extend(rows.map_init(Working::default, |working, (logits, &place)| {
+                    places[place].as_ref().map(|active| active.choose(logits, working))
                 }));
             });
             for (place, chosen) in writers.into_iter().zip(chosen.drain(..)) {
@@ -260,8 +288,9 @@ impl<'a> Scheduler<'a> {
                 own.share_prefix(source, shared);
             }
             self.source = Some(Source { place, prompt: prompt.clone(), left_with: None });
-            let vocabulary = self.engine.weights.config.vocabulary;
-            self.places[place] = Some(Active::new(index, &self.requests[index], prompt, shared, vocabulary));
+            let request = &self.requests[index];
+            let guide = request.constraint.as_ref().and_then(|constraint| self.constraints.guide(constraint));
+            self.places[place] = Some(Active::new(index, request, prompt, shared, guide));
             self.admitted.push(place);
         }
     }
@@ -303,8 +332,17 @@ impl<'a> Scheduler<'a> {
         writers
     }
 
-    fn take_token(&mut self, place: usize, chosen: TokenLogprob, on_answer: &mut OnAnswer<'_>) -> ControlFlow<()> {
-        let Some(finish) = self.places[place].as_mut().and_then(|active| active.accept(self.engine, chosen)) else {
+    fn take_token(
+        &mut self,
+        place: usize,
+        chosen: Result<TokenLogprob, EngineError>,
+        on_answer: &mut OnAnswer<'_>,
+    ) -> ControlFlow<()> {
+        let Some(active) = self.places[place].as_mut() else {
+            return ControlFlow::Continue(());
+        };
+        let finish = chosen.and_then(|chosen| active.accept(self.engine, chosen));
+        let Some(finish) = finish.transpose() else {
             return ControlFlow::Continue(());
         };
         let Some(active) = self.places[place].take() else {
@@ -315,6 +353,6 @@ impl<'a> Scheduler<'a> {
             source.left_with = Some(active.computed);
         }
         self.counts.new_tokens += active.tokens.len();
-        on_answer(active.index, Ok(active.into_answer(finish)))
+        on_answer(active.index, finish.map(|finish| active.into_answer(finish)))
     }
 }

@@ -47,6 +47,14 @@ pub enum EngineError {
         /// How many ids there are.
         vocabulary: usize,
     },
+    /// No answer can have the form that was asked for, or it cannot be followed.
+    #[error("the {kind} of the answer cannot be followed: {problem}")]
+    Constraint {
+        /// JSON schema, regular expression, choice.
+        kind: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// An option that cannot be.
     #[error("option {option}: {problem}")]
     Option {
@@ -101,6 +109,21 @@ pub enum EngineError {
         missing: String,
         /// The first 200 bytes of the answer.
         body: String,
+    },
+    /// The server wrote something else than the form that was asked for, twice.
+    #[error(
+        "{url}: the answer does not fit the {kind} that was asked for (tried twice): {problem}; it starts: {answer}; \
+         serve a model that follows instructions better, or a server that enforces the form (llama-server, vLLM)"
+    )]
+    Unfit {
+        /// Where.
+        url: String,
+        /// JSON schema, regular expression, choice.
+        kind: &'static str,
+        /// What is wrong with the second answer.
+        problem: String,
+        /// The first 200 bytes of it.
+        answer: String,
     },
     /// A URL that cannot be used.
     #[error("server URL {url:?}: {problem}; write it like http://127.0.0.1:8080")]

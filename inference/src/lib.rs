@@ -43,9 +43,11 @@
 mod batch;
 mod branch;
 mod cache;
+mod constraint;
 mod error;
 mod forward;
 mod native;
+mod overflow;
 mod prefix;
 mod request;
 mod sampling;
@@ -56,9 +58,11 @@ mod weights;
 
 use std::ops::ControlFlow;
 
+pub use constraint::Constraint;
 pub use error::EngineError;
 pub use espalier_model::{Message, SpecialTokens};
 pub use native::{EngineOptions, NativeEngine};
+pub use overflow::Overflow;
 pub use request::{Answer, Counts, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};
 pub use server::{ServerEngine, ServerOptions};
 
@@ -85,6 +89,17 @@ impl Engine {
         match self {
             Self::Native(engine) => engine.generate(requests, on_answer),
             Self::Server(engine) => engine.generate(requests, on_answer),
+        }
+    }
+
+    /// Whether answers can have this form, as far as it can be known before any is written.
+    ///
+    /// # Errors
+    /// What is wrong with the constraint.
+    pub fn check_constraint(&self, constraint: &Constraint) -> Result<(), EngineError> {
+        match self {
+            Self::Native(engine) => engine.check_constraint(constraint),
+            Self::Server(_) => constraint.validate().map_err(|problem| constraint.broken(problem)),
         }
     }
 

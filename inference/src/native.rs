@@ -1,11 +1,13 @@
 //! The native engine: a model in packed matrices, with everything that runs on it.
 
 use std::ops::ControlFlow;
+use std::sync::OnceLock;
 
 use espalier_kernels::Precision;
 use espalier_model::{ChatTemplate, LoraAdapter, Message, Model, SpecialTokens, Tokenizer};
 
 use crate::batch;
+use crate::constraint::{Constraint, Guides};
 use crate::error::EngineError;
 use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
 use crate::score;
@@ -37,6 +39,8 @@ pub struct NativeEngine {
     pub(crate) max_batch_tokens: usize,
     tokenizer: Box<Tokenizer>,
     template: Box<ChatTemplate>,
+    /// Made when the first constraint comes: it takes a while with a large vocabulary.
+    guides: OnceLock<Result<Box<Guides>, String>>,
     identity: String,
     /// Off in tests that hold results with and without sharing against each other.
     pub(crate) shares_prefixes: bool,
@@ -87,6 +91,7 @@ impl NativeEngine {
             max_batch_tokens: options.max_batch_tokens,
             tokenizer: Box::new(tokenizer),
             template: Box::new(template),
+            guides: OnceLock::new(),
             identity,
             shares_prefixes: true,
             ignores_end: false,
@@ -166,6 +171,21 @@ impl NativeEngine {
             tokens.insert(0, bos);
         }
         tokens
+    }
+
+    /// Whether answers can have this form: what [`NativeEngine::generate`] finds out before the first token.
+    ///
+    /// # Errors
+    /// What is wrong with the constraint.
+    pub fn check_constraint(&self, constraint: &Constraint) -> Result<(), EngineError> {
+        let compiled = self.guides().and_then(|guides| guides.compile(constraint));
+        compiled.map(|_| ()).map_err(|problem| constraint.broken(problem))
+    }
+
+    /// The maker of guides for this tokenizer.
+    pub(crate) fn guides(&self) -> Result<&Guides, String> {
+        let guides = self.guides.get_or_init(|| Guides::new(&self.tokenizer).map(Box::new));
+        guides.as_deref().map_err(Clone::clone)
     }
 
     /// Writes an answer for each request. Answers arrive as they end, in any order, each with the index of its request;

@@ -1,6 +1,11 @@
 //! What goes into an engine and what comes out of it.
 
+use std::sync::Arc;
+
 use espalier_model::Message;
+
+use crate::constraint::Constraint;
+use crate::overflow::Overflow;
 
 /// What the model is to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +21,8 @@ pub enum Prompt {
 
 /// How the next token is chosen from the logits.
 ///
-/// The steps run in this order: repetition penalty, temperature, top-k, top-p, min-p, then one draw from what is left.
+/// The steps run in this order: constraint, logit bias, repetition penalty, frequency and presence penalty, temperature, top-k,
+/// top-p, min-p, then one draw from what is left. Those before the temperature act on the logits, in greedy decoding too.
 /// The default is greedy: the highest logit, the lowest id among equals.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -30,15 +36,35 @@ pub struct Sampling {
     pub min_p: f32,
     /// Divides positive logits (multiplies negative ones) of every token of prompt and answer so far; 1 changes nothing.
     pub repetition_penalty: f32,
+    /// Taken from the logit of a token once for each time that it stands in the answer (as `OpenAI` has it); 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// Taken from the logit of every token that stands in the answer (as `OpenAI` has it); 0 changes nothing.
+    pub presence_penalty: f32,
+    /// Added to the logits of these tokens; -100 as good as forbids one, 100 as good as forces it.
+    pub logit_bias: Vec<(u32, f32)>,
 }
 
 impl Sampling {
     /// The most probable token always.
-    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 };
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
+        logit_bias: Vec::new(),
+    };
+
+    /// Whether tokens of the prompt and the answer are treated differently.
+    pub(crate) fn penalizes_repetition(&self) -> bool {
+        (self.repetition_penalty - 1.0).abs() > 0.0
+    }
 
     /// Whether tokens seen before are treated differently.
     pub(crate) fn penalizes(&self) -> bool {
-        (self.repetition_penalty - 1.0).abs() > 0.0
+        self.penalizes_repetition() || self.frequency_penalty.abs() > 0.0 || self.presence_penalty.abs() > 0.0
     }
 
     /// Plain sampling at a temperature.
@@ -66,6 +92,12 @@ pub struct Request {
     pub seed: u64,
     /// The answer ends before the first of these strings, wherever the borders of its tokens lie. Empty strings are ignored.
     pub stop: Vec<String>,
+    /// The answer ends before the first of these tokens, as before an end-of-generation token.
+    pub stop_tokens: Vec<u32>,
+    /// The form that the answer must have.
+    pub constraint: Option<Arc<Constraint>>,
+    /// What happens when the prompt does not fit into the context window.
+    pub overflow: Overflow,
     /// How many alternatives to report with each token, beside the chosen one.
     pub top_logprobs: usize,
 }
@@ -73,14 +105,43 @@ pub struct Request {
 impl Request {
     /// A greedy request without stop strings, with seed 0.
     pub fn new(prompt: Prompt, max_tokens: usize) -> Self {
-        Self { prompt, max_tokens, sampling: Sampling::GREEDY, seed: 0, stop: Vec::new(), top_logprobs: 0 }
+        Self {
+            prompt,
+            max_tokens,
+            sampling: Sampling::GREEDY,
+            seed: 0,
+            stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            constraint: None,
+            overflow: Overflow::Refuse,
+            top_logprobs: 0,
+        }
     }
+
+    /// `count` requests for answers of one prompt (`n` of `OpenAI`). They differ in their seeds alone, and each of these
+    /// follows from the request's seed and its place: the first is the request itself, and more answers do not change those
+    /// that were there. Given to one call, they share the computation of the prompt.
+    pub fn alternatives(&self, count: usize) -> impl Iterator<Item = Self> {
+        (0..count).map(|index| Self { seed: alternative_seed(self.seed, index), ..self.clone() })
+    }
+}
+
+/// The seed of the `index`-th answer of one prompt: the index-th state of `SplitMix64` (Steele, Lea and Flood 2014), mixed;
+/// the first answer keeps the seed.
+fn alternative_seed(seed: u64, index: usize) -> u64 {
+    if index == 0 {
+        return seed;
+    }
+    let mut mixed = seed.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model said that it was done, or a stop string was written.
+    /// The model said that it was done, or a stop string or token was written.
     Stop,
     /// `max_tokens` or the context window was reached.
     Length,
@@ -102,14 +163,17 @@ pub struct TokenLogprob {
 pub struct Answer {
     /// The text, cut before a stop string, without special tokens; bytes that are not UTF-8 become U+FFFD.
     pub text: String,
-    /// The tokens that were written, those of a stop string included, the end-of-generation token not. Empty from a server.
+    /// The tokens that were written, those of a stop string included, the end-of-generation or stop token not.
+    /// Empty from a server.
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
     /// One entry for each of `tokens`. From a server only when asked for.
     pub logprobs: Vec<TokenLogprob>,
-    /// Length of the prompt in tokens, BOS and template included (0 when a server does not say).
+    /// Length of the prompt in tokens, BOS and template included (0 when a server does not say); what was cut not counted.
     pub prompt_tokens: usize,
+    /// Tokens of the prompt that were taken away because it did not fit (see [`Overflow`]).
+    pub prompt_tokens_cut: usize,
 }
 
 /// What a call to generate computed, beside the answers.
@@ -121,6 +185,8 @@ pub struct Counts {
     pub prompt_tokens_computed: usize,
     /// Tokens written, end-of-generation tokens not counted.
     pub new_tokens: usize,
+    /// Prompts that were cut because they did not fit.
+    pub prompts_cut: usize,
     /// Passes over the weights.
     pub steps: usize,
 }
@@ -143,4 +209,23 @@ pub struct Score {
     pub greedy: bool,
     /// Length of the continuation.
     pub tokens: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alternatives_differ_in_seeds_that_do_not_depend_on_their_number() {
+        let request = Request { seed: 7, ..Request::new(Prompt::Text("One day".to_owned()), 5) };
+        let three: Vec<Request> = request.alternatives(3).collect();
+        assert_eq!(three[0], request);
+        assert_eq!(request.alternatives(2).collect::<Vec<_>>(), three[..2]);
+        let mut seeds: Vec<u64> =
+            (0..50).flat_map(|seed| (0..50).map(move |index| alternative_seed(seed, index))).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        assert_eq!(seeds.len(), 2500, "neighbouring seeds have no answers in common");
+        assert_eq!(Request { seed: three[1].seed, ..request }, three[1]);
+    }
 }

@@ -6,7 +6,9 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::{answers, engine, mixed_requests, options, text};
-use espalier_inference::{Answer, EngineError, EngineOptions, Finish, Prompt, Request, Sampling, ScoreRequest};
+use espalier_inference::{
+    Answer, EngineError, EngineOptions, Finish, Overflow, Prompt, Request, Sampling, ScoreRequest,
+};
 use espalier_kernels::Precision;
 use espalier_model::{Message, SpecialTokens};
 
@@ -128,6 +130,61 @@ fn stop_strings_cut_the_text() {
 }
 
 #[test]
+fn stop_tokens_end_the_answer_before_them() {
+    let engine = engine(&options(Precision::F32));
+    let whole = answers(&engine, &[text("Once upon a time", 30)]).remove(0).unwrap();
+    let token = whole.tokens[12];
+    let first = whole.tokens.iter().position(|&other| other == token).unwrap();
+    let request = Request { stop_tokens: vec![token], ..text("Once upon a time", 30) };
+    let found = answers(&engine, &[request]).remove(0).unwrap();
+    assert_eq!((found.finish, found.tokens.as_slice()), (Finish::Stop, &whole.tokens[..first]));
+}
+
+#[test]
+fn bias_and_penalties_act_on_the_answer() {
+    let engine = engine(&options(Precision::F32));
+    let with = |sampling| Request { sampling, ..text("One day", 40) };
+    let plain = answers(&engine, &[with(Sampling::GREEDY)]).remove(0).unwrap();
+    let banned = plain.tokens[0];
+    let found = unwrap_all(answers(
+        &engine,
+        &[
+            with(Sampling { logit_bias: vec![(banned, -100.0)], ..Sampling::GREEDY }),
+            with(Sampling { presence_penalty: 100.0, ..Sampling::GREEDY }),
+            with(Sampling { frequency_penalty: 100.0, ..Sampling::GREEDY }),
+        ],
+    ));
+    assert!(!found[0].tokens.contains(&banned));
+    for answer in &found[1..] {
+        let mut different = answer.tokens.clone();
+        different.sort_unstable();
+        different.dedup();
+        assert_eq!(different.len(), answer.tokens.len(), "no token comes twice: {:?}", answer.text);
+    }
+    let unknown = with(Sampling { logit_bias: vec![(512, 1.0)], ..Sampling::GREEDY });
+    let error = answers(&engine, &[unknown]).remove(0).unwrap_err();
+    assert!(matches!(error, EngineError::UnknownToken { token: 512, vocabulary: 512 }), "{error}");
+}
+
+#[test]
+fn alternatives_of_a_prompt_compute_it_once() {
+    let engine = engine(&options(Precision::Bf16));
+    let request = Request { sampling: Sampling::at_temperature(1.0), seed: 5, ..text(&STORY.repeat(3), 20) };
+    let requests: Vec<Request> = request.alternatives(6).collect();
+    let mut texts = vec![String::new(); 6];
+    let counts = engine
+        .generate_counted(&requests, &mut |index, answer| {
+            texts[index] = answer.unwrap().text;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let prompt = engine.prompt_tokens(&request.prompt).unwrap().len();
+    assert_eq!(counts.prompt_tokens_computed, prompt + 5, "each further one computes its last token alone");
+    assert_eq!(texts[0], answers(&engine, &[request]).remove(0).unwrap().text);
+    assert_eq!(texts.iter().collect::<std::collections::HashSet<_>>().len(), 6);
+}
+
+#[test]
 fn a_prompt_that_does_not_fit_is_refused_alone() {
     let engine = engine(&EngineOptions { context: Some(32), ..options(Precision::F32) });
     let long = Request::new(Prompt::Tokens(vec![5; 32]), 4);
@@ -141,6 +198,38 @@ fn a_prompt_that_does_not_fit_is_refused_alone() {
     assert_eq!(fitting.finish, Finish::Length);
     let error = found.remove(0).unwrap_err().to_string();
     assert!(error.contains("32 tokens") && error.contains("holds 32") && error.contains("at least 1 token"), "{error}");
+}
+
+#[test]
+fn a_prompt_may_be_cut_to_fit() {
+    let engine = engine(&EngineOptions { context: Some(32), ..options(Precision::F32) });
+    let bos = engine.tokenizer().bos().unwrap();
+    let prompt: Vec<u32> = std::iter::once(bos).chain(300..359).collect();
+    let with = |overflow, prompt: Vec<u32>| Request { overflow, ..Request::new(Prompt::Tokens(prompt), 8) };
+    let left: Vec<u32> = [&prompt[..1], &prompt[37..]].concat();
+    let middle: Vec<u32> = [&prompt[..12], &prompt[48..]].concat();
+    let requests = [
+        with(Overflow::TruncateLeft, prompt.clone()),
+        with(Overflow::TruncateMiddle, prompt.clone()),
+        with(Overflow::Refuse, prompt),
+        with(Overflow::Refuse, left),
+        with(Overflow::Refuse, middle),
+    ];
+    let mut found: Vec<_> = requests.iter().map(|_| None).collect();
+    let counts = engine
+        .generate_counted(&requests, &mut |index, answer| {
+            found[index] = Some(answer);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(counts.prompts_cut, 2);
+    let mut found: Vec<Result<Answer, EngineError>> = found.into_iter().map(Option::unwrap).collect();
+    assert!(found.remove(2).unwrap_err().is_prompt_too_long());
+    let found = unwrap_all(found);
+    for (cut, expected) in [(&found[0], &found[2]), (&found[1], &found[3])] {
+        assert_eq!((cut.prompt_tokens, cut.prompt_tokens_cut, expected.prompt_tokens_cut), (24, 36, 0));
+        assert_eq!(cut.text, expected.text);
+    }
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use espalier_inference::{Answer, Engine, EngineError, Finish, Prompt, Request, Sampling, ServerEngine, ServerOptions};
+use espalier_inference::{
+    Answer, Constraint, Engine, EngineError, Finish, Prompt, Request, Sampling, ServerEngine, ServerOptions,
+};
 use espalier_model::Message;
 use serde_json::{Value, json};
 
@@ -99,9 +101,19 @@ fn conversations_and_texts_go_to_their_paths() {
         }
     });
     let text = Request {
-        sampling: Sampling { temperature: 0.5, top_k: 4, top_p: 0.9, min_p: 0.1, repetition_penalty: 1.5 },
+        sampling: Sampling {
+            temperature: 0.5,
+            top_k: 4,
+            top_p: 0.9,
+            min_p: 0.1,
+            repetition_penalty: 1.5,
+            frequency_penalty: 0.25,
+            presence_penalty: -0.5,
+            logit_bias: vec![(11, -100.0)],
+        },
         seed: 3,
         stop: vec!["\n".to_owned()],
+        stop_tokens: vec![2, 5],
         ..Request::new(Prompt::Text("hello".to_owned()), 7)
     };
     let requests: Vec<Request> = (0..10).map(|i| chat(&i.to_string())).chain([text]).collect();
@@ -117,8 +129,77 @@ fn conversations_and_texts_go_to_their_paths() {
     assert_eq!(
         *body,
         json!({"model": "small", "prompt": "hello", "max_tokens": 7, "temperature": 0.5, "seed": 3, "top_p": 0.9_f32,
-               "top_k": 4, "min_p": 0.1_f32, "repeat_penalty": 1.5, "repetition_penalty": 1.5, "stop": ["\n"]})
+               "top_k": 4, "min_p": 0.1_f32, "repeat_penalty": 1.5, "repetition_penalty": 1.5, "stop": ["\n"],
+               "frequency_penalty": 0.25, "presence_penalty": -0.5, "logit_bias": {"11": -100.0}, "stop_token_ids": [2, 5]})
     );
+}
+
+#[test]
+fn the_form_of_an_answer_is_passed_on() {
+    let bodies = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&bodies);
+    let server = Loopback::start(move |_, _, body| {
+        seen.lock().unwrap().push(body.clone());
+        let text = body["messages"][0]["content"].as_str().unwrap();
+        (200, chat_reply(text))
+    });
+    let schema = json!({"type": "object", "required": ["a"]});
+    let with = |text: &str, constraint| Request { constraint: Some(Arc::new(constraint)), ..chat(text) };
+    let requests = [
+        with("```json\n{\"a\": 1}\n```", Constraint::JsonSchema(schema.clone())),
+        with("{}", Constraint::JsonObject),
+        with("b2", Constraint::Regex("b[0-9]".to_owned())),
+        with("yes\n", Constraint::Choice(vec!["no".to_owned(), "yes".to_owned()])),
+        with("x", Constraint::Regex("(".to_owned())),
+    ];
+    let mut answers = ask(&server.url(), &requests);
+    let error = answers.pop().unwrap().unwrap_err();
+    assert!(matches!(error, EngineError::Constraint { kind: "regular expression", .. }), "{error}");
+    let texts: Vec<String> = answers.into_iter().map(|answer| answer.unwrap().text).collect();
+    assert_eq!(texts, ["{\"a\": 1}", "{}", "b2", "yes"]);
+    let bodies = bodies.lock().unwrap();
+    assert_eq!(bodies.len(), 4);
+    let field = |text: &str, name: &str| -> Value {
+        bodies.iter().find(|body| body["messages"][0]["content"].as_str().unwrap().starts_with(text)).unwrap()[name]
+            .clone()
+    };
+    let json_schema = json!({"name": "answer", "strict": true, "schema": schema});
+    assert_eq!(field("```", "response_format"), json!({"type": "json_schema", "json_schema": json_schema}));
+    assert_eq!(field("{}", "response_format"), json!({"type": "json_object"}));
+    assert_eq!(field("b2", "structured_outputs"), json!({"regex": "b[0-9]"}));
+    assert_eq!(field("yes", "guided_choice"), json!(["no", "yes"]));
+    assert_eq!(field("yes", "grammar"), "root ::= \"no\" | \"yes\"");
+}
+
+#[test]
+fn an_answer_without_its_form_is_asked_for_once_more() {
+    let schema = || Some(Arc::new(Constraint::JsonSchema(json!({"type": "object", "required": ["a"]}))));
+    let server = Loopback::start(|number, _, body| {
+        if number == 0 {
+            return (200, chat_reply("Sure! {\"a\": 1}"));
+        }
+        let messages = body["messages"].as_array().unwrap();
+        assert_eq!((messages.len(), &messages[1]["content"]), (3, &json!("Sure! {\"a\": 1}")));
+        let said = messages[2]["content"].as_str().unwrap();
+        assert!(said.contains("does not fit the JSON schema that was asked for: it is not JSON"), "{said}");
+        (200, chat_reply("{\"a\": 2}"))
+    });
+    let answer = ask(&server.url(), &[Request { constraint: schema(), ..chat("x") }]).remove(0).unwrap();
+    assert_eq!((answer.text.as_str(), server.count()), ("{\"a\": 2}", 2));
+
+    let stubborn = Loopback::start(|_, _, _| (200, chat_reply("{\"b\": 1}")));
+    let error = ask(&stubborn.url(), &[Request { constraint: schema(), ..chat("x") }]).remove(0).unwrap_err();
+    assert!(matches!(error, EngineError::Unfit { .. }), "{error}");
+    assert!(
+        error.to_string().contains("(tried twice): \"a\" is a required property; it starts: {\"b\": 1}"),
+        "{error}"
+    );
+    assert_eq!(stubborn.count(), 2);
+
+    let cut = json!({"choices": [{"message": {"content": "{\"a\": [1, "}, "finish_reason": "length"}]}).to_string();
+    let short = Loopback::start(move |_, _, _| (200, cut.clone()));
+    let answer = ask(&short.url(), &[Request { constraint: schema(), ..chat("x") }]).remove(0).unwrap();
+    assert_eq!((answer.finish, short.count()), (Finish::Length, 1));
 }
 
 #[test]

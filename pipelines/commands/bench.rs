@@ -16,7 +16,7 @@ use crate::models::resolve;
 use crate::outcome::Status;
 use anyhow::{Context, Result};
 use espalier_dataset::Turn;
-use espalier_inference::{Prompt, Request, Sampling};
+use espalier_inference::{Prompt, Request};
 use espalier_kernels::{
     Accumulate, Element, InstructionSet, PackedMatrix, Precision, Values, ValuesMut, bf16, matmul, matmul_values,
 };
@@ -139,15 +139,9 @@ fn generate(
         (vocabulary / 4 + (mixed >> 33) % (vocabulary / 2)) as u32
     };
     let requests: Vec<Request> = (0..sequences)
-        .map(|sequence| Request {
-            prompt: Prompt::Tokens(
-                (0..shared).map(|p| token(0, p)).chain((0..prompt).map(|p| token(sequence + 1, p))).collect(),
-            ),
-            max_tokens: new,
-            sampling: Sampling::default(),
-            seed: 0,
-            stop: Vec::new(),
-            top_logprobs: 0,
+        .map(|sequence| {
+            let tokens = (0..shared).map(|p| token(0, p)).chain((0..prompt).map(|p| token(sequence + 1, p))).collect();
+            Request::new(Prompt::Tokens(tokens), new)
         })
         .collect();
     let start = Instant::now();

@@ -102,12 +102,9 @@ fn prompts(terminal: bool) -> impl Iterator<Item = std::io::Result<String>> {
 fn answer(speaker: &mut Speaker, question: &str, arguments: &Arguments) -> Result<Answer> {
     speaker.history.push(Message { role: "user".into(), content: question.into() });
     let request = Request {
-        prompt: Prompt::Chat(speaker.history.clone()),
-        max_tokens: arguments.max_tokens,
         sampling: Sampling { temperature: arguments.temperature, ..Sampling::default() },
         seed: speaker.history.len() as u64,
-        stop: Vec::new(),
-        top_logprobs: 0,
+        ..Request::new(Prompt::Chat(speaker.history.clone()), arguments.max_tokens)
     };
     let mut found = None;
     speaker.engine.generate(&[request], &mut |_, answer| {

@@ -323,6 +323,7 @@ mod tests {
                     finish: Finish::Stop,
                     logprobs: vec![],
                     prompt_tokens: 0,
+                    prompt_tokens_cut: 0,
                 };
                 if on_answer(index, Ok(answer)).is_break() {
                     break;

@@ -3,6 +3,7 @@
 //! Nothing here depends on the instruction set or the number of threads: sums run in a fixed number of lanes, exponentials are
 //! our own polynomial, and the only randomness is one draw from `ChaCha8` keyed by (request seed, token index).
 
+mod occurrences;
 mod scan;
 
 use espalier_kernels::ops::log_sum_exp;
@@ -11,8 +12,9 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::request::{Sampling, TokenLogprob};
 
+pub(crate) use occurrences::{Occurrence, Occurrences};
 pub(crate) use scan::argmax;
-use scan::{Candidate, highest, weigh};
+use scan::{Candidate, forbid, highest, weigh};
 
 /// The uniform number in `[0, 1)` of one token: 53 bits of `ChaCha8` keyed by the seed and the token's index in its answer.
 fn uniform(seed: u64, token_index: usize) -> f64 {
@@ -22,13 +24,46 @@ fn uniform(seed: u64, token_index: usize) -> f64 {
     (ChaCha8Rng::from_seed(key).next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
 }
 
-/// Divides (positive) or multiplies (negative) the logits of tokens seen before (Keskar et al. 2019, section 4.1).
-fn penalize(logits: &mut [f32], seen: &[u32], penalty: f32) {
-    for &token in seen {
+/// Buffers that choices use one after another.
+#[derive(Debug, Default)]
+pub(crate) struct Working {
+    /// Softmax weights of the vocabulary.
+    weights: Vec<f32>,
+    /// Tokens whose logits were changed, with the model's own logits: the first entry of a token counts.
+    raw: Vec<(u32, f32)>,
+}
+
+impl Working {
+    /// Changes one logit and keeps what it was.
+    fn change(&mut self, logits: &mut [f32], token: u32, change: impl FnOnce(f32) -> f32) {
         if let Some(logit) = logits.get_mut(token as usize) {
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            self.raw.push((token, *logit));
+            *logit = change(*logit);
         }
     }
+
+    /// Bias and penalties, in the order that [`Sampling`] names.
+    fn adjust(&mut self, logits: &mut [f32], sampling: &Sampling, seen: &[Occurrence]) {
+        self.raw.clear();
+        for &(token, bias) in &sampling.logit_bias {
+            self.change(logits, token, |logit| logit + bias);
+        }
+        if sampling.penalizes() {
+            for &occurrence in seen {
+                self.change(logits, occurrence.token, |logit| penalized(logit, occurrence.in_answer, sampling));
+            }
+        }
+    }
+}
+
+/// The logit of a token that was seen before: divided (positive) or multiplied (negative) by the repetition penalty (Keskar
+/// et al. 2019, section 4.1), then less by the two penalties of `OpenAI`.
+fn penalized(logit: f32, in_answer: u32, sampling: &Sampling) -> f32 {
+    let repeated = if logit > 0.0 { logit / sampling.repetition_penalty } else { logit * sampling.repetition_penalty };
+    if in_answer == 0 {
+        return repeated;
+    }
+    repeated - in_answer as f32 * sampling.frequency_penalty - sampling.presence_penalty
 }
 
 /// What one choice depends on.
@@ -38,8 +73,10 @@ pub(crate) struct Draw<'a> {
     pub(crate) seed: u64,
     /// Index of the token in its answer.
     pub(crate) token_index: usize,
-    /// Different tokens of prompt and answer so far; read only where there is a repetition penalty.
-    pub(crate) seen: &'a [u32],
+    /// Different tokens of prompt and answer so far; read only where there is a penalty.
+    pub(crate) seen: &'a [Occurrence],
+    /// The tokens that the constraint allows, as [`scan::forbid`] reads them.
+    pub(crate) allowed: Option<&'a [u32]>,
     pub(crate) top_logprobs: usize,
 }
 
@@ -50,22 +87,22 @@ pub(crate) fn most_probable(logits: &[f32], count: usize, among: usize) -> (f32,
     (normalizer, highest(&logits[..among], count).iter().map(|best| (best.token, best.value - normalizer)).collect())
 }
 
-/// Chooses the next token and reports its log-probability. `weights` is working memory. The logits are as before afterwards.
-pub(crate) fn choose(logits: &mut [f32], draw: &Draw<'_>, weights: &mut Vec<f32>) -> TokenLogprob {
+/// Chooses the next token and reports its log-probability. The logits are left as constraint, bias and penalties made them.
+pub(crate) fn choose(logits: &mut [f32], draw: &Draw<'_>, working: &mut Working) -> TokenLogprob {
     let sampling = draw.sampling;
     let (normalizer, top) = most_probable(logits, draw.top_logprobs, logits.len());
-    let penalized = if sampling.penalizes() { draw.seen } else { &[] };
-    let raw: Vec<f32> = penalized.iter().map(|&token| logits[token as usize]).collect();
-    penalize(logits, penalized, sampling.repetition_penalty);
+    if let Some(allowed) = draw.allowed {
+        forbid(logits, allowed);
+    }
+    working.adjust(logits, sampling, draw.seen);
     let token = if sampling.temperature > 0.0 {
-        sample(logits, sampling, uniform(draw.seed, draw.token_index), weights)
+        sample(logits, sampling, uniform(draw.seed, draw.token_index), &mut working.weights)
     } else {
         argmax(logits) as u32
     };
-    for (&token, raw) in penalized.iter().zip(raw) {
-        logits[token as usize] = raw;
-    }
-    TokenLogprob { token, logprob: logits[token as usize] - normalizer, top }
+    let changed = working.raw.iter().find(|(changed, _)| *changed == token);
+    let raw = changed.map_or(logits[token as usize], |&(_, raw)| raw);
+    TokenLogprob { token, logprob: raw - normalizer, top }
 }
 
 /// Draws from the filtered distribution with the uniform number `u`.
@@ -134,7 +171,7 @@ mod tests {
     use super::*;
 
     fn draw(sampling: &Sampling) -> Draw<'_> {
-        Draw { sampling, seed: 1, token_index: 0, seen: &[], top_logprobs: 0 }
+        Draw { sampling, seed: 1, token_index: 0, seen: &[], allowed: None, top_logprobs: 0 }
     }
 
     #[test]
@@ -175,20 +212,79 @@ mod tests {
     fn a_penalty_changes_the_choice_but_not_the_logprob() {
         let logits = [1.0_f32, 2.0, 1.9];
         let sampling = Sampling { repetition_penalty: 2.0, ..Sampling::GREEDY };
-        let plain = choose(&mut logits.to_vec(), &draw(&Sampling::GREEDY), &mut Vec::new());
+        let choose_after = |sampling: &Sampling, prompt: &[u32], answer: &[u32]| {
+            let mut seen = Occurrences::of_prompt(prompt);
+            for &token in answer {
+                seen.push(token);
+            }
+            let draw = Draw { seen: seen.as_slice(), ..draw(sampling) };
+            choose(&mut logits.to_vec(), &draw, &mut Working::default())
+        };
+        let plain = choose_after(&Sampling::GREEDY, &[], &[]);
         assert_eq!(plain.token, 1);
-        let penalized = choose(&mut logits.to_vec(), &Draw { seen: &[1], ..draw(&sampling) }, &mut Vec::new());
-        assert_eq!(penalized.token, 2);
-        assert!((penalized.logprob - (plain.logprob - 0.1)).abs() < 1e-6);
-        let all = choose(&mut logits.to_vec(), &Draw { seen: &[0, 1, 2], ..draw(&sampling) }, &mut Vec::new());
+        let other = choose_after(&sampling, &[1], &[]);
+        assert_eq!(other.token, 2);
+        assert!((other.logprob - (plain.logprob - 0.1)).abs() < 1e-6);
+        let all = choose_after(&sampling, &[0, 1, 2], &[]);
         assert_eq!((all.token, all.logprob.to_bits()), (1, plain.logprob.to_bits()));
+
+        let presence = Sampling { presence_penalty: 0.2, ..Sampling::GREEDY };
+        assert_eq!(choose_after(&presence, &[1], &[]).token, 1, "the prompt does not count");
+        assert_eq!(choose_after(&presence, &[], &[1]).token, 2);
+        assert_eq!(choose_after(&presence, &[], &[1, 2, 2, 2]).token, 1, "once is as often as three times");
+        let frequency = Sampling { frequency_penalty: 0.06, ..Sampling::GREEDY };
+        assert_eq!(choose_after(&frequency, &[], &[1]).token, 1);
+        assert_eq!(choose_after(&frequency, &[], &[1, 1]).token, 2);
+        let encouraged = Sampling { frequency_penalty: -1.1, ..Sampling::GREEDY };
+        assert_eq!(choose_after(&encouraged, &[], &[0]).token, 0);
+    }
+
+    #[test]
+    fn a_bias_changes_the_choice_but_not_the_logprob() {
+        let logits = [1.0_f32, 2.0, 1.9];
+        let choose_with = |logit_bias: &[(u32, f32)], presence_penalty| {
+            let mut seen = Occurrences::default();
+            seen.push(0);
+            let sampling = Sampling { logit_bias: logit_bias.to_vec(), presence_penalty, ..Sampling::GREEDY };
+            let draw = Draw { seen: seen.as_slice(), ..draw(&sampling) };
+            choose(&mut logits.to_vec(), &draw, &mut Working::default())
+        };
+        let plain = choose_with(&[], 0.0);
+        assert_eq!(choose_with(&[(1, -100.0)], 0.0).token, 2);
+        let forced = choose_with(&[(0, 100.0), (9, 100.0)], 0.5);
+        assert_eq!(forced.token, 0);
+        assert!((forced.logprob - (plain.logprob - 1.0)).abs() < 1e-6, "as the model says, not as bias and penalty do");
+    }
+
+    #[test]
+    fn only_allowed_tokens_are_chosen() {
+        let logits: Vec<f32> = (0..70_u32).map(|i| (i * 37 % 11) as f32).collect();
+        let allowed = [1 << 4 | 1 << 9, 0, 1 << 2];
+        for sampling in [
+            Sampling::GREEDY,
+            Sampling::at_temperature(1.5),
+            Sampling { top_k: 5, ..Sampling::at_temperature(1.0) },
+            Sampling { top_p: 0.9, min_p: 0.01, ..Sampling::at_temperature(1.0) },
+            Sampling { logit_bias: vec![(3, 100.0)], ..Sampling::GREEDY },
+        ] {
+            for token_index in 0..200 {
+                let draw = Draw { allowed: Some(&allowed), token_index, ..draw(&sampling) };
+                let chosen = choose(&mut logits.clone(), &draw, &mut Working::default());
+                assert!([4, 9, 66].contains(&chosen.token), "{sampling:?} chose {}", chosen.token);
+                let expected = logits[chosen.token as usize] - log_sum_exp(&logits);
+                assert_eq!(chosen.logprob.to_bits(), expected.to_bits(), "as the model says it");
+            }
+        }
     }
 
     #[test]
     fn logprobs_sum_to_one() {
         let mut logits: Vec<f32> = (0..50_u32).map(|i| (i * 37 % 11) as f32 * 0.3).collect();
-        let report =
-            choose(&mut logits, &Draw { top_logprobs: 50, ..draw(&Sampling::at_temperature(2.0)) }, &mut Vec::new());
+        let report = choose(
+            &mut logits,
+            &Draw { top_logprobs: 50, ..draw(&Sampling::at_temperature(2.0)) },
+            &mut Working::default(),
+        );
         let sum: f64 = report.top.iter().map(|(_, logprob)| f64::from(*logprob).exp()).sum();
         assert!((sum - 1.0).abs() < 1e-5);
         let same =

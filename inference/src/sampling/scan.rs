@@ -13,6 +13,23 @@ pub(crate) fn argmax(logits: &[f32]) -> usize {
     logits.iter().position(|&logit| logit == highest).unwrap_or(0)
 }
 
+/// Sets the logits of all tokens that `allowed` does not name to negative infinity: bit `i % 32` of word `i / 32` stands for
+/// token `i`, and tokens beyond the last word are not named.
+pub(super) fn forbid(logits: &mut [f32], allowed: &[u32]) {
+    let mut words = allowed.iter();
+    for chunk in logits.chunks_mut(32) {
+        match words.next().copied().unwrap_or(0) {
+            u32::MAX => {}
+            0 => chunk.fill(f32::NEG_INFINITY),
+            word => {
+                for (bit, logit) in chunk.iter_mut().enumerate() {
+                    *logit = if word >> bit & 1 == 1 { *logit } else { f32::NEG_INFINITY };
+                }
+            }
+        }
+    }
+}
+
 fn maximum(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = values.chunks_exact(LANES);
@@ -128,6 +145,15 @@ mod tests {
         logits[99] = 6.0;
         assert_eq!(argmax(&logits), 99);
         assert_eq!(argmax(&[f32::NAN; 3]), 0);
+    }
+
+    #[test]
+    fn tokens_that_are_not_named_are_forbidden() {
+        let mut logits = vec![1.0; 130];
+        forbid(&mut logits, &[u32::MAX, 0, 0b1001]);
+        let kept: Vec<usize> = (0..130).filter(|&token| logits[token] > 0.0).collect();
+        assert_eq!(kept, (0..32).chain([64, 67]).collect::<Vec<_>>());
+        assert!(logits.iter().all(|logit| *logit > 0.0 || logit.is_infinite()));
     }
 
     #[test]

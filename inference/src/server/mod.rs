@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::constraint::Constraint;
 use crate::error::EngineError;
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Finish, Request};
 
-use protocol::{beginning, parse_answer, remedy};
+use protocol::{beginning, once_more, parse_answer, remedy};
 
 /// Longest answer of a server that is read.
 const MAX_BODY: u64 = 64 << 20;
@@ -156,7 +157,28 @@ impl ServerEngine {
         Ok(())
     }
 
+    /// An answer in the form that was asked for. Whether the server knows the form or not: what comes is checked, and asked
+    /// for once more when it does not fit.
     fn answer(&self, request: &Request, stopped: &AtomicBool) -> Result<Answer, EngineError> {
+        let Some(constraint) = &request.constraint else {
+            return self.ask(request, stopped);
+        };
+        constraint.validate().map_err(|problem| constraint.broken(problem))?;
+        match fitting(self.ask(request, stopped)?, constraint) {
+            Ok(answer) => Ok(answer),
+            Err((answer, problem)) => {
+                let again = once_more(request, &answer.text, constraint, &problem);
+                fitting(self.ask(&again, stopped)?, constraint).map_err(|(answer, problem)| EngineError::Unfit {
+                    url: self.base.clone(),
+                    kind: constraint.kind(),
+                    problem,
+                    answer: beginning(&answer.text),
+                })
+            }
+        }
+    }
+
+    fn ask(&self, request: &Request, stopped: &AtomicBool) -> Result<Answer, EngineError> {
         let (path, body) = protocol::body(request, self.model());
         let url = format!("{}/{path}", self.base);
         let text = self.send(&url, Some(&body), stopped)?;
@@ -240,6 +262,18 @@ impl ServerEngine {
             .read_to_string()
             .map_err(|error| error.to_string())?;
         Ok((status, text, wished))
+    }
+}
+
+/// The answer without fences around it, or what is wrong with it. One that was cut off is what it is.
+fn fitting(answer: Answer, constraint: &Constraint) -> Result<Answer, (Answer, String)> {
+    if answer.finish == Finish::Length {
+        return Ok(answer);
+    }
+    let text = constraint.unwrap(&answer.text).to_owned();
+    match constraint.check(&text) {
+        Ok(()) => Ok(Answer { text, ..answer }),
+        Err(problem) => Err((answer, problem)),
     }
 }
 

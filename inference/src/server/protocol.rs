@@ -1,7 +1,9 @@
 //! The JSON of the `OpenAI` protocol, without any network.
 
+use espalier_model::Message;
 use serde_json::{Map, Value, json};
 
+use crate::constraint::Constraint;
 use crate::request::{Answer, Finish, Prompt, Request, TokenLogprob};
 
 /// The path of a request and its JSON. Fields that some servers refuse are sent only where they differ from the default.
@@ -43,7 +45,19 @@ pub(super) fn body(request: &Request, model: &str) -> (&'static str, Value) {
     if sampling.min_p > 0.0 {
         body.insert("min_p".to_owned(), json!(sampling.min_p));
     }
-    if sampling.penalizes() {
+    for (field, penalty) in
+        [("frequency_penalty", sampling.frequency_penalty), ("presence_penalty", sampling.presence_penalty)]
+    {
+        if penalty.abs() > 0.0 {
+            body.insert(field.to_owned(), json!(penalty));
+        }
+    }
+    if !sampling.logit_bias.is_empty() {
+        let bias: Map<String, Value> =
+            sampling.logit_bias.iter().map(|(token, bias)| (token.to_string(), json!(bias))).collect();
+        body.insert("logit_bias".to_owned(), Value::Object(bias));
+    }
+    if sampling.penalizes_repetition() {
         // llama-server and vLLM spell it differently; each ignores the other's word.
         body.insert("repeat_penalty".to_owned(), json!(sampling.repetition_penalty));
         body.insert("repetition_penalty".to_owned(), json!(sampling.repetition_penalty));
@@ -52,7 +66,55 @@ pub(super) fn body(request: &Request, model: &str) -> (&'static str, Value) {
     if !stop.is_empty() {
         body.insert("stop".to_owned(), json!(stop));
     }
+    if !request.stop_tokens.is_empty() {
+        body.insert("stop_token_ids".to_owned(), json!(request.stop_tokens));
+    }
+    if let Some(constraint) = &request.constraint {
+        constrain(&mut body, constraint);
+    }
     (path, Value::Object(body))
+}
+
+/// The form of the answer in the words of those servers that know one: `response_format` is understood by all, what follows
+/// no schema by vLLM (under two names, the older one `guided_*`) and llama-server (a grammar). Each ignores the others' words.
+fn constrain(body: &mut Map<String, Value>, constraint: &Constraint) {
+    let mut set = |field: &str, value: Value| body.insert(field.to_owned(), value);
+    match constraint {
+        Constraint::JsonSchema(schema) => set(
+            "response_format",
+            json!({"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": schema}}),
+        ),
+        Constraint::JsonObject => set("response_format", json!({"type": "json_object"})),
+        Constraint::Regex(expression) => {
+            set("structured_outputs", json!({"regex": expression}));
+            set("guided_regex", json!(expression))
+        }
+        Constraint::Choice(choices) => {
+            set("structured_outputs", json!({"choice": choices}));
+            set("guided_choice", json!(choices));
+            // JSON strings are literals of a grammar too.
+            let literals: Vec<String> = choices.iter().map(|choice| json!(choice).to_string()).collect();
+            set("grammar", json!(format!("root ::= {}", literals.join(" | "))))
+        }
+    };
+}
+
+/// The request once more, after an answer that had not the form: a conversation shows the model what was wrong, a text is
+/// continued with another seed.
+pub(super) fn once_more(request: &Request, answer: &str, constraint: &Constraint, problem: &str) -> Request {
+    let mut again = request.alternatives(2).last().unwrap_or_else(|| request.clone());
+    if let Prompt::Chat(messages) = &mut again.prompt {
+        let kind = constraint.kind();
+        messages.push(Message::new("assistant", answer));
+        messages.push(Message::new(
+            "user",
+            format!(
+                "Your answer does not fit the {kind} that was asked for: {problem}. Answer again, with the text in that form alone: \
+                 no explanation, no code block."
+            ),
+        ));
+    }
+    again
 }
 
 /// What to do about a status.
@@ -109,7 +171,7 @@ pub(super) fn parse_answer(text: &str, request: &Request) -> Result<Answer, Stri
     };
     let prompt_tokens = json.pointer("/usage/prompt_tokens").and_then(Value::as_u64).unwrap_or(0) as usize;
     let logprobs = if request.top_logprobs > 0 { parse_logprobs(choice)? } else { Vec::new() };
-    Ok(Answer { text: content.to_owned(), tokens: Vec::new(), finish, logprobs, prompt_tokens })
+    Ok(Answer { text: content.to_owned(), tokens: Vec::new(), finish, logprobs, prompt_tokens, prompt_tokens_cut: 0 })
 }
 
 /// Log-probabilities in the form that carries token ids (llama-server: `choices[0].logprobs.content[].id`).

@@ -54,11 +54,13 @@ pub(crate) fn mixed_requests() -> Vec<Request> {
     for (index, request) in requests.iter_mut().enumerate() {
         request.seed = index as u64;
         request.top_logprobs = index % 3;
-        request.sampling = match index % 5 {
+        request.sampling = match index % 7 {
             0 => Sampling::GREEDY,
             1 => Sampling::at_temperature(1.0),
             2 => Sampling { top_k: 20, top_p: 0.9, ..Sampling::at_temperature(0.8) },
             3 => Sampling { min_p: 0.05, repetition_penalty: 1.2, ..Sampling::at_temperature(1.2) },
+            4 => Sampling { frequency_penalty: 0.4, presence_penalty: 0.3, ..Sampling::at_temperature(0.9) },
+            5 => Sampling { presence_penalty: 1.5, logit_bias: vec![(31, -4.0), (400, 2.0)], ..Sampling::GREEDY },
             _ => Sampling { repetition_penalty: 1.3, ..Sampling::GREEDY },
         };
     }

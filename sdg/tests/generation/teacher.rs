@@ -58,6 +58,7 @@ pub fn generate(
                     finish: Finish::Stop,
                     logprobs: Vec::new(),
                     prompt_tokens: 0,
+                    prompt_tokens_cut: 0,
                 });
                 if on_answer(index, answer) == ControlFlow::Break(()) {
                     break;

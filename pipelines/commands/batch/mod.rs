@@ -114,8 +114,6 @@ fn answered(output: &Path) -> Result<HashSet<String>> {
 
 fn request(body: &Body) -> Request {
     Request {
-        prompt: Prompt::Chat(body.messages.clone()),
-        max_tokens: body.max_tokens,
         sampling: Sampling { temperature: body.temperature, top_p: body.top_p.unwrap_or(1.0), ..Sampling::default() },
         seed: body.seed,
         stop: match &body.stop {
@@ -123,6 +121,6 @@ fn request(body: &Body) -> Request {
             Some(Stop::One(stop)) => vec![stop.clone()],
             Some(Stop::Many(stops)) => stops.clone(),
         },
-        top_logprobs: 0,
+        ..Request::new(Prompt::Chat(body.messages.clone()), body.max_tokens)
     }
 }
