@@ -36,7 +36,7 @@ impl RunFolder {
 
     /// Journals and checkpoints of unfinished stages.
     pub fn work(&self, stage: &str) -> PathBuf {
-        self.root.join("work").join(stage)
+        self.root.join(".work").join(stage)
     }
 
     /// Where a stage's outputs go: the run folder itself, or a folder of the stage's name when that is not its kind's.

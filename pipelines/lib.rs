@@ -19,3 +19,4 @@ pub mod reporter;
 pub mod runner;
 pub mod stages;
 pub mod suggestion;
+mod terminal;

@@ -1,6 +1,7 @@
 //! Readers of the event stream: progress bars with rate and time left, JSON lines, and the run's log file.
 
 use crate::events::Event;
+use crate::terminal::{print, print_error};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -53,7 +54,7 @@ impl Reporter {
     /// Prints a line of what a person asked for; with `--json` the result object says it.
     pub fn line(&self, text: impl AsRef<str>) {
         if self.output != Output::Json {
-            self.suspend(|| println!("{}", text.as_ref()));
+            self.suspend(|| print(text.as_ref()));
         }
     }
 
@@ -75,12 +76,12 @@ impl Reporter {
         match self.output {
             Output::Json => {
                 if let Ok(line) = serde_json::to_string(event) {
-                    println!("{line}");
+                    print(&line);
                 }
             }
             Output::Quiet => {
                 if let Event::Warning { stage, message } = event {
-                    eprintln!("warning: {stage}: {message}");
+                    print_error(&format!("warning: {stage}: {message}"));
                 }
             }
             Output::Human => self.show(event),
@@ -104,20 +105,22 @@ impl Reporter {
     fn show(&self, event: &Event) {
         match event {
             Event::StageSkipped { stage, reason } => {
-                self.suspend(|| eprintln!("{stage:>12}  up to date: {reason}"));
+                self.suspend(|| print_error(&format!("{stage:>12}  up to date: {reason}")));
             }
             Event::StageStarted { stage, reasons } => {
-                self.suspend(|| eprintln!("{stage:>12}  runs: {}", reasons.join("; ")));
+                self.suspend(|| print_error(&format!("{stage:>12}  runs: {}", reasons.join("; "))));
             }
             Event::Progress { stage, part, done, total, unit, detail } => {
                 self.advance(stage, part, *done, *total, unit, detail);
             }
             Event::StageFinished { stage, seconds, summary } => {
                 self.clear_bars();
-                eprintln!("{stage:>12}  done in {}: {summary}", duration(*seconds));
+                print_error(&format!("{stage:>12}  done in {}: {summary}", duration(*seconds)));
             }
-            Event::Note { stage, message } => self.suspend(|| eprintln!("{stage:>12}  {message}")),
-            Event::Warning { stage, message } => self.suspend(|| eprintln!("{stage:>12}  warning: {message}")),
+            Event::Note { stage, message } => self.suspend(|| print_error(&format!("{stage:>12}  {message}"))),
+            Event::Warning { stage, message } => {
+                self.suspend(|| print_error(&format!("{stage:>12}  warning: {message}")));
+            }
             Event::Figures { .. } => {}
             Event::Result { .. } => self.clear_bars(),
         }

@@ -35,8 +35,8 @@ done
 "$pipeline" run --run-dir "$folder/killed" --quiet
 
 # Logs and the journals of unfinished work know what happened; everything else must be the same.
-if diff -r --brief --exclude=logs --exclude=work "$folder/unbroken" "$folder/killed"; then
-    echo "equal: $(cd "$folder/killed" && find . \( -name logs -o -name work \) -prune -o -type f -print | wc -l) files"
+if diff -r --brief --exclude=logs --exclude=.work "$folder/unbroken" "$folder/killed"; then
+    echo "equal: $(cd "$folder/killed" && find . \( -name logs -o -name .work \) -prune -o -type f -print | wc -l) files"
 else
     echo "NOT equal" >&2
     exit 1

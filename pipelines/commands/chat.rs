@@ -92,8 +92,8 @@ fn prompts(terminal: bool) -> impl Iterator<Item = std::io::Result<String>> {
     let mut lines = std::io::stdin().lock().lines();
     std::iter::from_fn(move || {
         if terminal {
-            print!("> ");
-            let _ = std::io::stdout().flush();
+            let mut output = std::io::stdout();
+            let _ = output.write_all(b"> ").and_then(|()| output.flush());
         }
         lines.next()
     })

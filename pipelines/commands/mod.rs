@@ -23,6 +23,7 @@ mod train;
 use crate::cli::{Cli, Command};
 use crate::outcome::{Failure, Status};
 use crate::reporter::{Output, Reporter};
+use crate::terminal::print_error;
 use anyhow::Result;
 use espalier_kernels::Precision;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,7 +62,7 @@ pub fn run(cli: Cli) -> Result<Status> {
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping at the next safe point; press Ctrl-C again to stop at once");
+        print_error("\nstopping at the next safe point; press Ctrl-C again to stop at once");
     });
     let (precision, memory) = (cli.common.precision.into(), cli.common.memory);
     let session = Session { reporter: &reporter, stop: &STOP, precision, memory, color: cli.common.color.on() };

@@ -1,6 +1,6 @@
 //! The pipeline file: which stages, with which configuration, on which models. Every error has a line and a column.
 
-use super::read::{FileSeed, RawFile, Uses};
+use super::read::{FileSeed, RawFile, Uses, place};
 use super::words::{Words, explain};
 use crate::outcome::Failure;
 use crate::stages::StageConfig;
@@ -108,6 +108,10 @@ pub struct PipelineFile {
     pub teacher: String,
     /// Stages as they stand in the file.
     pub stages: Vec<StageSpec>,
+    /// Where the file names the student; none when the command line names it.
+    pub student_place: Option<Place>,
+    /// Where the file names the teacher; none when the command line names it, or nobody.
+    pub teacher_place: Option<Place>,
 }
 
 /// What is wrong with a pipeline file, where, and what to do.
@@ -182,8 +186,10 @@ impl PipelineFile {
         Ok(Self {
             path: path.to_path_buf(),
             name: raw.name.unwrap_or(stem),
-            teacher: raw.teacher.unwrap_or_else(|| student.clone()),
-            student,
+            student_place: Some(place(student.referenced)),
+            teacher_place: raw.teacher.as_ref().map(|teacher| place(teacher.referenced)),
+            teacher: raw.teacher.map_or_else(|| student.value.clone(), |teacher| teacher.value),
+            student: student.value,
             stages: raw.stages,
         })
     }
@@ -206,8 +212,12 @@ impl PipelineFile {
                     value.clone_into(&mut self.teacher);
                 }
                 value.clone_into(&mut self.student);
+                self.student_place = None;
             }
-            ("teacher", _) => value.clone_into(&mut self.teacher),
+            ("teacher", _) => {
+                value.clone_into(&mut self.teacher);
+                self.teacher_place = None;
+            }
             ("name", _) => value.clone_into(&mut self.name),
             (_, Some((stage, key))) => {
                 let names: Vec<String> = self.stages.iter().map(|stage| stage.name.clone()).collect();

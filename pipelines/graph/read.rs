@@ -10,7 +10,7 @@ use serde_saphyr::{Location, Spanned};
 use std::collections::BTreeSet;
 use std::fmt;
 
-fn place(location: Location) -> Place {
+pub(super) fn place(location: Location) -> Place {
     Place { line: location.line(), column: location.column() }
 }
 
@@ -75,8 +75,8 @@ pub(super) struct FileSeed<'a> {
 pub(super) struct RawFile {
     pub(super) espalier: Option<u64>,
     pub(super) name: Option<String>,
-    pub(super) student: Option<String>,
-    pub(super) teacher: Option<String>,
+    pub(super) student: Option<Spanned<String>>,
+    pub(super) teacher: Option<Spanned<String>>,
     pub(super) stages: Vec<StageSpec>,
 }
 

@@ -358,10 +358,14 @@ impl<'a> Bound<'a> {
             let license = model.license.as_deref().map(|license| format!(", {license}")).unwrap_or_default();
             format!("{} (sha256 {}{license})", model.reference, model.sha256)
         };
+        let trainings = self.above.iter().filter(|stage| stage.kind == StageKind::Train);
         report::Inputs {
             name: self.runner.file.name.clone(),
             rows: below(StageKind::Generate, "rows/rows.parquet"),
-            loss: below(StageKind::Train, "loss.jsonl"),
+            losses: trainings
+                .map(|stage| (stage.name.clone(), self.folder_of(stage).join("loss.jsonl")))
+                .filter(|(_, path)| path.exists())
+                .collect(),
             quantized: self.above(StageKind::Quantize).map(|stage| self.folder_of(stage)),
             scores: below(StageKind::Evaluate, "eval/comparisons.json"),
             facts: vec![

@@ -10,7 +10,9 @@ pub use guard::RunGuard;
 use crate::content::hash_path;
 use crate::events::Event;
 use crate::folder::RunFolder;
-use crate::graph::{Components, LockedStage, PipelineFile, PipelineLock, StageSpec, ancestors, differences, order};
+use crate::graph::{
+    Components, LockedStage, PipelineFile, PipelineLock, Place, StageSpec, ancestors, differences, order,
+};
 use crate::models::{ResolvedModel, resolve};
 use crate::outcome::{Failure, Interrupted, Status, error_code};
 use crate::reporter::Reporter;
@@ -87,13 +89,24 @@ impl Runner<'_> {
 
     /// Finds or fetches both models.
     pub fn models(&self) -> Result<Models> {
-        let student = resolve(&self.file.student, self.reporter, self.stop)?;
+        let student = self.model("student", &self.file.student, self.file.student_place)?;
         let teacher = if self.file.teacher == self.file.student {
             student.clone()
         } else {
-            resolve(&self.file.teacher, self.reporter, self.stop)?
+            self.model("teacher", &self.file.teacher, self.file.teacher_place)?
         };
         Ok(Models { student, teacher })
+    }
+
+    /// Finds or fetches one of them; trouble is said with its place in the pipeline file.
+    fn model(&self, key: &str, reference: &str, place: Option<Place>) -> Result<ResolvedModel> {
+        let found = resolve(reference, self.reporter, self.stop);
+        match place {
+            Some(Place { line, column }) => {
+                found.with_context(|| format!("{}:{line}:{column}: `{key}: {reference}`", self.file.path.display()))
+            }
+            None => found,
+        }
     }
 
     /// Decides for every stage, without running any.

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Raised when the page would look otherwise.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Configuration of `report`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -35,8 +35,8 @@ pub struct Inputs {
     pub name: String,
     /// Rows as Parquet.
     pub rows: Option<PathBuf>,
-    /// Losses of training.
-    pub loss: Option<PathBuf>,
+    /// Name and losses of each training, in the order of the run.
+    pub losses: Vec<(String, PathBuf)>,
     /// Folder with `quantize.json` and its files.
     pub quantized: Option<PathBuf>,
     /// `comparisons.json`.
@@ -70,7 +70,7 @@ pub fn run(config: &ReportStage, inputs: &Inputs, out: &Path) -> Result<String> 
         facts: inputs.facts.clone(),
         funnel: funnel_rows(&rows)?,
         samples: samples(&rows),
-        curves: inputs.loss.as_deref().map(curves).transpose()?.unwrap_or_default(),
+        curves: all_curves(&inputs.losses)?,
         tasks: scores.tasks.iter().map(section).collect(),
         files: match (&made, &inputs.quantized) {
             (Some(made), Some(folder)) => files(made, folder, &scores)?,
@@ -186,6 +186,23 @@ fn non_inferiority(verdict: NonInferiority, margin: f64) -> String {
         NonInferiority::Worse => "worse".into(),
         NonInferiority::TooFewQuestions => format!("too few questions to tell within {:.1} points", margin * 100.0),
     }
+}
+
+/// The curves of every training; where there are several, each heading says whose it is.
+fn all_curves(trainings: &[(String, PathBuf)]) -> Result<Vec<(String, String)>> {
+    if let [(_, path)] = trainings {
+        return curves(path);
+    }
+    let mut all = Vec::new();
+    for (name, path) in trainings {
+        all.extend(curves(path)?.into_iter().map(|(heading, plot)| (format!("{name}: {}", lower(&heading)), plot)));
+    }
+    Ok(all)
+}
+
+fn lower(heading: &str) -> String {
+    let mut letters = heading.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// The curves of training: the loss, that of the held-out rows, of each leaf, and what drove it.

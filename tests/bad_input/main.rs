@@ -7,5 +7,6 @@ mod binary;
 mod disk;
 mod models;
 mod network;
+mod output;
 mod pipeline_file;
 mod trees;

@@ -54,3 +54,13 @@ fn a_model_that_is_not_there_and_a_reference_that_is_none() {
         .collect();
     insta::assert_snapshot!(words.join("\n"));
 }
+
+#[test]
+fn a_model_of_a_pipeline_file_is_named_with_its_place() {
+    let bench = Bench::new();
+    let teacher = "espalier: 1\nname: t\nstudent: tests/assets/model/stories260K.bin\nteacher: no-such.gguf\n";
+    let file = bench.write("t.yaml", format!("{teacher}stages:\n  generate: {{taxonomy: taxonomy/examples/tiny}}\n"));
+    let (planned, ran) = (bench.run(&["plan", &file]), bench.pipeline(&file, "run"));
+    assert_eq!(planned.refusal(), ran.refusal());
+    insta::assert_snapshot!(ran.refusal());
+}

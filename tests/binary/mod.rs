@@ -98,7 +98,7 @@ impl Bench {
             for entry in fs::read_dir(&current).expect("a folder").flatten() {
                 let path = entry.path();
                 let name = relative(&path, &root);
-                if name.starts_with("logs") || name.starts_with("work") || name == ".running" {
+                if name.starts_with("logs") || name.starts_with(".work") || name == ".running" {
                     continue;
                 }
                 if path.is_dir() {
