@@ -1,19 +1,18 @@
 //! Where the time of a training step goes, by operation.
 //!
 //! Always compiled and off by default: an operation then costs one load more. The counts belong to the process; whoever
-//! wants those of one step takes the difference of two [`totals`].
+//! wants those of one step takes the difference of two [`totals`]. No operation is part of another one.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// What a training step is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Products with frozen weights, forward and backward, the head included.
+    /// Products with frozen weights, forward and backward, the head included, and with the low-rank factors beside them.
     WeightProducts,
-    /// Products with the low-rank factors and their gradients.
-    LowRankProducts,
+    /// Packing of the low-rank factors, their gradients, and the scaling of rows for `DoRA`.
+    LowRankUpdates,
     /// Attention without its projections.
     AttentionForward,
     /// Its gradient.
@@ -24,7 +23,7 @@ pub enum Operation {
     Rotation,
     /// The gated activation and its gradient.
     GatedActivation,
-    /// Residual sums and copies.
+    /// Residual sums, biases and copies.
     Additions,
     /// The loss behind the head's products, and its gradient.
     CrossEntropy,
@@ -40,7 +39,7 @@ impl Operation {
     /// All of them.
     pub const ALL: [Self; 12] = [
         Self::WeightProducts,
-        Self::LowRankProducts,
+        Self::LowRankUpdates,
         Self::AttentionForward,
         Self::AttentionBackward,
         Self::Norms,
@@ -57,7 +56,7 @@ impl Operation {
     pub fn name(self) -> &'static str {
         match self {
             Self::WeightProducts => "weight products",
-            Self::LowRankProducts => "low-rank products",
+            Self::LowRankUpdates => "low-rank updates",
             Self::AttentionForward => "attention forward",
             Self::AttentionBackward => "attention backward",
             Self::Norms => "norms",
@@ -93,13 +92,30 @@ impl Cost {
     }
 }
 
-/// The sums of one operation since it was switched on.
+/// The sums of one operation since it was counted first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
-    /// Time of the thread that called it, without the operations inside it that are counted on their own.
+    /// Time of the thread that called it.
     pub nanoseconds: u64,
     /// What it had to do.
     pub cost: Cost,
+}
+
+/// How operations are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counting {
+    /// Not at all.
+    #[default]
+    Off,
+    /// Each call as it comes.
+    InStep,
+    /// Each call by the median of so many more runs of it, one right behind the other: the operation alone, on the shapes of
+    /// the step and with what it reads close at hand. For measurements only: an operation that adds to what is there does
+    /// so in each run.
+    Alone {
+        /// At least 1.
+        runs: usize,
+    },
 }
 
 struct Counter {
@@ -108,19 +124,20 @@ struct Counter {
     bytes: AtomicU64,
 }
 
-static ENABLED: AtomicBool = AtomicBool::new(false);
+/// 0 where nothing is counted, otherwise one more than the runs of each call behind its first.
+static COUNTING: AtomicUsize = AtomicUsize::new(0);
 static COUNTERS: [Counter; Operation::ALL.len()] =
     [const { Counter { nanoseconds: AtomicU64::new(0), arithmetic: AtomicU64::new(0), bytes: AtomicU64::new(0) } };
         Operation::ALL.len()];
 
-thread_local! {
-    /// Time of the counted operations that ended inside the one that runs on this thread.
-    static INNER: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Switches the counting on or off for the whole process.
-pub fn enable(on: bool) {
-    ENABLED.store(on, Ordering::Relaxed);
+/// Sets the counting of the whole process.
+pub fn count(counting: Counting) {
+    let value = match counting {
+        Counting::Off => 0,
+        Counting::InStep => 1,
+        Counting::Alone { runs } => 1 + runs.max(1),
+    };
+    COUNTING.store(value, Ordering::Relaxed);
 }
 
 /// The sums by operation, in the order of [`Operation::ALL`].
@@ -135,18 +152,26 @@ pub fn totals() -> [Total; Operation::ALL.len()] {
     })
 }
 
-/// Runs `work` and counts its time and cost as `operation`.
-pub fn timed<T>(operation: Operation, cost: Cost, work: impl FnOnce() -> T) -> T {
-    if !ENABLED.load(Ordering::Relaxed) {
-        return work();
+/// Runs `work` and counts its time and cost as `operation`; only where operations are measured [alone](Counting::Alone) it
+/// runs more than once.
+pub fn timed<T>(operation: Operation, cost: Cost, mut work: impl FnMut() -> T) -> T {
+    let Some(again) = COUNTING.load(Ordering::Relaxed).checked_sub(1) else { return work() };
+    let mut clocked = || {
+        let started = Instant::now();
+        let result = work();
+        (started.elapsed().as_nanos() as u64, result)
+    };
+    let (mut nanoseconds, mut result) = clocked();
+    if again > 0 {
+        let mut times = vec![0; again];
+        for time in &mut times {
+            (*time, result) = clocked();
+        }
+        times.sort_unstable();
+        nanoseconds = times[again / 2];
     }
-    let before = INNER.replace(0);
-    let started = Instant::now();
-    let result = work();
-    let elapsed = started.elapsed().as_nanos() as u64;
-    let inner = INNER.replace(before + elapsed);
     let counter = &COUNTERS[operation as usize];
-    counter.nanoseconds.fetch_add(elapsed.saturating_sub(inner), Ordering::Relaxed);
+    counter.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     counter.arithmetic.fetch_add(cost.arithmetic, Ordering::Relaxed);
     counter.bytes.fetch_add(cost.bytes, Ordering::Relaxed);
     result

@@ -2,7 +2,7 @@
 //!
 //! Every result holds `seconds`, what they were spent on, and `bound`: the name of the limit that the weight products of this
 //! work meet first on this machine, with the seconds of that limit and the share of it that was reached. A training step is
-//! also told by operation, each with a bound of its own.
+//! also told by operation, each with a bound of its own and with the time that it takes when it runs alone.
 
 mod operations;
 mod stored;
@@ -21,7 +21,8 @@ use espalier_kernels::{
     Accumulate, Element, InstructionSet, PackedMatrix, Precision, Values, ValuesMut, bf16, matmul, matmul_values,
 };
 use espalier_model::{Model, SpecialTokens};
-use espalier_train::{BaseWeights, DataItem, DataSource, TrainConfig, TrainEvent, encode, load, profile, train};
+use espalier_train::profile::{self, Counting};
+use espalier_train::{BaseWeights, DataItem, DataSource, TrainConfig, TrainEvent, encode, load, train};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -37,7 +38,8 @@ pub fn run(command: BenchCommand, session: Session<'_>) -> Result<Status> {
         BenchCommand::Train { model, batch, seq, rank, steps, base_weights, data } => {
             let config = TrainConfig {
                 rank,
-                max_steps: Some(steps.max(2)),
+                // One more, of which every operation is run alone.
+                max_steps: Some(steps.max(2) + 1),
                 tokens_per_step: batch * seq,
                 max_sequence: seq,
                 precision: session.precision,
@@ -184,6 +186,9 @@ fn generate(
     Ok(Status::Done)
 }
 
+/// Runs of an operation alone, of which the median counts.
+const ALONE_RUNS: usize = 3;
+
 fn train_rate(
     reference: &str,
     batch: usize,
@@ -194,7 +199,7 @@ fn train_rate(
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let folder = std::env::temp_dir().join(format!("espalier-bench-{}", std::process::id()));
-    let steps = config.max_steps.unwrap_or(2);
+    let steps = config.max_steps.unwrap_or_default();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let data = match rows {
         Some(file) => {
@@ -204,12 +209,18 @@ fn train_rate(
         None => encode(&model, &conversations(&model, batch * steps, config.max_sequence), config)?,
     };
     let (mut counted, mut losses, mut base_bytes) = (Vec::new(), Vec::new(), 0);
-    profile::enable(true);
+    let (mut alone, mut peak) = (None, 0);
+    profile::count(Counting::InStep);
     let mut clock = StepClock::start();
     let trained = train(&model, &data, config, &folder, session.stop, &mut |event| match event {
-        TrainEvent::Step { tokens, loss, .. } => {
+        TrainEvent::Step { step, steps, tokens, .. } if step == steps => alone = Some((tokens, clock.lap())),
+        TrainEvent::Step { step, steps, tokens, loss, .. } => {
             losses.push(loss);
             counted.push((tokens, clock.lap()));
+            if step + 1 == steps {
+                peak = peak_bytes();
+                profile::count(Counting::Alone { runs: ALONE_RUNS });
+            }
         }
         TrainEvent::Plan(plan) => {
             base_bytes = plan.frozen_bytes;
@@ -218,7 +229,7 @@ fn train_rate(
         // Files are written between steps; they belong to none.
         _ => drop(clock.lap()),
     });
-    profile::enable(false);
+    profile::count(Counting::Off);
     let _ = std::fs::remove_dir_all(&folder);
     trained?;
     // The first step touches every page for the first time.
@@ -226,8 +237,8 @@ fn train_rate(
     counted.sort_by(|(_, one), (_, other)| one.seconds.total_cmp(&other.seconds));
     let (tokens, step) = counted.get(counted.len() / 2).context("no step was counted")?;
     let (tokens, seconds) = (*tokens, step.seconds);
+    let (alone_tokens, alone) = alone.context("the last step was not counted")?;
     let rate = tokens as f64 / seconds;
-    let peak = peak_bytes();
     // Forward and the gradient of the activations; frozen weights need no gradient of their own.
     let (blocks, head) = matmul_weights(model.config());
     let operations = 4.0 * (tokens * (blocks + head)) as f64;
@@ -238,10 +249,20 @@ fn train_rate(
     };
     let rates = Rates::measure(session.precision);
     let bound = Bound::of(operations, bytes as f64, rates);
-    let rows = step.operations(rates);
+    // Steps of real rows differ in their tokens.
+    let scale = tokens as f64 / alone_tokens as f64;
+    let rows = step.operations(&alone, scale, rates);
     for line in table(&rows) {
         session.reporter.line(line);
     }
+    let alone_seconds = scale * alone.counted_seconds();
+    session.reporter.line(format!(
+        "  {:<26}{:>8.3} s {:>5.1}%   alone {alone_seconds:.3} s: the step takes {:.2} x as long",
+        "all operations",
+        step.counted_seconds(),
+        100.0 * step.counted_seconds() / seconds,
+        seconds / alone_seconds,
+    ));
     session.reporter.line(format!(
         "{rate:.0} tokens/s, {tokens} real tokens a step of {seconds:.2} s (the {} bound is {:.2} s), {:.2} GB at most",
         bound.name,
@@ -251,7 +272,8 @@ fn train_rate(
     let mut result = serde_json::json!({
         "tokens_per_second": rate, "seconds": seconds, "tokens": tokens, "steps": counted.len(), "peak_bytes": peak,
         "base_weights": config.base_weights, "base_bytes": base_bytes, "losses": losses,
-        "operations": rows, "operations_seconds": step.counted_seconds(), "page_faults": step.page_faults,
+        "operations": rows, "operations_seconds": step.counted_seconds(),
+        "alone_seconds": alone_seconds, "step_to_alone": seconds / alone_seconds, "page_faults": step.page_faults,
         "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
         "threads": rayon::current_num_threads(),
     });

@@ -369,10 +369,11 @@ def train(sitting, table):
                  f" a seeded order there, of which {padding:.0%} is padding; real tokens are counted.")
     one = found["ours bf16"][0]
     shares = [one["bound_share"] for one in found["ours bf16"]]
+    alone = spread([one["step_to_alone"] for one in found["ours bf16"]], "x")
     table.note(
         f"Both sides hold the weights of {SHIPPED} (transformers decodes the same file). Ours: {one['tokens']} real tokens a step;"
         f" the weight products alone ({one['bound']} bound, {one['instruction_set']}) are {statistics.median(shares):.0%} of the bf16"
-        " step."
+        f" step, which takes {alone} as long as its operations, each run alone."
         + words
     )
     return found["peft bf16"][0]["versions"]

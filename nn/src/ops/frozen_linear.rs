@@ -40,6 +40,13 @@ pub struct FrozenLinear {
     outputs: usize,
 }
 
+/// The factors of an update as the products want them, and how many parameters they hold.
+#[derive(Debug)]
+pub(crate) struct PackedUpdate {
+    pub(crate) factors: LowRank,
+    pub(crate) parameters: usize,
+}
+
 impl FrozenLinear {
     /// Packs the weight; `fill_row(r, buffer)` writes row `r` of `W` (`inputs` values).
     pub fn pack(
@@ -87,10 +94,10 @@ impl FrozenLinear {
     }
 
     /// `y (=|+=) x W^T`.
-    pub(crate) fn product(&self, x: Values<'_>, t: usize, y: ValuesMut<'_>, accumulate: Accumulate) {
-        timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
-            Weight::Packed { forward, .. } => matmul_values(x, t, forward, y, accumulate),
-            Weight::Stored(weight) => y.through_f32(|y| matmul_stored(x, t, weight, y, accumulate)),
+    pub(crate) fn product(&self, x: Values<'_>, t: usize, mut y: ValuesMut<'_>, accumulate: Accumulate) {
+        timed(Operation::WeightProducts, self.cost(t, 0), || match &self.weight {
+            Weight::Packed { forward, .. } => matmul_values(x, t, forward, y.reborrow(), accumulate),
+            Weight::Stored(weight) => y.reborrow().through_f32(|y| matmul_stored(x, t, weight, y, accumulate)),
         });
     }
 
@@ -107,14 +114,15 @@ impl FrozenLinear {
         &self,
         x: Values<'_>,
         t: usize,
-        update: &LowRank,
+        update: &PackedUpdate,
         u: &mut [f32],
-        y: ValuesMut<'_>,
+        mut y: ValuesMut<'_>,
         accumulate: Accumulate,
     ) {
-        timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
-            Weight::Packed { forward, .. } => matmul_low_rank(x, t, forward, update, u, y, accumulate),
-            Weight::Stored(weight) => y.through_f32(|y| {
+        let PackedUpdate { factors: update, parameters } = update;
+        timed(Operation::WeightProducts, self.cost(t, *parameters), || match &self.weight {
+            Weight::Packed { forward, .. } => matmul_low_rank(x, t, forward, update, u, y.reborrow(), accumulate),
+            Weight::Stored(weight) => y.reborrow().through_f32(|y| {
                 matmul_stored(x, t, weight, y, accumulate);
                 update.add(x, t, u, y);
             }),
@@ -126,14 +134,15 @@ impl FrozenLinear {
         &self,
         dy: Values<'_>,
         t: usize,
-        update: &LowRank,
+        update: &PackedUpdate,
         v: &mut [f32],
-        dx: ValuesMut<'_>,
+        mut dx: ValuesMut<'_>,
     ) {
         let accumulate = Accumulate::Overwrite;
-        timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
-            Weight::Packed { backward, .. } => matmul_low_rank(dy, t, backward, update, v, dx, accumulate),
-            Weight::Stored(weight) => dx.through_f32(|dx| {
+        let PackedUpdate { factors: update, parameters } = update;
+        timed(Operation::WeightProducts, self.cost(t, *parameters), || match &self.weight {
+            Weight::Packed { backward, .. } => matmul_low_rank(dy, t, backward, update, v, dx.reborrow(), accumulate),
+            Weight::Stored(weight) => dx.reborrow().through_f32(|dx| {
                 matmul_stored_transposed(dy, t, weight, dx, accumulate);
                 update.add(dy, t, v, dx);
             }),
@@ -149,10 +158,10 @@ impl FrozenLinear {
                 }
             });
         }
-        match (&self.bias, y) {
-            (None, _) => {}
-            (Some(bias), ValuesMut::F32(y)) => add(y, bias),
-            (Some(bias), ValuesMut::Bf16(y)) => add(y, bias),
+        let Some(bias) = &self.bias else { return };
+        match y {
+            ValuesMut::F32(y) => timed(Operation::Additions, Cost::values(2 * y.len()), || add(y, bias)),
+            ValuesMut::Bf16(y) => timed(Operation::Additions, Cost::values(y.len()), || add(y, bias)),
         }
     }
 
@@ -162,23 +171,24 @@ impl FrozenLinear {
     }
 
     /// [`FrozenLinear::apply_transposed`] from and into f32 or bf16.
-    pub(crate) fn product_transposed(&self, dy: Values<'_>, t: usize, dx: ValuesMut<'_>) {
-        timed(Operation::WeightProducts, self.cost(t), || match &self.weight {
-            Weight::Packed { backward, .. } => matmul_values(dy, t, backward, dx, Accumulate::Overwrite),
+    pub(crate) fn product_transposed(&self, dy: Values<'_>, t: usize, mut dx: ValuesMut<'_>) {
+        timed(Operation::WeightProducts, self.cost(t, 0), || match &self.weight {
+            Weight::Packed { backward, .. } => matmul_values(dy, t, backward, dx.reborrow(), Accumulate::Overwrite),
             Weight::Stored(weight) => {
-                dx.through_f32(|dx| matmul_stored_transposed(dy, t, weight, dx, Accumulate::Overwrite));
+                dx.reborrow().through_f32(|dx| matmul_stored_transposed(dy, t, weight, dx, Accumulate::Overwrite));
             }
         });
     }
 
-    fn cost(&self, t: usize) -> Cost {
+    /// What a product costs that takes so many parameters of an update along.
+    fn cost(&self, t: usize, parameters: usize) -> Cost {
         let weight = match &self.weight {
             // Either packing: they are of one size but for the padding.
             Weight::Packed { forward, .. } => forward.bytes(),
             Weight::Stored(weight) => weight.bytes(),
         };
         let moved = weight + size_of::<f32>() * t * (self.inputs + self.outputs);
-        Cost::product(t, self.outputs, self.inputs, moved)
+        Cost::product(t, 1, self.outputs * self.inputs + parameters, moved)
     }
 }
 

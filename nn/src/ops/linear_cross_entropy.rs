@@ -24,6 +24,7 @@ use espalier_kernels::ops::{cross_entropy_rows, distillation_rows};
 use super::frozen_linear::FrozenLinear;
 use super::teacher_tokens::TeacherTokens;
 use crate::pool::Pool;
+use crate::profile::{Cost, Operation, timed};
 use crate::storage::{rows, tensor, values};
 
 /// Bytes of logits that live at one time.
@@ -150,16 +151,23 @@ fn forward(
     let mut logits = pool.take(chunk_rows.min(chosen.len()) * vocabulary);
     let (mut loss, mut found) = (0.0, RowLosses { nll: vec![0.0; rows(hidden)], divergence: vec![0.0; rows(hidden)] });
     for chosen in chosen.chunks(chunk_rows) {
-        let gathered: Vec<f32> = chosen.iter().flat_map(|&row| &x[row * width..(row + 1) * width]).copied().collect();
+        let moved = Cost::values(2 * chosen.len() * width);
+        let gathered: Vec<f32> = timed(Operation::CrossEntropy, moved, || {
+            chosen.iter().flat_map(|&row| &x[row * width..(row + 1) * width]).copied().collect()
+        });
         let logits = &mut logits[..chosen.len() * vocabulary];
         head.apply(&gathered, chosen.len(), logits, Accumulate::Overwrite);
-        loss += visit(logits, vocabulary, targets, chosen, &mut found);
+        loss += timed(Operation::CrossEntropy, Cost::values(3 * logits.len()), || {
+            visit(logits, vocabulary, targets, chosen, &mut found)
+        });
         if gradient {
             let mut gathered = pool.take(chosen.len() * width);
             head.apply_transposed(logits, chosen.len(), &mut gathered);
-            for (&row, values) in chosen.iter().zip(gathered.chunks_exact(width)) {
-                dx[row * width..(row + 1) * width].copy_from_slice(values);
-            }
+            timed(Operation::CrossEntropy, moved, || {
+                for (&row, values) in chosen.iter().zip(gathered.chunks_exact(width)) {
+                    dx[row * width..(row + 1) * width].copy_from_slice(values);
+                }
+            });
         }
     }
     // The forward pass of one call runs once; a second would only find the same values.

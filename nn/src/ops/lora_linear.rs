@@ -29,7 +29,7 @@ use espalier_kernels::{
 use rayon::prelude::*;
 
 use super::dora::RowLengths;
-use super::frozen_linear::FrozenLinear;
+use super::frozen_linear::{FrozenLinear, PackedUpdate};
 use crate::pool::Pool;
 use crate::profile::{Cost, Operation, timed};
 use crate::storage::{rows, tensor, values};
@@ -110,7 +110,14 @@ impl LoraGroup {
     }
 
     /// `A` and `s B` as the products want them: rounded to the precision of the frozen weight, `B` block-diagonal.
-    fn pack(&self, parts: GroupParameters<'_>, transposed: bool) -> LowRank {
+    fn pack(&self, parts: GroupParameters<'_>, transposed: bool) -> PackedUpdate {
+        let parameters = parts.a.len() + parts.b.len();
+        let factors =
+            timed(Operation::LowRankUpdates, Cost::values(2 * parameters), || self.factors(parts, transposed));
+        PackedUpdate { factors, parameters }
+    }
+
+    fn factors(&self, parts: GroupParameters<'_>, transposed: bool) -> LowRank {
         let (inputs, placed) = (self.frozen.inputs(), self.placed().collect::<Vec<_>>());
         let fill_b = |output: usize, row: &mut [f32]| {
             row.fill(0.0);
@@ -148,33 +155,25 @@ impl LoraGroup {
     ) {
         let parts = self.parts(parameters);
         let (u, kept) = saved.split_at_mut(t * self.stacked_rank());
-        timed(Operation::LowRankProducts, self.cost(t, 1), || match &self.dora {
-            None => {
-                self.frozen.product_with(x, t, &self.pack(parts, false), u, y.reborrow(), accumulate);
-                self.frozen.add_bias(y);
-            }
-            Some(lengths) => {
-                let (raw, norms) = kept.split_at_mut(t * self.frozen.outputs());
-                let into = ValuesMut::F32(&mut *raw);
-                self.frozen.product_with(x, t, &self.pack(parts, false), u, into, Accumulate::Overwrite);
-                lengths.norms(self, parts, norms);
-                match y {
-                    ValuesMut::F32(y) => self.scale_rows(raw, parts.magnitudes, norms, y, accumulate),
-                    ValuesMut::Bf16(y) => {
-                        let mut wide = vec![0.0; y.len()];
-                        self.scale_rows(raw, parts.magnitudes, norms, &mut wide, accumulate);
-                        y.par_iter_mut().zip(&wide).for_each(|(to, value)| *to = bf16::round(*value));
-                    }
+        let update = self.pack(parts, false);
+        let Some(lengths) = &self.dora else {
+            self.frozen.product_with(x, t, &update, u, y.reborrow(), accumulate);
+            self.frozen.add_bias(y);
+            return;
+        };
+        let (raw, norms) = kept.split_at_mut(t * self.frozen.outputs());
+        self.frozen.product_with(x, t, &update, u, ValuesMut::F32(&mut *raw), Accumulate::Overwrite);
+        timed(Operation::LowRankUpdates, Cost::values(2 * raw.len()), || {
+            lengths.norms(self, parts, norms);
+            match y.reborrow() {
+                ValuesMut::F32(y) => self.scale_rows(raw, parts.magnitudes, norms, y, accumulate),
+                ValuesMut::Bf16(y) => {
+                    let mut wide = vec![0.0; y.len()];
+                    self.scale_rows(raw, parts.magnitudes, norms, &mut wide, accumulate);
+                    y.par_iter_mut().zip(&wide).for_each(|(to, value)| *to = bf16::round(*value));
                 }
             }
         });
-    }
-
-    /// The cost of `products` with each of `A` and `B`; every large side is read once for each.
-    fn cost(&self, t: usize, products: usize) -> Cost {
-        let ([a, b, _], adapted) = (self.parameter_lengths(), self.modules.iter().map(|module| module.outputs.len()));
-        let moved = t * (self.frozen.inputs() + adapted.sum::<usize>());
-        Cost::product(t, products, a + b, size_of::<f32>() * products.saturating_sub(1) * moved)
     }
 
     /// The gradient of the parameters and, where wanted, `dx`; both are overwritten.
@@ -194,25 +193,25 @@ impl LoraGroup {
         let (da, rest) = gradient.split_at_mut(a);
         let (db, dmagnitudes) = rest.split_at_mut(b);
         let (u, kept) = saved.split_at(t * self.stacked_rank());
-        timed(Operation::LowRankProducts, self.cost(t, 2), || {
-            if self.dora.is_some() {
-                let (raw, norms) = kept.split_at(t * self.frozen.outputs());
-                let mut scaled = pool.take(dy.len());
-                let mut back =
-                    |dy: &[f32]| self.scale_rows_backward(dy, [raw, norms], parts.magnitudes, dmagnitudes, &mut scaled);
-                match dy {
-                    Values::F32(dy) => back(dy),
-                    Values::Bf16(dy) => {
-                        let mut wide = pool.take(dy.len());
-                        wide.par_iter_mut().zip(dy).for_each(|(to, value)| *to = value.widen());
-                        back(&wide);
-                    }
+        if self.dora.is_none() {
+            self.updates_backward(dy, (x, u), parts, t, [da, db], dx, pool);
+            return;
+        }
+        let (raw, norms) = kept.split_at(t * self.frozen.outputs());
+        let mut scaled = pool.take(dy.len());
+        timed(Operation::LowRankUpdates, Cost::values(3 * dy.len()), || {
+            let mut back =
+                |dy: &[f32]| self.scale_rows_backward(dy, [raw, norms], parts.magnitudes, dmagnitudes, &mut scaled);
+            match dy {
+                Values::F32(dy) => back(dy),
+                Values::Bf16(dy) => {
+                    let mut wide = pool.take(dy.len());
+                    wide.par_iter_mut().zip(dy).for_each(|(to, value)| *to = value.widen());
+                    back(&wide);
                 }
-                self.updates_backward(Values::F32(&scaled), (x, u), parts, t, [da, db], dx, pool);
-            } else {
-                self.updates_backward(dy, (x, u), parts, t, [da, db], dx, pool);
             }
         });
+        self.updates_backward(Values::F32(&scaled), (x, u), parts, t, [da, db], dx, pool);
     }
 
     /// `dA`, `dB` and, where wanted, `dx` of the unscaled product.
@@ -231,21 +230,33 @@ impl LoraGroup {
         let precision = self.frozen.precision();
         // v holds the scales: v = dy (s B).
         let (update, mut v) = (self.pack(parts, true), pool.take(t * width));
-        match dx {
-            Some(dx) => self.frozen.apply_transposed_with(dy, t, &update, &mut v, dx),
-            None => update.narrow(dy, t, &mut v),
+        if let Some(dx) = dx {
+            self.frozen.apply_transposed_with(dy, t, &update, &mut v, dx);
+        } else {
+            let cost = Cost::product(t, 1, parts.b.len(), value_bytes(&dy));
+            timed(Operation::LowRankUpdates, cost, || update.factors.narrow(dy, t, &mut v));
         }
-        let mut rest = db;
-        for (module, columns, _) in self.placed() {
-            let (own, others) = rest.split_at_mut(module.outputs.len() * module.rank);
-            let narrow = Columns { values: u, stride: width, range: columns };
-            let wide = Columns { values: dy, stride: outputs, range: module.outputs.clone() };
-            outer_products(precision, &narrow, &wide, module.scale, own, ResultRows::Wide);
-            rest = others;
-        }
-        let v = Columns { values: &*v, stride: width, range: 0..width };
-        let x = Columns { values: x, stride: inputs, range: 0..inputs };
-        outer_products(precision, &v, &x, 1.0, da, ResultRows::Narrow);
+        let cost = Cost::product(t, 1, da.len() + db.len(), value_bytes(&dy) + value_bytes(&x));
+        timed(Operation::LowRankUpdates, cost, || {
+            let mut rest = &mut *db;
+            for (module, columns, _) in self.placed() {
+                let (own, others) = rest.split_at_mut(module.outputs.len() * module.rank);
+                let narrow = Columns { values: u, stride: width, range: columns };
+                let wide = Columns { values: dy, stride: outputs, range: module.outputs.clone() };
+                outer_products(precision, &narrow, &wide, module.scale, own, ResultRows::Wide);
+                rest = others;
+            }
+            let v = Columns { values: &*v, stride: width, range: 0..width };
+            let x = Columns { values: x, stride: inputs, range: 0..inputs };
+            outer_products(precision, &v, &x, 1.0, da, ResultRows::Narrow);
+        });
+    }
+}
+
+fn value_bytes(values: &Values<'_>) -> usize {
+    match values {
+        Values::F32(values) => size_of_val(*values),
+        Values::Bf16(values) => size_of_val(*values),
     }
 }
 

@@ -15,6 +15,7 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use espalier_kernels::ops;
 
+use crate::profile::{Cost, Operation, timed};
 use crate::storage::{rows, tensor, values};
 
 /// The operation for burn's backends; call [`rms_norm`].
@@ -38,7 +39,7 @@ pub fn rms_norm_plain(x: Tensor<2>, weight: &[f32], epsilon: f32) -> Tensor<2> {
 
 fn forward(x: &FlexTensor, weight: &[f32], epsilon: f32) -> FlexTensor {
     let mut out = vec![0.0; rows(x) * weight.len()];
-    ops::rms_norm(&values(x), weight, epsilon, &mut out);
+    timed(Operation::Norms, Cost::values(2 * out.len()), || ops::rms_norm(&values(x), weight, epsilon, &mut out));
     tensor(out, [rows(x), weight.len()])
 }
 
@@ -59,7 +60,9 @@ impl Backward<Flex, 1> for RmsNormBackward {
         let (x, weight, epsilon) = ops.state;
         let [Some(parent)] = ops.parents else { return };
         let mut dx = vec![0.0; rows(&x) * weight.len()];
-        espalier_kernels::ops::rms_norm_backward(&values(&x), &weight, epsilon, &values(&dy), &mut dx);
+        timed(Operation::Norms, Cost::values(3 * dx.len()), || {
+            espalier_kernels::ops::rms_norm_backward(&values(&x), &weight, epsilon, &values(&dy), &mut dx);
+        });
         gradients.register::<Flex>(parent.id, tensor(dx, [rows(&x), weight.len()]));
     }
 }

@@ -149,16 +149,11 @@ impl LoraModel {
             Tensor::<2>::from_data(TensorData::new(embedded, [tokens.len(), width]), device)
         });
         let stream = transformer_blocks(embedded, parameters, &self.blocks, layout);
-        timed(Operation::Norms, Cost::values(2 * count), || {
-            rms_norm(stream, &self.frozen.output_norm, self.frozen.config.rms_epsilon)
-        })
+        rms_norm(stream, &self.frozen.output_norm, self.frozen.config.rms_epsilon)
     }
 
     fn cross_entropy(&self, hidden: Tensor<2>, batch: &Batch) -> (Tensor<1>, RowLosses) {
-        let scored = batch.targets.weights.iter().filter(|&&weight| weight != 0.0).count();
-        timed(Operation::CrossEntropy, Cost::values(3 * scored * self.frozen.config.vocabulary), || {
-            linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool)
-        })
+        linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool)
     }
 
     fn check(&self, tokens: &[u32], layout: &Layout) -> Result<(), NnError> {

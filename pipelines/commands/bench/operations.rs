@@ -49,15 +49,19 @@ impl Step {
         self.operations.iter().map(|total| total.nanoseconds as f64 / 1e9).sum()
     }
 
-    /// Its operations, the longest first, for the result.
-    pub fn operations(&self, rates: Rates) -> Vec<serde_json::Value> {
-        let mut rows: Vec<_> = Operation::ALL.iter().zip(&self.operations).filter(|(_, t)| t.nanoseconds > 0).collect();
-        rows.sort_by_key(|(_, total)| std::cmp::Reverse(total.nanoseconds));
+    /// Its operations, the longest first, for the result, beside the seconds that each takes `alone` (of another step, times
+    /// `scale`).
+    pub fn operations(&self, alone: &Self, scale: f64, rates: Rates) -> Vec<serde_json::Value> {
+        let totals = self.operations.iter().zip(&alone.operations);
+        let mut rows: Vec<_> =
+            Operation::ALL.iter().zip(totals).filter(|(_, (total, _))| total.nanoseconds > 0).collect();
+        rows.sort_by_key(|(_, (total, _))| std::cmp::Reverse(total.nanoseconds));
         rows.into_iter()
-            .map(|(operation, total)| {
+            .map(|(operation, (total, alone))| {
                 let seconds = total.nanoseconds as f64 / 1e9;
                 let mut row = serde_json::json!({
                     "name": operation.name(), "seconds": seconds, "share": seconds / self.seconds.max(1e-12),
+                    "alone_seconds": scale * alone.nanoseconds as f64 / 1e9,
                 });
                 Bound::of(total.cost.arithmetic as f64, total.cost.bytes as f64, rates).write(seconds, &mut row);
                 row
@@ -72,10 +76,11 @@ pub fn table(rows: &[serde_json::Value]) -> Vec<String> {
     rows.iter()
         .map(|row| {
             format!(
-                "  {:<26}{:>8.3} s {:>5.1}%   {} bound {:.3} s",
+                "  {:<26}{:>8.3} s {:>5.1}%   alone {:.3} s   {} bound {:.3} s",
                 row["name"].as_str().unwrap_or_default(),
                 number(row, "seconds"),
                 100.0 * number(row, "share"),
+                number(row, "alone_seconds"),
                 row["bound"].as_str().unwrap_or_default(),
                 number(row, "bound_seconds"),
             )
@@ -94,18 +99,20 @@ fn page_faults() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use espalier_train::profile::{Cost, enable, timed};
+    use espalier_train::profile::{Cost, Counting, count, timed};
 
     #[test]
     fn a_lap_holds_what_happened_in_it() {
         let mut clock = StepClock::start();
-        enable(true);
-        let pages = timed(Operation::Optimizer, Cost { arithmetic: 600, bytes: 10 }, || vec![1_u8; 1 << 22]);
-        timed(Operation::Norms, Cost { arithmetic: 0, bytes: 50 }, || std::hint::black_box(&pages));
-        enable(false);
-        let step = clock.lap();
+        let mut laps = [Counting::InStep, Counting::Alone { runs: 2 }, Counting::Off].map(|counting| {
+            count(counting);
+            let pages = timed(Operation::Optimizer, Cost { arithmetic: 600, bytes: 10 }, || vec![1_u8; 1 << 22]);
+            timed(Operation::Norms, Cost { arithmetic: 0, bytes: 50 }, || std::hint::black_box(&pages).len());
+            clock.lap()
+        });
+        let [step, alone, none] = &mut laps;
         let rates = Rates { operations_per_second: 100.0, bytes_per_second: 10.0 };
-        let rows = step.operations(rates);
+        let rows = step.operations(alone, 2.0, rates);
         let row = |name: &str| rows.iter().find(|row| row["name"] == name).cloned().unwrap_or_default();
         assert_eq!(
             (&row("optimizer")["bound"], &row("optimizer")["bound_seconds"]),
@@ -113,9 +120,11 @@ mod tests {
         );
         assert_eq!((&row("norms")["bound"], &row("norms")["bound_seconds"]), (&"memory".into(), &5.0.into()));
         assert!(step.counted_seconds() <= step.seconds);
+        let sum: f64 = rows.iter().filter_map(|row| row["alone_seconds"].as_f64()).sum();
+        assert!((sum - 2.0 * alone.counted_seconds()).abs() < 1e-9 && sum > 0.0);
         assert!(
             table(&rows).iter().any(|line| line.contains("optimizer") && line.ends_with("arithmetic bound 6.000 s"))
         );
-        assert!(clock.lap().operations(rates).is_empty());
+        assert!(none.operations(alone, 1.0, rates).is_empty());
     }
 }

@@ -140,14 +140,17 @@ fn norm_backward<T: Element>(x: &[f32], weight: &[f32], epsilon: f32, dy: &[T], 
     dx
 }
 
-fn add(into: &mut [f32], from: &[f32]) {
-    timed(Operation::Additions, Cost::values(3 * into.len()), || {
-        into.par_chunks_mut(ADD_CHUNK).zip(from.par_chunks(ADD_CHUNK)).for_each(|(into, from)| {
-            for (sum, value) in into.iter_mut().zip(from) {
-                *sum += value;
+fn sum(one: &[f32], other: &[f32], pool: &Pool) -> Buffer {
+    let mut sum = pool.take(one.len());
+    timed(Operation::Additions, Cost::values(3 * sum.len()), || {
+        let both = one.par_chunks(ADD_CHUNK).zip(other.par_chunks(ADD_CHUNK));
+        sum.par_chunks_mut(ADD_CHUNK).zip(both).for_each(|(sum, (one, other))| {
+            for (sum, (one, other)) in sum.iter_mut().zip(one.iter().zip(other)) {
+                *sum = one + other;
             }
         });
     });
+    sum
 }
 
 fn scale_all<T: Element>(values: &mut [T], factor: f32) {
@@ -260,9 +263,8 @@ impl Block {
         };
         let mut added = pool.take(stream.len());
         project(&mut added, Accumulate::Overwrite);
-        let mut sum = norm::<f32>(&added, &norms[part], self.epsilon, pool).into_buffer();
-        add(&mut sum, stream);
-        (sum, Some(added))
+        let normed: Rows<f32> = norm(&added, &norms[part], self.epsilon, pool);
+        (sum(&normed, stream, pool), Some(added))
     }
 
     /// The gradient of what was given to the norm behind a part; `None` where there is none, and it is `dy` itself.
