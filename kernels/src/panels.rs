@@ -6,16 +6,13 @@
 //! the same place with a stride of 128; the other instruction sets widen (even: shift left by 16, odd: mask). Inside an
 //! f32 panel each input has 32 f32.
 
-// Plain loops are compiled anew for each set of target features, which needs their bodies in the callers.
-#![allow(clippy::inline_always)]
-
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::Precision;
 use crate::buffer::{Line, SharedMut};
-use crate::gemm::{bf16_bits, round_row};
+use crate::gemm::{round_pairs, round_row};
 use crate::transpose::transpose;
 
 /// Outputs in a panel.
@@ -174,81 +171,19 @@ pub(crate) fn write_inputs(
 /// Rounds two inputs of some outputs to pairs; what lies beyond them becomes zero.
 fn pair_rows(even: &[f32], odd: &[f32], words: &mut [u32; PANEL]) {
     if let (Ok(even), Ok(odd)) = (even.try_into(), odd.try_into()) {
-        pair_panel(even, odd, words);
+        round_pairs(even, odd, words);
         return;
     }
     let mut padded = [[0.0; PANEL]; 2];
     padded[0][..even.len()].copy_from_slice(even);
     padded[1][..odd.len()].copy_from_slice(odd);
-    pair_panel(&padded[0], &padded[1], words);
-}
-
-fn pair_panel(even: &[f32; PANEL], odd: &[f32; PANEL], words: &mut [u32; PANEL]) {
-    #[inline(always)]
-    fn pair(even: &[f32; PANEL], odd: &[f32; PANEL], words: &mut [u32; PANEL]) {
-        for (word, (even, odd)) in words.iter_mut().zip(even.iter().zip(odd)) {
-            *word = u32::from(bf16_bits(*even)) | u32::from(bf16_bits(*odd)) << 16;
-        }
-    }
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::is_x86_feature_detected as has;
-        #[target_feature(enable = "avx2")]
-        fn pair_avx2(even: &[f32; PANEL], odd: &[f32; PANEL], words: &mut [u32; PANEL]) {
-            pair(even, odd, words);
-        }
-        if has!("avx512bf16") && has!("avx512bw") {
-            // SAFETY: the CPU has the features.
-            unsafe { avx512bf16::pair(even, odd, words) };
-            return;
-        }
-        if has!("avx2") {
-            // SAFETY: the CPU has the feature.
-            unsafe { pair_avx2(even, odd, words) };
-            return;
-        }
-    }
-    pair(even, odd, words);
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx512bf16 {
-    use std::arch::x86_64::{
-        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16,
-        _mm512_storeu_si512,
-    };
-
-    use super::PANEL;
-
-    /// The 16-bit places 0, 16, 1, 17 and so on: two halves side by side become pairs.
-    static PAIRS: [u16; PANEL] = {
-        let mut places = [0; PANEL];
-        let mut place = 0;
-        while place < PANEL {
-            places[place] = (place / 2 + place % 2 * (PANEL / 2)) as u16;
-            place += 1;
-        }
-        places
-    };
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) fn pair(even: &[f32; PANEL], odd: &[f32; PANEL], words: &mut [u32; PANEL]) {
-        for half in [0, PANEL / 2] {
-            // SAFETY: 16 values from a half on lie inside the arrays, as 32 places do inside theirs; a register of bf16
-            // is 512 plain bits.
-            unsafe {
-                let (even, odd) = (_mm512_loadu_ps(even.as_ptr().add(half)), _mm512_loadu_ps(odd.as_ptr().add(half)));
-                let rounded = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even));
-                let pairs = _mm512_permutexvar_epi16(_mm512_loadu_si512(PAIRS.as_ptr().cast()), rounded);
-                _mm512_storeu_si512(words.as_mut_ptr().add(half).cast(), pairs);
-            }
-        }
-    }
+    round_pairs(&padded[0], &padded[1], words);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gemm::bf16_bits;
 
     #[test]
     fn pairs_are_the_rounded_values_of_both_inputs() {

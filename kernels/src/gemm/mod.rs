@@ -40,7 +40,7 @@ mod tiles;
 pub use dense::{matmul_nn, matmul_nt, matmul_tn};
 pub use low_rank::{LowRank, LowRankFactors, matmul_low_rank};
 pub use narrow::{Columns, ResultRows, outer_products};
-pub(crate) use round::{bf16_bits, round_row};
+pub(crate) use round::{bf16_bits, round_pairs, round_row};
 pub use stored::{matmul_stored, matmul_stored_transposed};
 pub(crate) use tiles::{LINE_WORDS, TileKernels, TileProduct, right_lines};
 

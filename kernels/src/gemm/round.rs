@@ -8,6 +8,41 @@
 
 use super::kernel::GROUP;
 use crate::buffer::Line;
+use crate::panels::PANEL;
+
+/// A function of plain loops, compiled once more for the wider registers of a CPU that has them.
+macro_rules! vectorised {
+    ($(#[$doc:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),*) $body:block) => {
+        $(#[$doc])*
+        $visibility fn $name($($argument: $type),*) {
+            #[inline(always)]
+            fn plain($($argument: $type),*) $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+                fn avx512($($argument: $type),*) {
+                    plain($($argument),*);
+                }
+                #[target_feature(enable = "avx2")]
+                fn avx2($($argument: $type),*) {
+                    plain($($argument),*);
+                }
+                use std::is_x86_feature_detected as has;
+                if has!("avx512f") && has!("avx512bw") && has!("avx512vl") {
+                    // SAFETY: the CPU has the features.
+                    unsafe { avx512($($argument),*) };
+                    return;
+                }
+                if has!("avx2") {
+                    // SAFETY: the CPU has the feature.
+                    unsafe { avx2($($argument),*) };
+                    return;
+                }
+            }
+            plain($($argument),*);
+        }
+    };
+}
 
 /// The bf16 bits of one value.
 #[inline(always)]
@@ -37,7 +72,7 @@ pub(crate) fn round_row(source: &[f32], target: &mut [u16]) {
 /// If a target has another length than its row.
 pub(super) fn round_rows<'a>(rows: impl Iterator<Item = (&'a [f32], &'a mut [u16])>) {
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx512bf16") && std::is_x86_feature_detected!("avx512bw") {
+    if avx512bf16::is_there() {
         // SAFETY: the CPU has both features.
         unsafe { avx512bf16::round_rows(rows) };
         return;
@@ -65,7 +100,7 @@ pub(crate) fn round_row_widened(source: &[f32], target: &mut [f32]) {
 /// Rounds 32 values a line, into every `step`-th of `lines`.
 pub(super) fn round_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx512bf16") && std::is_x86_feature_detected!("avx512bw") {
+    if avx512bf16::is_there() {
         // SAFETY: the CPU has both features.
         unsafe { avx512bf16::round_chunks(chunks, lines, step) };
         return;
@@ -75,10 +110,9 @@ pub(super) fn round_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
     }
 }
 
-/// Rounds and widens 16 values a line, into every `step`-th of `lines`; compiled once more for the wider registers.
-pub(super) fn widen_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
-    #[inline(always)]
-    fn widen(chunks: &[f32], lines: &mut [Line], step: usize) {
+vectorised! {
+    /// Rounds and widens 16 values a line, into every `step`-th of `lines`.
+    pub(super) fn widen_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
         for (group, values) in chunks.chunks_exact(GROUP).enumerate() {
             let line = &mut lines[group * step].0;
             for (word, &x) in line.iter_mut().zip(values) {
@@ -86,39 +120,66 @@ pub(super) fn widen_chunks(chunks: &[f32], lines: &mut [Line], step: usize) {
             }
         }
     }
+}
+
+/// Rounds two inputs of a panel's outputs to pairs, the even one in the low half.
+pub(crate) fn round_pairs(even: &[f32; PANEL], odd: &[f32; PANEL], words: &mut [u32; PANEL]) {
     #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-        fn widen_avx512(chunks: &[f32], lines: &mut [Line], step: usize) {
-            widen(chunks, lines, step);
-        }
-        #[target_feature(enable = "avx2")]
-        fn widen_avx2(chunks: &[f32], lines: &mut [Line], step: usize) {
-            widen(chunks, lines, step);
-        }
-        use std::is_x86_feature_detected as has;
-        if has!("avx512f") && has!("avx512bw") && has!("avx512vl") {
-            // SAFETY: the CPU has the features.
-            unsafe { widen_avx512(chunks, lines, step) };
-            return;
-        }
-        if has!("avx2") {
-            // SAFETY: the CPU has the feature.
-            unsafe { widen_avx2(chunks, lines, step) };
-            return;
+    if avx512bf16::is_there() {
+        // SAFETY: the CPU has the features.
+        unsafe { avx512bf16::round_pairs(even, odd, words) };
+        return;
+    }
+    pair_up(even, odd, words);
+}
+
+vectorised! {
+    fn pair_up(even: &[f32; PANEL], odd: &[f32; PANEL], words: &mut [u32; PANEL]) {
+        for (word, (even, odd)) in words.iter_mut().zip(even.iter().zip(odd)) {
+            *word = u32::from(bf16_bits(*even)) | u32::from(bf16_bits(*odd)) << 16;
         }
     }
-    widen(chunks, lines, step);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16 {
     use std::arch::x86_64::{
-        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_mask_storeu_epi16, _mm512_maskz_loadu_ps,
-        _mm512_storeu_si512,
+        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi16,
+        _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16, _mm512_storeu_si512,
     };
 
+    use super::PANEL;
     use crate::buffer::Line;
+
+    /// Whether this CPU has what the functions here are compiled for.
+    pub(super) fn is_there() -> bool {
+        use std::is_x86_feature_detected as has;
+        has!("avx512f") && has!("avx512bw") && has!("avx512bf16")
+    }
+
+    /// The 16-bit places 0, 16, 1, 17 and so on: two halves side by side become pairs.
+    static PAIRS: [u16; PANEL] = {
+        let mut places = [0; PANEL];
+        let mut place = 0;
+        while place < PANEL {
+            places[place] = (place / 2 + place % 2 * (PANEL / 2)) as u16;
+            place += 1;
+        }
+        places
+    };
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) fn round_pairs(even: &[f32; PANEL], odd: &[f32; PANEL], words: &mut [u32; PANEL]) {
+        for half in [0, PANEL / 2] {
+            // SAFETY: 16 values from a half on lie inside the arrays, as 32 places do inside theirs.
+            unsafe {
+                let (even, odd) = (_mm512_loadu_ps(even.as_ptr().add(half)), _mm512_loadu_ps(odd.as_ptr().add(half)));
+                let places = _mm512_loadu_si512(PAIRS.as_ptr().cast());
+                let pairs = _mm512_permutexvar_epi16(places, bits(_mm512_cvtne2ps_pbh(odd, even)));
+                _mm512_storeu_si512(words.as_mut_ptr().add(half).cast(), pairs);
+            }
+        }
+    }
 
     /// Rounds 32 values into every `step`-th line.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
