@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use super::drive::{Beside, Product, Target, chunk_depth};
+use super::drive::Beside;
 use super::kernel::{Kernels, packed};
-use super::pack::{Part, pack_rows};
-use super::{Accumulate, matmul_values, multiply_values};
-use crate::buffer::{Line, SharedMut};
+use super::{Accumulate, matmul_values, multiply_beside, multiply_values};
+use crate::buffer::SharedMut;
 use crate::panels::{INPUT_BLOCK, PANEL};
 use crate::{InstructionSet, PackedMatrix, Precision, Values, ValuesMut};
 
@@ -123,7 +122,6 @@ pub(super) fn multiply(
     accumulate: Accumulate,
 ) {
     let (columns, rank) = (w.columns(), low_rank.rank());
-    assert_eq!(x.len(), m * columns, "the activations have the wrong length for {m} x {columns}");
     assert_eq!(u.len(), m * rank, "u has the wrong length for {m} x {rank}");
     assert_eq!(low_rank.down.columns(), columns, "the update has other inputs than the weight");
     assert_eq!(low_rank.up.rows(), w.rows(), "the update has other outputs than the weight");
@@ -131,20 +129,13 @@ pub(super) fn multiply(
     if columns == 0 {
         u.fill(0.0);
     }
-    let group_inputs = kernels.activation.group_inputs();
-    let groups = columns.next_multiple_of(INPUT_BLOCK) / group_inputs;
     let beside = Beside {
         down: low_rank.down.lines(),
         rank,
         up: low_rank.up.lines(),
-        up_groups: rank.next_multiple_of(INPUT_BLOCK) / group_inputs,
+        up_groups: rank.next_multiple_of(INPUT_BLOCK) / kernels.activation.group_inputs(),
         touched: &low_rank.touched,
         u: SharedMut::new(u),
     };
-    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
-    let depth = chunk_depth(kernels, groups);
-    let y = Target { values: y, stride: w.rows(), first: 0 };
-    let beside = Some(beside);
-    Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack, beside }
-        .run(y, accumulate == Accumulate::Add);
+    multiply_beside(kernels, x, m, w, Some(beside), y, accumulate);
 }

@@ -44,7 +44,7 @@ pub(crate) use round::{bf16_bits, round_pairs, round_row};
 pub use stored::{matmul_stored, matmul_stored_transposed};
 pub(crate) use tiles::{LINE_WORDS, TileKernels, TileProduct, right_lines};
 
-use self::drive::{Product, Target, chunk_depth};
+use self::drive::{Beside, Product, Target, chunk_depth};
 use self::pack::{Part, pack_rows};
 use crate::buffer::Line;
 use crate::panels::INPUT_BLOCK;
@@ -109,13 +109,26 @@ fn multiply_values(
     y: ValuesMut<'_>,
     accumulate: Accumulate,
 ) {
+    multiply_beside(kernels, x, m, w, None, y, accumulate);
+}
+
+/// [`multiply_values`], with a product of low rank beside it if there is one.
+fn multiply_beside(
+    kernels: &'static kernel::Kernels,
+    x: Values<'_>,
+    m: usize,
+    w: &PackedMatrix,
+    beside: Option<Beside<'_>>,
+    y: ValuesMut<'_>,
+    accumulate: Accumulate,
+) {
     let columns = w.columns();
     assert_eq!(x.len(), m * columns, "the activations have the wrong length for {m} x {columns}");
     let groups = columns.next_multiple_of(INPUT_BLOCK) / kernels.activation.group_inputs();
     let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
     let depth = chunk_depth(kernels, groups);
     let y = Target { values: y, stride: w.rows(), first: 0 };
-    Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack, beside: None }
+    Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack, beside }
         .run(y, accumulate == Accumulate::Add);
 }
 
