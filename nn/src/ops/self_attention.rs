@@ -16,11 +16,11 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bool, Tensor, TensorData};
 use burn_flex::FlexTensor;
-use espalier_kernels::Element;
 use espalier_kernels::ops::{
     AttentionShape, Direction, RopeStyle, RopeTable, rms_norm, rms_norm_backward, rope, segmented_attention,
     segmented_attention_backward,
 };
+use espalier_kernels::{Element, Values};
 use rayon::prelude::*;
 
 use super::rms_norm::rms_norm_plain;
@@ -74,18 +74,34 @@ impl AttentionPlan {
     }
 
     /// Parts the rows of `qkv`, normalises the heads of q and k and turns them to their positions; rounds at the end.
-    pub(crate) fn split<T: Element>(&self, qkv: &[f32], positions: &[u32], q: &mut [T], k: &mut [T], v: &mut [T]) {
+    ///
+    /// Where it rounds, the mean key of a sequence goes from its keys first: attention is the same without it, and what
+    /// the keys share (a large bias, in some models) would else take the bits that tell them apart.
+    pub(crate) fn split<T: Element>(&self, qkv: &[f32], layout: &Layout, q: &mut [T], k: &mut [T], v: &mut [T]) {
         let (query, key) = (self.query_width(), self.key_width());
+        let rounds = matches!(T::values(&[]), Values::Bf16(_));
+        let means = if rounds { self.mean_keys(qkv, layout) } else { Vec::new() };
+        let counted = layout.segments.iter().enumerate();
+        let sequences: Vec<usize> = counted.flat_map(|(index, &length)| std::iter::repeat_n(index, length)).collect();
         qkv.par_chunks(ROWS * (query + 2 * key))
-            .zip(positions.par_chunks(ROWS))
+            .zip(layout.positions.par_chunks(ROWS).zip(sequences.par_chunks(ROWS)))
             .zip(q.par_chunks_mut(ROWS * query))
             .zip(k.par_chunks_mut(ROWS * key).zip(v.par_chunks_mut(ROWS * key)))
             .for_each_init(
                 || vec![0.0; ROWS * query.max(key)],
-                |part, (((qkv, positions), q), (k, v))| {
-                    let norms = self.head_norms.as_ref();
-                    self.turned_part(qkv, 0, positions, norms.map(|norms| &*norms.query), part, q);
-                    self.turned_part(qkv, query, positions, norms.map(|norms| &*norms.key), part, k);
+                |part, (((qkv, (positions, sequences)), q), (k, v))| {
+                    let part_of_q = &mut part[..q.len()];
+                    self.turned_part(qkv, 0, positions, part_of_q);
+                    T::round_all(part_of_q, q);
+                    let part_of_k = &mut part[..k.len()];
+                    self.turned_part(qkv, query, positions, part_of_k);
+                    if rounds {
+                        for (part, sequence) in part_of_k.chunks_exact_mut(key).zip(sequences) {
+                            let mean = &means[sequence * key..][..key];
+                            part.iter_mut().zip(mean).for_each(|(value, mean)| *value -= mean);
+                        }
+                    }
+                    T::round_all(part_of_k, k);
                     for (row, v) in qkv.chunks_exact(query + 2 * key).zip(v.chunks_exact_mut(key)) {
                         let part = &mut part[..key];
                         part.copy_from_slice(&row[query + key..]);
@@ -96,27 +112,47 @@ impl AttentionPlan {
             );
     }
 
-    /// The part of some rows that begins at a column: normalised by heads, turned, rounded. `part` is scratch.
-    fn turned_part<T: Element>(
-        &self,
-        qkv: &[f32],
-        column: usize,
-        positions: &[u32],
-        norm: Option<&[f32]>,
-        part: &mut [f32],
-        to: &mut [T],
-    ) {
-        let (all, width) = (self.query_width() + 2 * self.key_width(), to.len() / positions.len());
-        let part = &mut part[..to.len()];
+    /// The mean of the turned keys of each sequence `[sequences, key width]`, summed from its first row to its last.
+    fn mean_keys(&self, qkv: &[f32], layout: &Layout) -> Vec<f32> {
+        let (query, key, head_dim) = (self.query_width(), self.key_width(), self.shape.head_dim);
+        let all = query + 2 * key;
+        let starts: Vec<usize> =
+            layout.segments.iter().scan(0, |next, &length| Some(std::mem::replace(next, *next + length))).collect();
+        let mut means = vec![0.0; layout.segments.len() * key];
+        means.par_chunks_exact_mut(head_dim).enumerate().for_each_init(
+            || vec![0.0; ROWS * head_dim],
+            |part, (index, mean)| {
+                let (sequence, head) = (index * head_dim / key, index % self.shape.kv_heads);
+                let (start, length) = (starts[sequence], layout.segments[sequence]);
+                for first in (start..start + length).step_by(ROWS) {
+                    let rows = first..(first + ROWS).min(start + length);
+                    let part = &mut part[..rows.len() * head_dim];
+                    let qkv = &qkv[rows.start * all..rows.end * all];
+                    self.turned_part(qkv, query + head * head_dim, &layout.positions[rows], part);
+                    for row in part.chunks_exact(head_dim) {
+                        mean.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+                    }
+                }
+                scale(mean, 1.0 / length.max(1) as f32);
+            },
+        );
+        means
+    }
+
+    /// Whole heads of some rows, from a column of q or of k on: normalised and turned.
+    fn turned_part(&self, qkv: &[f32], column: usize, positions: &[u32], part: &mut [f32]) {
+        let (all, width) = (self.query_width() + 2 * self.key_width(), part.len() / positions.len());
         for (row, part) in qkv.chunks_exact(all).zip(part.chunks_exact_mut(width)) {
             let row = &row[column..column + width];
-            match (norm, &self.head_norms) {
-                (Some(weight), Some(norms)) => rms_norm(row, weight, norms.epsilon, part),
-                _ => part.copy_from_slice(row),
+            match &self.head_norms {
+                Some(norms) => {
+                    let weight = if column < self.query_width() { &norms.query } else { &norms.key };
+                    rms_norm(row, weight, norms.epsilon, part);
+                }
+                None => part.copy_from_slice(row),
             }
         }
         self.turn(part, positions, Direction::Forward);
-        T::round_all(part, to);
     }
 
     /// Turns rows of whole heads to their positions or back.
@@ -283,7 +319,7 @@ struct Saved {
 fn forward(qkv: FlexTensor, layout: Layout, plan: Arc<AttentionPlan>) -> Saved {
     let (t, query, key) = (rows(&qkv), plan.query_width(), plan.key_width());
     let (mut q, mut k, mut v) = (vec![0.0; t * query], vec![0.0; t * key], vec![0.0; t * key]);
-    plan.split(&values(&qkv), &layout.positions, &mut q, &mut k, &mut v);
+    plan.split(&values(&qkv), &layout, &mut q, &mut k, &mut v);
     let (mut out, mut lse) = (vec![0.0; t * query], vec![0.0; t * plan.shape.heads]);
     segmented_attention(&plan.shape, &q, &k, &v, &layout.segments, &mut out, &mut lse);
     Saved {
@@ -352,6 +388,7 @@ impl<C: CheckpointStrategy> SelfAttentionOperation for Autodiff<Flex, C> {
 mod tests {
     use super::*;
     use crate::testing::{check_against_plain, noise};
+    use espalier_kernels::bf16;
 
     #[test]
     fn equals_the_plain_operations_and_finite_differences() {
@@ -371,6 +408,38 @@ mod tests {
             let rope = turned.then(|| Arc::new(RopeTable::new(8, 8, 1e4, None, 16)));
             check(AttentionPlan { shape, head_norms, rope, style: RopeStyle::Halves, value_scale });
         }
+    }
+
+    /// Keys with a large bias in common, as those of Qwen2 have, lose no more to the rounding than others.
+    #[test]
+    fn what_keys_share_costs_no_bits() {
+        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16, scale: 0.25, window: None };
+        let rope = Some(Arc::new(RopeTable::new(16, 16, 1e6, None, 32)));
+        let plan = AttentionPlan { shape, head_norms: None, rope, style: RopeStyle::Halves, value_scale: 1.0 };
+        let layout = Layout::of_segments(vec![19, 0, 30, 1]);
+        let attended = |qkv: &[f32]| {
+            let (mut exact, mut lse) = (vec![0.0; 50 * 64], vec![0.0; 50 * 4]);
+            let [mut q, mut k, mut v] = [64, 32, 32].map(|width| vec![0.0; 50 * width]);
+            plan.split(qkv, &layout, &mut q, &mut k, &mut v);
+            segmented_attention(&shape, &q, &k, &v, &layout.segments, &mut exact, &mut lse);
+            let mut rounded = vec![bf16::ZERO; 50 * 64];
+            let [mut q, mut k, mut v] = [64, 32, 32].map(|width| vec![bf16::ZERO; 50 * width]);
+            plan.split(qkv, &layout, &mut q, &mut k, &mut v);
+            segmented_attention(&shape, &q, &k, &v, &layout.segments, &mut rounded, &mut lse);
+            let squares = exact.iter().zip(&rounded).map(|(exact, rounded)| (exact - rounded.widen()).powi(2));
+            (squares.sum::<f32>() / exact.iter().map(|value| value * value).sum::<f32>()).sqrt()
+        };
+        let mut qkv = noise(15, 50 * 128);
+        let alone = attended(&qkv);
+        // The slow pairs of a head hardly turn.
+        for row in qkv.chunks_exact_mut(128) {
+            for head in [64, 80] {
+                row[head + 7] += 60.0;
+                row[head + 14] -= 90.0;
+            }
+        }
+        let biased = attended(&qkv);
+        assert!(alone < 0.005 && biased < 0.01, "{alone} of the norm without the bias, {biased} with it");
     }
 
     fn check(plan: AttentionPlan) {

@@ -219,7 +219,7 @@ impl Block {
         drop(normed);
         let [mut q, mut k, mut v]: [Rows<T>; 3] = [query, key, key].map(|width| pool.rows(t * width));
         timed(Operation::Rotation, Cost::values(qkv.len() + T::words(qkv.len())), || {
-            plan.split(&qkv, &layout.positions, &mut q, &mut k, &mut v);
+            plan.split(&qkv, layout, &mut q, &mut k, &mut v);
         });
         let qkv = plan.keeps_input().then_some(qkv);
         let (mut attended, mut lse): (Rows<T>, _) = (pool.rows(t * query), pool.take(t * plan.shape.heads));
