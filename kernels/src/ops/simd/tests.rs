@@ -103,3 +103,34 @@ fn lanes_do_what_they_say() {
         dispatch(isa, Lanes);
     }
 }
+
+struct Pairs<'a>(&'a [f32], &'a [f32], &'a mut [u32]);
+
+impl Operation for Pairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let values = self.0.chunks_exact(S::WIDTH).zip(self.1.chunks_exact(S::WIDTH));
+        for ((even, odd), target) in values.zip(self.2.chunks_exact_mut(S::WIDTH)) {
+            // SAFETY: the chunk is as long as a vector.
+            unsafe { simd.store_pairs_at(target.as_mut_ptr(), simd.load(even), simd.load(odd)) };
+        }
+    }
+}
+
+#[test]
+fn pairs_are_rounded_as_single_values_are() {
+    let bits = |seed: u32, i: u32| f32::from_bits((seed + i).wrapping_mul(2_654_435_761));
+    let special = [0, 1, 0x7f_ffff, 0x80_0000, 0x7f80_0000, 0x7f80_0001, 0xffc0_1234, 0x3f80_8000].map(f32::from_bits);
+    let even: Vec<f32> = special.into_iter().chain((0..1016).map(|i| bits(1, i))).collect();
+    let odd: Vec<f32> = (0..1016).map(|i| bits(99, i)).chain(special).collect();
+    for isa in InstructionSet::available() {
+        let mut words = vec![7; even.len()];
+        dispatch(isa, Pairs(&even, &odd, &mut words));
+        for ((word, even), odd) in words.into_iter().zip(&even).zip(&odd) {
+            let expected = u32::from(super::bf16_bits(*even)) | u32::from(super::bf16_bits(*odd)) << 16;
+            assert_eq!(word, expected, "{} {even} {odd}", isa.name());
+        }
+    }
+}

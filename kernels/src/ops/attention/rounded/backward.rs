@@ -4,7 +4,9 @@ use half::bf16;
 
 use super::super::memory::{Scratch, SharedOutput};
 use super::forward::hide;
-use super::packing::{Rows, head, pack_tile, pack_tile_across, right_across, right_along, turn_back, write_row};
+use super::packing::{
+    Rows, gather, head, pack_tile, pack_tile_across, right_across, right_along, turn_back, write_row,
+};
 use super::{AttentionShape, Extents, KEY_TILE, Part};
 use crate::buffer::Line;
 use crate::gemm::{LINE_WORDS, TileKernels, TileProduct, right_lines};
@@ -106,21 +108,9 @@ impl Operation for BackwardTask<'_> {
         for first in (0..part.count).step_by(block_queries) {
             let queries = block_queries.min(part.count - first);
             let (columns, used, end) = (extents.columns(queries), queries * group, first + queries);
-            for column in 0..columns {
-                let place = column * depth..(column + 1) * depth;
-                let (q, dout) = (&mut q[place.clone()], &mut dout[place]);
-                q.fill(bf16::ZERO);
-                dout.fill(bf16::ZERO);
-                (lse[column], delta[column]) = (0.0, 0.0);
-                if column < used {
-                    let index = part.head(shape, first, column);
-                    let from = index * head_dim;
-                    q[..head_dim].copy_from_slice(head(part.q, from, head_dim));
-                    dout[..head_dim].copy_from_slice(head(self.dout, from, head_dim));
-                    lse[column] = self.lse[index] * std::f32::consts::LOG2_E;
-                    delta[column] = dot(simd, head(self.out, from, head_dim), head(self.dout, from, head_dim));
-                }
-            }
+            gather(shape, part, first, (used, columns), part.q, q);
+            gather(shape, part, first, (used, columns), self.dout, dout);
+            self.row_values(simd, first, used, lse, delta);
             right_across(simd, extents, q, columns, q_across);
             right_across(simd, extents, dout, columns, dout_across);
             right_along(simd, extents, q, columns, q_along);
@@ -198,6 +188,30 @@ impl Operation for BackwardTask<'_> {
                 write_row(simd, &turned[column * depth..], 1.0, unsafe { self.dq.range(from, head_dim) });
             }
         }
+        self.write_keys(simd, depth, dk, dv);
+    }
+}
+
+impl BackwardTask<'_> {
+    /// `lse` in units of `ln 2`, and `D`, of each column; 0 behind the last.
+    #[inline(always)]
+    fn row_values<S: Simd>(&self, simd: S, first: usize, used: usize, lse: &mut [f32], delta: &mut [f32]) {
+        let head_dim = self.shape.head_dim;
+        lse.fill(0.0);
+        delta.fill(0.0);
+        for column in 0..used {
+            let index = self.part.head(self.shape, first, column);
+            let from = index * head_dim;
+            lse[column] = self.lse[index] * std::f32::consts::LOG2_E;
+            delta[column] = dot(simd, head(self.out, from, head_dim), head(self.dout, from, head_dim));
+        }
+    }
+
+    /// Rounds the sums `[keys, depth]` into the gradients of keys and values.
+    #[inline(always)]
+    fn write_keys<S: Simd>(&self, simd: S, depth: usize, dk: &[f32], dv: &[f32]) {
+        let Self { shape, part, .. } = self;
+        let head_dim = shape.head_dim;
         for key in 0..part.count {
             let from = (part.row + key) * shape.key_width() + part.kv_head * head_dim;
             // SAFETY: no other task has this row and key head.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::super::memory::{Scratch, SharedOutput};
-use super::packing::{Rows, head, pack_tile, pack_tile_across, right_across, turn_back, write_row};
+use super::packing::{Rows, gather, pack_tile, pack_tile_across, right_across, turn_back, write_row};
 use super::{AttentionShape, Extents, KEY_TILE, Part};
 use crate::buffer::Line;
 use crate::gemm::{LINE_WORDS, TileKernels, TileProduct, right_lines};
@@ -71,13 +71,7 @@ impl Operation for ForwardTask<'_> {
             let first = block * block_queries;
             let queries = block_queries.min(part.count - first);
             let (columns, used) = (extents.columns(queries), queries * group);
-            for (column, row) in q.chunks_exact_mut(depth).take(columns).enumerate() {
-                row.fill(bf16::ZERO);
-                if column < used {
-                    let from = part.head(shape, first, column) * head_dim;
-                    row[..head_dim].copy_from_slice(head(part.q, from, head_dim));
-                }
-            }
+            gather(shape, part, first, (used, columns), part.q, q);
             right_across(simd, extents, q, columns, q_tile);
             largest.fill(LOWEST);
             sums.fill(0.0);

@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::super::packing::{HeadRows, transpose_tile};
-use super::{Extents, KEY_TILE, PANEL};
+use super::{AttentionShape, Extents, KEY_TILE, PANEL, Part};
 use crate::buffer::Line;
 use crate::gemm::TileKernels;
 use crate::ops::simd::{MAX_WIDTH, Simd};
@@ -86,6 +86,24 @@ fn widen<S: Simd>(simd: S, values: &[bf16], wide: &mut [f32]) {
     }
     for (wide, value) in to.into_remainder().iter_mut().zip(from.remainder()) {
         *wide = value.widen();
+    }
+}
+
+/// Copies the heads of a block of queries from `[rows, heads * head_dim]` into `columns` rows of `depth`, zeros around them.
+pub(super) fn gather(
+    shape: &AttentionShape,
+    part: Part<'_>,
+    first: usize,
+    (used, columns): (usize, usize),
+    array: &[bf16],
+    rows: &mut [bf16],
+) {
+    let Extents { head_dim, depth, .. } = Extents::of(shape);
+    for (column, row) in rows.chunks_exact_mut(depth).take(columns).enumerate() {
+        row.fill(bf16::ZERO);
+        if column < used {
+            row[..head_dim].copy_from_slice(head(array, part.head(shape, first, column) * head_dim, head_dim));
+        }
     }
 }
 
