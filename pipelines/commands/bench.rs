@@ -212,7 +212,7 @@ fn train_rate(
     let (mut alone, mut peak) = (None, 0);
     profile::count(Counting::InStep);
     let mut clock = StepClock::start();
-    let trained = train(&model, &data, config, &folder, session.stop, &mut |event| match event {
+    let trained = train(&model, &data.into(), config, &folder, session.stop, &mut |event| match event {
         TrainEvent::Step { step, steps, tokens, .. } if step == steps => alone = Some((tokens, clock.lap())),
         TrainEvent::Step { step, steps, tokens, loss, .. } => {
             losses.push(loss);

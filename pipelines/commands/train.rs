@@ -7,7 +7,7 @@ use crate::outcome::{Failure, Status};
 use crate::stages::{self, StageConfig, StageContext};
 use anyhow::Result;
 use espalier_model::Model;
-use espalier_train::{DataSource, TrainConfig};
+use espalier_train::{DataItem, DataSource, RunSources, TrainConfig};
 use std::path::PathBuf;
 
 /// Arguments of `pipeline train`.
@@ -43,7 +43,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let sources = sources(&config)?;
     if arguments.show_batch {
         let model = Model::open(&student.path)?;
-        let data = stages::train::read(&model, &sources, &config, &context)?;
+        let data = stages::train::read(&model, &sources.rows, &config, &context)?;
         show_batch::run(&model, &data, &config, session)?;
         return Ok(Status::Done);
     }
@@ -56,22 +56,28 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     Ok(Status::Done)
 }
 
-/// The files of every entry of `data`.
-fn sources(config: &TrainConfig) -> Result<Vec<DataSource>> {
+/// The files of every entry of `data`, and of what is looked at on the way.
+fn sources(config: &TrainConfig) -> Result<RunSources> {
     if config.data.is_empty() {
         return Err(Failure::usage("there is no data to train on")
             .hint("name files with `--data FILE`, or as `data: [FILE]` in the file of `--config`")
             .into());
     }
-    for item in &config.data {
-        item.validate()?;
-        if let Some(stage) = &item.stage {
-            return Err(Failure::usage(format!("data: there is no stage `{stage}` here"))
+    config.validate()?;
+    let find = |key: &str, items: &[DataItem]| -> Result<Vec<DataSource>> {
+        let source = |item: &DataItem| match &item.stage {
+            Some(stage) => Err(Failure::usage(format!("{key}: there is no stage `{stage}` here"))
                 .hint("`stage:` is for pipeline files; name the file of rows")
-                .into());
-        }
-    }
-    config.data.iter().map(|item| stages::data::find(item, None)).collect()
+                .into()),
+            None => stages::data::find(item, None),
+        };
+        items.iter().map(source).collect()
+    };
+    Ok(RunSources {
+        rows: find("data", &config.data)?,
+        validation: find("validation", config.validation.items())?,
+        forgetting: find("forgetting", &config.forgetting)?,
+    })
 }
 
 fn config(arguments: &Arguments) -> Result<TrainConfig> {

@@ -6,7 +6,7 @@ use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
 use crate::outcome::Failure;
 use crate::stages::{StageConfig, StageContext, data, evaluate, generate, quantize, report, teach, train};
 use anyhow::{Context, Result};
-use espalier_train::{DataItem, DataSource, TrainConfig, TrainError};
+use espalier_train::{DataItem, DataSource, RunSources, TrainConfig, TrainError};
 use std::path::PathBuf;
 
 /// A stage with the graph around it.
@@ -135,23 +135,26 @@ impl<'a> Bound<'a> {
         self.runner.file.path.parent().map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
     }
 
-    /// What a `train` stage reads: the rows of the `generate` stages above that no entry of `data` speaks of, and `data`.
-    fn sources(&self, config: &TrainConfig) -> Result<Vec<DataSource>> {
+    /// What a `train` stage reads: the rows of the `generate` stages above that no entry speaks of, `data`, and what is looked
+    /// at on the way.
+    fn sources(&self, config: &TrainConfig) -> Result<RunSources> {
         if config.data.is_empty() {
             self.need(StageKind::Generate, "rows")?;
         }
         let rows: Vec<&StageSpec> =
             self.above.iter().filter(|stage| stage.kind == StageKind::Generate).copied().collect();
-        let spoken_of = |name: &str| config.data.iter().any(|item| item.stage.as_deref() == Some(name));
+        let (apart, general) = (config.validation.items(), &config.forgetting);
+        let entries = || config.data.iter().chain(apart).chain(general);
+        let spoken_of = |name: &str| entries().any(|item| item.stage.as_deref() == Some(name));
         let silent = rows.iter().filter(|stage| !spoken_of(&stage.name));
         let silent = silent.map(|stage| DataItem { stage: Some(stage.name.clone()), ..DataItem::default() });
-        let source = |item: DataItem| {
+        let source = |key: &'static str, item: DataItem| {
             let Some(name) = &item.stage else {
                 let base = self.runner.file.path.parent();
                 return data::find(&item, base).map_err(|error| {
                     let text = error.to_string();
                     let (message, hint) = text.split_once("\n  hint: ").unwrap_or((&text, "correct it here"));
-                    self.refuse("data", format!("`data`: {message}"), hint)
+                    self.refuse(key, format!("`{key}`: {message}"), hint)
                 });
             };
             let Some(stage) = rows.iter().find(|stage| stage.name == *name) else {
@@ -161,12 +164,20 @@ impl<'a> Bound<'a> {
                 } else {
                     format!("stages with rows here: {}", names.join(", "))
                 };
-                return Err(self.refuse("data", format!("`data`: no stage above is `{name}` and makes rows"), hint));
+                return Err(self.refuse(key, format!("`{key}`: no stage above is `{name}` and makes rows"), hint));
             };
             let file = self.folder_of(stage).join("rows/messages.jsonl");
             Ok(DataSource::new(&item, vec![file]))
         };
-        silent.chain(config.data.iter().cloned()).map(source).collect()
+        let find = |key: &'static str, items: &[DataItem]| -> Result<Vec<DataSource>> {
+            items.iter().map(|item| source(key, item.clone())).collect()
+        };
+        let rows: Vec<DataItem> = silent.chain(config.data.iter().cloned()).collect();
+        Ok(RunSources {
+            rows: find("data", &rows)?,
+            validation: find("validation", apart)?,
+            forgetting: find("forgetting", general)?,
+        })
     }
 
     /// The `train` stage that a `train` stage names in `needs`: it goes on from its adapter.
@@ -225,7 +236,8 @@ impl<'a> Bound<'a> {
             }
             StageConfig::Train(config) => {
                 from.add("input.student", models.student.sha256.clone());
-                for item in config.data.iter().filter(|item| item.stage.is_none()) {
+                let items = config.data.iter().chain(config.validation.items()).chain(&config.forgetting);
+                for item in items.filter(|item| item.stage.is_none()) {
                     for file in data::find(item, self.runner.file.path.parent())?.files {
                         from.add(format!("input.{}", file.display()), hash_path(&file)?);
                     }
@@ -314,7 +326,8 @@ impl<'a> Bound<'a> {
                 let sources = self.sources(&TrainConfig::default())?;
                 let adapter = config.adapter.as_ref().map(|adapter| self.tree_path(adapter));
                 let config = teach::TeachStage { adapter, ..config.clone() };
-                let inputs = teach::Inputs { student: &models.student, teacher: &models.teacher, sources: &sources };
+                let inputs =
+                    teach::Inputs { student: &models.student, teacher: &models.teacher, sources: &sources.rows };
                 let taught = teach::run(&config, inputs, &self.work(), &folder.join(teach::OUTPUT), &context)?;
                 Ok(taught.summary())
             }

@@ -11,7 +11,9 @@ use crate::reporter::size;
 use anyhow::{Context, Result};
 use espalier_dataset::{Row, Verdict, funnel, read_parquet};
 use espalier_eval::{NonInferiority, Verdict as Finding};
-use espalier_train::metrics::{Groups, LossLine, read_losses, read_validations};
+use espalier_train::metrics::{
+    GroupLoss, GroupScore, Groups, LossLine, ValidationLine, read_forgetting, read_losses, read_validations,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -205,22 +207,26 @@ fn lower(heading: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
-/// The curves of training: the loss, that of the held-out rows, of each leaf, and what drove it.
+/// The curves of training: the loss, what was found on the way, the loss of each leaf, and what drove it.
 fn curves(path: &Path) -> Result<Vec<(String, String)>> {
-    let (losses, validations) = (read_losses(path)?, read_validations(path)?);
+    let (losses, validations, forgetting) = (read_losses(path)?, read_validations(path)?, read_forgetting(path)?);
     let over_steps = |value: fn(&LossLine) -> f64| -> Vec<(f64, f64)> {
         losses.iter().map(|line| (line.step as f64, value(line))).collect()
     };
     let mut curves = vec![("Training loss", line_plot("Training loss by step", &over_steps(|line| line.loss)))];
     if !validations.is_empty() {
-        let mut series = vec![Series {
-            name: "all held-out rows".into(),
-            points: validations.iter().map(|line| (line.step as f64, line.validation_loss)).collect(),
-        }];
-        series.extend(by_name(validations.iter().map(|line| (line.step, &line.leaves))));
-        curves.push(("Loss of held-out rows", series_plot("Validation loss by step", &series)));
+        let loss = held_out(&validations, |line| line.validation_loss, |score| score.loss);
+        curves.push(("Loss of held-out rows", series_plot("Validation loss by step", &loss)));
+        let accuracy = held_out(&validations, |line| line.accuracy, |score| score.accuracy);
+        curves.push(("Share of held-out rows that are right", series_plot("Validation accuracy by step", &accuracy)));
     }
-    let leaves = by_name(losses.iter().map(|line| (line.step, &line.leaves)));
+    if !forgetting.is_empty() {
+        let points = forgetting.iter().map(|line| (line.step as f64, line.forgetting)).collect();
+        let series = [Series { name: "nats a token".into(), points }];
+        let plot = series_plot("Divergence from the base by step", &series);
+        curves.push(("Forgetting: divergence from the base on general text", plot));
+    }
+    let leaves = by_name(losses.iter().map(|line| (line.step, &line.leaves)), |group: &GroupLoss| group.loss);
     if leaves.len() > 1 {
         curves.push(("Training loss by leaf", series_plot("Training loss of each leaf by step", &leaves)));
     }
@@ -232,11 +238,23 @@ fn curves(path: &Path) -> Result<Vec<(String, String)>> {
     Ok(curves.into_iter().map(|(heading, plot)| (heading.to_owned(), plot)).collect())
 }
 
-fn by_name<'a>(lines: impl Iterator<Item = (usize, &'a Groups)>) -> Vec<Series> {
+/// A figure of all held-out rows, and of each leaf.
+fn held_out(
+    validations: &[ValidationLine],
+    all: fn(&ValidationLine) -> f64,
+    of_group: fn(&GroupScore) -> f64,
+) -> Vec<Series> {
+    let points = validations.iter().map(|line| (line.step as f64, all(line))).collect();
+    let mut series = vec![Series { name: "all held-out rows".into(), points }];
+    series.extend(by_name(validations.iter().map(|line| (line.step, &line.leaves)), of_group));
+    series
+}
+
+fn by_name<'a, T: 'a>(lines: impl Iterator<Item = (usize, &'a Groups<T>)>, figure: fn(&T) -> f64) -> Vec<Series> {
     let mut found: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for (step, groups) in lines {
         for (name, group) in &groups.0 {
-            found.entry(name).or_default().push((step as f64, group.loss));
+            found.entry(name).or_default().push((step as f64, figure(group)));
         }
     }
     found.into_iter().map(|(name, points)| Series { name: name.to_owned(), points }).collect()

@@ -8,10 +8,11 @@ use crate::reporter::size;
 use anyhow::{Context, Result};
 use espalier_dataset::read_teacher;
 use espalier_model::Model;
-use espalier_train::metrics::{GroupLoss, LossLine, read_losses};
+use espalier_train::metrics::{GroupScore, LossLine, ValidationLine, read_losses};
 use espalier_train::tensorboard::EventFile;
 use espalier_train::{
-    DataSource, Precision, Sequences, TrainConfig, TrainEvent, TrainPlan, attach_teacher, load, train,
+    Best, DataProgress, DataSource, Metric, Precision, RunData, RunSources, Sequences, TrainConfig, TrainEvent,
+    TrainPlan, attach_teacher, load, train,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,19 +31,24 @@ const ADAPTER_GGUF: &str = "adapter.gguf";
 pub fn run(
     config: &TrainConfig,
     student: &ResolvedModel,
-    sources: &[DataSource],
+    sources: &RunSources,
     teacher: Option<&Path>,
     work: &Path,
     out: &Path,
     context: &StageContext<'_>,
 ) -> Result<String> {
     let model = Model::open(&student.path)?;
-    let mut data = read(&model, sources, config, context)?;
+    let read = RunData::load(&model, sources, config, context.stop, &mut |progress| reading(progress, context));
+    context.check_stop()?;
+    let mut data = read?;
+    for warning in data.warnings() {
+        context.warn(warning);
+    }
     if let Some(path) = teacher {
         let (origin, table) = read_teacher(path)?;
-        attach_teacher(&mut data, &model, &origin, &table).with_context(|| path.display().to_string())?;
+        attach_teacher(&mut data.rows, &model, &origin, &table).with_context(|| path.display().to_string())?;
     }
-    for line in describe_sources(&data) {
+    for line in describe_sources(&data.rows) {
         context.note(line);
     }
     fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
@@ -51,7 +57,7 @@ pub fn run(
     let mut board = Board::new(out.join("logs/tensorboard").join(context.stage));
     let outcome = train(&model, &data, &config, work, context.stop, &mut |event| {
         board.write(&event, utilization);
-        report(&event, utilization, context);
+        report(&event, config.metric_for_best_model, utilization, context);
     })?;
     if let Some(problem) = board.problem {
         context.warn(problem);
@@ -73,16 +79,18 @@ pub fn run(
     Ok(format!("{} steps, {learned}", outcome.step))
 }
 
-/// Reads the data of a run and says what to know of it.
+fn reading(progress: DataProgress, context: &StageContext<'_>) {
+    context.progress("reading", progress.bytes, progress.of, "bytes", format!("{} rows", progress.rows));
+}
+
+/// Reads the rows of a run and says what to know of them.
 pub fn read(
     model: &Model,
     sources: &[DataSource],
     config: &TrainConfig,
     context: &StageContext<'_>,
 ) -> Result<Sequences> {
-    let read = load(model, sources, config, context.stop, &mut |progress| {
-        context.progress("reading", progress.bytes, progress.of, "bytes", format!("{} rows", progress.rows));
-    });
+    let read = load(model, sources, config, context.stop, &mut |progress| reading(progress, context));
     context.check_stop()?;
     let data = read?;
     for warning in &data.warnings {
@@ -155,7 +163,7 @@ impl Utilization {
     }
 }
 
-fn report(event: &TrainEvent, utilization: Utilization, context: &StageContext<'_>) {
+fn report(event: &TrainEvent, metric: Metric, utilization: Utilization, context: &StageContext<'_>) {
     if let Ok(mut figures) = serde_json::to_value(event) {
         if let TrainEvent::Step { tokens_per_second, .. } = event {
             figures["model_flops_utilization"] = utilization.at(*tokens_per_second).into();
@@ -173,15 +181,10 @@ fn report(event: &TrainEvent, utilization: Utilization, context: &StageContext<'
             );
             context.progress("", *step as u64, *steps as u64, "steps", detail);
         }
-        TrainEvent::Validated { line, best } => context.note(format!(
-            "step {}: validation loss {:.4}{}",
-            line.step,
-            line.validation_loss,
-            if best.since > 0 {
-                format!(", the best was {:.4} at step {}", best.loss, best.step)
-            } else {
-                String::new()
-            },
+        TrainEvent::Validated { line, best } => context.note(validated(line, best.as_ref(), metric)),
+        TrainEvent::Forgetting { line } => context.note(format!(
+            "step {}: {:.5} nats from the base on {} tokens of general text",
+            line.step, line.forgetting, line.tokens
         )),
         TrainEvent::RolledBack { step, to, trouble, learning_rate_factor, rows } => {
             let slower = if *learning_rate_factor < 1.0 {
@@ -200,7 +203,33 @@ fn report(event: &TrainEvent, utilization: Utilization, context: &StageContext<'
     }
 }
 
+fn validated(line: &ValidationLine, best: Option<&Best>, metric: Metric) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let earlier = match best.filter(|best| best.step < line.step) {
+        Some(best) => {
+            let figure = match metric {
+                Metric::Loss => format!("a loss of {:.4}", best.loss),
+                Metric::Accuracy => format!("{} (loss {:.4})", percent(best.accuracy), best.loss),
+            };
+            format!("; the best was {figure} at step {}", best.step)
+        }
+        None => String::new(),
+    };
+    format!(
+        "step {}: validation loss {:.4}, {} of {} rows right ({}), {} of their tokens{earlier}",
+        line.step,
+        line.validation_loss,
+        line.right(),
+        line.rows,
+        percent(line.accuracy),
+        percent(line.token_accuracy),
+    )
+}
+
 fn describe_plan(plan: &TrainPlan, context: &StageContext<'_>) {
+    if let Some(repeated) = &plan.repeated {
+        context.warn(repeated);
+    }
     context.note(format!(
         "{} conversations{}{}, {} tokens ({} to learn) a pass, {} steps{}, {} adapter values, {} of {} base weights, products in {} on {}",
         plan.conversations,
@@ -251,10 +280,17 @@ impl Board {
                 (*step, values.map(|(tag, value)| (tag.to_owned(), value)).to_vec())
             }
             TrainEvent::Validated { line, .. } => {
-                let leaf = |(name, group): (&String, &GroupLoss)| (format!("loss/validation/{name}"), group.loss);
-                let all = ("loss/validation".to_owned(), line.validation_loss);
-                (line.step, std::iter::once(all).chain(line.leaves.0.iter().map(leaf)).collect())
+                let all = GroupScore { loss: line.validation_loss, accuracy: line.accuracy, ..GroupScore::default() };
+                let groups = line.sources.0.iter().chain(&line.leaves.0);
+                let groups = groups.map(|(name, score)| (format!("/{name}"), *score));
+                let scores = std::iter::once((String::new(), all)).chain(groups);
+                let values = scores.flat_map(|(name, score)| {
+                    [("loss", score.loss), ("accuracy", score.accuracy)]
+                        .map(|(figure, value)| (format!("{figure}/validation{name}"), value))
+                });
+                (line.step, values.collect())
             }
+            TrainEvent::Forgetting { line } => (line.step, vec![("forgetting".to_owned(), line.forgetting)]),
             _ => return,
         };
         if self.problem.is_none()

@@ -323,7 +323,7 @@ mod tests {
     fn the_best_one_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         for step in [5, 10, 15, 20] {
-            let best = Some(Best { step: 5.max(step / 15 * 15), loss: 0.1, since: 0 });
+            let best = Some(Best { step: 5.max(step / 15 * 15), loss: 0.1, accuracy: 0.0, since: 0 });
             save(folder.path(), &Checkpoint { best, ..checkpoint(step) }, &run(), SCHEDULE).unwrap();
             assert_eq!(steps(folder.path()).contains(&5), step < 15);
         }

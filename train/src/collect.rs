@@ -284,7 +284,7 @@ impl<'a> Collector<'a> {
         data.leaves = names.into_iter().map(|(name, _)| name).collect();
         for (source, name) in data.sources.iter().enumerate() {
             if data.count(source).0 == 0 {
-                data.warnings.push(format!("no row of {name} is left to train on"));
+                data.warnings.push(format!("no row of {name} is left"));
             }
         }
         if dropped.count > 0 {

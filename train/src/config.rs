@@ -11,9 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::TrainError;
-use crate::data::{DataItem, Learned, items};
+use crate::data::{DataItem, Learned, Validation, items};
 use crate::memory::Bytes;
 use crate::schedule::Schedule;
+use crate::validation::Metric;
 
 /// What happens to a conversation with more tokens than `max_sequence`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,10 +90,19 @@ pub struct TrainConfig {
     pub base_weights: BaseWeights,
     /// What the run may take of memory.
     pub memory: Option<Bytes>,
-    /// Share of the rows that are held out, to be scored and never trained on.
-    pub validation: f64,
-    /// The run ends after so many checkpoints in a row without a better validation loss.
+    /// What is held out, to be scored and never trained on: a share of the rows, or rows of their own.
+    pub validation: Validation,
+    /// Optimizer steps between two looks at the held-out rows and at general text; `checkpoint_every` when absent.
+    pub validation_every: Option<usize>,
+    /// By which figure of the held-out rows the best checkpoint is chosen.
+    pub metric_for_best_model: Metric,
+    /// The run ends after so many checkpoints with a validation in a row of which none was better.
     pub patience: Option<usize>,
+    /// General text on which the divergence from the base is measured.
+    #[serde(deserialize_with = "items")]
+    pub forgetting: Vec<DataItem>,
+    /// How many of its tokens are looked at.
+    pub forgetting_tokens: usize,
     /// Optimizer steps between checkpoints; the guard goes back to the last of them.
     pub checkpoint_every: usize,
     /// How many checkpoints are kept.
@@ -147,8 +157,13 @@ impl Default for TrainConfig {
             precision: Precision::Bf16,
             base_weights: BaseWeights::Packed,
             memory: None,
-            validation: 0.0,
+            validation: Validation::Share(0.0),
+            validation_every: None,
+            metric_for_best_model: Metric::Loss,
             patience: None,
+            forgetting: Vec::new(),
+            // The mean of so many divergences is known to about a tenth, and a look costs less than a step.
+            forgetting_tokens: 1024,
             checkpoint_every: 50,
             keep_checkpoints: 2,
             // Steps are packed from rows of one length, so rows of another kind would look like a jump.
@@ -207,13 +222,38 @@ impl TrainConfig {
         let threshold = self.spike_threshold.unwrap_or(1.0);
         ensure(threshold.is_finite() && threshold > 0.0, "spike_threshold", "must be above zero, or null")?;
         ensure((0.0..=1.0).contains(&self.distill_weight), "distill_weight", "must lie in 0 to 1")?;
-        ensure((0.0..1.0).contains(&self.validation), "validation", "must lie in 0 to 1, 1 excluded")?;
-        ensure(self.patience != Some(0), "patience", "must be at least 1")?;
-        let held_out = self.validation > 0.0 || self.patience.is_none();
-        ensure(held_out, "patience", "needs rows that are held out: set validation, to 0.05 for example")?;
         ensure(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")?;
         ensure(self.keep_checkpoints > 0, "keep_checkpoints", "must be at least 1")?;
-        self.data.iter().try_for_each(DataItem::validate)
+        self.validate_looks()?;
+        self.data.iter().try_for_each(|item| item.validate("data"))
+    }
+
+    /// Refuses settings of what is looked at on the way that make no sense.
+    fn validate_looks(&self) -> Result<(), TrainError> {
+        let ensure = |right: bool, name: &'static str, problem: &str| {
+            if right { Ok(()) } else { Err(TrainError::Config { name, problem: problem.to_owned() }) }
+        };
+        if let Validation::Share(share) = self.validation {
+            ensure((0.0..1.0).contains(&share), "validation", "must lie in 0 to 1, 1 excluded")?;
+        }
+        self.validation.items().iter().try_for_each(|item| item.validate_apart("validation"))?;
+        self.forgetting.iter().try_for_each(|item| item.validate_apart("forgetting"))?;
+        ensure(self.forgetting_tokens > 0, "forgetting_tokens", "must be at least 1")?;
+        ensure(self.patience != Some(0), "patience", "must be at least 1")?;
+        let needs = "needs rows that are held out: set validation, to 0.05 for example";
+        ensure(self.validation.is_some() || self.patience.is_none(), "patience", needs)?;
+        let judged = self.validation.is_some() || self.metric_for_best_model == Metric::Loss;
+        ensure(judged, "metric_for_best_model", needs)?;
+        let (every, checkpoints) = (self.validation_every(), self.checkpoint_every);
+        ensure(every > 0, "validation_every", "must be at least 1")?;
+        let meet = every.is_multiple_of(checkpoints) || checkpoints.is_multiple_of(every);
+        let fit = "must divide checkpoint_every or be a multiple of it: the best checkpoint is one with a validation";
+        ensure(meet, "validation_every", fit)
+    }
+
+    /// Optimizer steps between two looks at the held-out rows and at general text.
+    pub fn validation_every(&self) -> usize {
+        self.validation_every.unwrap_or(self.checkpoint_every)
     }
 
     /// The shape of the updates.
@@ -237,8 +277,11 @@ impl TrainConfig {
         let Ok(Value::Object(mut settings)) = serde_json::to_value(self) else { return BTreeMap::new() };
         // The rows have a hash of their own; memory acts by the size of micro-batches, which stands beside; and products with
         // weights in either place have the same bits.
-        for name in ["keep_checkpoints", "base_weights", "memory", "data", "chat_template"] {
+        for name in ["keep_checkpoints", "base_weights", "memory", "data", "chat_template", "forgetting"] {
             settings.shift_remove(name);
+        }
+        if let Validation::Rows(_) = self.validation {
+            settings.insert("validation".to_owned(), "rows of their own".into());
         }
         settings.into_iter().collect()
     }

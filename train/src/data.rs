@@ -79,9 +79,18 @@ impl DataItem {
         Self { file: Some(file.into()), ..Self::default() }
     }
 
-    /// Refuses an entry that makes no sense.
-    pub fn validate(&self) -> Result<(), TrainError> {
-        let refuse = |problem: String| Err(TrainError::Config { name: "data", problem });
+    /// Refuses an entry of rows to look at that makes no sense; `name` is the key that it stands under.
+    pub fn validate_apart(&self, name: &'static str) -> Result<(), TrainError> {
+        if self.weight.is_some() {
+            let problem = "a `weight` says how often a row is trained on, and these rows are not; remove it".to_owned();
+            return Err(TrainError::Config { name, problem });
+        }
+        self.validate(name)
+    }
+
+    /// Refuses an entry that makes no sense; `name` is the key that it stands under.
+    pub fn validate(&self, name: &'static str) -> Result<(), TrainError> {
+        let refuse = |problem: String| Err(TrainError::Config { name, problem });
         match (&self.file, &self.stage) {
             (None, None) => return refuse("an entry needs a `file`, or a `stage` whose rows are meant".to_owned()),
             (Some(file), Some(stage)) => {
@@ -163,6 +172,74 @@ impl<'de> Visitor<'de> for ListVisitor {
             items.push(item);
         }
         Ok(items)
+    }
+}
+
+/// What is held out of training, to be scored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Validation {
+    /// A share of the lines of the data, drawn by the seed; 0 is nothing.
+    Share(f64),
+    /// Rows of their own.
+    Rows(Vec<DataItem>),
+}
+
+impl Validation {
+    /// Whether anything is held out.
+    pub fn is_some(&self) -> bool {
+        match self {
+            Self::Share(share) => *share > 0.0,
+            Self::Rows(items) => !items.is_empty(),
+        }
+    }
+
+    /// Entries of rows of their own.
+    pub fn items(&self) -> &[DataItem] {
+        match self {
+            Self::Share(_) => &[],
+            Self::Rows(items) => items,
+        }
+    }
+}
+
+struct ValidationVisitor;
+
+impl<'de> Visitor<'de> for ValidationVisitor {
+    type Value = Validation;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a share of the rows such as 0.05, or files of rows such as [held-out.jsonl]")
+    }
+
+    fn visit_f64<E>(self, share: f64) -> Result<Validation, E> {
+        Ok(Validation::Share(share))
+    }
+
+    fn visit_u64<E>(self, share: u64) -> Result<Validation, E> {
+        Ok(Validation::Share(share as f64))
+    }
+
+    fn visit_i64<E>(self, share: i64) -> Result<Validation, E> {
+        Ok(Validation::Share(share as f64))
+    }
+
+    fn visit_str<E>(self, file: &str) -> Result<Validation, E> {
+        Ok(Validation::Rows(vec![DataItem::file(file)]))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Validation, A::Error> {
+        ListVisitor.visit_map(map).map(Validation::Rows)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Validation, A::Error> {
+        ListVisitor.visit_seq(list).map(Validation::Rows)
+    }
+}
+
+impl<'de> Deserialize<'de> for Validation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValidationVisitor)
     }
 }
 

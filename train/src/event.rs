@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::guard::Trouble;
 use crate::memory::{MemoryPlan, Resident};
-use crate::metrics::ValidationLine;
+use crate::metrics::{ForgettingLine, ValidationLine};
 use crate::validation::Best;
 
 /// Something that happened in a run. Only these events know a clock; files do not.
@@ -40,10 +40,15 @@ pub enum TrainEvent {
     },
     /// The held-out rows were scored.
     Validated {
-        /// Loss of them, and of each leaf.
+        /// Loss and accuracy of them, and of each leaf.
         line: ValidationLine,
-        /// The best so far.
-        best: Best,
+        /// The best so far; none before the first checkpoint.
+        best: Option<Best>,
+    },
+    /// The divergence from the base on general text was measured.
+    Forgetting {
+        /// The divergence.
+        line: ForgettingLine,
     },
     /// A step was not taken: the run goes back to a checkpoint and passes over the rows of that step.
     RolledBack {
@@ -109,6 +114,8 @@ pub struct TrainPlan {
     pub instruction_set: String,
     /// Rows that are held out.
     pub held_out: usize,
+    /// Rows that are not trained on as a held-out one says the same: how many, and the first.
+    pub repeated: Option<String>,
     /// What it needs of memory.
     pub memory: MemoryPlan,
     /// Values that follow from others or from experience: name, value and reason.

@@ -1,9 +1,9 @@
 //! `LoRA` training: rows in, an adapter out.
 //!
-//! [`load`] reads the files of [`DataSource`]s into [`Sequences`]: rows become tokens with a weight each. [`train`] reads top
-//! to bottom: sequences are mixed and packed into steps ([`pack`]), each step is a loss and a gradient of `espalier-nn`, an
-//! update of [`optimizer::AdamW`] at the rate of [`schedule`], and now and then a [`checkpoint`]. The [`guard`] goes back to
-//! one where a loss is no number or jumps.
+//! [`RunData::load`] reads the files of [`RunSources`]: rows become tokens with a weight each ([`Sequences`]), to train on or
+//! to look at. [`train`] reads top to bottom: sequences are mixed and packed into steps ([`pack`]), each step is a loss and a gradient of `espalier-nn`, an
+//! update of [`optimizer::AdamW`] at the rate of [`schedule`], and now and then a [`checkpoint`], with a look at held-out rows
+//! and at general text. The [`guard`] goes back to a checkpoint where a loss is no number or jumps.
 //!
 //! Everything is a function of model, data, settings, precision and instruction set. The number of threads, interruptions
 //! and the clock change no byte.
@@ -13,15 +13,18 @@ pub mod checkpoint;
 mod collect;
 mod config;
 mod data;
+mod derived;
 mod encode;
 mod error;
 mod event;
+mod forgetting;
 pub mod guard;
 pub mod memory;
 pub mod metrics;
 pub mod optimizer;
 pub mod pack;
 mod run;
+mod run_data;
 pub mod schedule;
 mod show;
 mod start;
@@ -33,15 +36,16 @@ mod validation;
 
 pub use collect::{DataProblems, DataProgress, load};
 pub use config::{OverLong, TrainConfig};
-pub use data::{DataItem, DataSource, Learned, RowKind};
+pub use data::{DataItem, DataSource, Learned, RowKind, Validation};
 pub use error::TrainError;
 pub use espalier_nn::transformer::BaseWeights;
 pub use espalier_nn::{Precision, profile};
 pub use event::{Derived, TrainEvent, TrainPlan};
 pub use memory::Bytes;
 pub use run::{TrainOutcome, train};
+pub use run_data::{RunData, RunSources};
 pub use schedule::Schedule;
 pub use show::{Marks, PackedRow, Stretch, first_step, marked_text, stretches};
 pub use teacher::attach_teacher;
 pub use tokens::{Sequence, Sequences, encode};
-pub use validation::Best;
+pub use validation::{Best, Metric};

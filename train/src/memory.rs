@@ -11,7 +11,8 @@ use espalier_model::Model;
 use espalier_nn::transformer::{BaseWeights, LoraModel, StepMemory};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::tokens::Sequences;
+use crate::forgetting::Slice;
+use crate::run_data::{Divided, RunData};
 use crate::{TrainConfig, TrainError};
 
 /// Rows that go through the network at one time where memory allows: more would only cost memory.
@@ -111,6 +112,8 @@ pub(crate) struct Needs {
     file: usize,
     weights: usize,
     step: StepMemory,
+    /// Places of general text of which the base's states are kept.
+    places: usize,
     /// Rows of the longest sequence: no micro-batch is smaller.
     longest: usize,
     /// Rows of an epoch: no micro-batch is larger.
@@ -118,34 +121,38 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    /// Of `network` on `data`.
-    pub(crate) fn new(model: &Model, network: &LoraModel, data: [&Sequences; 2]) -> Self {
+    /// Of `network` on `data`, divided, with a look at a slice of general text.
+    pub(crate) fn new(
+        model: &Model,
+        network: &LoraModel,
+        data: &RunData,
+        divided: &Divided<'_>,
+        slice: Option<&Slice<'_>>,
+    ) -> Self {
         let tensor = |info: &espalier_model::TensorInfo| {
             info.rows * info.block_type.row_bytes(info.columns).unwrap_or(4 * info.columns)
         };
         let stored = network.frozen().base_weights == BaseWeights::Stored;
-        let rows = || data.iter().flat_map(|data| &data.rows).map(|row| row.tokens.len());
-        let tokens: usize = rows().sum();
+        let (rows, held_out) = (&divided.rows, &divided.held_out);
+        let lengths = rows.rows.iter().chain(&held_out.rows).map(|row| row.tokens.len());
+        let longest = lengths.chain(slice.map(Slice::longest)).max();
         let vocabulary = TOKENIZER_ENTRY_BYTES * model.config().vocabulary;
         Self {
-            program: PROGRAM_BYTES + vocabulary + DATA_TOKEN_BYTES * tokens,
+            program: PROGRAM_BYTES + vocabulary + DATA_TOKEN_BYTES * data.tokens(),
             // Stored weights are the mapped file.
             file: if stored { 0 } else { model.tensors().map(tensor).sum() },
             weights: network.frozen().bytes(),
             step: network.memory(),
-            epoch: data[0]
-                .rows
-                .iter()
-                .map(|row| (row.tokens.len() - 1) * data[0].mixing[row.source].ceil() as usize)
-                .sum(),
-            longest: rows().max().map_or(1, |tokens| tokens - 1),
+            places: slice.map_or(0, |slice| slice.tokens),
+            epoch: rows.rows.iter().map(|row| (row.tokens.len() - 1) * rows.mixing[row.source].ceil() as usize).sum(),
+            longest: longest.map_or(1, |tokens| tokens - 1),
         }
     }
 
     fn plan(&self, micro_batch_rows: usize, recomputed_layers: usize, limit: Option<usize>) -> MemoryPlan {
         let step = self.step.of(micro_batch_rows, recomputed_layers);
         let part = |name, bytes| MemoryPart { name, bytes };
-        let parts = vec![
+        let mut parts = vec![
             part("program, tokenizer and rows", self.program),
             part("model file, mapped while it is read", self.file),
             part("frozen weights", self.weights),
@@ -154,6 +161,10 @@ impl Needs {
             part("the block at work", step.block),
             part("hidden states and a chunk of logits", step.head),
         ];
+        if self.places > 0 {
+            let bytes = self.step.divergence(micro_batch_rows, self.places);
+            parts.push(part("what the base thinks of general text", bytes));
+        }
         MemoryPlan {
             micro_batch_rows,
             layers: self.step.layers(),

@@ -11,17 +11,20 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, Checkpoint, RunIdentity, Schedule};
 use crate::config::hex;
-use crate::event::{Derived, TrainEvent, TrainPlan};
+use crate::derived::derived;
+use crate::event::{TrainEvent, TrainPlan};
+use crate::forgetting::{Forgetting, Slice};
 use crate::guard::{Guard, Trouble};
 use crate::memory::{MemoryPlan, Needs, Resident};
 use crate::metrics::{Groups, LossFile, LossLine, SkippedLine};
 use crate::optimizer::AdamW;
 use crate::pack::Plan;
+use crate::run_data::{Divided, RunData, divide};
 use crate::schedule::learning_rate;
 use crate::start::Start;
 use crate::step::{StepResult, step, suspects};
 use crate::tokens::{Sequence, Sequences};
-use crate::validation::{Best, split, validate};
+use crate::validation::{Best, validate};
 use crate::{TrainConfig, TrainError, base};
 
 /// How a run ended.
@@ -55,7 +58,7 @@ pub struct TrainOutcome {
 /// jump again and again, files that cannot be written.
 pub fn train(
     model: &Model,
-    data: &Sequences,
+    data: &RunData,
     config: &TrainConfig,
     directory: &Path,
     stop: &AtomicBool,
@@ -63,41 +66,55 @@ pub fn train(
 ) -> Result<TrainOutcome, TrainError> {
     config.validate()?;
     let start = Start::new(config, model)?;
-    let hash = data.hash();
-    let (data, held_out) = split(data, config.validation, config.seed)?;
+    let divided = divide(data, config)?;
+    let slice = data.general.as_ref().map(|general| Slice::new(general, config)).transpose()?;
     let checkpoints = directory.join("checkpoints");
     if !checkpoints.exists() {
         base::check(model)?;
     }
     let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.base_weights, config.max_sequence)?);
     let network = start.network(config, Arc::clone(&frozen))?;
-    let memory = Needs::new(model, &network, [&data, &held_out]).choose(config)?;
-    let plan = Plan::new(&data, config, memory.micro_batch_rows);
+    let memory = Needs::new(model, &network, data, &divided, slice.as_ref()).choose(config)?;
+    let Divided { rows, held_out, repeated } = divided;
+    let plan = Plan::new(&rows, config, memory.micro_batch_rows);
     if plan.steps() == 0 {
         let why = "the weights of the data leave no row in any epoch; raise them, or epochs";
         return Err(TrainError::Empty(why.to_owned()));
     }
     let mut settings = start.settings(config).settings();
     settings.insert("micro_batch_rows".to_owned(), memory.micro_batch_rows.into());
-    if let Some(template) = &data.chat_template {
+    if let Some(template) = &data.rows.chat_template {
         settings.insert("chat_template".to_owned(), hex(&Sha256::digest(template)).into());
     }
     let identity = RunIdentity {
         model: model.sha256()?,
-        data: hash,
+        data: data.hash(),
         settings,
         instruction_set: espalier_nn::instruction_set().to_owned(),
     };
     let resumed = checkpoint::load_latest(&checkpoints, &identity)?;
-    let steps = plan.steps();
-    let run =
-        Run { config, steps, data: &data, held_out: &held_out, plan, memory, frozen, start, identity, checkpoints };
-    let mut network = network.with_recompute(run.memory.recomputed_layers);
+    let mut network = network.with_recompute(memory.recomputed_layers);
     let mut state = resumed.unwrap_or_else(|| initial(&network));
-    on_event(TrainEvent::Plan(run.describe(state.step, &network)));
+    let steps = plan.steps();
+    let forgetting = slice.as_ref().map(|slice| Forgetting::new(slice, &network, memory.micro_batch_rows));
+    let run = Run {
+        config,
+        steps,
+        data: &rows,
+        held_out: &held_out,
+        forgetting: forgetting.transpose()?,
+        plan,
+        memory,
+        frozen,
+        start,
+        identity,
+        checkpoints,
+    };
+    let derived = derived(config, &run.plan, run.held_out, slice.as_ref());
+    on_event(TrainEvent::Plan(TrainPlan { repeated, derived, ..run.describe(state.step, &network) }));
     let mut losses = LossFile::open(directory.join("loss.jsonl"), state.step);
     if state.step == 0 {
-        run.validate(&network, &mut state, &mut losses, on_event)?;
+        run.look(&network, &mut state, &mut losses, on_event)?;
     }
     run.go_on(&mut network, &mut state, &mut losses, stop, on_event)?;
     run.finish(model, &mut network, &losses, &state, directory, on_event)
@@ -122,6 +139,7 @@ struct Run<'a> {
     steps: usize,
     data: &'a Sequences,
     held_out: &'a Sequences,
+    forgetting: Option<Forgetting>,
     plan: Plan,
     memory: MemoryPlan,
     frozen: Arc<FrozenTransformer>,
@@ -172,12 +190,11 @@ impl Run<'_> {
                 losses.push(&line);
                 on_event(step_event(&line, self.steps, started));
             }
-            let scheduled = state.step.is_multiple_of(self.config.checkpoint_every);
-            if scheduled || state.step == self.steps {
+            if state.step.is_multiple_of(self.config.validation_every()) || state.step == self.steps {
                 network.parameters_mut().copy_from_slice(&state.parameters);
-                self.validate(network, state, losses, on_event)?;
+                self.look(network, state, losses, on_event)?;
             }
-            if scheduled || state.step == self.steps || stop.load(Ordering::Relaxed) {
+            if self.is_checkpoint(state.step) || stop.load(Ordering::Relaxed) {
                 losses.write()?;
                 checkpoint::save(&self.checkpoints, state, &self.identity, self.schedule())?;
                 on_event(TrainEvent::Checkpoint { step: state.step });
@@ -187,32 +204,40 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether all steps are done, or the validation loss has not become better for long enough.
+    /// Whether every run has a checkpoint after `step` steps, and not only one that was stopped there.
+    fn is_checkpoint(&self, step: usize) -> bool {
+        step.is_multiple_of(self.config.checkpoint_every) || step == self.steps
+    }
+
+    /// Whether all steps are done, or the held-out rows have not become better for long enough.
     fn is_over(&self, state: &Checkpoint) -> bool {
         let patient = |best: &Best| self.config.patience.is_none_or(|patience| best.since < patience);
         state.step == self.steps || !state.best.as_ref().is_none_or(patient)
     }
 
-    /// Scores the held-out rows, if there are any; a checkpoint of the same step follows.
-    fn validate(
+    /// Scores the held-out rows and measures the divergence from the base, where these are asked for. Neither changes anything
+    /// of the state but which checkpoint is the best.
+    fn look(
         &self,
         network: &LoraModel,
         state: &mut Checkpoint,
         losses: &mut LossFile,
         on_event: &mut dyn FnMut(TrainEvent),
     ) -> Result<(), TrainError> {
-        if self.held_out.rows.is_empty() {
-            return Ok(());
+        if !self.held_out.rows.is_empty() {
+            let line = validate(network, self.held_out, self.memory.micro_batch_rows, state.step)?;
+            losses.push(&line);
+            // What was there before the first step is no result of the run.
+            if state.step > 0 && self.is_checkpoint(state.step) {
+                state.best = Some(Best::after(state.best.take(), &line, self.config.metric_for_best_model));
+            }
+            on_event(TrainEvent::Validated { line, best: state.best.clone() });
         }
-        let line = validate(network, self.held_out, self.memory.micro_batch_rows, state.step)?;
-        losses.push(&line);
-        // What was there before the first step is no result of the run, and has no checkpoint.
-        let best = match state.step {
-            0 => Best { step: 0, loss: f64::MAX, since: 0 },
-            step => Best::after(state.best.take(), step, line.validation_loss),
-        };
-        state.best = (state.step > 0).then(|| best.clone());
-        on_event(TrainEvent::Validated { line, best });
+        if let Some(forgetting) = &self.forgetting {
+            let line = forgetting.measure(network, state.step)?;
+            losses.push(&line);
+            on_event(TrainEvent::Forgetting { line });
+        }
         Ok(())
     }
 
@@ -288,8 +313,9 @@ impl Run<'_> {
             precision: self.config.precision.to_string(),
             instruction_set: self.identity.instruction_set.clone(),
             held_out: self.held_out.rows.len(),
+            repeated: None,
             memory: self.memory.clone(),
-            derived: derived(self.config, &self.plan),
+            derived: Vec::new(),
         }
     }
 
@@ -350,28 +376,4 @@ fn step_event(line: &LossLine, steps: usize, started: Instant) -> TrainEvent {
         memory: Resident::read(),
         tokens_per_second: line.tokens as f64 / started.elapsed().as_secs_f64(),
     }
-}
-
-/// What a person may wonder about before the first step.
-fn derived(config: &TrainConfig, plan: &Plan) -> Vec<Derived> {
-    let usual = TrainConfig::default();
-    let learning_rate = if config.learning_rate.to_bits() == usual.learning_rate.to_bits() {
-        "the default for LoRA: about ten times that of full fine-tuning, nearly independent of the rank"
-    } else {
-        "as the settings say"
-    };
-    let steps = match config.max_steps {
-        Some(_) => format!("max_steps; {} are one epoch", plan.steps_per_epoch()),
-        None => format!("{} epochs of about {}", config.epochs, plan.steps_per_epoch()),
-    };
-    let checkpoints = match plan.steps() / config.checkpoint_every {
-        0 => "the run is shorter: it has one at its end".to_owned(),
-        count => format!("{count} in the run; an interruption costs no more than so many steps"),
-    };
-    let of = |name, value: String, reason: &str| Derived { name, value, reason: reason.to_owned() };
-    vec![
-        of("steps", plan.steps().to_string(), &steps),
-        of("learning_rate", config.learning_rate.to_string(), learning_rate),
-        of("checkpoint_every", config.checkpoint_every.to_string(), &checkpoints),
-    ]
 }

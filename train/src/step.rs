@@ -1,6 +1,6 @@
 //! One optimizer step: loss, gradient, and what each of its rows cost.
 
-use espalier_nn::transformer::{Batch, BatchLoss, LoraModel};
+use espalier_nn::transformer::{Batch, BatchLoss, LoraModel, RowLoss as TokenLoss};
 
 use crate::optimizer::clip;
 use crate::teacher::of_micro_batch;
@@ -42,6 +42,8 @@ pub(crate) struct RowLoss {
     pub(crate) nll: f64,
     /// How many these are.
     pub(crate) targets: usize,
+    /// Those of them than which no other token is more probable.
+    pub(crate) likeliest: usize,
 }
 
 impl RowLoss {
@@ -75,7 +77,7 @@ pub(crate) fn step(
         let found = network.loss_and_gradient(&batch, gradient)?;
         loss += found.loss;
         parts.add(&batch, &found);
-        costs.extend(row_losses(rows, micro_batch, &found.nll));
+        costs.extend(row_losses(rows, micro_batch, &found.rows));
     }
     let grad_norm = clip(gradient, config.max_grad_norm);
     let target_tokens = costs.iter().map(|row| row.targets).sum();
@@ -96,10 +98,10 @@ impl PartSums {
         let teacher = batch.targets.teacher.as_ref().map(|(teacher, _)| teacher);
         for (row, weight) in batch.targets.weights.iter().enumerate() {
             let weight = f64::from(*weight);
-            self.nll += weight * f64::from(found.nll[row]);
+            self.nll += weight * f64::from(found.rows[row].nll);
             self.weight += weight;
             if teacher.is_some_and(|teacher| !teacher.row(row).0.is_empty()) {
-                self.divergence += weight * f64::from(found.divergence[row]);
+                self.divergence += weight * f64::from(found.rows[row].divergence);
                 self.taught_weight += weight;
             }
         }
@@ -112,13 +114,18 @@ impl PartSums {
 }
 
 /// The losses of the rows of a micro-batch from those of its tokens.
-pub(crate) fn row_losses(rows: &[Sequence], micro_batch: &[usize], nll: &[f32]) -> Vec<RowLoss> {
+pub(crate) fn row_losses(rows: &[Sequence], micro_batch: &[usize], losses: &[TokenLoss]) -> Vec<RowLoss> {
     let mut first = 0;
     let of_row = |&row: &usize| {
         let length = rows[row].tokens.len() - 1;
-        let tokens = &nll[first..first + length];
+        let tokens = &losses[first..first + length];
         first += length;
-        RowLoss { row, nll: tokens.iter().map(|&nll| f64::from(nll)).sum(), targets: rows[row].targets() }
+        RowLoss {
+            row,
+            nll: tokens.iter().map(|token| f64::from(token.nll)).sum(),
+            targets: rows[row].targets(),
+            likeliest: tokens.iter().filter(|token| token.is_likeliest).count(),
+        }
     };
     micro_batch.iter().map(of_row).collect()
 }

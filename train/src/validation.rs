@@ -1,21 +1,37 @@
-//! Rows that are held out: their loss tells what is learned and not only remembered.
+//! Rows that are held out: their loss and how many of them are answered tell what is learned and not only remembered.
+//!
+//! A row counts as right where each of its target tokens, given those before it, is the most probable one: then the
+//! likeliest answer to its prompt is the text's own.
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::fmt;
 
 use espalier_nn::transformer::{Batch, LoraModel};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::metrics::{Groups, ValidationLine};
+use crate::metrics::{Groups, Tally, ValidationLine};
 use crate::step::{RowLoss, row_losses};
-use crate::tokens::{Sequence, Sequences};
+use crate::tokens::Sequences;
 
-/// The stream of the generator that draws the rows; epochs and sources have others.
-const STREAM: u64 = u64::MAX / 2;
+/// By which figure of the held-out rows the best checkpoint is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// The lowest loss.
+    #[default]
+    Loss,
+    /// The most right rows, and of as many the lower loss.
+    Accuracy,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Loss => "loss",
+            Self::Accuracy => "accuracy",
+        })
+    }
+}
 
 /// Which checkpoint of a run was the best so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,49 +41,43 @@ pub struct Best {
     pub step: usize,
     /// Its validation loss.
     pub loss: f64,
-    /// Validations since then.
+    /// Its share of right rows.
+    pub accuracy: f64,
+    /// Checkpoints with a validation since then.
     pub since: usize,
 }
 
 impl Best {
-    /// The best after a validation at `step`.
-    pub fn after(best: Option<Self>, step: usize, loss: f64) -> Self {
+    /// The best after a validation.
+    pub(crate) fn after(best: Option<Self>, line: &ValidationLine, metric: Metric) -> Self {
+        let better = |best: &Self| match metric {
+            Metric::Accuracy if line.accuracy.total_cmp(&best.accuracy).is_ne() => line.accuracy > best.accuracy,
+            Metric::Loss | Metric::Accuracy => line.validation_loss < best.loss,
+        };
         match best {
-            Some(best) if best.loss <= loss => Self { since: best.since + 1, ..best },
-            _ => Self { step, loss, since: 0 },
+            Some(best) if !better(&best) => Self { since: best.since + 1, ..best },
+            _ => Self { step: line.step, loss: line.validation_loss, accuracy: line.accuracy, since: 0 },
         }
     }
 }
 
-/// The rows to train on, and those that are held out: about `share` of all lines of the data, drawn by `seed`. All rows of
-/// a line, the pieces of a long text among them, stay together.
-///
-/// # Errors
-///
-/// Data of which nothing would be left on one side.
-pub(crate) fn split(data: &Sequences, share: f64, seed: u64) -> Result<(Cow<'_, Sequences>, Sequences), TrainError> {
-    let with = |rows: Vec<Sequence>| Sequences { rows, warnings: Vec::new(), ..data.clone() };
-    if share <= 0.0 {
-        return Ok((Cow::Borrowed(data), Sequences { rows: Vec::new(), ..data.clone() }));
+/// Rows of the given lengths into batches of at most `rows`, in their order.
+pub(crate) fn batches(lengths: impl Iterator<Item = usize>, rows: usize) -> Vec<Vec<usize>> {
+    let (mut batches, mut filled): (Vec<Vec<usize>>, usize) = (Vec::new(), 0);
+    for (index, length) in lengths.enumerate() {
+        match batches.last_mut() {
+            Some(batch) if filled + length <= rows => batch.push(index),
+            _ => {
+                batches.push(vec![index]);
+                filled = 0;
+            }
+        }
+        filled += length;
     }
-    let line = |row: &Sequence| (row.file, row.line);
-    let mut lines: Vec<_> = data.rows.iter().map(line).collect::<BTreeSet<_>>().into_iter().collect();
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_stream(STREAM);
-    lines.shuffle(&mut random);
-    let count = ((share * lines.len() as f64).round() as usize).max(1);
-    if count >= lines.len() {
-        return Err(TrainError::Config {
-            name: "validation",
-            problem: format!("a share of {share} of {} rows leaves none to train on", lines.len()),
-        });
-    }
-    let held_out: BTreeSet<_> = lines[..count].iter().copied().collect();
-    let (apart, rest) = data.rows.iter().cloned().partition(|row| held_out.contains(&line(row)));
-    Ok((Cow::Owned(with(rest)), with(apart)))
+    batches
 }
 
-/// The loss of the held-out rows under the network as it is; `rows` fit into a batch.
+/// Scores the held-out rows under the network as it is; `rows` fit into a batch.
 pub(crate) fn validate(
     network: &LoraModel,
     held_out: &Sequences,
@@ -75,43 +85,64 @@ pub(crate) fn validate(
     step: usize,
 ) -> Result<ValidationLine, TrainError> {
     let mut losses: Vec<RowLoss> = Vec::with_capacity(held_out.rows.len());
-    let (mut batch, mut length) = (Vec::new(), 0);
-    for (index, row) in held_out.rows.iter().enumerate() {
-        if length > 0 && length + row.tokens.len() - 1 > rows {
-            losses.extend(of_batch(network, held_out, &batch)?);
-            (batch, length) = (Vec::new(), 0);
-        }
-        batch.push(index);
-        length += row.tokens.len() - 1;
+    for batch in batches(held_out.rows.iter().map(|row| row.tokens.len() - 1), rows) {
+        losses.extend(of_batch(network, held_out, &batch)?);
     }
-    losses.extend(of_batch(network, held_out, &batch)?);
-    let all = Groups::of(&losses, |_| Some("all"));
+    let source = |row: usize| Some(held_out.sources[held_out.rows[row].source].as_str());
     let leaf = |row: usize| held_out.rows[row].leaf.map(|leaf| held_out.leaves[leaf].as_str());
-    let total = all.0.into_values().next().unwrap_or_default();
+    let all = losses.iter().fold(Tally::default(), Tally::with);
+    let score = all.score();
     Ok(ValidationLine {
         step,
-        validation_loss: total.loss,
-        target_tokens: total.target_tokens,
-        leaves: Groups::of(&losses, leaf),
+        validation_loss: score.loss,
+        target_tokens: score.target_tokens,
+        accuracy: score.accuracy,
+        rows: score.rows,
+        token_accuracy: all.token_accuracy(),
+        sources: if held_out.sources.len() > 1 { Groups::scores(&losses, source) } else { Groups::default() },
+        leaves: Groups::scores(&losses, leaf),
     })
 }
 
 fn of_batch(network: &LoraModel, held_out: &Sequences, rows: &[usize]) -> Result<Vec<RowLoss>, TrainError> {
     let sequences = rows.iter().map(|&row| &held_out.rows[row]);
     let batch = Batch::pack(sequences.map(|row| (row.tokens.as_slice(), row.weights.as_slice())), 1.0)?;
-    Ok(row_losses(&held_out.rows, rows, &network.loss(&batch)?.nll))
+    Ok(row_losses(&held_out.rows, rows, &network.loss(&batch)?.rows))
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
+    fn line(step: usize, validation_loss: f64, accuracy: f64) -> ValidationLine {
+        ValidationLine { step, validation_loss, accuracy, ..ValidationLine::default() }
+    }
+
     #[test]
     fn the_best_stays_until_a_better_one_comes() {
-        let first = Best::after(None, 5, 2.0);
-        let second = Best::after(Some(first.clone()), 10, 2.0);
+        let after = |best: Option<Best>, line: ValidationLine| Best::after(best, &line, Metric::Loss);
+        let first = after(None, line(5, 2.0, 0.1));
+        let second = after(Some(first.clone()), line(10, 2.0, 0.9));
         assert_eq!((first.since, second.step, second.since), (0, 5, 1));
-        assert_eq!(Best::after(Some(second), 15, 1.5), Best { step: 15, loss: 1.5, since: 0 });
+        assert_eq!(after(Some(second), line(15, 1.5, 0.0)), Best { step: 15, loss: 1.5, accuracy: 0.0, since: 0 });
+    }
+
+    #[test]
+    fn of_as_many_right_rows_the_lower_loss_is_better() {
+        let steps = |lines: &[ValidationLine]| {
+            let best = lines.iter().fold(None, |best, line| Some(Best::after(best, line, Metric::Accuracy)));
+            best.map(|best| (best.step, best.since))
+        };
+        let lines =
+            [line(5, 2.0, 0.5), line(10, 1.0, 0.25), line(15, 1.5, 0.5), line(20, 9.0, 0.75), line(25, 9.5, 0.75)];
+        assert_eq!(
+            [1, 2, 3, 4, 5].map(|count| steps(&lines[..count])),
+            [(5, 0), (5, 1), (15, 0), (20, 0), (20, 1)].map(Some)
+        );
+    }
+
+    #[test]
+    fn batches_are_as_full_as_rows_allow() {
+        assert_eq!(batches([3, 3, 5, 1, 9].into_iter(), 6), [vec![0, 1], vec![2, 3], vec![4]]);
     }
 }

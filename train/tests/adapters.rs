@@ -3,36 +3,22 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use espalier_dataset::Turn;
-use espalier_model::{LoraAdapter, Model};
+use espalier_model::LoraAdapter;
 use espalier_nn::transformer::{BaseWeights, Batch, FrozenTransformer, LoraModel, LoraOptions, Targets};
-use espalier_train::{Precision, TrainConfig, TrainError, TrainEvent, TrainOutcome, encode, train};
+use espalier_train::{Precision, TrainConfig, TrainError, TrainOutcome, encode};
 
-fn model() -> Model {
-    Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
-}
+mod fixtures;
+use fixtures::{conversation, model, run_on};
 
 fn conversations() -> Vec<Vec<Turn>> {
-    let turn = |role: &str, content: String| Turn { role: role.to_owned(), content };
-    ["ball", "cat", "tree", "boat", "hat", "dog"]
-        .iter()
-        .map(|thing| vec![turn("user", "What does Lily see?".to_owned()), turn("assistant", format!("A red {thing}."))])
-        .collect()
+    let things = ["ball", "cat", "tree", "boat", "hat", "dog"];
+    things.iter().map(|thing| conversation("What does Lily see?", &format!("A red {thing}."))).collect()
 }
 
 fn config() -> TrainConfig {
-    TrainConfig {
-        rank: 4,
-        alpha: 8.0,
-        learning_rate: 5e-3,
-        max_steps: Some(10),
-        tokens_per_step: 256,
-        max_sequence: 128,
-        precision: Precision::F32,
-        ..TrainConfig::default()
-    }
+    TrainConfig { max_steps: Some(10), ..fixtures::config() }
 }
 
 fn settings(json: &str) -> TrainConfig {
@@ -45,14 +31,8 @@ fn settings(json: &str) -> TrainConfig {
 }
 
 fn run(directory: &Path, config: &TrainConfig) -> Result<(TrainOutcome, Vec<f64>), TrainError> {
-    let mut losses = Vec::new();
-    let data = encode(&model(), &conversations(), config).unwrap();
-    let outcome = train(&model(), &data, config, directory, &AtomicBool::new(false), &mut |event| {
-        if let TrainEvent::Step { loss, .. } = event {
-            losses.push(loss);
-        }
-    })?;
-    Ok((outcome, losses))
+    let data = encode(&model(), &conversations(), config)?;
+    run_on(&data.into(), directory, config, None)
 }
 
 /// The modules and ranks that settings give, as `0.q_proj:4`.

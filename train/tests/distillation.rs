@@ -3,44 +3,18 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use espalier_dataset::{TeacherOrigin, TeacherRow, Turn};
-use espalier_model::Model;
+use espalier_dataset::{TeacherOrigin, TeacherRow};
 use espalier_nn::ops::teacher_tokens::TeacherTokens;
 use espalier_nn::transformer::{Batch, FrozenTransformer, LoraModel};
 use espalier_train::metrics::{LossLine, read_losses};
-use espalier_train::{BaseWeights, Precision, Sequences, TrainConfig, TrainEvent, attach_teacher, encode, train};
+use espalier_train::{BaseWeights, Precision, Sequences, TrainConfig, attach_teacher, encode};
 
-fn model() -> Model {
-    Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
-}
-
-fn config() -> TrainConfig {
-    TrainConfig {
-        rank: 4,
-        alpha: 8.0,
-        learning_rate: 5e-3,
-        max_steps: Some(12),
-        tokens_per_step: 256,
-        max_sequence: 128,
-        precision: Precision::F32,
-        checkpoint_every: 5,
-        ..TrainConfig::default()
-    }
-}
+mod fixtures;
+use fixtures::{config, conversations, model, run_on};
 
 fn data() -> Sequences {
-    let turn = |role: &str, content: &str| Turn { role: role.to_owned(), content: content.to_owned() };
-    let conversations: Vec<Vec<Turn>> = ["Lily", "Tom", "Ben", "Mia", "Sam", "Anna"]
-        .iter()
-        .map(|name| {
-            let (question, answer) =
-                (format!("What does {name} see?"), format!("{name} sees a red ball near the house."));
-            vec![turn("user", &question), turn("assistant", &answer)]
-        })
-        .collect();
-    encode(&model(), &conversations, &config()).unwrap()
+    encode(&model(), &conversations()[..6], &config()).unwrap()
 }
 
 /// A teacher that is nearly sure of another token than the text's, for the first `rows` rows.
@@ -64,13 +38,7 @@ fn taught(rows: usize) -> Sequences {
 }
 
 fn run(data: &Sequences, config: &TrainConfig, folder: &Path, stop_after: usize) -> Vec<LossLine> {
-    let stop = AtomicBool::new(false);
-    train(&model(), data, config, folder, &stop, &mut |event| {
-        if let TrainEvent::Step { step, .. } = event {
-            stop.store(step == stop_after, Ordering::Relaxed);
-        }
-    })
-    .unwrap();
+    run_on(&data.clone().into(), folder, config, Some(stop_after)).unwrap();
     read_losses(&folder.join("loss.jsonl")).unwrap()
 }
 
@@ -101,8 +69,7 @@ fn a_resumed_run_ends_with_the_same_bytes_and_another_table_is_another_run() {
     for name in ["loss.jsonl", "adapter/adapter_model.safetensors"] {
         assert_eq!(fs::read(whole.path().join(name)).unwrap(), fs::read(broken.path().join(name)).unwrap(), "{name}");
     }
-    let never = AtomicBool::new(false);
-    let error = train(&model(), &taught(6), &config(), broken.path(), &never, &mut |_| {}).unwrap_err().to_string();
+    let error = run_on(&taught(6).into(), broken.path(), &config(), None).unwrap_err().to_string();
     assert!(error.contains("other data") || error.contains("data"), "{error}");
 }
 
@@ -127,7 +94,7 @@ fn the_gradient_beside_a_teacher_agrees_with_differences() {
     let batch = batch.with_teacher(teacher, 0.6).unwrap();
     let mut gradient = vec![0.0; network.parameters().len()];
     let found = network.loss_and_gradient(&batch, &mut gradient).unwrap();
-    assert!(found.divergence.iter().any(|&value| value > 0.0));
+    assert!(found.rows.iter().any(|row| row.divergence > 0.0));
     assert!((found.loss - network.loss(&batch).unwrap().loss).abs() < 1e-6);
     let (scale, count) = (gradient.iter().fold(0.0_f32, |most, value| most.max(value.abs())), gradient.len());
     for index in (0..40).map(|i| i * (count / 40)) {

@@ -5,89 +5,25 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use espalier_dataset::Turn;
 use espalier_model::{LoraAdapter, Model};
 use espalier_nn::transformer::{BaseWeights, Batch, FrozenTransformer, LoraModel, LoraOptions};
 use espalier_train::{
-    Bytes, Marks, OverLong, Precision, Sequence, Sequences, TrainConfig, TrainError, TrainEvent, TrainOutcome,
-    TrainPlan, encode, marked_text, train,
+    Bytes, Marks, OverLong, Precision, Sequence, TrainConfig, TrainError, TrainEvent, TrainOutcome, TrainPlan,
+    Validation, encode, marked_text, train,
 };
 
-fn model() -> Model {
-    Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
-}
-
-fn turn(role: &str, content: &str) -> Turn {
-    Turn { role: role.to_owned(), content: content.to_owned() }
-}
-
-fn conversations() -> Vec<Vec<Turn>> {
-    let names = ["Lily", "Tom", "Ben", "Mia", "Sam", "Anna"];
-    let things = ["ball", "cat", "tree", "boat", "hat"];
-    let pairs = names.iter().flat_map(|name| things.iter().map(move |thing| (name, thing)));
-    pairs
-        .map(|(name, thing)| {
-            vec![
-                turn("user", &format!("What does {name} see?")),
-                turn("assistant", &format!("{name} sees a red {thing} near the big house.")),
-            ]
-        })
-        .collect()
-}
-
-fn config() -> TrainConfig {
-    TrainConfig {
-        rank: 4,
-        alpha: 8.0,
-        learning_rate: 5e-3,
-        max_steps: Some(12),
-        tokens_per_step: 256,
-        max_sequence: 128,
-        precision: Precision::F32,
-        checkpoint_every: 5,
-        ..TrainConfig::default()
-    }
-}
-
-fn data(config: &TrainConfig) -> Sequences {
-    encode(&model(), &conversations(), config).unwrap()
-}
+mod fixtures;
+use fixtures::{config, conversations, data, files, model, run_on, turn};
 
 fn run(
     directory: &Path,
     config: &TrainConfig,
     stop_after: Option<usize>,
 ) -> Result<(TrainOutcome, Vec<f64>), TrainError> {
-    let stop = AtomicBool::new(false);
-    let mut losses = Vec::new();
-    let outcome = train(&model(), &data(config), config, directory, &stop, &mut |event| {
-        if let TrainEvent::Step { step, loss, .. } = event {
-            losses.push(loss);
-            if Some(step) == stop_after {
-                stop.store(true, Ordering::Relaxed);
-            }
-        }
-    })?;
-    Ok((outcome, losses))
-}
-
-/// Every file of a folder by its relative path.
-fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![directory.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found.insert(path.strip_prefix(directory).unwrap().to_owned(), fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
+    run_on(&data(config).into(), directory, config, stop_after)
 }
 
 fn network(precision: Precision, rank: usize) -> LoraModel {
@@ -174,7 +110,7 @@ fn a_run_that_died_between_checkpoints_ends_with_the_same_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let death = std::panic::catch_unwind(|| {
             let never = AtomicBool::new(false);
-            train(&model(), &data(&config()), &config(), folder.path(), &never, &mut |event| {
+            train(&model(), &data(&config()).into(), &config(), folder.path(), &never, &mut |event| {
                 assert!(!matches!(event, TrainEvent::Step { step, .. } if step == died), "killed here");
             })
         });
@@ -205,7 +141,7 @@ fn losses_that_stay_no_number_end_the_run_with_the_rows_of_the_step() {
     let config = TrainConfig { learning_rate: 1e30, max_rollbacks: 2, ..config() };
     let never = AtomicBool::new(false);
     let mut backs = Vec::new();
-    let ended = train(&model(), &data(&config), &config, folder.path(), &never, &mut |event| {
+    let ended = train(&model(), &data(&config).into(), &config, folder.path(), &never, &mut |event| {
         if let TrainEvent::RolledBack { step, to, learning_rate_factor, .. } = event {
             backs.push((step, to, learning_rate_factor));
         }
@@ -229,7 +165,7 @@ fn a_base_with_a_weight_that_is_no_number_is_named_before_the_first_step() {
     fs::copy(assets.join("tok512.bin"), folder.path().join("tok512.bin")).unwrap();
     let never = AtomicBool::new(false);
     let model = Model::open(&path).unwrap();
-    let ended = train(&model, &data(&config()), &config(), &folder.path().join("run"), &never, &mut |_| {});
+    let ended = train(&model, &data(&config()).into(), &config(), &folder.path().join("run"), &never, &mut |_| {});
     let error = ended.unwrap_err().to_string();
     assert!(error.contains("in tensor token_embd.weight, row 3, column 5 is NaN"), "{error}");
 }
@@ -242,7 +178,7 @@ fn memory_is_kept_by_smaller_batches_then_by_computing_twice_or_refused() {
         let config = TrainConfig { tokens_per_step: 1400, max_steps: Some(1), memory, ..config() };
         let mut plan = None;
         let stop = AtomicBool::new(false);
-        train(&model(), &data(&config), &config, folder.path(), &stop, &mut |event| {
+        train(&model(), &data(&config).into(), &config, folder.path(), &stop, &mut |event| {
             if let TrainEvent::Plan(found) = event {
                 plan = Some(found);
             }
@@ -267,7 +203,7 @@ fn memory_is_kept_by_smaller_batches_then_by_computing_twice_or_refused() {
 
 #[test]
 fn held_out_rows_are_scored_and_the_best_checkpoint_gives_the_adapter() {
-    let config = TrainConfig { validation: 0.2, checkpoint_every: 3, ..config() };
+    let config = TrainConfig { validation: Validation::Share(0.2), checkpoint_every: 3, ..config() };
     let whole = tempfile::tempdir().unwrap();
     run(whole.path(), &config, None).unwrap();
     let path = whole.path().join("loss.jsonl");
@@ -292,7 +228,7 @@ fn held_out_rows_are_scored_and_the_best_checkpoint_gives_the_adapter() {
         TrainConfig { patience: Some(2), max_steps: steps, learning_rate: 0.1, spike_threshold: None, ..config };
     let mut best = None;
     let stop = AtomicBool::new(false);
-    let outcome = train(&model(), &data(&config), &config, early.path(), &stop, &mut |event| {
+    let outcome = train(&model(), &data(&config).into(), &config, early.path(), &stop, &mut |event| {
         if let TrainEvent::Done { best: found, .. } = event {
             best = found;
         }

@@ -31,9 +31,20 @@ pub struct TeacherRows<'a> {
     pub share: f32,
 }
 
+/// What a row costs, without its weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowLoss {
+    /// `lse(x) - x_k`.
+    pub nll: f32,
+    /// Divergence from the teacher; 0 where there is none.
+    pub divergence: f32,
+    /// Whether no token is more probable than the target.
+    pub is_likeliest: bool,
+}
+
 /// Overwrites logits `[t, vocabulary]` with the gradient of `sum_t weights[t] * nll_t` and returns that sum.
 ///
-/// `losses[t]` is the unweighted `nll_t`. A row of weight zero is not read: its loss is 0, its gradient zero, and its
+/// `losses[t]` is what row `t` costs. A row of weight zero is not read: it costs nothing, its gradient is zero, and its
 /// target may be anything. The sum is taken in row order in double precision.
 ///
 /// # Panics
@@ -44,17 +55,16 @@ pub fn cross_entropy_rows(
     vocabulary: usize,
     targets: &[u32],
     weights: &[f32],
-    losses: &mut [f32],
+    losses: &mut [RowLoss],
 ) -> f64 {
     let rows = Rows { vocabulary, targets, weights, teacher: None };
-    rows.visit(InstructionSet::detect(), logits, losses, &mut vec![0.0; targets.len()])
+    rows.visit(InstructionSet::detect(), logits, losses)
 }
 
 /// Overwrites logits `[t, vocabulary]` with the gradient of `sum_t weights[t] * loss_t` and returns that sum, where `loss_t`
 /// is `(1 - share) nll_t + share KL_t` for a row with a teacher and `nll_t` for a row without.
 ///
-/// `losses[t]` is the unweighted `nll_t` and `divergences[t]` the unweighted `KL_t` (0 without a teacher). Rows of weight
-/// zero as in [`cross_entropy_rows`].
+/// `losses[t]` is what row `t` costs; rows of weight zero as in [`cross_entropy_rows`].
 ///
 /// # Panics
 ///
@@ -65,11 +75,10 @@ pub fn distillation_rows(
     targets: &[u32],
     weights: &[f32],
     teacher: TeacherRows<'_>,
-    losses: &mut [f32],
-    divergences: &mut [f32],
+    losses: &mut [RowLoss],
 ) -> f64 {
     let rows = Rows { vocabulary, targets, weights, teacher: Some(teacher) };
-    rows.visit(InstructionSet::detect(), logits, losses, divergences)
+    rows.visit(InstructionSet::detect(), logits, losses)
 }
 
 /// What rows of logits should have been.
@@ -82,30 +91,26 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn visit(self, isa: InstructionSet, logits: &mut [f32], losses: &mut [f32], divergences: &mut [f32]) -> f64 {
-        self.check(logits.len(), losses.len(), divergences.len());
-        let outputs = losses.par_iter_mut().zip(divergences.par_iter_mut());
-        logits.par_chunks_exact_mut(self.vocabulary).zip(outputs).enumerate().for_each(
-            |(row, (logits, (loss, divergence)))| {
-                let weight = self.weights[row];
-                (*loss, *divergence) = if weight == 0.0 {
-                    logits.fill(0.0);
-                    (0.0, 0.0)
-                } else {
-                    let (tokens, log_probabilities, share) = self.teacher(row);
-                    let target = self.targets[row] as usize;
-                    dispatch(isa, Row { logits, target, weight, tokens, log_probabilities, share })
-                };
-            },
-        );
-        let outputs = losses.iter().zip(&*divergences).enumerate();
-        outputs
-            .map(|(row, (nll, divergence))| {
-                let share = f64::from(self.teacher(row).2);
-                let loss = (1.0 - share) * f64::from(*nll) + share * f64::from(*divergence);
-                loss * f64::from(self.weights[row])
-            })
-            .sum()
+    fn visit(self, isa: InstructionSet, logits: &mut [f32], losses: &mut [RowLoss]) -> f64 {
+        self.check(logits.len(), losses.len());
+        let visit = |(row, (logits, loss)): (usize, (&mut [f32], &mut RowLoss))| {
+            let weight = self.weights[row];
+            *loss = if weight == 0.0 {
+                logits.fill(0.0);
+                RowLoss::default()
+            } else {
+                let (tokens, log_probabilities, share) = self.teacher(row);
+                let target = self.targets[row] as usize;
+                dispatch(isa, Row { logits, target, weight, tokens, log_probabilities, share })
+            };
+        };
+        logits.par_chunks_exact_mut(self.vocabulary).zip(losses.par_iter_mut()).enumerate().for_each(visit);
+        let weighted = |(row, loss): (usize, &RowLoss)| {
+            let share = f64::from(self.teacher(row).2);
+            let mixed = (1.0 - share) * f64::from(loss.nll) + share * f64::from(loss.divergence);
+            mixed * f64::from(self.weights[row])
+        };
+        losses.iter().enumerate().map(weighted).sum()
     }
 
     /// Tokens, logarithms of their probabilities, and the share of the divergence in the loss of a row.
@@ -119,13 +124,12 @@ impl Rows<'_> {
         }
     }
 
-    fn check(&self, logits: usize, losses: usize, divergences: usize) {
+    fn check(&self, logits: usize, losses: usize) {
         let rows = self.targets.len();
         assert!(self.vocabulary > 0, "cross entropy: the vocabulary is empty");
         assert_eq!(logits, rows * self.vocabulary, "cross entropy: logits are not one row for each target");
         assert_eq!(self.weights.len(), rows, "cross entropy: weights are not one for each target");
         assert_eq!(losses, rows, "cross entropy: losses are not one for each target");
-        assert_eq!(divergences, rows, "cross entropy: divergences are not one for each target");
         if let Some(teacher) = self.teacher {
             assert_eq!(teacher.offsets.len(), rows + 1, "cross entropy: teacher rows are not one for each target");
             let (tokens, log_probabilities) = (teacher.tokens.len(), teacher.log_probabilities.len());
@@ -153,11 +157,10 @@ struct Row<'a> {
 }
 
 impl Operation for Row<'_> {
-    /// `nll` and `KL`.
-    type Output = (f32, f32);
+    type Output = RowLoss;
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> (f32, f32) {
+    fn run<S: Simd>(self, simd: S) -> RowLoss {
         let target_logit = self.logits[self.target];
         let logit = |&token: &u32| f64::from(std::mem::replace(&mut self.logits[token as usize], f32::NEG_INFINITY));
         let top: Vec<f64> = self.tokens.iter().map(logit).collect();
@@ -198,7 +201,12 @@ impl Operation for Row<'_> {
             self.logits[*token as usize] = (weight * difference) as f32;
         }
         self.logits[self.target] -= (weight * (1.0 - share)) as f32;
-        ((largest - f64::from(target_logit) + sum.ln()) as f32, divergence as f32)
+        let target_logit = f64::from(target_logit);
+        RowLoss {
+            nll: (largest - target_logit + sum.ln()) as f32,
+            divergence: divergence as f32,
+            is_likeliest: target_logit >= largest,
+        }
     }
 }
 
@@ -244,10 +252,10 @@ mod tests {
         vocabulary: usize,
         targets: &[u32],
         weights: &[f32],
-        losses: &mut [f32],
+        losses: &mut [RowLoss],
     ) -> f64 {
         let rows = Rows { vocabulary, targets, weights, teacher: None };
-        rows.visit(isa, logits, losses, &mut vec![0.0; targets.len()])
+        rows.visit(isa, logits, losses)
     }
 
     fn loss(logits: &[f64], vocabulary: usize, targets: &[u32], weights: &[f32]) -> f64 {
@@ -271,11 +279,15 @@ mod tests {
             let truth = loss(&widen(&logits), vocabulary, &targets, &weights);
             let gradient = gradient(&logits, |logits| loss(logits, vocabulary, &targets, &weights));
             for isa in InstructionSet::available() {
-                let (mut values, mut losses) = (logits.clone(), [0.0; 3]);
+                let (mut values, mut losses) = (logits.clone(), [RowLoss::default(); 3]);
                 let sum = cross_entropy_rows_with(isa, &mut values, vocabulary, &targets, &weights, &mut losses);
                 assert!((sum - truth).abs() <= 2e-6 * truth.abs().max(1.0), "{}: {sum} for {truth}", isa.name());
                 if vocabulary > 1 {
                     assert_close(&values, &gradient, 1e-5, isa.name());
+                }
+                for ((loss, row), &target) in losses.iter().zip(logits.chunks(vocabulary)).zip(&targets) {
+                    let likelier = row.iter().any(|&logit| logit > row[target as usize]);
+                    assert_eq!(loss.is_likeliest, !likelier, "{}", isa.name());
                 }
             }
         }
@@ -285,10 +297,10 @@ mod tests {
     fn rows_of_weight_zero_are_not_read() {
         let mut logits = vec![f32::NAN; 8];
         logits[4..].copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
-        let mut losses = [5.0; 2];
+        let mut losses = [RowLoss { nll: 5.0, divergence: 5.0, is_likeliest: true }; 2];
         let sum = cross_entropy_rows(&mut logits, 4, &[u32::MAX, 3], &[0.0, 1.0], &mut losses);
         assert_eq!(logits[..4], [0.0; 4]);
-        assert_eq!(losses[0], 0.0);
+        assert_eq!(losses, [RowLoss::default(), RowLoss { nll: sum as f32, divergence: 0.0, is_likeliest: true }]);
         assert!((sum - 0.440_189_7).abs() < 1e-6);
         assert!(logits[4..].iter().sum::<f32>().abs() < 1e-6);
     }
@@ -301,10 +313,10 @@ mod tests {
             logits[5] = -1e4;
             logits[BLOCK] = 1e4;
             logits[BLOCK + 1] = 1e4;
-            let mut losses = [0.0];
+            let mut losses = [RowLoss::default()];
             let target = BLOCK as u32;
             cross_entropy_rows_with(isa, &mut logits, vocabulary, &[target], &[2.0], &mut losses);
-            assert!((losses[0] - std::f32::consts::LN_2).abs() < 1e-6, "{}: {losses:?}", isa.name());
+            assert!((losses[0].nll - std::f32::consts::LN_2).abs() < 1e-6, "{}: {losses:?}", isa.name());
             assert_eq!((logits[5], logits[BLOCK], logits[BLOCK + 1]), (0.0, -1.0, 1.0), "{}", isa.name());
             assert_eq!(logits[0], 0.0);
         }
@@ -316,7 +328,7 @@ mod tests {
         let logits = noise(10, 20 * vocabulary);
         let targets: Vec<u32> = (0..20).map(|row| row * 200).collect();
         let run = || {
-            let (mut values, mut losses) = (logits.clone(), vec![0.0; 20]);
+            let (mut values, mut losses) = (logits.clone(), vec![RowLoss::default(); 20]);
             let sum = cross_entropy_rows(&mut values, vocabulary, &targets, &[0.05; 20], &mut losses);
             (values, losses, sum)
         };
@@ -378,9 +390,9 @@ mod tests {
             };
             let (expected, differences) = (truth(&widen(&logits)), gradient(&logits, truth));
             for isa in InstructionSet::available() {
-                let (mut values, mut losses, mut divergences) = (logits.clone(), [0.0; 4], [0.0; 4]);
+                let (mut values, mut losses) = (logits.clone(), [RowLoss::default(); 4]);
                 let all = Rows { vocabulary, targets: &targets, weights: &weights, teacher: Some(rows) };
-                let sum = all.visit(isa, &mut values, &mut losses, &mut divergences);
+                let sum = all.visit(isa, &mut values, &mut losses);
                 assert!(
                     (sum - expected).abs() <= 3e-6 * expected.abs().max(1.0),
                     "{}: {sum} for {expected}",
@@ -388,8 +400,10 @@ mod tests {
                 );
                 assert_close(&values, &differences, 1e-5, isa.name());
                 let kls = [kl(&widen(&logits), 0), 0.0, kl(&widen(&logits), 2), 0.0];
-                assert_close(&divergences, &kls, 1e-5, isa.name());
-                assert!(kls[0] > 0.0 && losses[1] > 0.0 && losses[3] == 0.0);
+                assert_close(&losses.map(|loss| loss.divergence), &kls, 1e-5, isa.name());
+                assert!(kls[0] > 0.0 && losses[1].nll > 0.0 && losses[3] == RowLoss::default());
+                let first = &logits[..vocabulary];
+                assert_eq!(losses[0].is_likeliest, first.iter().all(|&logit| logit <= first[0]), "{}", isa.name());
             }
         }
     }
@@ -401,9 +415,9 @@ mod tests {
         let rows =
             TeacherRows { offsets: &offsets, tokens: &tokens, log_probabilities: &log_probabilities, share: 1.0 };
         let mut logits: Vec<f32> = noise(77, vocabulary).iter().map(|x| x * 9.0).collect();
-        let (mut nll, mut divergence) = ([0.0], [0.0]);
-        distillation_rows(&mut logits, vocabulary, &[3], &[1.0], rows, &mut nll, &mut divergence);
-        assert!(divergence[0].abs() < 1e-6, "{divergence:?}");
+        let mut losses = [RowLoss::default()];
+        distillation_rows(&mut logits, vocabulary, &[3], &[1.0], rows, &mut losses);
+        assert!(losses[0].divergence.abs() < 1e-6, "{losses:?}");
         assert!(logits.iter().all(|gradient| gradient.abs() < 1e-6));
     }
 
@@ -416,9 +430,9 @@ mod tests {
         let log_probabilities = [(1.0 - (-excess).exp()).ln() as f32];
         let truth = divergence(&widen(&logits), &[7], &log_probabilities);
         let rows = TeacherRows { offsets: &[0, 1], tokens: &[7], log_probabilities: &log_probabilities, share: 1.0 };
-        let (mut nll, mut found) = ([0.0], [0.0]);
-        distillation_rows(&mut logits, vocabulary, &[7], &[1.0], rows, &mut nll, &mut found);
-        assert!((f64::from(found[0]) - truth).abs() < 1e-6 * truth, "{found:?} for {truth}");
+        let mut losses = [RowLoss::default()];
+        distillation_rows(&mut logits, vocabulary, &[7], &[1.0], rows, &mut losses);
+        assert!((f64::from(losses[0].divergence) - truth).abs() < 1e-6 * truth, "{losses:?} for {truth}");
         assert!((logits[0] + 1e-6 / 99.0).abs() < 1e-9, "{}", logits[0]);
     }
 
@@ -431,10 +445,10 @@ mod tests {
         let run = || {
             let rows =
                 TeacherRows { offsets: &offsets, tokens: &tokens, log_probabilities: &log_probabilities, share: 0.5 };
-            let (mut values, mut nll, mut kl) = (logits.clone(), vec![0.0; count], vec![0.0; count]);
+            let (mut values, mut losses) = (logits.clone(), vec![RowLoss::default(); count]);
             let weights = vec![0.05; count];
-            let sum = distillation_rows(&mut values, vocabulary, &targets, &weights, rows, &mut nll, &mut kl);
-            (values, nll, kl, sum)
+            let sum = distillation_rows(&mut values, vocabulary, &targets, &weights, rows, &mut losses);
+            (values, losses, sum)
         };
         assert_eq!(with_threads(1, run), with_threads(3, run));
     }

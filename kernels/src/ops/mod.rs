@@ -12,6 +12,7 @@
 
 mod attention;
 mod cross_entropy;
+mod divergence;
 mod gated_activation;
 mod rms_norm;
 mod rope;
@@ -21,7 +22,8 @@ mod softmax;
 mod testing;
 
 pub use attention::{AttentionShape, causal_attention, segmented_attention, segmented_attention_backward};
-pub use cross_entropy::{TeacherRows, cross_entropy_rows, distillation_rows};
+pub use cross_entropy::{RowLoss, TeacherRows, cross_entropy_rows, distillation_rows};
+pub use divergence::divergence_rows;
 pub use gated_activation::{GatedActivation, gated_activation, gated_activation_backward};
 pub use rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_beside};
 pub use rope::{Direction, RopeStyle, RopeTable, rope};

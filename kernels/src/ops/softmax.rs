@@ -26,7 +26,7 @@ pub fn log_softmax_row(logits: &mut [f32]) {
     log_softmax_row_with(InstructionSet::detect(), logits);
 }
 
-fn log_softmax_row_with(isa: InstructionSet, logits: &mut [f32]) {
+pub(super) fn log_softmax_row_with(isa: InstructionSet, logits: &mut [f32]) {
     if !logits.is_empty() {
         dispatch(isa, LogSoftmax(logits));
     }

@@ -19,7 +19,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use espalier_kernels::Accumulate;
-use espalier_kernels::ops::{cross_entropy_rows, distillation_rows};
+use espalier_kernels::ops::{RowLoss, cross_entropy_rows, distillation_rows};
 
 use super::frozen_linear::FrozenLinear;
 use super::teacher_tokens::TeacherTokens;
@@ -46,17 +46,8 @@ pub struct Targets {
     pub teacher: Option<(Arc<TeacherTokens>, f32)>,
 }
 
-/// What the rows of a batch cost, without their weights.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RowLosses {
-    /// `nll_t`; 0 where the weight is 0.
-    pub nll: Vec<f32>,
-    /// `KL_t`; 0 where the weight is 0 or there is no teacher.
-    pub divergence: Vec<f32>,
-}
-
-/// Written once by the forward pass.
-type RowLossCell = Arc<OnceLock<RowLosses>>;
+/// What each row costs, written once by the forward pass.
+type RowLossCell = Arc<OnceLock<Vec<RowLoss>>>;
 
 /// The operation for burn's backends; call [`linear_cross_entropy`].
 #[backend_extension(Autodiff, Flex)]
@@ -72,13 +63,13 @@ pub trait LinearCrossEntropyOperation: Backend {
 }
 
 /// `sum_t weight_t loss_t` of `hidden [t, h]` under the frozen head `[vocabulary, h]`, as a tensor of one element, and what
-/// each row cost.
+/// each row cost; nothing where its weight is 0.
 pub fn linear_cross_entropy(
     hidden: Tensor<2>,
     head: &Arc<FrozenLinear>,
     targets: &Targets,
     pool: &Pool,
-) -> (Tensor<1>, RowLosses) {
+) -> (Tensor<1>, Vec<RowLoss>) {
     let losses = RowLossCell::default();
     let loss = Tensor::from_dispatch(<Dispatch as LinearCrossEntropyOperation>::linear_cross_entropy(
         hidden.into_dispatch(),
@@ -149,14 +140,10 @@ fn forward(
     let mut dx = if gradient { vec![0.0; x.len()] } else { Vec::new() };
     let chunk_rows = chunk_rows(vocabulary);
     let mut logits = pool.take(chunk_rows.min(chosen.len()) * vocabulary);
-    let (mut loss, mut found) = (0.0, RowLosses { nll: vec![0.0; rows(hidden)], divergence: vec![0.0; rows(hidden)] });
+    let (mut loss, mut found) = (0.0, vec![RowLoss::default(); rows(hidden)]);
     for chosen in chosen.chunks(chunk_rows) {
-        let moved = Cost::values(2 * chosen.len() * width);
-        let gathered: Vec<f32> = timed(Operation::CrossEntropy, moved, || {
-            chosen.iter().flat_map(|&row| &x[row * width..(row + 1) * width]).copied().collect()
-        });
         let logits = &mut logits[..chosen.len() * vocabulary];
-        head.apply(&gathered, chosen.len(), logits, Accumulate::Overwrite);
+        logits_of_rows(&x, chosen, head, logits);
         loss += timed(Operation::CrossEntropy, Cost::values(3 * logits.len()), || {
             visit(logits, vocabulary, targets, chosen, &mut found)
         });
@@ -175,23 +162,30 @@ fn forward(
     (loss, dx)
 }
 
+/// The logits `[chosen, vocabulary]` of the `chosen` rows of `x [t, h]`.
+pub(crate) fn logits_of_rows(x: &[f32], chosen: &[usize], head: &FrozenLinear, logits: &mut [f32]) {
+    let width = head.inputs();
+    let gathered: Vec<f32> = timed(Operation::CrossEntropy, Cost::values(2 * chosen.len() * width), || {
+        chosen.iter().flat_map(|&row| &x[row * width..(row + 1) * width]).copied().collect()
+    });
+    head.apply(&gathered, chosen.len(), logits, Accumulate::Overwrite);
+}
+
 /// The logits of the `chosen` rows become their gradient.
-fn visit(logits: &mut [f32], vocabulary: usize, targets: &Targets, chosen: &[usize], found: &mut RowLosses) -> f64 {
+fn visit(logits: &mut [f32], vocabulary: usize, targets: &Targets, chosen: &[usize], found: &mut [RowLoss]) -> f64 {
     let tokens: Vec<u32> = chosen.iter().map(|&row| targets.tokens[row]).collect();
     let weights: Vec<f32> = chosen.iter().map(|&row| targets.weights[row]).collect();
-    let mut nll = vec![0.0; chosen.len()];
-    let mut divergence = vec![0.0; chosen.len()];
+    let mut losses = vec![RowLoss::default(); chosen.len()];
     let loss = match &targets.teacher {
-        None => cross_entropy_rows(logits, vocabulary, &tokens, &weights, &mut nll),
+        None => cross_entropy_rows(logits, vocabulary, &tokens, &weights, &mut losses),
         Some((teacher, share)) => {
             let teacher = teacher.select(chosen);
             let rows = teacher.rows(*share);
-            distillation_rows(logits, vocabulary, &tokens, &weights, rows, &mut nll, &mut divergence)
+            distillation_rows(logits, vocabulary, &tokens, &weights, rows, &mut losses)
         }
     };
-    for ((&row, nll), divergence) in chosen.iter().zip(nll).zip(divergence) {
-        found.nll[row] = nll;
-        found.divergence[row] = divergence;
+    for (&row, loss) in chosen.iter().zip(losses) {
+        found[row] = loss;
     }
     loss
 }
@@ -302,9 +296,9 @@ mod tests {
         let targets = Targets { tokens, weights, teacher: Some((Arc::new(teacher), 0.25)) };
         let hidden = matrix(&noise(14, 18), [3, 6]);
         let (loss, rows) = linear_cross_entropy(hidden, &head, &targets, &Pool::default());
-        assert!(rows.nll[0] > 0.0 && rows.nll[1] > 0.0 && rows.nll[2] == 0.0);
-        assert!(rows.divergence[0] > 0.0 && rows.divergence[1..] == [0.0, 0.0]);
-        let sum = 0.5 * (0.75 * rows.nll[0] + 0.25 * rows.divergence[0]) + 0.25 * rows.nll[1];
+        assert!(rows[0].nll > 0.0 && rows[1].nll > 0.0 && rows[2] == RowLoss::default());
+        assert!(rows[0].divergence > 0.0 && rows[1].divergence == 0.0);
+        let sum = 0.5 * (0.75 * rows[0].nll + 0.25 * rows[0].divergence) + 0.25 * rows[1].nll;
         assert!((loss.into_scalar::<f32>() - sum).abs() < 1e-6);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use espalier_kernels::ops::RowLoss;
+
 use crate::error::NnError;
-use crate::ops::linear_cross_entropy::{RowLosses, Targets};
+use crate::ops::linear_cross_entropy::Targets;
 use crate::ops::self_attention::Layout;
 use crate::ops::teacher_tokens::TeacherTokens;
 
@@ -60,14 +62,6 @@ impl Batch {
 pub struct BatchLoss {
     /// `sum_t weight_t loss_t`: `nll_t`, or with a teacher `(1 - share) nll_t + share KL_t`.
     pub loss: f64,
-    /// `nll_t` of each row without its weight; 0 where the weight is 0.
-    pub nll: Vec<f32>,
-    /// `KL_t` of each row without its weight; 0 where there is no teacher or the weight is 0.
-    pub divergence: Vec<f32>,
-}
-
-impl BatchLoss {
-    pub(super) fn new(loss: f32, rows: RowLosses) -> Self {
-        Self { loss: f64::from(loss), nll: rows.nll, divergence: rows.divergence }
-    }
+    /// What each row costs without its weight; nothing where that is 0.
+    pub rows: Vec<RowLoss>,
 }

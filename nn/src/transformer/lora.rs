@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use espalier_kernels::ops::RowLoss;
 use espalier_model::ModelConfig;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +16,7 @@ use super::memory::StepMemory;
 use crate::error::NnError;
 use crate::ops::dora::RowLengths;
 use crate::ops::frozen_linear::FrozenLinear;
-use crate::ops::linear_cross_entropy::{RowLosses, linear_cross_entropy};
+use crate::ops::linear_cross_entropy::linear_cross_entropy;
 use crate::ops::lora_linear::{GroupModule, LoraGroup};
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::self_attention::{Layout, scale};
@@ -30,10 +31,10 @@ use crate::profile::{Cost, Operation, timed};
 /// `[outputs]`.
 #[derive(Debug)]
 pub struct LoraModel {
-    frozen: Arc<FrozenTransformer>,
+    pub(super) frozen: Arc<FrozenTransformer>,
     pub(super) rslora: bool,
     pub(super) places: Vec<Place>,
-    blocks: Arc<Blocks>,
+    pub(super) blocks: Arc<Blocks>,
     pub(super) parameters: Vec<f32>,
 }
 
@@ -152,7 +153,7 @@ impl LoraModel {
         rms_norm(stream, &self.frozen.output_norm, self.frozen.config.rms_epsilon)
     }
 
-    fn cross_entropy(&self, hidden: Tensor<2>, batch: &Batch) -> (Tensor<1>, RowLosses) {
+    fn cross_entropy(&self, hidden: Tensor<2>, batch: &Batch) -> (Tensor<1>, Vec<RowLoss>) {
         linear_cross_entropy(hidden, &self.frozen.head, &batch.targets, &self.blocks.pool)
     }
 
@@ -181,6 +182,7 @@ impl LoraModel {
     /// Hidden states `[t, hidden]` of packed tokens behind the last norm, without gradient.
     pub fn forward(&self, tokens: &[u32], layout: &Layout) -> Result<Vec<f32>, NnError> {
         self.check(tokens, layout)?;
+        self.blocks.pool.begin(tokens.len());
         let device = Device::flex();
         let hidden = self.hidden(self.tensor(&device), tokens, layout, &device);
         hidden.into_data().try_to_vec().map_err(|error| NnError::Batch(format!("{error:?}")))
@@ -193,7 +195,7 @@ impl LoraModel {
         let device = Device::flex();
         let hidden = self.hidden(self.tensor(&device), &batch.tokens, &batch.layout, &device);
         let (loss, rows) = self.cross_entropy(hidden, batch);
-        Ok(BatchLoss::new(loss.into_scalar(), rows))
+        Ok(BatchLoss { loss: loss.into_scalar::<f32>().into(), rows })
     }
 
     /// The same, adding its gradient by the parameters to `gradient` (as long as [`LoraModel::parameters`]).
@@ -220,7 +222,7 @@ impl LoraModel {
                 }
             });
         }
-        Ok(BatchLoss::new(loss.into_scalar(), rows))
+        Ok(BatchLoss { loss: loss.into_scalar::<f32>().into(), rows })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use espalier_model::ModelConfig;
 
+use super::divergence::pair_rows;
 use crate::ops::linear_cross_entropy::chunk_rows;
 use crate::ops::transformer_blocks::{BlockBytes, Blocks};
 
@@ -82,6 +83,14 @@ impl StepMemory {
             block: all - kept + again + 4 * rows * self.widest,
             head: 4 * (HIDDEN_STATES * rows * self.hidden + logits),
         }
+    }
+
+    /// What a look at the divergence from the base takes beside a step of `rows` rows: the base's states at `positions`
+    /// places, and what the logits of both models take above those of the step.
+    pub fn divergence(&self, rows: usize, positions: usize) -> usize {
+        let step = chunk_rows(self.vocabulary).min(rows);
+        let both = 2 * pair_rows(self.vocabulary).min(rows);
+        4 * (positions * self.hidden + both.saturating_sub(step) * self.vocabulary)
     }
 
     fn linear(&self, rows: usize, part: impl Fn(&BlockBytes) -> usize) -> usize {

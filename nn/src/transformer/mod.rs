@@ -3,6 +3,7 @@
 
 mod adapter;
 mod batch;
+mod divergence;
 mod frozen;
 mod lora;
 mod lora_options;
@@ -10,6 +11,7 @@ mod memory;
 mod targets;
 
 pub use batch::{Batch, BatchLoss};
+pub use espalier_kernels::ops::RowLoss;
 pub use frozen::{BaseWeights, FrozenLayer, FrozenTransformer, TokenVectors};
 pub use lora::LoraModel;
 pub use lora_options::{LoraOptions, ModulePlan};
