@@ -27,6 +27,7 @@ fn rows() -> String {
     text
 }
 
+/// A training that looks at held-out rows and at general text with every checkpoint.
 fn arguments<'a>(data: &'a str, out: &'a str) -> Vec<&'a str> {
     let settings = [
         "rank=4",
@@ -37,6 +38,10 @@ fn arguments<'a>(data: &'a str, out: &'a str) -> Vec<&'a str> {
         "checkpoint_every=4",
         "seed=5",
         "spike_threshold=10",
+        "validation=0.1",
+        "metric_for_best_model=accuracy",
+        "forgetting=tests/assets/taxonomy/knowledge/science/animals/birds/black_capped_chickadee/attribution.txt",
+        "forgetting_tokens=50",
     ];
     let mut arguments =
         vec!["train", "--model", "tests/assets/model/stories260K.bin", "--data", data, "--out", out, "--threads", "1"];

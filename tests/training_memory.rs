@@ -47,6 +47,13 @@ fn the_peak_is_never_above_the_plan_and_the_plan_at_most_a_quarter_above_the_pea
     let data = bench.write("rows.jsonl", rows());
     let (free, peak, again) = train(&bench, &data, "free", &[]);
     assert!(peak <= free && free * 4 <= peak * 5 && again == 0, "{free} planned, {peak} at most");
+    // Looks at held-out rows and at general text are part of the plan.
+    let general =
+        bench.write("general.txt", "Once upon a time there was a little girl who liked to play. ".repeat(200));
+    let forgetting = format!("forgetting={general}");
+    let looks = ["--set", "validation=0.1", "--set", &forgetting, "--set", "forgetting_tokens=2048"];
+    let (planned, peak, _) = train(&bench, &data, "looks", &looks);
+    assert!(peak <= planned && planned * 4 <= peak * 5, "{planned} planned, {peak} at most");
     // Less memory: smaller batches, and blocks that are computed twice.
     let limit = format!("{}kB", free * 11 / 20 / 1000);
     let (planned, peak, again) = train(&bench, &data, "less", &["--memory", &limit]);

@@ -150,7 +150,7 @@ fn forward(
         if gradient {
             let mut gathered = pool.take(chosen.len() * width);
             head.apply_transposed(logits, chosen.len(), &mut gathered);
-            timed(Operation::CrossEntropy, moved, || {
+            timed(Operation::CrossEntropy, Cost::values(2 * chosen.len() * width), || {
                 for (&row, values) in chosen.iter().zip(gathered.chunks_exact(width)) {
                     dx[row * width..(row + 1) * width].copy_from_slice(values);
                 }
