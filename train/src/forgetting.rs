@@ -37,7 +37,9 @@ impl<'a> Slice<'a> {
             );
             return Err(TrainError::Config { name: "forgetting", problem });
         }
-        let count = (config.forgetting_tokens * general.rows.len()).div_ceil(of).min(general.rows.len());
+        // As many rows as come nearest to what was asked for.
+        let count = (2 * config.forgetting_tokens * general.rows.len() + of) / (2 * of);
+        let count = count.clamp(1, general.rows.len());
         let rows: Vec<&Sequence> =
             (0..count).map(|index| &general.rows[(2 * index + 1) * general.rows.len() / (2 * count)]).collect();
         let tokens = rows.iter().map(|row| row.targets()).sum();
