@@ -2,6 +2,7 @@
 //!
 //! # Which call for what
 //! - Many texts to write: [`Engine::generate`]. Hand over all requests at once; the engine batches them.
+//! - Several answers of one prompt: [`Request::alternatives`]. Answers of a form (JSON by a schema): [`Constraint`].
 //! - Which of several continuations is likelier: [`NativeEngine::loglikelihood`].
 //! - What a student can learn from a teacher at each token of an answer: [`NativeEngine::top_logprobs`].
 //! - Perplexity of a text: [`NativeEngine::token_logprobs`]. Whole distributions: [`NativeEngine::logits`].

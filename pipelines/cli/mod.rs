@@ -82,6 +82,27 @@ impl ColorArgument {
     }
 }
 
+/// What happens to a prompt that does not fit.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum OverflowArgument {
+    /// The request fails; the others go on.
+    Error,
+    /// The oldest tokens are cut off.
+    TruncateLeft,
+    /// Tokens in the middle are cut out.
+    TruncateMiddle,
+}
+
+impl From<OverflowArgument> for espalier_inference::Overflow {
+    fn from(argument: OverflowArgument) -> Self {
+        match argument {
+            OverflowArgument::Error => Self::Refuse,
+            OverflowArgument::TruncateLeft => Self::TruncateLeft,
+            OverflowArgument::TruncateMiddle => Self::TruncateMiddle,
+        }
+    }
+}
+
 /// Precision of frozen weights.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum PrecisionArgument {
@@ -346,15 +367,25 @@ pub enum Command {
     },
     /// Answer a file of requests in the `OpenAI` batch form.
     #[command(
-        after_help = "Example:\n  pipeline batch --model base.gguf --input requests.jsonl --output answers.jsonl"
+        long_about = "Answer a file of requests in the OpenAI batch form.\n\nEach line of the input is \
+            {\"custom_id\": \"1\", \"body\": {\"messages\": [...], ...}}; the body is that of OpenAI's chat completions. Answers \
+            are written as they end. The same command goes on where an earlier one stopped: answers that are there stay, what \
+            failed is asked again. docs/batch.md lists the fields.",
+        after_help = "Examples:\n  pipeline batch --model base.gguf --input requests.jsonl --output answers.jsonl\n  pipeline batch --model base.gguf --input requests.jsonl --output answers.jsonl --overflow truncate-middle\n  pipeline batch --model qwen --engine http://127.0.0.1:8080 --input requests.jsonl --output answers.jsonl\n\nA line of the input:\n  {\"custom_id\": \"1\", \"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"Name a colour.\"}], \"n\": 4, \"seed\": 7,\n   \"response_format\": {\"type\": \"json_schema\", \"json_schema\": {\"name\": \"colour\", \"schema\": {\"enum\": [\"red\", \"blue\"]}}}}}"
     )]
     Batch {
-        /// The model.
+        /// The model; with a server, its name there.
         #[arg(long, value_name = "MODEL")]
         model: String,
         /// Adapter, applied without a merge.
         #[arg(long, value_name = "DIR")]
         adapter: Option<PathBuf>,
+        /// Answer with an OpenAI-compatible server instead of the native engine.
+        #[arg(long, value_name = "native|URL", default_value = "native")]
+        engine: String,
+        /// What happens to a prompt that does not fit into the context window.
+        #[arg(long, value_name = "WHAT", default_value = "error")]
+        overflow: OverflowArgument,
         /// Lines of {`custom_id`, body: {messages, ...}}.
         #[arg(long, value_name = "FILE")]
         input: PathBuf,

@@ -101,8 +101,9 @@ pub fn run(cli: Cli) -> Result<Status> {
         Command::Perplexity { model, adapter, text, reference, chunks } => {
             perplexity::run(&model, adapter.as_deref(), &text, reference.as_deref(), chunks, session)
         }
-        Command::Batch { model, adapter, input, output } => {
-            batch::run(&model, adapter.as_deref(), &input, &output, session)
+        Command::Batch { model, adapter, engine, overflow, input, output } => {
+            let arguments = batch::Arguments { model, adapter, engine, overflow: overflow.into(), input, output };
+            batch::run(&arguments, session)
         }
         Command::Chat { model, adapter, compare, temperature, max_tokens, ask } => {
             let arguments = chat::Arguments { model, adapter, compare, temperature, max_tokens, ask };

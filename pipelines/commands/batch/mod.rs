@@ -1,126 +1,259 @@
 //! `pipeline batch`: a file of requests in the `OpenAI` batch form.
 
+mod answers;
+mod body;
+
 use super::Session;
 use super::chat::open_engine;
+use crate::content;
 use crate::events::Event;
 use crate::outcome::{Failure, Status};
+use answers::Form;
 use anyhow::{Context, Result};
-use espalier_inference::{Finish, Prompt, Request, Sampling};
-use espalier_model::Message;
-use serde::Deserialize;
-use std::collections::HashSet;
-use std::fs::OpenOptions;
+use body::Asked;
+use espalier_inference::{Answer, Constraint, Engine, EngineError, Overflow, Request, ServerEngine, ServerOptions};
+use serde_json::{Map, Value};
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-#[derive(Debug, Deserialize)]
+/// Arguments of `pipeline batch`.
+#[derive(Debug)]
+pub struct Arguments {
+    /// The model, or its name at the server.
+    pub model: String,
+    /// Its adapter.
+    pub adapter: Option<PathBuf>,
+    /// `native`, or the URL of a server.
+    pub engine: String,
+    /// What happens to prompts that do not fit.
+    pub overflow: Overflow,
+    /// Requests, one a line.
+    pub input: PathBuf,
+    /// Answers, one a line.
+    pub output: PathBuf,
+}
+
+/// A line of the input.
 struct Line {
+    number: usize,
     custom_id: String,
-    body: Body,
-}
-
-#[derive(Debug, Deserialize)]
-struct Body {
-    messages: Vec<Message>,
-    #[serde(default = "default_max_tokens", alias = "max_completion_tokens")]
-    max_tokens: usize,
-    #[serde(default)]
-    temperature: f32,
-    top_p: Option<f32>,
-    #[serde(default)]
-    seed: u64,
-    stop: Option<Stop>,
-}
-
-fn default_max_tokens() -> usize {
-    256
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Stop {
-    One(String),
-    Many(Vec<String>),
+    /// What names the request: the same line with another body has another.
+    hash: String,
+    asked: Asked,
 }
 
 /// `pipeline batch`.
-pub fn run(model: &str, adapter: Option<&Path>, input: &Path, output: &Path, session: Session<'_>) -> Result<Status> {
-    let lines = read(input)?;
-    let done = answered(output)?;
-    let waiting: Vec<&Line> = lines.iter().filter(|line| !done.contains(&line.custom_id)).collect();
-    let engine = open_engine(model, adapter, session)?;
-    let requests: Vec<Request> = waiting.iter().map(|line| request(&line.body)).collect();
-    let mut file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(output)
-        .with_context(|| format!("cannot write {}", output.display()))?;
-    let mut failed = None;
-    let mut count = done.len() as u64;
-    engine.generate(&requests, &mut |index, answer| {
-        let body = match answer {
-            Ok(answer) => serde_json::json!({"custom_id": waiting[index].custom_id, "error": null, "response": {"status_code": 200, "body": {
-                "choices": [{"index": 0, "message": {"role": "assistant", "content": answer.text},
-                    "finish_reason": if answer.finish == Finish::Stop { "stop" } else { "length" }}],
-                "usage": {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.tokens.len()}}}}),
-            Err(error) => serde_json::json!({"custom_id": waiting[index].custom_id, "response": null, "error": {"message": error.to_string()}}),
-        };
-        if let Err(error) = writeln!(file, "{body}") {
-            failed = Some(error);
+pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
+    let lines = read(&arguments.input, arguments.overflow)?;
+    let engine = open(arguments, session)?;
+    check_constraints(&lines, &engine, &arguments.input)?;
+    let ids: Vec<String> = lines.iter().map(|line| response_id(line, engine.identity())).collect();
+    let expected = lines.iter().map(|line| line.custom_id.as_str()).zip(ids.iter().cloned()).collect();
+    let done = answers::kept(&arguments.output, &expected)?;
+    let mut run = Run {
+        file: OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&arguments.output)
+            .with_context(|| format!("cannot write {}", arguments.output.display()))?,
+        waiting: Vec::new(),
+        form: Form {
+            model: &arguments.model,
+            fingerprint: engine.identity(),
+            tokenizer: match &engine {
+                Engine::Native(engine) => Some(engine.tokenizer()),
+                Engine::Server(_) => None,
+            },
+        },
+        answered: done.len(),
+        failed: 0,
+        prompts_cut: 0,
+    };
+    let mut requests: Vec<Request> = Vec::new();
+    // Which line and which of its answers a request is for.
+    let mut places = Vec::new();
+    for (line, id) in lines.iter().zip(&ids).filter(|(line, _)| !done.contains(&line.custom_id)) {
+        places.extend((0..line.asked.n).map(|answer| (run.waiting.len(), answer)));
+        requests.extend(line.asked.request.alternatives(line.asked.n));
+        run.waiting.push(Waiting { line, id, answers: vec![None; line.asked.n], open: true });
+    }
+    let mut broken = None;
+    engine.generate(&requests, &mut |request, answer| {
+        let (waiting, index) = places[request];
+        if let Err(error) = run.take(waiting, index, answer) {
+            broken = Some(error);
             return ControlFlow::Break(());
         }
-        count += 1;
+        let done = (run.answered + run.failed) as u64;
         session.reporter.send(&Event::Progress {
-            stage: "batch".into(), part: String::new(), done: count, total: lines.len() as u64, unit: "answers".into(), detail: String::new(),
+            stage: "batch".into(),
+            part: String::new(),
+            done,
+            total: lines.len() as u64,
+            unit: "answers".into(),
+            detail: String::new(),
         });
         if session.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    if let Some(error) = failed {
-        return Err(error).with_context(|| format!("cannot write {} (is the disk full?)", output.display()));
+    if let Some(error) = broken {
+        return Err(error).with_context(|| format!("cannot write {} (is the disk full?)", arguments.output.display()));
     }
-    session.reporter.result(serde_json::json!({"answers": count, "requests": lines.len()}));
-    Ok(if count < lines.len() as u64 { Status::Interrupted } else { Status::Done })
+    run.report(lines.len(), session);
+    let complete = run.answered + run.failed == lines.len();
+    Ok(if complete { Status::Done } else { Status::Interrupted })
 }
 
-fn read(input: &Path) -> Result<Vec<Line>> {
-    let text = std::fs::read_to_string(input).with_context(|| format!("cannot read {}", input.display()))?;
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(number, line)| {
-            serde_json::from_str(line).map_err(|error| {
-                Failure::usage(format!("{}:{}:{}: {error}", input.display(), number + 1, error.column()))
-                    .hint("each line is {\"custom_id\": ..., \"body\": {\"messages\": [...]}}")
-                    .into()
-            })
-        })
-        .collect()
+/// A request whose answers are not all there.
+struct Waiting<'a> {
+    line: &'a Line,
+    id: &'a str,
+    answers: Vec<Option<Answer>>,
+    /// Whether its line is still to be written.
+    open: bool,
 }
 
-/// Ids that the output answers already; a torn last line is cut off.
-fn answered(output: &Path) -> Result<HashSet<String>> {
-    let Ok(text) = std::fs::read_to_string(output) else { return Ok(HashSet::new()) };
-    let whole = text.rfind('\n').map_or(0, |end| end + 1);
-    if whole < text.len() {
-        OpenOptions::new().write(true).open(output)?.set_len(whole as u64)?;
+struct Run<'a> {
+    file: File,
+    waiting: Vec<Waiting<'a>>,
+    form: Form<'a>,
+    answered: usize,
+    failed: usize,
+    prompts_cut: usize,
+}
+
+impl Run<'_> {
+    /// Keeps one answer; writes the line when it is the last of its request, or the first that failed.
+    fn take(&mut self, waiting: usize, index: usize, answer: Result<Answer, EngineError>) -> std::io::Result<()> {
+        let waiting = &mut self.waiting[waiting];
+        if !waiting.open {
+            return Ok(());
+        }
+        let custom_id = &waiting.line.custom_id;
+        let text = match answer {
+            Err(error) => {
+                self.failed += 1;
+                answers::failure(waiting.id, custom_id, &error)
+            }
+            Ok(answer) => {
+                waiting.answers[index] = Some(answer);
+                if waiting.answers.iter().any(Option::is_none) {
+                    return Ok(());
+                }
+                let all: Vec<Answer> = waiting.answers.drain(..).flatten().collect();
+                self.answered += 1;
+                self.prompts_cut += usize::from(all.iter().any(|answer| answer.prompt_tokens_cut > 0));
+                self.form.response(waiting.id, custom_id, &all, waiting.line.asked.logprobs)
+            }
+        };
+        waiting.open = false;
+        // One call, so that a kill leaves at most one torn line.
+        self.file.write_all(format!("{text}\n").as_bytes())
     }
-    let id = |line: &str| {
-        serde_json::from_str::<serde_json::Value>(line).ok()?.get("custom_id")?.as_str().map(str::to_owned)
+
+    fn report(&self, requests: usize, session: Session<'_>) {
+        let warn = |message| session.reporter.send(&Event::Warning { stage: "batch".into(), message });
+        if self.failed > 0 {
+            warn(format!(
+                "{} of {requests} requests failed: \"error\" in their lines says why; the same command asks them again",
+                self.failed
+            ));
+        }
+        if self.prompts_cut > 0 {
+            warn(format!("{} prompts did not fit into the context window and were cut", self.prompts_cut));
+        }
+        session.reporter.result(serde_json::json!({"answers": self.answered, "failed": self.failed,
+            "prompts_cut": self.prompts_cut, "requests": requests}));
+    }
+}
+
+fn open(arguments: &Arguments, session: Session<'_>) -> Result<Engine> {
+    if arguments.engine == "native" {
+        return Ok(Engine::Native(open_engine(&arguments.model, arguments.adapter.as_deref(), session)?));
+    }
+    if arguments.adapter.is_some() {
+        return Err(Failure::usage("--adapter: a server chooses its adapters itself")
+            .hint("leave it out, and name what the server serves with --model")
+            .into());
+    }
+    let options = ServerOptions { model: Some(arguments.model.clone()), ..ServerOptions::default() };
+    Ok(Engine::Server(ServerEngine::new(&arguments.engine, options)?))
+}
+
+/// Refuses forms that no answer can have, before the first is written.
+fn check_constraints(lines: &[Line], engine: &Engine, input: &Path) -> Result<()> {
+    let mut seen: HashSet<&Constraint> = HashSet::new();
+    for line in lines {
+        let Some(constraint) = line.asked.request.constraint.as_deref() else { continue };
+        if !seen.insert(constraint) {
+            continue;
+        }
+        if let Err(error) = engine.check_constraint(constraint) {
+            return Err(Failure::usage(format!("{}:{}: {error}", input.display(), line.number)).into());
+        }
+    }
+    Ok(())
+}
+
+/// The id of a response says what it answers: the request, by whom.
+fn response_id(line: &Line, identity: &str) -> String {
+    let hash = content::hash_bytes(format!("{}\n{}\n{identity}", line.custom_id, line.hash).as_bytes());
+    format!("batch_req_{}", &hash[..24])
+}
+
+fn read(input: &Path, overflow: Overflow) -> Result<Vec<Line>> {
+    let bytes = std::fs::read(input).with_context(|| format!("cannot read {}", input.display()))?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let mut lines = Vec::new();
+    let mut first_with: HashMap<String, usize> = HashMap::new();
+    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let number = index + 1;
+        let refused = |problem: &str| {
+            Failure::usage(format!("{}:{number}:{problem}", input.display()))
+                .hint("each line is {\"custom_id\": \"1\", \"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}}")
+        };
+        let line = read_line(number, line, overflow).map_err(|problem| refused(&problem))?;
+        if let Some(first) = first_with.insert(line.custom_id.clone(), number) {
+            return Err(refused(&format!(" custom_id {:?} is that of line {first} too", line.custom_id)).into());
+        }
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
+/// Reads one line; the error begins with the column where there is one.
+fn read_line(number: usize, line: &[u8], overflow: Overflow) -> Result<Line, String> {
+    let text = std::str::from_utf8(line)
+        .map_err(|error| format!("{}: this byte is not UTF-8 text", error.valid_up_to() + 1))?;
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| format!("{}: this is not JSON: {}", error.column(), words(&error)))?;
+    let custom_id = match value.get("custom_id") {
+        Some(Value::String(id)) => id.clone(),
+        Some(_) => return Err(" custom_id must be a string".to_owned()),
+        None => return Err(" custom_id is missing".to_owned()),
     };
-    Ok(text[..whole].lines().filter_map(id).collect())
+    if let Some(url) = value.get("url").and_then(Value::as_str).filter(|url| !url.ends_with("/chat/completions")) {
+        return Err(format!(" url: only /v1/chat/completions is answered, not {url:?}"));
+    }
+    let body: &Map<String, Value> = match value.get("body") {
+        Some(Value::Object(body)) => body,
+        Some(_) => return Err(" body must be a map".to_owned()),
+        None => return Err(" body is missing".to_owned()),
+    };
+    let hash = content::hash_bytes(format!("{overflow:?} {}", Value::Object(body.clone())).as_bytes());
+    let own_seed = u64::from_str_radix(&content::hash_bytes(custom_id.as_bytes())[..15], 16).unwrap_or(0);
+    let asked = body::read(body, own_seed, overflow).map_err(|problem| format!(" {problem}"))?;
+    Ok(Line { number, custom_id, hash, asked })
 }
 
-fn request(body: &Body) -> Request {
-    Request {
-        sampling: Sampling { temperature: body.temperature, top_p: body.top_p.unwrap_or(1.0), ..Sampling::default() },
-        seed: body.seed,
-        stop: match &body.stop {
-            None => Vec::new(),
-            Some(Stop::One(stop)) => vec![stop.clone()],
-            Some(Stop::Many(stops)) => stops.clone(),
-        },
-        ..Request::new(Prompt::Chat(body.messages.clone()), body.max_tokens)
-    }
+/// The library's message without its place, which stands in front.
+fn words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(words, _)| words.to_owned())
 }
