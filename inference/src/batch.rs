@@ -1,14 +1,15 @@
 //! The offline scheduler: many requests, one stream of full batches.
 //!
 //! In each step every answer being written contributes one row, and prompts being read fill the batch up to its limit.
-//! Sequences join when a place is free and leave when their answer ends.
+//! Sequences join when a place and memory are free and leave when their answer ends. A sequence joins only if the most that it
+//! and those before it can still ask for fits in memory, so that none has to be stopped half-way.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::cache::SequenceCache;
+use crate::cache::{Cache, PageTable};
 use crate::constraint::{Guide, Prepared};
 use crate::error::EngineError;
 use crate::forward::{Batch, Workspace, forward};
@@ -21,9 +22,6 @@ use crate::stop::GrowingText;
 /// A request waits for its predecessor's prefix when that saves at least this many rows; for less it computes them itself.
 const WORTH_WAITING: usize = 32;
 
-/// Room for keys and values that an answer gets at once, in tokens.
-const EXPECTED_ANSWER: usize = 256;
-
 /// The receiver of answers.
 pub(crate) type OnAnswer<'a> = dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()> + 'a;
 
@@ -32,6 +30,7 @@ pub(crate) fn generate(engine: &NativeEngine, requests: &[Request], on_answer: &
     let context = engine.context();
     let constraints =
         Prepared::new(requests.iter().filter_map(|request| request.constraint.as_deref()), || engine.guides());
+    let cache = Cache::new(&engine.weights.config, engine.weights.precision);
     let prompts: Vec<Result<(Vec<u32>, usize), EngineError>> = requests
         .par_iter()
         .map(|request| {
@@ -46,6 +45,12 @@ pub(crate) fn generate(engine: &NativeEngine, requests: &[Request], on_answer: &
             let mut tokens = engine.prompt_tokens(&request.prompt)?;
             let bos = engine.tokenizer().bos();
             let cut = request.overflow.fit(&mut tokens, request.max_tokens, context, bos)?;
+            let positions = context.min(tokens.len() + request.max_tokens);
+            let needed = cache.needed_bytes(0, positions, engine.max_batch_tokens);
+            if needed > engine.cache_bytes {
+                let available = engine.cache_bytes;
+                return Err(EngineError::TooLargeForMemory { tokens: positions, needed, available });
+            }
             Ok((tokens, cut))
         })
         .collect();
@@ -75,7 +80,7 @@ pub(crate) fn generate(engine: &NativeEngine, requests: &[Request], on_answer: &
     };
     let mut waiting: Vec<Option<(usize, Vec<u32>)>> = waiting.into_iter().map(Some).collect();
     let queue = order.into_iter().filter_map(|at| waiting[at].take()).collect();
-    let mut scheduler = Scheduler::new(engine, requests, &constraints, queue);
+    let mut scheduler = Scheduler::new(engine, requests, &constraints, queue, cache);
     // A break carries no value: it only says that the receiver has enough.
     let _ = scheduler.run(on_answer);
     Counts { prompts_cut: cut.iter().filter(|&&cut| cut > 0).count(), ..scheduler.counts }
@@ -97,8 +102,8 @@ struct Active<'a> {
     index: usize,
     request: &'a Request,
     prompt: Vec<u32>,
-    /// How many of the prompt's and the answer's tokens are in the cache.
-    computed: usize,
+    /// Keys and values: those of the prompt's and the answer's tokens that were computed.
+    table: PageTable,
     tokens: Vec<u32>,
     logprobs: Vec<TokenLogprob>,
     text: GrowingText,
@@ -109,12 +114,12 @@ struct Active<'a> {
 }
 
 impl<'a> Active<'a> {
-    fn new(index: usize, request: &'a Request, prompt: Vec<u32>, computed: usize, guide: Option<Guide>) -> Self {
+    fn new(index: usize, request: &'a Request, prompt: Vec<u32>, table: PageTable, guide: Option<Guide>) -> Self {
         let seen = if request.sampling.penalizes() { Occurrences::of_prompt(&prompt) } else { Occurrences::default() };
         Self {
             index,
             request,
-            computed,
+            table,
             tokens: Vec::new(),
             logprobs: Vec::new(),
             text: GrowingText::new(&request.stop),
@@ -164,39 +169,49 @@ impl<'a> Active<'a> {
         Ok(full.then_some(Finish::Length))
     }
 
-    fn into_answer(self, finish: Finish) -> Answer {
-        Answer {
+    /// Tokens of the prompt that are still to be read.
+    fn unread(&self) -> usize {
+        self.prompt.len().saturating_sub(self.table.length())
+    }
+
+    /// The most positions that the sequence will have.
+    fn most_positions(&self, context: usize) -> usize {
+        context.min(self.prompt.len() + self.request.max_tokens)
+    }
+
+    /// Its answer, and its pages to be given back.
+    fn into_answer(self, finish: Result<Finish, EngineError>) -> (Result<Answer, EngineError>, PageTable) {
+        let answer = finish.map(|finish| Answer {
             text: self.text.into_text(),
             tokens: self.tokens,
             finish,
             logprobs: self.logprobs,
             prompt_tokens: self.prompt.len(),
             prompt_tokens_cut: 0,
-        }
+        });
+        (answer, self.table)
     }
 }
 
-/// The place whose cache holds the prompt admitted last: the source of the next one's prefix.
+/// The prompt admitted last, which is the source of the next one's prefix.
 struct Source {
-    place: usize,
     prompt: Vec<u32>,
-    /// Rows in the cache when the sequence left its place; `None` while it is there.
-    left_with: Option<usize>,
+    /// What of it was computed, or will be by the batch in preparation.
+    table: PageTable,
+    /// Where it is read; `None` once that is done.
+    place: Option<usize>,
 }
 
 struct Scheduler<'a> {
     engine: &'a NativeEngine,
     requests: &'a [Request],
     constraints: &'a Prepared<'a>,
-    queue: std::vec::IntoIter<(usize, Vec<u32>)>,
-    next: Option<(usize, Vec<u32>)>,
-    /// One place more than sequences at once, so that a source that has ended can keep its cache.
+    queue: std::iter::Peekable<std::vec::IntoIter<(usize, Vec<u32>)>>,
     places: Vec<Option<Active<'a>>>,
-    caches: Vec<SequenceCache>,
-    /// Places in the order of admission: prompts are read first come, first served.
+    cache: Cache,
+    /// Places in the order of admission: prompts are read first come, first served, and neighbours stand side by side.
     admitted: Vec<usize>,
     source: Option<Source>,
-    max_active: usize,
     counts: Counts,
 }
 
@@ -206,25 +221,19 @@ impl<'a> Scheduler<'a> {
         requests: &'a [Request],
         constraints: &'a Prepared<'a>,
         queue: Vec<(usize, Vec<u32>)>,
+        cache: Cache,
     ) -> Self {
         // Every sequence that writes needs a row in every step.
-        let max_active = engine.max_sequences.min(engine.max_batch_tokens).min(queue.len());
-        let config = &engine.weights.config;
-        let mut queue = queue.into_iter();
-        let next = queue.next();
+        let most = engine.max_sequences.min(engine.max_batch_tokens).min(queue.len());
         Self {
             engine,
             requests,
             constraints,
-            queue,
-            next,
-            places: (0..=max_active).map(|_| None).collect(),
-            caches: (0..=max_active)
-                .map(|_| SequenceCache::new(config.layers, config.kv_heads * config.head_dim))
-                .collect(),
-            admitted: Vec::with_capacity(max_active),
+            queue: queue.into_iter().peekable(),
+            places: (0..most).map(|_| None).collect(),
+            cache,
+            admitted: Vec::with_capacity(most),
             source: None,
-            max_active,
             counts: Counts::default(),
         }
     }
@@ -232,17 +241,16 @@ impl<'a> Scheduler<'a> {
     fn run(&mut self, on_answer: &mut OnAnswer<'_>) -> ControlFlow<()> {
         let mut batch = Batch::default();
         let mut workspace = Workspace::default();
-        let mut chosen = Vec::with_capacity(self.max_active);
+        let mut chosen = Vec::with_capacity(self.places.len());
         let vocabulary = self.engine.weights.config.vocabulary;
         loop {
-            self.admit();
             let writers = self.compose(&mut batch);
             if batch.is_empty() {
                 return ControlFlow::Continue(());
             }
             self.counts.steps += 1;
             let places = &self.places;
-            forward(&self.engine.weights, &batch, &mut self.caches, &mut workspace, &mut |first, logits| {
+            forward(&self.engine.weights, &batch, &mut self.cache, &mut workspace, &mut |first, logits| {
                 let rows = logits.par_chunks_mut(vocabulary).zip(&writers[first..]);
                 chosen.par_extend(rows.map_init(Working::default, |working, (logits, &place)| {
                     places[place].as_ref().map(|active| active.choose(logits, working))
@@ -256,80 +264,110 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Gives free places to waiting requests.
-    fn admit(&mut self) {
-        while self.admitted.len() < self.max_active
-            && let Some((_, prompt)) = &self.next
+    /// Fills the batch for one step: a row for each answer being written, then prompts, first those of sequences that were
+    /// there, then those of sequences that join. Gives the places whose next token will be known, in the order of the batch.
+    fn compose(&mut self, batch: &mut Batch) -> Vec<usize> {
+        batch.clear();
+        self.cache.settle();
+        let mut writers = Vec::with_capacity(self.admitted.len());
+        let admitted = std::mem::take(&mut self.admitted);
+        let is_unread = |&place: &usize| self.places[place].as_ref().is_some_and(|active| active.unread() > 0);
+        let (reading, writing): (Vec<usize>, Vec<usize>) = admitted.iter().partition(|place| is_unread(place));
+        self.admitted = admitted;
+        for place in writing.into_iter().chain(reading) {
+            self.advance(place, batch, &mut writers);
+        }
+        while batch.len() < self.engine.max_batch_tokens
+            && let Some(place) = self.admit()
         {
-            let mut shared = 0;
-            if let Some(source) = self.source.as_ref().filter(|_| self.engine.shares_prefixes) {
-                // The last token is always computed: its logits start the answer.
-                let useful = prefix::common_prefix(&source.prompt, prompt).min(prompt.len() - 1);
-                let computed =
-                    source.left_with.or_else(|| self.places[source.place].as_ref().map(|active| active.computed));
-                shared = useful.min(computed.unwrap_or(0));
-                if source.left_with.is_none() && useful - shared >= WORTH_WAITING {
-                    return;
-                }
+            self.advance(place, batch, &mut writers);
+        }
+        writers
+    }
+
+    /// Adds the rows of one sequence to the batch, as many as there is room for.
+    fn advance(&mut self, place: usize, batch: &mut Batch, writers: &mut Vec<usize>) {
+        let Some(active) = &mut self.places[place] else { return };
+        let room = self.engine.max_batch_tokens - batch.len();
+        let (start, known) = (active.table.length(), active.prompt.len() + active.tokens.len());
+        let end = known.min(start + room);
+        if end == start {
+            return;
+        }
+        let token = |position: usize| match active.prompt.get(position) {
+            Some(&token) => token,
+            None => active.tokens[position - active.prompt.len()],
+        };
+        let rows = (start..end).map(|position| (token(position), position + 1 == known));
+        batch.push(&mut self.cache, &mut active.table, start, start, rows);
+        if end == known {
+            writers.push(place);
+        }
+        let read = end.min(active.prompt.len()).saturating_sub(start);
+        self.counts.prompt_tokens_computed += read;
+        if read > 0
+            && let Some(source) = self.source.as_mut().filter(|source| source.place == Some(place))
+        {
+            let table = std::mem::replace(&mut source.table, self.cache.keep(&active.table));
+            self.cache.release(table);
+            if active.unread() == 0 {
+                source.place = None;
             }
-            let source_place = self.source.as_ref().map(|source| source.place);
-            let free = (0..self.places.len()).find(|&at| self.places[at].is_none() && Some(at) != source_place);
-            let (Some(place), Some((index, prompt))) = (free, self.next.take()) else {
-                return;
-            };
-            self.next = self.queue.next();
-            self.counts.prompt_tokens_logical += prompt.len();
-            self.caches[place].clear();
-            // A long limit is seldom reached: what lies beyond grows as it comes.
-            self.caches[place].reserve(prompt.len() + self.requests[index].max_tokens.min(EXPECTED_ANSWER));
-            if let Some(source) = source_place.filter(|_| shared > 0)
-                && let Ok([own, source]) = self.caches.get_disjoint_mut([place, source])
-            {
-                own.share_prefix(source, shared);
-            }
-            self.source = Some(Source { place, prompt: prompt.clone(), left_with: None });
-            let request = &self.requests[index];
-            let guide = request.constraint.as_ref().and_then(|constraint| self.constraints.guide(constraint));
-            self.places[place] = Some(Active::new(index, request, prompt, shared, guide));
-            self.admitted.push(place);
         }
     }
 
-    /// Fills the batch for one step: a row for each answer being written, then prompts. Gives the places whose next token will
-    /// be known, in the order of the batch.
-    fn compose(&mut self, batch: &mut Batch) -> Vec<usize> {
-        batch.clear();
-        let reading = |active: &Active<'_>| active.prompt.len().saturating_sub(active.computed);
-        let writing = self.places.iter().flatten().filter(|active| reading(active) == 0).count();
-        let mut room = self.engine.max_batch_tokens - writing;
-        let mut share = vec![1; self.places.len()];
-        for &place in &self.admitted {
-            if let Some(active) = &self.places[place]
-                && reading(active) > 0
-            {
-                share[place] = reading(active).min(room);
-                room -= share[place];
+    /// Gives a free place to the next request, if there are place and memory for it.
+    fn admit(&mut self) -> Option<usize> {
+        let place = self.places.iter().position(Option::is_none)?;
+        let (index, prompt) = self.queue.peek()?;
+        let request = &self.requests[*index];
+        let mut shared = 0;
+        if let Some(source) = self.source.as_ref().filter(|_| self.engine.shares_prefixes) {
+            // The last token is always computed: its logits start the answer.
+            let useful = prefix::common_prefix(&source.prompt, prompt).min(prompt.len() - 1);
+            shared = self.cache.shareable(&source.table, useful);
+            if source.place.is_some() && useful - shared >= WORTH_WAITING {
+                return None;
             }
         }
-        let mut writers = Vec::with_capacity(self.admitted.len());
-        for (place, active) in self.places.iter_mut().enumerate() {
-            let Some(active) = active else { continue };
-            let known = active.prompt.len() + active.tokens.len();
-            let end = active.computed + share[place];
-            for position in active.computed..end {
-                let token = match active.prompt.get(position) {
-                    Some(&token) => token,
-                    None => active.tokens[position - active.prompt.len()],
-                };
-                batch.push(place, position, token, position + 1 == known);
+        let positions = self.engine.context().min(prompt.len() + request.max_tokens);
+        if !self.fits(shared, positions) {
+            if !self.admitted.is_empty() {
+                return None;
             }
-            if end == known {
-                writers.push(place);
-            }
-            self.counts.prompt_tokens_computed += end.min(active.prompt.len()).saturating_sub(active.computed);
-            active.computed = end;
+            // Nobody is left to wait for: what is kept for its prefix alone goes. No batch is in preparation.
+            self.forget_source();
+            self.cache.settle();
+            shared = 0;
         }
-        writers
+        let table = match &self.source {
+            Some(source) if shared > 0 => self.cache.share(&source.table, shared),
+            _ => self.cache.table(),
+        };
+        let (index, prompt) = self.queue.next()?;
+        self.counts.prompt_tokens_logical += prompt.len();
+        self.forget_source();
+        let kept = self.cache.keep(&table);
+        self.source = Some(Source { prompt: prompt.clone(), table: kept, place: Some(place) });
+        let guide = request.constraint.as_ref().and_then(|constraint| self.constraints.guide(constraint));
+        self.places[place] = Some(Active::new(index, request, prompt, table, guide));
+        self.admitted.push(place);
+        Some(place)
+    }
+
+    /// Whether one more sequence of so many positions fits, whatever those that are there still ask for.
+    fn fits(&self, shared: usize, positions: usize) -> bool {
+        let (step, context) = (self.engine.max_batch_tokens, self.engine.context());
+        let active = self.places.iter().flatten();
+        let later: usize =
+            active.map(|active| self.cache.missing_bytes(&active.table, active.most_positions(context), step)).sum();
+        self.cache.used_bytes() + later + self.cache.needed_bytes(shared, positions, step) <= self.engine.cache_bytes
+    }
+
+    fn forget_source(&mut self) {
+        if let Some(source) = self.source.take() {
+            self.cache.release(source.table);
+        }
     }
 
     fn take_token(
@@ -349,10 +387,10 @@ impl<'a> Scheduler<'a> {
             return ControlFlow::Continue(());
         };
         self.admitted.retain(|&admitted| admitted != place);
-        if let Some(source) = self.source.as_mut().filter(|source| source.place == place) {
-            source.left_with = Some(active.computed);
-        }
         self.counts.new_tokens += active.tokens.len();
-        on_answer(active.index, finish.map(|finish| active.into_answer(finish)))
+        let index = active.index;
+        let (answer, table) = active.into_answer(finish);
+        self.cache.release(table);
+        on_answer(index, answer)
     }
 }

@@ -2,25 +2,20 @@
 
 use std::collections::BTreeSet;
 
+use espalier_kernels::{LowRank, LowRankFactors, Precision};
 use espalier_model::{LoraAdapter, LoraModule, ModelError, Tensor};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::EngineError;
 
-/// A low-rank side branch beside one packed matrix: `y += (x A^T) B^T`, the scale in `B`.
-///
-/// Where several modules share a packed matrix (q, k and v; gate and up), their `A` stand one below the other and their `B`
-/// on the diagonal of a larger one. The zeros add nothing to a sum, so the result is that of separate branches.
-pub(crate) struct SideBranch {
-    pub(crate) a: Vec<f32>,
-    pub(crate) b: Vec<f32>,
-    pub(crate) rank: usize,
-}
-
 /// What an adapter does to one packed matrix.
 pub(crate) struct Adaptation {
-    pub(crate) branch: SideBranch,
+    /// `y += (x A^T) B^T`, the scale in `B`.
+    ///
+    /// Where several modules share a packed matrix (q, k and v; gate and up), their `A` stand one below the other and their
+    /// `B` on the diagonal of a larger one. The zeros add nothing to a sum, so the result is that of separate branches.
+    pub(crate) branch: LowRank,
     /// `DoRA`: what the rows of the frozen matrix are multiplied by before they are packed (those of `B` already are).
     pub(crate) row_factors: Option<Vec<f32>>,
 }
@@ -38,7 +33,11 @@ impl<'a> Branches<'a> {
     }
 
     /// What the adapter does to tensors (by the names of their modules) that share one packed matrix, if anything.
-    pub(crate) fn take(&mut self, parts: &[(String, Tensor<'_>)]) -> Result<Option<Adaptation>, EngineError> {
+    pub(crate) fn take(
+        &mut self,
+        parts: &[(String, Tensor<'_>)],
+        precision: Precision,
+    ) -> Result<Option<Adaptation>, EngineError> {
         let Some(adapter) = self.adapter else {
             return Ok(None);
         };
@@ -58,7 +57,7 @@ impl<'a> Branches<'a> {
         let rank: usize = found.iter().map(|(module, ..)| module.rank).sum();
         let (mut a, mut b) = (Vec::new(), vec![0.0; outputs * rank]);
         let mut row_factors = adapter.is_dora().then(|| vec![1.0; outputs]);
-        let mut first_rank = 0;
+        let (mut first_rank, mut blocks) = (0, Vec::new());
         for (module, tensor, first_output) in found {
             let scale = adapter.scale(module);
             let factors = factors(module, scale, tensor)?;
@@ -73,9 +72,19 @@ impl<'a> Branches<'a> {
             if let (Some(all), Some(factors)) = (&mut row_factors, factors) {
                 all[first_output..first_output + module.outputs].copy_from_slice(&factors);
             }
+            blocks.push((first_output..first_output + module.outputs, first_rank..first_rank + module.rank));
             first_rank += module.rank;
         }
-        Ok(Some(Adaptation { branch: SideBranch { a, b, rank }, row_factors }))
+        let inputs = parts[0].1.info().columns;
+        let factors = LowRankFactors {
+            rank,
+            inputs,
+            outputs,
+            a: &|row, out| out.copy_from_slice(&a[row * inputs..(row + 1) * inputs]),
+            b: &|row, out| out.copy_from_slice(&b[row * rank..(row + 1) * rank]),
+            blocks: &blocks,
+        };
+        Ok(Some(Adaptation { branch: LowRank::pack(precision, &factors), row_factors }))
     }
 
     pub(crate) fn all_used(&self) -> Result<(), EngineError> {

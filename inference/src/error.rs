@@ -20,6 +20,19 @@ pub enum EngineError {
         /// Tokens in the window.
         context: usize,
     },
+    /// Keys and values of one text alone exceed the memory.
+    #[error(
+        "prompt and answer of up to {tokens} tokens take {needed} bytes of keys and values, but {available} are left for them; \
+         allow more memory, shorten the prompt, or lower max_tokens"
+    )]
+    TooLargeForMemory {
+        /// Tokens of prompt and answer.
+        tokens: usize,
+        /// Bytes that they take.
+        needed: usize,
+        /// Bytes that are there.
+        available: usize,
+    },
     /// A text to be scored does not fit.
     #[error("the text to be scored has {tokens} tokens, but the context window holds {context}; split it")]
     TextTooLong {

@@ -10,10 +10,11 @@
 //! # How the native engine works
 //! One *step* is one pass over the weights for a batch of rows. A row is one token at one position of one sequence; rows of
 //! prompts being read and of answers being written stand side by side. Everything but attention works on rows alone, so the
-//! weights are read once for all of them. Attention looks into the sequence's own cache of keys and values.
+//! weights are read once for all of them. Attention looks into pages of keys and values, 64 positions in each.
 //!
-//! Requests are sorted so that neighbours share the longest prefix; what the one before has computed is copied, not computed
-//! again. A few-shot head before hundreds of questions is so read once.
+//! Requests are sorted so that neighbours share the longest prefix. They name the same pages for it: it is computed once,
+//! held once, and attention reads it once for all that share it. A few-shot head before hundreds of questions is so read once.
+//! Memory is planned before a text begins, so that no set of requests exceeds [`EngineOptions::memory`].
 //!
 //! # What is promised
 //! With one [`NativeEngine::identity`], a request's text depends on the request alone: not on batch size, neighbours, order,
@@ -62,7 +63,7 @@ use std::ops::ControlFlow;
 pub use constraint::Constraint;
 pub use error::EngineError;
 pub use espalier_model::{Message, SpecialTokens};
-pub use native::{EngineOptions, NativeEngine};
+pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
 pub use overflow::Overflow;
 pub use request::{Answer, Counts, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};
 pub use server::{ServerEngine, ServerOptions};

@@ -7,8 +7,10 @@ use espalier_kernels::Precision;
 use espalier_model::{ChatTemplate, LoraAdapter, Message, Model, SpecialTokens, Tokenizer};
 
 use crate::batch;
+use crate::cache::Cache;
 use crate::constraint::{Constraint, Guides};
 use crate::error::EngineError;
+use crate::forward::Workspace;
 use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
 use crate::score;
 use crate::weights::Weights;
@@ -18,17 +20,24 @@ use crate::weights::Weights;
 pub struct EngineOptions {
     /// What the matrix products compute in. This alone changes results; the other options do not.
     pub precision: Precision,
-    /// How many texts are written at once. Each costs memory for its keys and values.
+    /// How many texts are written at once, as far as `memory` allows. Each costs memory for its keys and values.
     pub max_sequences: usize,
     /// How many rows (tokens of prompts and answers together) one pass over the weights may hold.
     pub max_batch_tokens: usize,
     /// The context window in tokens; `None` is the model's own. May be lowered, not raised.
     pub context: Option<usize>,
+    /// Bytes that weights, keys and values and the buffers of a pass may take together. Texts wait for each other under it;
+    /// one that can never fit is refused. `None` gives keys and values [`DEFAULT_CACHE`], or what a full window takes where
+    /// that is more.
+    pub memory: Option<u64>,
 }
+
+/// Bytes for keys and values where no bound is set.
+pub const DEFAULT_CACHE: u64 = 2 << 30;
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { precision: Precision::Bf16, max_sequences: 32, max_batch_tokens: 512, context: None }
+        Self { precision: Precision::Bf16, max_sequences: 128, max_batch_tokens: 512, context: None, memory: None }
     }
 }
 
@@ -37,6 +46,8 @@ pub struct NativeEngine {
     pub(crate) weights: Box<Weights>,
     pub(crate) max_sequences: usize,
     pub(crate) max_batch_tokens: usize,
+    /// Bytes for keys and values.
+    pub(crate) cache_bytes: usize,
     tokenizer: Box<Tokenizer>,
     template: Box<ChatTemplate>,
     /// Made when the first constraint comes: it takes a while with a large vocabulary.
@@ -75,6 +86,7 @@ impl NativeEngine {
             return Err(EngineError::Option { option: "max_batch_tokens", problem: "must be at least 1".to_owned() });
         }
         let weights = Weights::load(model, adapter, options.precision, context)?;
+        let cache_bytes = cache_bytes(&weights, options)?;
         let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
         let text_of = |id: Option<u32>| id.map_or("", |id| tokenizer.token_text(id));
         let source = model.chat_template_source(adapter);
@@ -89,6 +101,7 @@ impl NativeEngine {
             weights: Box::new(weights),
             max_sequences: options.max_sequences,
             max_batch_tokens: options.max_batch_tokens,
+            cache_bytes,
             tokenizer: Box::new(tokenizer),
             template: Box::new(template),
             guides: OnceLock::new(),
@@ -257,4 +270,25 @@ impl NativeEngine {
     pub fn logits(&self, tokens: &[u32], visit: &mut dyn FnMut(usize, &[f32])) -> Result<(), EngineError> {
         score::logits(self, tokens, visit)
     }
+}
+
+/// What `memory` leaves for keys and values.
+fn cache_bytes(weights: &Weights, options: &EngineOptions) -> Result<usize, EngineError> {
+    let cache = Cache::new(&weights.config, weights.precision);
+    let Some(memory) = options.memory else {
+        let window = cache.needed_bytes(0, weights.context, options.max_batch_tokens);
+        return Ok(window.max(DEFAULT_CACHE as usize));
+    };
+    let taken = weights.bytes() + Workspace::bytes(&weights.config, options.max_batch_tokens);
+    let least = taken + cache.needed_bytes(0, 1, 1);
+    usize::try_from(memory).unwrap_or(usize::MAX).checked_sub(taken).filter(|_| memory >= least as u64).ok_or_else(|| {
+        EngineError::Option {
+            option: "memory",
+            problem: format!(
+                "{memory} bytes are less than the {least} that the weights, the buffers of a pass over {} rows and one page \
+                 of keys and values take; give more, or lower max_batch_tokens",
+                options.max_batch_tokens
+            ),
+        }
+    })
 }

@@ -1,7 +1,7 @@
 //! Probabilities of given texts.
 //!
 //! Scoring walks over the requests as over the leaves of a tree: requests with one context are one item, items are sorted so
-//! that neighbours share a prefix, and a *lane* (one cache) goes from leaf to leaf, stepping back to the branch and reading
+//! that neighbours share a prefix, and a *lane* (one sequence) goes from leaf to leaf, stepping back to the branch and reading
 //! only what is new. Several lanes share each pass over the weights.
 
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use espalier_kernels::ops::log_sum_exp;
 use rayon::prelude::*;
 
-use crate::cache::SequenceCache;
+use crate::cache::{Cache, PageTable};
 use crate::error::EngineError;
 use crate::forward::{Batch, HEAD_ROWS, Workspace, forward};
 use crate::native::NativeEngine;
@@ -50,24 +50,26 @@ struct Row {
     targets: Vec<Target>,
 }
 
-/// One cache on its way over its items.
+/// One sequence on its way over its items.
 struct Lane<'a> {
     items: &'a [Item<'a>],
-    /// The context that the cache holds.
+    /// The context that the table holds.
     context: &'a [u32],
+    table: PageTable,
     rows: VecDeque<Row>,
     shares: bool,
 }
 
 impl Lane<'_> {
     /// Plans the rows of the next item; `false` when there is none.
-    fn plan(&mut self) -> bool {
+    fn plan(&mut self, cache: &Cache) -> bool {
         let Some((item, rest)) = self.items.split_first() else {
             return false;
         };
         self.items = rest;
         let context = item.context;
-        let shared = if self.shares { prefix::common_prefix(self.context, context).min(context.len() - 1) } else { 0 };
+        let common = if self.shares { prefix::common_prefix(self.context, context).min(context.len() - 1) } else { 0 };
+        let shared = cache.shareable(&self.table, common);
         let row = |position, token| Row { position, token, targets: Vec::new() };
         self.rows.extend((shared..context.len()).map(|position| row(position, context[position])));
         if let Some(last) = self.rows.back_mut() {
@@ -206,23 +208,35 @@ fn walk<R: Send>(
         }
     }
 
-    let lanes = rayon::current_num_threads().min(MAX_LANES).min(engine.max_batch_tokens).min(items.len()).max(1);
+    let mut cache = new_cache(engine);
+    let lane_bytes = cache.needed_bytes(0, engine.context(), engine.max_batch_tokens).max(1);
+    let lanes = rayon::current_num_threads()
+        .min(MAX_LANES)
+        .min(engine.cache_bytes / lane_bytes)
+        .min(engine.max_batch_tokens)
+        .min(items.len())
+        .max(1);
     let mut lanes: Vec<Lane<'_>> = items
         .chunks(items.len().div_ceil(lanes).max(1))
-        .map(|items| Lane { items, context: &[], rows: VecDeque::new(), shares: engine.shares_prefixes })
+        .map(|items| Lane {
+            items,
+            context: &[],
+            table: cache.table(),
+            rows: VecDeque::new(),
+            shares: engine.shares_prefixes,
+        })
         .collect();
-    let mut caches: Vec<SequenceCache> = lanes.iter().map(|_| new_cache(engine)).collect();
     let mut batch = Batch::default();
     let mut workspace = Workspace::default();
     let mut targets: Vec<Vec<Target>> = Vec::new();
     let mut found: Vec<Vec<R>> = Vec::new();
     let vocabulary = engine.weights.config.vocabulary;
     loop {
-        fill(engine, &mut lanes, &mut batch, &mut targets);
+        fill(engine, &mut cache, &mut lanes, &mut batch, &mut targets);
         if batch.is_empty() {
             return Ok(());
         }
-        forward(&engine.weights, &batch, &mut caches, &mut workspace, &mut |first, logits| {
+        forward(&engine.weights, &batch, &mut cache, &mut workspace, &mut |first, logits| {
             let rows = logits.par_chunks(vocabulary).zip(&targets[first..]);
             found.par_extend(rows.map(|(logits, targets)| measure(logits, targets)));
         });
@@ -235,34 +249,46 @@ fn walk<R: Send>(
 }
 
 /// Fills a batch from all lanes in equal parts; what one lane does not need goes to those after it.
-fn fill(engine: &NativeEngine, lanes: &mut [Lane<'_>], batch: &mut Batch, targets: &mut Vec<Vec<Target>>) {
+fn fill(
+    engine: &NativeEngine,
+    cache: &mut Cache,
+    lanes: &mut [Lane<'_>],
+    batch: &mut Batch,
+    targets: &mut Vec<Vec<Target>>,
+) {
     batch.clear();
     let count = lanes.len();
-    for (sequence, lane) in lanes.iter_mut().enumerate() {
-        let share = (engine.max_batch_tokens - batch.len()).div_ceil(count - sequence);
-        for _ in 0..share {
-            if lane.rows.is_empty() && !lane.plan() {
+    let mut run = Vec::new();
+    for (index, lane) in lanes.iter_mut().enumerate() {
+        let mut room = (engine.max_batch_tokens - batch.len()).div_ceil(count - index);
+        while room > 0 {
+            if lane.rows.is_empty() && !lane.plan(cache) {
                 break;
             }
-            let Some(row) = lane.rows.pop_front() else {
-                break;
-            };
-            batch.push(sequence, row.position, row.token, !row.targets.is_empty());
-            if !row.targets.is_empty() {
-                targets.push(row.targets);
+            // Rows up to the next step back are one segment.
+            let start = lane.rows.front().map_or(0, |row| row.position);
+            while run.len() < room
+                && let Some(row) = lane.rows.pop_front_if(|row| row.position == start + run.len())
+            {
+                run.push((row.token, !row.targets.is_empty()));
+                if !row.targets.is_empty() {
+                    targets.push(row.targets);
+                }
             }
+            room -= run.len();
+            batch.push(cache, &mut lane.table, start, lane.context.len(), run.drain(..));
         }
     }
 }
 
-fn new_cache(engine: &NativeEngine) -> SequenceCache {
-    let config = &engine.weights.config;
-    SequenceCache::new(config.layers, config.kv_heads * config.head_dim)
+fn new_cache(engine: &NativeEngine) -> Cache {
+    Cache::new(&engine.weights.config, engine.weights.precision)
 }
 
 /// Runs `tokens` as one sequence; shows the logits of rows from `first_wanted` on, in chunks: `visit(position, rows)`.
 fn run_text(engine: &NativeEngine, tokens: &[u32], first_wanted: usize, visit: &mut dyn FnMut(usize, &mut [f32])) {
-    let mut caches = [new_cache(engine)];
+    let mut cache = new_cache(engine);
+    let mut table = cache.table();
     let mut batch = Batch::default();
     let mut workspace = Workspace::default();
     // Whole chunks of the head, where the limit allows.
@@ -271,11 +297,10 @@ fn run_text(engine: &NativeEngine, tokens: &[u32], first_wanted: usize, visit: &
     for (part, piece) in tokens.chunks(step).enumerate() {
         batch.clear();
         let start = part * step;
-        for (offset, &token) in piece.iter().enumerate() {
-            batch.push(0, start + offset, token, start + offset >= first_wanted);
-        }
+        let rows = piece.iter().enumerate().map(|(offset, &token)| (token, start + offset >= first_wanted));
+        batch.push(&mut cache, &mut table, start, start, rows);
         let shown = start.max(first_wanted);
-        forward(&engine.weights, &batch, &mut caches, &mut workspace, &mut |first, logits| {
+        forward(&engine.weights, &batch, &mut cache, &mut workspace, &mut |first, logits| {
             visit(shown + first, logits);
         });
     }

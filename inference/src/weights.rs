@@ -3,32 +3,29 @@
 use std::sync::{Arc, Mutex};
 
 use espalier_kernels::ops::{AttentionShape, RopeStyle, RopeTable};
-use espalier_kernels::{Accumulate, BlockType, PackedMatrix, Precision, blocks, matmul, matmul_nt};
+use espalier_kernels::{
+    Accumulate, BlockType, LowRank, PackedMatrix, Precision, Values, ValuesMut, blocks, matmul_low_rank, matmul_values,
+};
 use espalier_model::{LoraAdapter, Model, ModelConfig, ModelError, NormPlacement, Tensor};
 
-use crate::branch::{Branches, SideBranch};
+use crate::branch::Branches;
 use crate::error::EngineError;
 
 /// A frozen matrix with its optional side branch.
 pub(crate) struct Projection {
     matrix: PackedMatrix,
-    branch: Option<SideBranch>,
+    branch: Option<LowRank>,
 }
 
 impl Projection {
-    /// Width of an input row.
-    pub(crate) fn inputs(&self) -> usize {
-        self.matrix.columns()
-    }
-
     /// `y (=|+=) x W^T + (x A^T) B^T` for `m` rows; `low` is working memory of the branch.
-    pub(crate) fn apply(&self, x: &[f32], m: usize, y: &mut [f32], low: &mut Vec<f32>, accumulate: Accumulate) {
-        matmul(x, m, &self.matrix, y, accumulate);
-        if let Some(branch) = &self.branch {
-            low.resize(m * branch.rank, 0.0);
-            let (inputs, outputs) = (self.matrix.columns(), self.matrix.rows());
-            matmul_nt(x, &branch.a, m, branch.rank, inputs, 1.0, low, Accumulate::Overwrite);
-            matmul_nt(low, &branch.b, m, outputs, branch.rank, 1.0, y, Accumulate::Add);
+    pub(crate) fn apply(&self, x: Values<'_>, m: usize, y: ValuesMut<'_>, low: &mut Vec<f32>, accumulate: Accumulate) {
+        match &self.branch {
+            None => matmul_values(x, m, &self.matrix, y, accumulate),
+            Some(branch) => {
+                low.resize(m * branch.rank(), 0.0);
+                matmul_low_rank(x, m, &self.matrix, branch, low, y, accumulate);
+            }
         }
     }
 }
@@ -66,6 +63,8 @@ enum Embedding {
 /// Everything that the forward pass reads.
 pub(crate) struct Weights {
     pub(crate) config: ModelConfig,
+    /// What the products compute in.
+    pub(crate) precision: Precision,
     /// Positions that the tables hold.
     pub(crate) context: usize,
     pub(crate) rope_style: RopeStyle,
@@ -98,6 +97,7 @@ impl Weights {
         let mut final_norm = vector(model, "output_norm.weight")?;
         scale(&mut final_norm, 1.0 / config.scales.logits);
         Ok(Self {
+            precision,
             context,
             rope_style: config.rope_style(),
             layers,
@@ -171,7 +171,7 @@ fn load_layer(
             .iter()
             .map(|module| Ok((name(module), model.tensor(&format!("{}.weight", name(module)))?)))
             .collect::<Result<Vec<_>, ModelError>>()?;
-        let adaptation = branches.take(&parts)?;
+        let adaptation = branches.take(&parts, precision)?;
         let row_factors = adaptation.as_ref().and_then(|adaptation| adaptation.row_factors.as_deref());
         let tensors: Vec<_> = parts.into_iter().map(|(_, tensor)| tensor).collect();
         let matrix = pack(precision, &tensors, row_factors)?;

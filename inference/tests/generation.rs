@@ -278,6 +278,28 @@ fn options_out_of_range_are_refused() {
 }
 
 #[test]
+fn texts_wait_for_memory_and_those_that_never_fit_are_refused() {
+    let model = common::stories();
+    let with = |memory| {
+        let options = EngineOptions { memory: Some(memory), max_batch_tokens: 64, ..options(Precision::F32) };
+        espalier_inference::NativeEngine::load(&model, None, &options)
+    };
+    let error = with(1).unwrap_err().to_string();
+    let least: u64 = error.split(' ').filter_map(|word| word.parse().ok()).find(|&bytes| bytes > 1).expect(&error);
+    assert!(with(least - 1).is_err());
+    // One page holds 64 positions; this leaves two of them for all texts together.
+    let engine = with(least + 150_000).unwrap();
+    let mut requests = mixed_requests();
+    requests.push(Request::new(Prompt::Tokens(vec![5; 120]), 20));
+    let mut found = answers(&engine, &requests);
+    let error = found.pop().unwrap().unwrap_err();
+    assert!(matches!(error, EngineError::TooLargeForMemory { tokens: 140, .. }), "{error}");
+    requests.pop();
+    let expected = answers(&common::engine(&options(Precision::F32)), &requests);
+    assert_eq!(unwrap_all(found), unwrap_all(expected));
+}
+
+#[test]
 fn identity_names_model_and_precision() {
     let f32 = engine(&options(Precision::F32));
     let bf16 = engine(&options(Precision::Bf16));

@@ -38,7 +38,8 @@ pub fn open_engine(reference: &str, adapter: Option<&Path>, session: Session<'_>
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let adapter = adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-    let options = EngineOptions { precision: session.precision, ..EngineOptions::default() };
+    let memory = session.memory.map(|bytes| bytes.0 as u64);
+    let options = EngineOptions { precision: session.precision, memory, ..EngineOptions::default() };
     Ok(NativeEngine::load(&model, adapter.as_ref(), &options)?)
 }
 

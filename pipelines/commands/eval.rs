@@ -51,7 +51,8 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         let found = resolve(reference, session.reporter, session.stop)?;
         let model = Model::open(&found.path)?;
         let lora = adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-        let options = EngineOptions { precision: session.precision, ..EngineOptions::default() };
+        let memory = session.memory.map(|bytes| bytes.0 as u64);
+        let options = EngineOptions { precision: session.precision, memory, ..EngineOptions::default() };
         let engine = NativeEngine::load(&model, lora.as_ref(), &options)?;
         let chat_template = engine.chat_template().source().to_owned();
         let engine = Engine::Native(engine);

@@ -14,6 +14,7 @@ mod attention;
 mod cross_entropy;
 mod divergence;
 mod gated_activation;
+mod paged_attention;
 mod rms_norm;
 mod rope;
 mod simd;
@@ -25,6 +26,9 @@ pub use attention::{AttentionShape, causal_attention, segmented_attention, segme
 pub use cross_entropy::{RowLoss, TeacherRows, cross_entropy_rows, distillation_rows};
 pub use divergence::divergence_rows;
 pub use gated_activation::{GatedActivation, gated_activation, gated_activation_backward};
+pub use paged_attention::{
+    FusedRows, KeyValuePages, PAGE_POSITIONS, PageFork, PageShape, PageSlot, PagedQueries, paged_attention,
+};
 pub use rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_beside};
 pub use rope::{Direction, RopeStyle, RopeTable, rope};
 pub use softmax::{log_softmax_row, log_sum_exp};

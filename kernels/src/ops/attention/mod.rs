@@ -66,22 +66,22 @@ pub struct AttentionShape {
 impl AttentionShape {
     /// The first key that the query at a position sees.
     #[inline(always)]
-    fn first_key(&self, position: usize) -> usize {
+    pub(super) fn first_key(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
     /// Elements of a row of queries.
-    fn query_width(&self) -> usize {
+    pub(super) fn query_width(&self) -> usize {
         self.heads * self.head_dim
     }
 
     /// Elements of a row of keys or values.
-    fn key_width(&self) -> usize {
+    pub(super) fn key_width(&self) -> usize {
         self.kv_heads * self.head_dim
     }
 
     /// Query heads for each key head.
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
@@ -92,7 +92,7 @@ impl AttentionShape {
     }
 
     #[track_caller]
-    fn check(&self) {
+    pub(super) fn check(&self) {
         assert!(
             self.head_dim > 0 && self.kv_heads > 0 && self.heads > 0 && self.heads.is_multiple_of(self.kv_heads),
             "attention: {} heads of {} do not share {} key heads evenly",
@@ -126,7 +126,7 @@ pub fn causal_attention(
 }
 
 #[allow(clippy::too_many_arguments, reason = "the public signature and the instruction set")]
-fn causal_attention_with(
+pub(super) fn causal_attention_with(
     isa: InstructionSet,
     shape: &AttentionShape,
     q: &[f32],
