@@ -30,7 +30,7 @@ pub(crate) fn generate(engine: &NativeEngine, requests: &[Request], on_answer: &
     let context = engine.context();
     let constraints =
         Prepared::new(requests.iter().filter_map(|request| request.constraint.as_deref()), || engine.guides());
-    let cache = Cache::new(&engine.weights.config, engine.weights.precision);
+    let cache = Cache::new(&engine.weights.config);
     let prompts: Vec<Result<(Vec<u32>, usize), EngineError>> = requests
         .par_iter()
         .map(|request| {

@@ -104,7 +104,9 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// Without pages; memory comes with the first rows.
-    pub(crate) fn new(config: &ModelConfig, precision: Precision) -> Self {
+    ///
+    /// They are f32 whatever the products compute in: rounded to bf16, keys with a large bias lose what tells them apart.
+    pub(crate) fn new(config: &ModelConfig) -> Self {
         let mut windows: Vec<(Option<usize>, usize)> = Vec::new();
         let mut places = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
@@ -117,7 +119,12 @@ impl Cache {
             places.push((group, windows[group].1));
             windows[group].1 += 1;
         }
-        let shape = |layers| PageShape { precision, layers, kv_heads: config.kv_heads, head_dim: config.head_dim };
+        let shape = |layers| PageShape {
+            precision: Precision::F32,
+            layers,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+        };
         let group = |(window, layers)| LayerGroup {
             window,
             pages: KeyValuePages::new(shape(layers)),

@@ -274,7 +274,7 @@ impl NativeEngine {
 
 /// What `memory` leaves for keys and values.
 fn cache_bytes(weights: &Weights, options: &EngineOptions) -> Result<usize, EngineError> {
-    let cache = Cache::new(&weights.config, weights.precision);
+    let cache = Cache::new(&weights.config);
     let Some(memory) = options.memory else {
         let window = cache.needed_bytes(0, weights.context, options.max_batch_tokens);
         return Ok(window.max(DEFAULT_CACHE as usize));

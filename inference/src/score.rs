@@ -282,7 +282,7 @@ fn fill(
 }
 
 fn new_cache(engine: &NativeEngine) -> Cache {
-    Cache::new(&engine.weights.config, engine.weights.precision)
+    Cache::new(&engine.weights.config)
 }
 
 /// Runs `tokens` as one sequence; shows the logits of rows from `first_wanted` on, in chunks: `visit(position, rows)`.
