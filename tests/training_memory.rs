@@ -59,3 +59,23 @@ fn the_peak_is_never_above_the_plan_and_the_plan_at_most_a_quarter_above_the_pea
     let (planned, peak, again) = train(&bench, &data, "less", &["--memory", &limit]);
     assert!(planned * 20 <= free * 11 && peak <= planned && again > 0, "{planned} planned for {limit}, {peak} at most");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_dora_and_a_teacher_take_is_in_the_plan() {
+    let bench = Bench::new();
+    let data = bench.write("rows.jsonl", rows());
+    let (plain, _, _) = train(&bench, &data, "plain", &[]);
+    let (dora, peak, _) = train(&bench, &data, "dora", &["--set", "dora=true"]);
+    assert!(dora > plain && peak <= dora && dora * 4 <= peak * 5, "{dora} planned, {peak} at most");
+    let table = bench.text("teacher.parquet");
+    let model = "tests/assets/model/stories260K.bin";
+    let asked = ["teach", "--model", model, "--student", model, "--data", &data, "--out", &table, "--top-k", "64"];
+    let said = bench.run(&asked);
+    assert_eq!(said.code, 0, "{}", said.err);
+    for more in [&[][..], &["--set", "validation=0.2"]] {
+        let name = format!("taught{}", more.len());
+        let (taught, peak, _) = train(&bench, &data, &name, &[&["--teacher-logprobs", &table], more].concat());
+        assert!(taught > plain && peak <= taught && taught * 4 <= peak * 5, "{taught} planned, {peak} at most");
+    }
+}

@@ -116,6 +116,11 @@ impl PackedMatrix {
         std::mem::size_of_val(self.lines())
     }
 
+    /// What [`PackedMatrix::bytes`] of such a matrix is.
+    pub fn bytes_of(precision: Precision, rows: usize, columns: usize) -> usize {
+        panel_lines(precision, rows, columns.next_multiple_of(INPUT_BLOCK)) * size_of::<Line>()
+    }
+
     /// The panels one after another.
     pub(crate) fn lines(&self) -> &[Line] {
         match &self.storage {

@@ -17,6 +17,8 @@ struct Stock {
     lent: usize,
     /// Rows of the batch at work.
     rows: usize,
+    /// Rows that the buffers are long enough for.
+    room: usize,
 }
 
 impl Pool {
@@ -24,10 +26,12 @@ impl Pool {
     /// size: those of the other size are given back first, so that never two sets lie in memory.
     pub(crate) fn begin(&self, rows: usize) {
         let mut stock = self.stock();
-        if 2 * rows <= stock.rows || rows >= 2 * stock.rows {
+        if 2 * rows <= stock.room || rows >= 2 * stock.room {
             stock.free.clear();
-            stock.rows = rows;
+            stock.room = rows;
         }
+        stock.room = stock.room.max(rows);
+        stock.rows = rows;
     }
 
     /// Bytes in use.
@@ -48,6 +52,10 @@ impl Pool {
     /// `length` values of unspecified content: whoever takes a buffer writes all of it before reading.
     pub(crate) fn take(&self, length: usize) -> Buffer {
         let mut stock = self.stock();
+        // Batches of fewer rows take buffers of the size that the longest one needs, each of its own kind: taken by their own
+        // lengths the kinds would change places, and the next long batch would find some of them gone.
+        let (own, rows, room) = (length, stock.rows, stock.room);
+        let length = if rows > 0 { (length * room).div_ceil(rows) } else { length };
         let free = &mut stock.free;
         let fits = |values: &Vec<f32>| values.len() >= length;
         let best = (0..free.len()).filter(|&at| fits(&free[at])).min_by_key(|&at| free[at].len());
@@ -64,8 +72,8 @@ impl Pool {
                 vec![0.0; roomy(length)]
             }
         };
-        stock.lent += length;
-        Buffer { values, length, pool: self.clone() }
+        stock.lent += own;
+        Buffer { values, length: own, pool: self.clone() }
     }
 }
 
@@ -163,6 +171,18 @@ mod tests {
     }
 
     #[test]
+    fn a_shorter_batch_takes_no_buffer_of_another_kind() {
+        let pool = Pool::default();
+        let batch = |rows: usize| {
+            pool.begin(rows);
+            drop([96, 64].map(|width| pool.take(width * rows)));
+            pool.bytes()
+        };
+        let bytes = batch(2000);
+        assert!([1300, 1999, 1100, 2000].into_iter().all(|rows| batch(rows) == bytes));
+    }
+
+    #[test]
     fn nearly_equal_lengths_share_a_buffer() {
         let pool = Pool::default();
         let place = pool.take(2002 * 576).as_ptr();
@@ -185,7 +205,7 @@ mod tests {
     #[test]
     fn a_batch_of_another_size_finds_an_empty_pool() {
         let pool = Pool::default();
-        for (rows, kept) in [(100, 0), (60, 4096), (50, 0), (99, 4096), (100, 0)] {
+        for (rows, kept) in [(100, 0), (60, 4096), (50, 0), (99, 4096), (100, 4096), (200, 0)] {
             pool.begin(rows);
             assert_eq!(pool.bytes(), kept, "{rows} rows");
             let buffer = pool.take(1024);

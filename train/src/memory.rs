@@ -4,15 +4,18 @@
 //! another size add in another order. The largest micro-batch of a run comes in its first step, so that memory that does
 //! not suffice shows there and not an hour later.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use espalier_model::Model;
-use espalier_nn::transformer::{BaseWeights, LoraModel, StepMemory};
+use espalier_nn::ops::teacher_tokens::TeacherTokens;
+use espalier_nn::transformer::{BaseWeights, FrozenTransformer, StepMemory};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::forgetting::Slice;
 use crate::run_data::{Divided, RunData};
+use crate::start::Start;
 use crate::{TrainConfig, TrainError};
 
 /// Rows that go through the network at one time where memory allows: more would only cost memory.
@@ -25,6 +28,12 @@ const PROGRAM_BYTES: usize = 28_000_000;
 const TOKENIZER_ENTRY_BYTES: usize = 400;
 /// A token of the data: its id, its weight, and the text that it came from.
 const DATA_TOKEN_BYTES: usize = 16;
+/// The teacher's table as it was read lies behind what was taken from it: its many small pieces do not go back to the system.
+const TABLE_COPIES: usize = 1;
+/// A token and a logarithm of the teacher.
+const TEACHER_ENTRY_BYTES: usize = 8;
+/// Those of a micro-batch grow by doubling.
+const TEACHER_COPIES: usize = 2;
 
 /// A number of bytes, written as `4GB`, `512 MB` or `3GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +120,10 @@ pub(crate) struct Needs {
     program: usize,
     file: usize,
     weights: usize,
+    /// What a teacher thinks of all rows.
+    teacher: usize,
+    /// The same in a micro-batch, for each of its rows.
+    teacher_row: usize,
     step: StepMemory,
     /// Places of general text of which the base's states are kept.
     places: usize,
@@ -121,32 +134,48 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    /// Of `network` on `data`, divided, with a look at a slice of general text.
+    /// Of a run on `data`, divided, with a look at a slice of general text, before its base is loaded.
+    ///
+    /// # Errors
+    ///
+    /// A model that lacks a tensor, or has one of another shape.
     pub(crate) fn new(
         model: &Model,
-        network: &LoraModel,
+        config: &TrainConfig,
+        start: &Start,
         data: &RunData,
         divided: &Divided<'_>,
         slice: Option<&Slice<'_>>,
-    ) -> Self {
+    ) -> Result<Self, TrainError> {
         let tensor = |info: &espalier_model::TensorInfo| {
             info.rows * info.block_type.row_bytes(info.columns).unwrap_or(4 * info.columns)
         };
-        let stored = network.frozen().base_weights == BaseWeights::Stored;
-        let (rows, held_out) = (&divided.rows, &divided.held_out);
-        let lengths = rows.rows.iter().chain(&held_out.rows).map(|row| row.tokens.len());
-        let longest = lengths.chain(slice.map(Slice::longest)).max();
+        let (precision, base_weights) = (config.precision, config.base_weights);
+        let (modules, dora) = start.modules(config, model)?;
+        let rows = || divided.rows.rows.iter().chain(&divided.held_out.rows);
+        let longest = rows().map(|row| row.tokens.len()).chain(slice.map(Slice::longest)).max();
         let vocabulary = TOKENIZER_ENTRY_BYTES * model.config().vocabulary;
-        Self {
-            program: PROGRAM_BYTES + vocabulary + DATA_TOKEN_BYTES * data.tokens(),
+        // Rows are divided by copying them.
+        let copies = if matches!(divided.rows, Cow::Owned(_)) { 2 } else { 1 };
+        let taught = || rows().filter_map(|row| row.teacher.as_ref());
+        let top = taught().flat_map(|teacher| teacher.iter().map(|(tokens, _)| tokens.len())).max();
+        let mixing = &divided.rows.mixing;
+        let epoch = divided.rows.rows.iter().map(|row| (row.tokens.len() - 1) * mixing[row.source].ceil() as usize);
+        Ok(Self {
+            program: PROGRAM_BYTES + vocabulary + copies * DATA_TOKEN_BYTES * data.tokens(),
+            teacher: (copies + TABLE_COPIES) * taught().map(TeacherTokens::bytes).sum::<usize>(),
+            teacher_row: top.map_or(0, |top| TEACHER_COPIES * TEACHER_ENTRY_BYTES * (top + 1)),
             // Stored weights are the mapped file.
-            file: if stored { 0 } else { model.tensors().map(tensor).sum() },
-            weights: network.frozen().bytes(),
-            step: network.memory(),
+            file: match base_weights {
+                BaseWeights::Stored => 0,
+                BaseWeights::Packed => model.tensors().map(tensor).sum(),
+            },
+            weights: FrozenTransformer::planned_bytes(model, precision, base_weights)?,
+            step: StepMemory::of_updates(model, precision, base_weights, &modules, dora)?,
             places: slice.map_or(0, |slice| slice.tokens),
-            epoch: rows.rows.iter().map(|row| (row.tokens.len() - 1) * rows.mixing[row.source].ceil() as usize).sum(),
+            epoch: epoch.sum(),
             longest: longest.map_or(1, |tokens| tokens - 1),
-        }
+        })
     }
 
     fn plan(&self, micro_batch_rows: usize, recomputed_layers: usize, limit: Option<usize>) -> MemoryPlan {
@@ -164,6 +193,9 @@ impl Needs {
         if self.places > 0 {
             let bytes = self.step.divergence(micro_batch_rows, self.places);
             parts.push(part("what the base thinks of general text", bytes));
+        }
+        if self.teacher > 0 {
+            parts.push(part("the teacher's probabilities", self.teacher + self.teacher_row * micro_batch_rows));
         }
         MemoryPlan {
             micro_batch_rows,

@@ -68,13 +68,13 @@ pub fn train(
     let start = Start::new(config, model)?;
     let divided = divide(data, config)?;
     let slice = data.general.as_ref().map(|general| Slice::new(general, config)).transpose()?;
+    let memory = Needs::new(model, config, &start, data, &divided, slice.as_ref())?.choose(config)?;
     let checkpoints = directory.join("checkpoints");
     if !checkpoints.exists() {
         base::check(model)?;
     }
     let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.base_weights, config.max_sequence)?);
     let network = start.network(config, Arc::clone(&frozen))?;
-    let memory = Needs::new(model, &network, data, &divided, slice.as_ref()).choose(config)?;
     let Divided { rows, held_out, repeated } = divided;
     let plan = Plan::new(&rows, config, memory.micro_batch_rows);
     if plan.steps() == 0 {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use espalier_model::{LoraAdapter, Model};
-use espalier_nn::transformer::{FrozenTransformer, LoraModel, LoraOptions};
+use espalier_nn::transformer::{FrozenTransformer, LoraModel, LoraOptions, ModulePlan};
 use sha2::{Digest, Sha256};
 
 use crate::config::hex;
@@ -39,6 +39,14 @@ impl Start {
         check_base(&adapter, path, &model.sha256()?)?;
         check_shape(&adapter, path, config, model)?;
         Ok(Self::Adapter(Box::new(adapter)))
+    }
+
+    /// What is adapted, and whether with magnitudes.
+    pub(crate) fn modules(&self, config: &TrainConfig, model: &Model) -> Result<(Vec<ModulePlan>, bool), TrainError> {
+        Ok(match self {
+            Self::Fresh => (config.lora().modules(model.config())?, config.dora),
+            Self::Adapter(adapter) => (ModulePlan::of_adapter(model.config(), adapter)?, adapter.is_dora()),
+        })
     }
 
     /// The network before the first step.

@@ -86,6 +86,7 @@ fn tokens_of(row: &Sequence, found: &TeacherRow, top_k: usize, vocabulary: usize
         }
     }
     tokens.extend_empty(row.tokens.len() - 1 - tokens.len());
+    tokens.shrink();
     Ok(tokens)
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use espalier_dataset::Turn;
 use espalier_model::{LoraAdapter, Model};
-use espalier_nn::transformer::{BaseWeights, Batch, FrozenTransformer, LoraModel, LoraOptions};
+use espalier_nn::transformer::{BaseWeights, Batch, FrozenTransformer, LoraModel, LoraOptions, StepMemory};
 use espalier_train::{
     Bytes, Marks, OverLong, Precision, Sequence, TrainConfig, TrainError, TrainEvent, TrainOutcome, TrainPlan,
     Validation, encode, marked_text, train,
@@ -165,9 +165,15 @@ fn a_base_with_a_weight_that_is_no_number_is_named_before_the_first_step() {
     fs::copy(assets.join("tok512.bin"), folder.path().join("tok512.bin")).unwrap();
     let never = AtomicBool::new(false);
     let model = Model::open(&path).unwrap();
-    let ended = train(&model, &data(&config()).into(), &config(), &folder.path().join("run"), &never, &mut |_| {});
-    let error = ended.unwrap_err().to_string();
+    let ended = |config: &TrainConfig| {
+        let ended = train(&model, &data(config).into(), config, &folder.path().join("run"), &never, &mut |_| {});
+        ended.unwrap_err().to_string()
+    };
+    let error = ended(&config());
     assert!(error.contains("in tensor token_embd.weight, row 3, column 5 is NaN"), "{error}");
+    // Memory that is too little is said before the weights are read at all.
+    let error = ended(&TrainConfig { memory: Some(Bytes(1_000_000)), ..config() });
+    assert!(error.starts_with("memory 1.0 MB is too little"), "{error}");
 }
 
 #[test]
@@ -300,7 +306,11 @@ fn blocks_that_run_again_change_no_bit_and_take_less_memory() {
         });
         assert!(gradients[0] == gradients[1] && gradients[0] == gradients[2]);
     }
-    let memory = network(Precision::F32, 4).memory();
+    let memory = {
+        let (model, options) = (model(), LoraOptions { rank: 4, alpha: 8.0, ..LoraOptions::default() });
+        let plans = options.modules(model.config()).unwrap();
+        StepMemory::of_updates(&model, Precision::F32, BaseWeights::Packed, &plans, false).unwrap()
+    };
     let [none, some, all] = [0, 2, 5].map(|layers| memory.of(4096, layers));
     assert!(none.activations > some.activations && some.activations > all.activations);
     assert!(none.total() > some.total() && some.total() > all.total());
@@ -308,6 +318,31 @@ fn blocks_that_run_again_change_no_bit_and_take_less_memory() {
     assert_eq!(all.activations, 5 * 4096 * 64 * 4);
     // q, k and v, attention's output, its log-sum-exp, the residual stream at two places, gate and up.
     assert!(memory.kept_per_row() >= 4 * (64 + 2 * 32 + 64 + 8 + 2 * 64 + 2 * 172));
+}
+
+/// What the plan is made from before the base is loaded is what is there afterwards.
+#[test]
+fn what_is_planned_from_the_head_of_a_file_is_what_is_loaded() {
+    let tests = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets"));
+    for name in ["model/stories260K.bin", "architectures/gemma3.gguf", "architectures/qwen3", "architectures/granite"] {
+        let model = Model::open(&tests.join(name)).unwrap();
+        for (precision, base_weights) in [
+            (Precision::F32, BaseWeights::Packed),
+            (Precision::Bf16, BaseWeights::Packed),
+            (Precision::Bf16, BaseWeights::Stored),
+        ] {
+            let planned = FrozenTransformer::planned_bytes(&model, precision, base_weights).unwrap();
+            let frozen = Arc::new(FrozenTransformer::load(&model, precision, base_weights, 16).unwrap());
+            assert_eq!(planned, frozen.bytes(), "{name}, {precision}, {base_weights}");
+            for dora in [false, true] {
+                let options = LoraOptions { rank: 2, dora, top_layers: Some(1), ..LoraOptions::default() };
+                let plans = options.modules(model.config()).unwrap();
+                let parameters: usize = plans.iter().map(|plan| plan.parameters(model.config(), dora)).sum();
+                let network = LoraModel::new(Arc::clone(&frozen), &options, 3).unwrap();
+                assert_eq!(parameters, network.parameters().len(), "{name}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! `W + s B A` is never formed: `n_o^2 = |W_o|^2 + 2 s (W A^T)_o . B_o + s^2 B_o (A A^T) B_o^T`, where `|W_o|^2` is known
 //! before the first step and everything else is skinny. A row of zeros stays one.
 
-use espalier_kernels::{Accumulate, Values, ValuesMut, matmul_nt};
+use espalier_kernels::{Accumulate, Element, Values, ValuesMut, bf16, matmul_nt};
 use rayon::prelude::*;
 
 use super::frozen_linear::FrozenLinear;
@@ -108,19 +108,35 @@ impl LoraGroup {
         z: &[f32],
         magnitudes: &[f32],
         norms: &[f32],
-        y: &mut [f32],
+        y: ValuesMut<'_>,
         accumulate: Accumulate,
     ) {
-        let (factors, outputs) = (self.row_factors(magnitudes, norms), self.frozen.outputs());
-        y.par_chunks_exact_mut(outputs).zip(z.par_chunks_exact(outputs)).for_each(|(y, z)| {
-            for ((y, z), factor) in y.iter_mut().zip(z).zip(&factors) {
-                match accumulate {
-                    Accumulate::Overwrite => *y = factor * z,
-                    Accumulate::Add => *y += factor * z,
-                }
+        let factors = self.row_factors(magnitudes, norms);
+        match y {
+            ValuesMut::F32(y) => {
+                y.par_chunks_exact_mut(factors.len()).zip(z.par_chunks_exact(factors.len())).for_each(|(y, z)| {
+                    for ((y, z), factor) in y.iter_mut().zip(z).zip(&factors) {
+                        match accumulate {
+                            Accumulate::Overwrite => *y = factor * z,
+                            Accumulate::Add => *y += factor * z,
+                        }
+                    }
+                });
+                self.frozen.add_bias(ValuesMut::F32(y));
+            }
+            ValuesMut::Bf16(y) => self.scale_rows_rounded(z, &factors, y),
+        }
+    }
+
+    /// The same into bf16, rounded once; such results are never added to.
+    fn scale_rows_rounded(&self, z: &[f32], factors: &[f32], y: &mut [bf16]) {
+        let bias = self.frozen.bias();
+        y.par_chunks_exact_mut(factors.len()).zip(z.par_chunks_exact(factors.len())).for_each(|(y, z)| {
+            for (output, (y, z)) in y.iter_mut().zip(z).enumerate() {
+                let scaled = factors[output] * z;
+                *y = bf16::round(bias.map_or(scaled, |bias| scaled + bias[output]));
             }
         });
-        self.frozen.add_bias(ValuesMut::F32(y));
     }
 
     /// `dz` from `dy`, and the gradient of the magnitudes.

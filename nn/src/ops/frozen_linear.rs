@@ -87,6 +87,11 @@ impl FrozenLinear {
         }
     }
 
+    /// What [`FrozenLinear::bytes`] of such a weight is once it is packed.
+    pub fn packed_bytes(precision: Precision, outputs: usize, inputs: usize) -> usize {
+        PackedMatrix::bytes_of(precision, outputs, inputs) + PackedMatrix::bytes_of(precision, inputs, outputs)
+    }
+
     /// `y (=|+=) x W^T + bias` for `x [t, inputs]`, `y [t, outputs]`.
     pub(crate) fn apply(&self, x: &[f32], t: usize, y: &mut [f32], accumulate: Accumulate) {
         self.product(Values::F32(x), t, ValuesMut::F32(y), accumulate);
@@ -147,6 +152,11 @@ impl FrozenLinear {
                 update.add(dy, t, v, dx);
             }),
         });
+    }
+
+    /// What is added to each row of the product.
+    pub(crate) fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
     }
 
     /// `y += bias`.

@@ -24,7 +24,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use espalier_kernels::{
-    Accumulate, Columns, Element, LowRank, LowRankFactors, ResultRows, Values, ValuesMut, bf16, outer_products,
+    Accumulate, Columns, Element, LowRank, LowRankFactors, ResultRows, Values, ValuesMut, outer_products,
 };
 use rayon::prelude::*;
 
@@ -165,14 +165,7 @@ impl LoraGroup {
         self.frozen.product_with(x, t, &update, u, ValuesMut::F32(&mut *raw), Accumulate::Overwrite);
         timed(Operation::LowRankUpdates, Cost::values(2 * raw.len()), || {
             lengths.norms(self, parts, norms);
-            match y.reborrow() {
-                ValuesMut::F32(y) => self.scale_rows(raw, parts.magnitudes, norms, y, accumulate),
-                ValuesMut::Bf16(y) => {
-                    let mut wide = vec![0.0; y.len()];
-                    self.scale_rows(raw, parts.magnitudes, norms, &mut wide, accumulate);
-                    y.par_iter_mut().zip(&wide).for_each(|(to, value)| *to = bf16::round(*value));
-                }
-            }
+            self.scale_rows(raw, parts.magnitudes, norms, y.reborrow(), accumulate);
         });
     }
 

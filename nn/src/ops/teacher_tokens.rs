@@ -54,6 +54,20 @@ impl TeacherTokens {
         self.len() == 0
     }
 
+    /// Gives back what was kept ready for more rows.
+    pub fn shrink(&mut self) {
+        self.offsets.shrink_to_fit();
+        self.tokens.shrink_to_fit();
+        self.log_probabilities.shrink_to_fit();
+    }
+
+    /// Memory that they take.
+    pub fn bytes(&self) -> usize {
+        size_of::<usize>() * self.offsets.capacity()
+            + size_of::<u32>() * self.tokens.capacity()
+            + size_of::<f32>() * self.log_probabilities.capacity()
+    }
+
     /// Where the entries of a row lie.
     pub(super) fn entries(&self, row: usize) -> Range<usize> {
         self.offsets[row]..self.offsets[row + 1]

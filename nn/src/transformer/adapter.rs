@@ -7,8 +7,7 @@ use espalier_model::{LoraAdapter, LoraModule};
 
 use super::frozen::FrozenTransformer;
 use super::lora::LoraModel;
-use super::lora_options::{ModulePlan, check_rank};
-use super::targets::PROJECTIONS;
+use super::lora_options::ModulePlan;
 use crate::error::NnError;
 
 impl LoraModel {
@@ -18,37 +17,7 @@ impl LoraModel {
     ///
     /// A module that the model does not have in this shape, a rank above its width.
     pub fn from_adapter(frozen: Arc<FrozenTransformer>, adapter: &LoraAdapter) -> Result<Self, NnError> {
-        let config = frozen.config.clone();
-        let mut plans = Vec::with_capacity(adapter.modules.len());
-        for layer in 0..config.layers {
-            for projection in PROJECTIONS {
-                let Some(module) = adapter.modules.get(&format!("blk.{layer}.{}", projection.gguf)) else {
-                    continue;
-                };
-                let (rank, alpha) = (module.rank, module.alpha);
-                check_rank(rank, &projection, layer, &config)?;
-                let (inputs, outputs) = projection.size(&config);
-                let lengths = module.magnitude.as_ref().map_or(outputs, Vec::len);
-                if (module.inputs, module.outputs, lengths) != (inputs, outputs, outputs)
-                    || (module.a.len(), module.b.len()) != (rank * inputs, rank * outputs)
-                {
-                    return Err(NnError::Adapter(format!(
-                        "{} maps {} to {} values, the model's matrix maps {inputs} to {outputs}",
-                        projection.module(layer),
-                        module.inputs,
-                        module.outputs
-                    )));
-                }
-                plans.push(ModulePlan { layer, projection, rank, alpha });
-            }
-        }
-        if plans.len() != adapter.modules.len() || plans.is_empty() {
-            return Err(NnError::Adapter(format!(
-                "of its {} modules the model has {}",
-                adapter.modules.len(),
-                plans.len()
-            )));
-        }
+        let plans = ModulePlan::of_adapter(&frozen.config, adapter)?;
         let mut model = Self::of_plans(frozen, plans, adapter.rslora, adapter.is_dora());
         for place in &model.places {
             let module = &adapter.modules[&place.name()];

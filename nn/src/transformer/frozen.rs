@@ -105,49 +105,50 @@ impl FrozenTransformer {
     ) -> Result<Self, NnError> {
         let config = model.config().clone();
         let reader = Reader { model, precision, base_weights };
-        let (query, key) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let (hidden, feed_forward) = (config.hidden, config.feed_forward);
-        let layers = model
-            .rope_tables(positions)?
-            .into_iter()
-            .enumerate()
-            .map(|(layer, rope)| {
-                let name = |part: &str| format!("blk.{layer}.{part}");
-                let linear = |parts: &[(&str, usize)], inputs: usize| {
-                    let parts: Vec<_> = parts.iter().map(|(part, outputs)| (name(part), *outputs)).collect();
-                    reader.linear(&parts, inputs)
-                };
-                Ok(FrozenLayer {
-                    attention_norm: Arc::new(reader.vector(&name("attn_norm.weight"), hidden)?),
-                    qkv: linear(&[("attn_q", query), ("attn_k", key), ("attn_v", key)], hidden)?,
-                    output: linear(&[("attn_output", hidden)], query)?,
-                    feed_forward_norm: Arc::new(reader.vector(&name("ffn_norm.weight"), hidden)?),
-                    gate_up: linear(&[("ffn_gate", feed_forward), ("ffn_up", feed_forward)], hidden)?,
-                    down: linear(&[("ffn_down", hidden)], feed_forward)?,
-                    norms_behind: match config.norms {
-                        NormPlacement::Before => None,
-                        NormPlacement::BeforeAndAfter => Some([
-                            Arc::new(reader.vector(&name("post_attention_norm.weight"), hidden)?),
-                            Arc::new(reader.vector(&name("post_ffw_norm.weight"), hidden)?),
-                        ]),
-                    },
-                    attention: Arc::new(reader.attention(layer, rope)?),
-                })
-            })
-            .collect::<Result<Vec<_>, NnError>>()?;
-        let head = if config.tied_head { "token_embd" } else { "output" };
-        let mut output_norm = reader.vector("output_norm.weight", hidden)?;
+        let ropes = model.rope_tables(positions)?.into_iter().enumerate();
+        let layers = ropes.map(|(layer, rope)| reader.layer(layer, rope)).collect::<Result<Vec<_>, NnError>>()?;
+        let mut output_norm = reader.vector("output_norm.weight", config.hidden)?;
         scale(&mut output_norm, 1.0 / config.scales.logits);
         Ok(Self {
             embedding: token_vectors(&model.tensor("token_embd.weight")?)?,
             layers,
             output_norm: Arc::new(output_norm),
-            head: reader.linear(&[(head.to_owned(), config.vocabulary)], hidden)?,
+            head: reader.linear(&head(&config))?,
             positions,
             precision,
             base_weights,
             config,
         })
+    }
+
+    /// One layer alone, for sequences of so many positions.
+    pub(super) fn layer(
+        model: &Model,
+        precision: Precision,
+        base_weights: BaseWeights,
+        positions: usize,
+        layer: usize,
+    ) -> Result<FrozenLayer, NnError> {
+        let rope = model.rope_tables(positions)?.into_iter().nth(layer).flatten();
+        Reader { model, precision, base_weights }.layer(layer, rope)
+    }
+
+    /// What [`FrozenTransformer::bytes`] will be, from the names and shapes of the tensors alone.
+    ///
+    /// # Errors
+    /// Tensors that are missing or of another shape than the configuration says.
+    pub fn planned_bytes(model: &Model, precision: Precision, base_weights: BaseWeights) -> Result<usize, NnError> {
+        let config = model.config();
+        let reader = Reader { model, precision, base_weights };
+        let mut bytes = reader.planned_bytes(&head(config))?;
+        for product in (0..config.layers).flat_map(|layer| products(config, layer)) {
+            bytes += reader.planned_bytes(&product)?;
+        }
+        let embedding = model.tensor("token_embd.weight")?;
+        let values = embedding.info().rows * embedding.info().columns;
+        let shared = config.tied_head && base_weights == BaseWeights::Stored;
+        let own = embedding.blocks().map_or(size_of::<f32>() * values, |blocks| blocks.bytes());
+        Ok(bytes + if shared { 0 } else { own })
     }
 
     /// Memory of all weights: packed ones, and blocks of the file once they were read. Token vectors that are no part of
@@ -159,6 +160,33 @@ impl FrozenTransformer {
         let embedding = if shared { 0 } else { self.embedding.0.bytes() };
         self.layers.iter().map(layer).sum::<usize>() + self.head.bytes() + embedding
     }
+}
+
+/// Matrices that share their input: the name and the outputs of each, and the width of the input.
+struct Product {
+    parts: Vec<(String, usize)>,
+    inputs: usize,
+}
+
+/// The products of a layer in their order: q, k and v; the projection behind attention; gate and up; down.
+fn products(config: &ModelConfig, layer: usize) -> [Product; 4] {
+    let (query, key) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let (hidden, feed_forward) = (config.hidden, config.feed_forward);
+    let product = |parts: &[(&str, usize)], inputs: usize| Product {
+        parts: parts.iter().map(|(part, outputs)| (format!("blk.{layer}.{part}"), *outputs)).collect(),
+        inputs,
+    };
+    [
+        product(&[("attn_q", query), ("attn_k", key), ("attn_v", key)], hidden),
+        product(&[("attn_output", hidden)], query),
+        product(&[("ffn_gate", feed_forward), ("ffn_up", feed_forward)], hidden),
+        product(&[("ffn_down", hidden)], feed_forward),
+    ]
+}
+
+fn head(config: &ModelConfig) -> Product {
+    let name = if config.tied_head { "token_embd" } else { "output" };
+    Product { parts: vec![(name.to_owned(), config.vocabulary)], inputs: config.hidden }
 }
 
 /// The rows where they lie, or a copy where the file has them in another order.
@@ -177,7 +205,27 @@ struct Reader<'a> {
     base_weights: BaseWeights,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn layer(&self, layer: usize, rope: Option<Arc<RopeTable>>) -> Result<FrozenLayer, NnError> {
+        let config = self.model.config();
+        let norm =
+            |part: &str| Ok::<_, NnError>(Arc::new(self.vector(&format!("blk.{layer}.{part}.weight"), config.hidden)?));
+        let [qkv, output, gate_up, down] = products(config, layer);
+        Ok(FrozenLayer {
+            attention_norm: norm("attn_norm")?,
+            qkv: self.linear(&qkv)?,
+            output: self.linear(&output)?,
+            feed_forward_norm: norm("ffn_norm")?,
+            gate_up: self.linear(&gate_up)?,
+            down: self.linear(&down)?,
+            norms_behind: match config.norms {
+                NormPlacement::Before => None,
+                NormPlacement::BeforeAndAfter => Some([norm("post_attention_norm")?, norm("post_ffw_norm")?]),
+            },
+            attention: Arc::new(self.attention(layer, rope)?),
+        })
+    }
+
     fn attention(&self, layer: usize, rope: Option<Arc<RopeTable>>) -> Result<AttentionPlan, NnError> {
         let config = self.model.config();
         let norm = |part: &str| self.vector(&format!("blk.{layer}.{part}.weight"), config.head_dim);
@@ -197,33 +245,52 @@ impl Reader<'_> {
         Ok(tensor.to_vec()?)
     }
 
-    /// Matrices that share their input as one, in the order given; biases follow where the file has them.
-    fn linear(&self, parts: &[(String, usize)], inputs: usize) -> Result<Arc<FrozenLinear>, NnError> {
-        let mut tensors = Vec::with_capacity(parts.len());
-        let mut bias = Vec::new();
-        let mut first = 0;
-        for (name, outputs) in parts {
+    /// The tensors of a product, each with its first output, and how many outputs there are.
+    fn tensors(&self, product: &Product) -> Result<(Vec<(usize, Tensor<'a>)>, usize), NnError> {
+        let (mut tensors, mut first) = (Vec::with_capacity(product.parts.len()), 0);
+        for (name, outputs) in &product.parts {
             let weight = format!("{name}.weight");
             let tensor = self.model.tensor(&weight)?;
-            check(&weight, tensor.info().rows, tensor.info().columns, *outputs, inputs)?;
-            let named = format!("{name}.bias");
-            if self.model.has_tensor(&named) {
-                bias.resize(first, 0.0);
-                bias.extend(self.vector(&named, *outputs)?);
-            }
+            check(&weight, tensor.info().rows, tensor.info().columns, *outputs, product.inputs)?;
             tensors.push((first, tensor));
             first += outputs;
         }
+        Ok((tensors, first))
+    }
+
+    /// Their blocks, where they stay in these.
+    fn blocks(&self, tensors: &[(usize, Tensor<'_>)]) -> Option<Vec<BlockRows>> {
+        let stay = self.base_weights == BaseWeights::Stored;
+        stay.then(|| tensors.iter().map(|(_, tensor)| tensor.blocks()).collect())?
+    }
+
+    fn planned_bytes(&self, product: &Product) -> Result<usize, NnError> {
+        let (tensors, outputs) = self.tensors(product)?;
+        Ok(match self.blocks(&tensors) {
+            Some(blocks) => blocks.iter().map(BlockRows::bytes).sum(),
+            None => FrozenLinear::packed_bytes(self.precision, outputs, product.inputs),
+        })
+    }
+
+    /// Matrices that share their input as one, in the order given; biases follow where the file has them.
+    fn linear(&self, product: &Product) -> Result<Arc<FrozenLinear>, NnError> {
+        let (tensors, outputs) = self.tensors(product)?;
+        let mut bias = Vec::new();
+        for ((name, own), (first, _)) in product.parts.iter().zip(&tensors) {
+            let named = format!("{name}.bias");
+            if self.model.has_tensor(&named) {
+                bias.resize(*first, 0.0);
+                bias.extend(self.vector(&named, *own)?);
+            }
+        }
         if !bias.is_empty() {
-            bias.resize(first, 0.0);
+            bias.resize(outputs, 0.0);
         }
         let bias = (!bias.is_empty()).then_some(bias);
-        if self.base_weights == BaseWeights::Stored
-            && let Some(blocks) = tensors.iter().map(|(_, tensor)| tensor.blocks()).collect()
-        {
-            return Ok(Arc::new(FrozenLinear::stored(StoredMatrix::new(self.precision, blocks), bias)));
+        match self.blocks(&tensors) {
+            Some(blocks) => Ok(Arc::new(FrozenLinear::stored(StoredMatrix::new(self.precision, blocks), bias))),
+            None => self.pack(&tensors, outputs, product.inputs, bias),
         }
-        self.pack(&tensors, first, inputs, bias)
     }
 
     /// Packs tensors, each with its first output.

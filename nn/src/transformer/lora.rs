@@ -10,9 +10,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::batch::{Batch, BatchLoss};
-use super::frozen::FrozenTransformer;
+use super::frozen::{FrozenLayer, FrozenTransformer};
 use super::lora_options::{LoraOptions, ModulePlan};
-use super::memory::StepMemory;
 use crate::error::NnError;
 use crate::ops::dora::RowLengths;
 use crate::ops::frozen_linear::FrozenLinear;
@@ -71,28 +70,8 @@ impl LoraModel {
         let mut blocks = Vec::with_capacity(frozen.layers.len());
         let (mut places, mut parameters) = (Vec::new(), Vec::new());
         for (number, layer) in frozen.layers.iter().enumerate() {
-            let start = parameters.len();
-            let mut group = 0;
-            let projections = [&layer.qkv, &layer.output, &layer.gate_up, &layer.down].map(|product| {
-                let here = |plan: &&ModulePlan| plan.layer == number && plan.projection.group == group;
-                let members: Vec<ModulePlan> = plans.iter().filter(here).copied().collect();
-                group += 1;
-                let adapted = (!members.is_empty()).then(|| {
-                    adapt(&frozen.config, product, &members, [rslora, dora], start, &mut parameters, &mut places)
-                });
-                BlockProjection { frozen: Arc::clone(product), adapted }
-            });
-            blocks.push(Block {
-                attention_norm: Arc::clone(&layer.attention_norm),
-                feed_forward_norm: Arc::clone(&layer.feed_forward_norm),
-                norms_behind: layer.norms_behind.clone(),
-                epsilon: frozen.config.rms_epsilon,
-                activation: frozen.config.activation,
-                residual_scale: frozen.config.scales.residual,
-                projections,
-                attention: Arc::clone(&layer.attention),
-                parameters: start..parameters.len(),
-            });
+            let members: Vec<ModulePlan> = plans.iter().filter(|plan| plan.layer == number).copied().collect();
+            blocks.push(block(&frozen.config, layer, &members, [rslora, dora], &mut parameters, &mut places));
         }
         let blocks = Arc::new(Blocks { blocks, pool: Pool::default(), recompute: 0 });
         Self { frozen, rslora, places, blocks, parameters }
@@ -107,11 +86,6 @@ impl LoraModel {
             blocks.recompute = layers;
         }
         self
-    }
-
-    /// What a step takes besides the base.
-    pub fn memory(&self) -> StepMemory {
-        StepMemory::measure(&self.blocks, &self.frozen.config, self.parameters.len())
     }
 
     /// Whether there are magnitudes among the parameters.
@@ -223,6 +197,36 @@ impl LoraModel {
             });
         }
         Ok(BatchLoss { loss: loss.into_scalar::<f32>().into(), rows })
+    }
+}
+
+/// A block with the updates of its modules, whose parameters and places go behind those that are there.
+pub(super) fn block(
+    config: &ModelConfig,
+    layer: &FrozenLayer,
+    members: &[ModulePlan],
+    kind: [bool; 2],
+    parameters: &mut Vec<f32>,
+    places: &mut Vec<Place>,
+) -> Block {
+    let start = parameters.len();
+    let mut group = 0;
+    let projections = [&layer.qkv, &layer.output, &layer.gate_up, &layer.down].map(|product| {
+        let members: Vec<ModulePlan> = members.iter().filter(|plan| plan.projection.group == group).copied().collect();
+        group += 1;
+        let adapted = (!members.is_empty()).then(|| adapt(config, product, &members, kind, start, parameters, places));
+        BlockProjection { frozen: Arc::clone(product), adapted }
+    });
+    Block {
+        attention_norm: Arc::clone(&layer.attention_norm),
+        feed_forward_norm: Arc::clone(&layer.feed_forward_norm),
+        norms_behind: layer.norms_behind.clone(),
+        epsilon: config.rms_epsilon,
+        activation: config.activation,
+        residual_scale: config.scales.residual,
+        projections,
+        attention: Arc::clone(&layer.attention),
+        parameters: start..parameters.len(),
     }
 }
 

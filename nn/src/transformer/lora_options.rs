@@ -1,8 +1,8 @@
 //! The shape of the updates: what is adapted, with which rank and scale.
 
-use espalier_model::{ModelConfig, ModulePatterns};
+use espalier_model::{LoraAdapter, ModelConfig, ModulePatterns};
 
-use super::targets::{Projection, Targets};
+use super::targets::{PROJECTIONS, Projection, Targets};
 use crate::error::NnError;
 
 /// The shape of the low-rank updates.
@@ -88,13 +88,55 @@ impl LoraOptions {
     }
 }
 
+impl ModulePlan {
+    /// Parameters of its update; `dora`: with a magnitude for each output.
+    pub fn parameters(&self, config: &ModelConfig, dora: bool) -> usize {
+        let (inputs, outputs) = self.projection.size(config);
+        self.rank * (inputs + outputs) + if dora { outputs } else { 0 }
+    }
+
+    /// The modules of an adapter, layer by layer.
+    ///
+    /// # Errors
+    ///
+    /// A module that the model does not have in this shape, a rank above its width.
+    pub fn of_adapter(config: &ModelConfig, adapter: &LoraAdapter) -> Result<Vec<Self>, NnError> {
+        let mut plans = Vec::with_capacity(adapter.modules.len());
+        for layer in 0..config.layers {
+            for projection in PROJECTIONS {
+                let Some(module) = adapter.modules.get(&format!("blk.{layer}.{}", projection.gguf)) else {
+                    continue;
+                };
+                let (rank, alpha) = (module.rank, module.alpha);
+                check_rank(rank, &projection, layer, config)?;
+                let (inputs, outputs) = projection.size(config);
+                let lengths = module.magnitude.as_ref().map_or(outputs, Vec::len);
+                if (module.inputs, module.outputs, lengths) != (inputs, outputs, outputs)
+                    || (module.a.len(), module.b.len()) != (rank * inputs, rank * outputs)
+                {
+                    return Err(NnError::Adapter(format!(
+                        "{} maps {} to {} values, the model's matrix maps {inputs} to {outputs}",
+                        projection.module(layer),
+                        module.inputs,
+                        module.outputs
+                    )));
+                }
+                plans.push(Self { layer, projection, rank, alpha });
+            }
+        }
+        if plans.len() != adapter.modules.len() || plans.is_empty() {
+            return Err(NnError::Adapter(format!(
+                "of its {} modules the model has {}",
+                adapter.modules.len(),
+                plans.len()
+            )));
+        }
+        Ok(plans)
+    }
+}
+
 /// Refuses a rank of zero, and one that adds nothing to a smaller one.
-pub(super) fn check_rank(
-    rank: usize,
-    projection: &Projection,
-    layer: usize,
-    config: &ModelConfig,
-) -> Result<(), NnError> {
+fn check_rank(rank: usize, projection: &Projection, layer: usize, config: &ModelConfig) -> Result<(), NnError> {
     let (inputs, outputs) = projection.size(config);
     if (1..=inputs.min(outputs)).contains(&rank) {
         return Ok(());

@@ -1,10 +1,15 @@
 //! What a training step takes of memory besides the base.
 
-use espalier_model::ModelConfig;
+use espalier_kernels::Precision;
+use espalier_model::Model;
 
 use super::divergence::pair_rows;
+use super::frozen::{BaseWeights, FrozenTransformer};
+use super::lora::block;
+use super::lora_options::ModulePlan;
+use crate::error::NnError;
 use crate::ops::linear_cross_entropy::chunk_rows;
-use crate::ops::transformer_blocks::{BlockBytes, Blocks};
+use crate::ops::transformer_blocks::{Block, BlockBytes};
 
 /// Rows of the two small batches from which the memory of any batch follows: it is linear in the rows.
 const PROBES: [usize; 2] = [64, 128];
@@ -22,12 +27,14 @@ pub struct StepMemory {
     vocabulary: usize,
     widest: usize,
     parameters: usize,
+    /// Bytes of `DoRA` that do not depend on the rows.
+    row_lengths: usize,
 }
 
 /// Bytes by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryParts {
-    /// Parameters, gradients and moments.
+    /// Parameters, gradients and moments; for `DoRA` the lengths of the frozen rows and what their norms are made of.
     pub adapter: usize,
     /// What all blocks keep for the backward pass.
     pub activations: usize,
@@ -45,17 +52,37 @@ impl MemoryParts {
 }
 
 impl StepMemory {
-    /// Runs one block over two small batches and looks at what it took.
-    pub(super) fn measure(blocks: &Blocks, config: &ModelConfig, parameters: usize) -> Self {
-        let none = BlockBytes { kept: 0, all: 0 };
-        Self {
-            probes: PROBES.map(|rows| blocks.measure(rows).unwrap_or(none)),
-            layers: blocks.kept_layers(),
+    /// Of a model with the given updates, before its base is loaded: the layer with the most of them is, alone, and runs over
+    /// two small batches.
+    ///
+    /// # Errors
+    /// No updates at all, tensors that are missing, damaged or of another shape than the configuration says.
+    pub fn of_updates(
+        model: &Model,
+        precision: Precision,
+        base_weights: BaseWeights,
+        plans: &[ModulePlan],
+        dora: bool,
+    ) -> Result<Self, NnError> {
+        let config = model.config();
+        let lowest = plans.iter().map(|plan| plan.layer).min().ok_or(NnError::NoTarget)?;
+        let of_layer =
+            |layer: usize| -> Vec<ModulePlan> { plans.iter().filter(|plan| plan.layer == layer).copied().collect() };
+        let count = |plans: &[ModulePlan]| plans.iter().map(|plan| plan.parameters(config, dora)).sum::<usize>();
+        let most = (lowest..config.layers).max_by_key(|&layer| count(&of_layer(layer))).unwrap_or(lowest);
+        let layer = FrozenTransformer::layer(model, precision, base_weights, 1, most)?;
+        let block = block(config, &layer, &of_layer(most), [false, dora], &mut Vec::new(), &mut Vec::new());
+        let layers = config.layers - lowest;
+        let query_key_value = (config.heads + 2 * config.kv_heads) * config.head_dim;
+        Ok(Self {
+            probes: PROBES.map(|rows| block.measure(rows)),
+            layers,
             hidden: config.hidden,
             vocabulary: config.vocabulary,
-            widest: config.hidden.max(2 * config.feed_forward),
-            parameters,
-        }
+            widest: config.hidden.max(2 * config.feed_forward).max(query_key_value),
+            parameters: count(plans),
+            row_lengths: row_lengths(&block, layers),
+        })
     }
 
     /// Number of blocks that the backward pass goes through.
@@ -77,9 +104,9 @@ impl StepMemory {
         let again = if recomputed > 0 { kept } else { 0 };
         let logits = chunk_rows(self.vocabulary).min(rows) * (self.vocabulary + 2 * self.hidden);
         MemoryParts {
-            adapter: 4 * COPIES_OF_PARAMETERS * self.parameters,
+            adapter: 4 * COPIES_OF_PARAMETERS * self.parameters + self.row_lengths,
             activations: (self.layers - recomputed) * kept + recomputed * input,
-            // A product may pack its whole widest operand.
+            // A product that adds up in several chunks keeps its whole result in f32 before it is rounded to bf16.
             block: all - kept + again + 4 * rows * self.widest,
             head: 4 * (HIDDEN_STATES * rows * self.hidden + logits),
         }
@@ -98,4 +125,14 @@ impl StepMemory {
         let slope = large.saturating_sub(small) / (PROBES[1] - PROBES[0]);
         slope * rows + small.saturating_sub(slope * PROBES[0])
     }
+}
+
+/// What `DoRA` keeps of the rows of all layers, and the products that the norms of one group are made of at a time.
+fn row_lengths(block: &Block, layers: usize) -> usize {
+    let adapted = block.projections.iter().filter_map(|projection| projection.adapted.as_ref());
+    let groups: Vec<_> = adapted.map(|adapted| &adapted.group).filter(|group| group.dora.is_some()).collect();
+    let lengths: usize = groups.iter().map(|group| group.frozen.outputs()).sum();
+    // `W A^T`, norms and factors.
+    let at_work = groups.iter().map(|group| (group.stacked_rank() + 2) * group.frozen.outputs()).max();
+    size_of::<f32>() * (layers * lengths + at_work.unwrap_or(0))
 }

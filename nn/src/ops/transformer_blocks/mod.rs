@@ -119,11 +119,6 @@ impl Blocks {
         self.blocks.iter().take_while(|block| frozen(block)).count()
     }
 
-    /// Blocks that the backward pass goes through where only updates have a gradient.
-    pub(crate) fn kept_layers(&self) -> usize {
-        self.blocks.len() - self.first_adapted()
-    }
-
     /// The output, and what the backward pass needs of each block from the one numbered `keep_from` on.
     fn forward(
         &self,
@@ -189,23 +184,22 @@ pub(crate) struct BlockBytes {
     pub(crate) all: usize,
 }
 
-impl Blocks {
-    /// Runs the block with the most updates over `rows` rows of zeros, and looks at what it took.
-    pub(crate) fn measure(&self, rows: usize) -> Option<BlockBytes> {
-        let block = self.blocks.iter().max_by_key(|block| block.parameters.len())?;
-        let (parameters, mut gradient) = (vec![0.0; block.parameters.len()], vec![0.0; block.parameters.len()]);
+impl Block {
+    /// Runs the block over `rows` rows of zeros, and looks at what it took.
+    pub(crate) fn measure(&self, rows: usize) -> BlockBytes {
+        let (parameters, mut gradient) = (vec![0.0; self.parameters.len()], vec![0.0; self.parameters.len()]);
         let layout = Layout::of_segments(vec![1; rows]);
         let pool = Pool::default();
-        let mut x = pool.take(rows * block.attention_norm.len());
+        let mut x = pool.take(rows * self.attention_norm.len());
         x.fill(0.0);
         let dy = copy(&x, &pool);
-        let (y, activations) = block.forward(x, &parameters, &layout, &pool);
+        let (y, activations) = self.forward(x, &parameters, &layout, &pool);
         drop(y);
         let kept = pool.lent_bytes() - 4 * dy.len();
         let both = (&*parameters, &mut *gradient);
-        let dx = block.backward(&dy, &activations, both, &layout, true, &pool);
+        let dx = self.backward(&dy, &activations, both, &layout, true, &pool);
         drop((dx, activations));
-        Some(BlockBytes { kept, all: pool.bytes() })
+        BlockBytes { kept, all: pool.bytes() }
     }
 }
 
