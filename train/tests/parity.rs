@@ -10,7 +10,8 @@
 //!
 //! for `tests/assets/model/stories260K.bin` (the script then takes `OUT/model`, the same weights as a folder), for the folder
 //! that `scripts/tiny-qwen2.py` writes, which lies beside its golden. Those of `SmolLM2-135M-Instruct.Q4_1.gguf` and
-//! `Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf` are ten steps of `LoRA`. Adapters are made again, as PEFT got them.
+//! `Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf` are of two rows, the first without the mix, the
+//! second of `LoRA` alone. Adapters are made again, as PEFT got them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -56,8 +57,18 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> T {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// The largest differences of a loss, and of a gradient's norm as a part of it.
-fn train(mut network: LoraModel, batch: &BatchFile, golden: &Golden) -> (f64, f64) {
+/// The largest differences along a curve.
+#[derive(Debug, Default)]
+struct Largest {
+    /// Of a loss.
+    loss: f64,
+    /// Of a loss as a part of it.
+    relative: f64,
+    /// Of a gradient's norm as a part of it.
+    norm: f64,
+}
+
+fn train(mut network: LoraModel, batch: &BatchFile, golden: &Golden) -> Largest {
     let targets = batch.sequences.iter().flat_map(|s| &s.learn[1..]).filter(|&&weight| weight != 0.0).count();
     let packed =
         Batch::pack(batch.sequences.iter().map(|s| (s.tokens.as_slice(), s.learn.as_slice())), 1.0 / targets as f32)
@@ -65,20 +76,22 @@ fn train(mut network: LoraModel, batch: &BatchFile, golden: &Golden) -> (f64, f6
     let config = TrainConfig::default();
     let mut optimizer = AdamW::new(network.parameters().len());
     let mut gradient = vec![0.0; network.parameters().len()];
-    let (mut largest, mut largest_norm) = (0.0_f64, 0.0_f64);
+    let mut largest = Largest::default();
     for (step, rate) in batch.learning_rates.iter().enumerate() {
         gradient.fill(0.0);
         let loss = network.loss_and_gradient(&packed, &mut gradient).unwrap().loss;
         let norm = clip(&mut gradient, batch.max_grad_norm);
         optimizer.update(network.parameters_mut(), &gradient, *rate, &config);
-        largest = largest.max((loss - golden.losses[step]).abs());
-        largest_norm = largest_norm.max((norm / golden.grad_norms[step] - 1.0).abs());
+        let difference = (loss - golden.losses[step]).abs();
+        largest.loss = largest.loss.max(difference);
+        largest.relative = largest.relative.max(difference / golden.losses[step]);
+        largest.norm = largest.norm.max((norm / golden.grad_norms[step] - 1.0).abs());
     }
-    (largest, largest_norm)
+    largest
 }
 
-/// The variants that were held against their goldens.
-fn check(model: &Model, name: &str) -> usize {
+/// The variants that were held against their goldens; gradients may differ by `norms` as a part of their norm.
+fn check(model: &Model, name: &str, norms: f64) -> usize {
     let folder = golden(name);
     let batch: BatchFile = read(&folder.join("batch.json"));
     let goldens: BTreeMap<String, Golden> = read(&folder.join("golden.json"));
@@ -86,11 +99,11 @@ fn check(model: &Model, name: &str) -> usize {
     assert!(!goldens.is_empty());
     for (variant, golden) in &goldens {
         assert!(VARIANTS.contains(&variant.as_str()) && golden.losses.len() == batch.learning_rates.len());
-        let (largest, norms) = train(network(Arc::clone(&frozen), variant).unwrap(), &batch, golden);
+        let largest = train(network(Arc::clone(&frozen), variant).unwrap(), &batch, golden);
         let (first, last) = (golden.losses[0], golden.losses[golden.losses.len() - 1]);
-        println!("{name}, {variant}: loss {first:.4} to {last:.4}, at most {largest:.1e} off; norms {norms:.1e}");
-        assert!(largest < 1e-4, "{variant}: {largest}");
-        assert!(norms < 1e-3, "{variant}: {norms}");
+        println!("{name}, {variant}: loss {first:.4} to {last:.4}; {largest:?}");
+        assert!(largest.loss < 1e-4, "{variant}: {largest:?}");
+        assert!(largest.norm < norms, "{variant}: {largest:?}");
     }
     goldens.len()
 }
@@ -103,28 +116,31 @@ fn golden(name: &str) -> PathBuf {
 fn fifty_steps_of_the_260k_model_agree_with_peft() {
     let model =
         Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap();
-    assert_eq!(check(&model, "stories260K"), VARIANTS.len());
+    assert_eq!(check(&model, "stories260K", 1e-3), VARIANTS.len());
 }
 
 #[test]
 fn fifty_steps_of_a_tiny_qwen2_agree_with_peft() {
-    assert_eq!(check(&Model::open(&golden("tiny-qwen2/model")).unwrap(), "tiny-qwen2"), VARIANTS.len());
+    assert_eq!(check(&Model::open(&golden("tiny-qwen2/model")).unwrap(), "tiny-qwen2", 1e-3), VARIANTS.len());
 }
 
 fn check_if_given(variable: &str, name: &str) {
     match std::env::var_os(variable) {
-        Some(path) => assert!(check(&Model::open(Path::new(&path)).unwrap(), name) > 0),
+        Some(path) => {
+            // A loss that is nearly zero has a gradient of few digits.
+            assert!(check(&Model::open(Path::new(&path)).unwrap(), name, 1e-2) > 0);
+        }
         None => println!("skipped: {variable} names no model"),
     }
 }
 
 #[test]
-fn ten_steps_of_smollm2_agree_with_peft() {
+fn fifty_steps_of_smollm2_agree_with_peft() {
     check_if_given("ESPALIER_TEST_SMOLLM2", "smollm2");
 }
 
 #[test]
-fn ten_steps_of_qwen2_agree_with_peft() {
+fn fifty_steps_of_qwen2_agree_with_peft() {
     check_if_given("ESPALIER_TEST_QWEN2", "qwen2");
 }
 
