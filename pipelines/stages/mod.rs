@@ -71,7 +71,9 @@ impl StageConfig {
             Self::Evaluate(config) => serde_json::to_value(config),
             Self::Report(config) => serde_json::to_value(config),
         };
-        value.unwrap_or(serde_json::Value::Null)
+        let mut value = value.unwrap_or(serde_json::Value::Null);
+        value.as_object_mut().into_iter().flatten().for_each(|(_, value)| shorten(value));
+        value
     }
 
     /// The same with one value changed, checked as if it stood in the file.
@@ -165,5 +167,14 @@ impl StageContext<'_> {
     /// Ends the stage when a stop was asked for.
     pub fn check_stop(&self) -> Result<()> {
         if self.stopping() { Err(Interrupted.into()) } else { Ok(()) }
+    }
+}
+/// A number in single precision without the digits that double precision adds: 0.7, not 0.699999988079071.
+fn shorten(value: &mut serde_json::Value) {
+    if let Some(number) = value.as_f64().filter(|_| value.is_f64())
+        && f64::from(number as f32).to_bits() == number.to_bits()
+        && let Ok(short) = (number as f32).to_string().parse::<f64>()
+    {
+        *value = short.into();
     }
 }

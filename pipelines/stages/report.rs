@@ -45,6 +45,8 @@ pub struct Inputs {
     pub scores: Option<PathBuf>,
     /// Models and numerics.
     pub facts: Vec<(String, String)>,
+    /// What each stage said at its end.
+    pub stages: Vec<(String, String)>,
     /// Configuration of each stage.
     pub configuration: Vec<(String, String)>,
 }
@@ -70,6 +72,7 @@ pub fn run(config: &ReportStage, inputs: &Inputs, out: &Path) -> Result<String> 
         verdict,
         gained,
         facts: inputs.facts.clone(),
+        stages: inputs.stages.clone(),
         funnel: funnel_rows(&rows)?,
         samples: samples(&rows),
         curves: all_curves(&inputs.losses)?,
@@ -214,6 +217,10 @@ fn curves(path: &Path) -> Result<Vec<(String, String)>> {
         losses.iter().map(|line| (line.step as f64, value(line))).collect()
     };
     let mut curves = vec![("Training loss", line_plot("Training loss by step", &over_steps(|line| line.loss)))];
+    let parts = parts(&losses);
+    if !parts.is_empty() {
+        curves.push(("Parts of the training loss", series_plot("Loss of the text and divergence by step", &parts)));
+    }
     if !validations.is_empty() {
         let loss = held_out(&validations, |line| line.validation_loss, |score| score.loss);
         curves.push(("Loss of held-out rows", series_plot("Validation loss by step", &loss)));
@@ -248,6 +255,17 @@ fn held_out(
     let mut series = vec![Series { name: "all held-out rows".into(), points }];
     series.extend(by_name(validations.iter().map(|line| (line.step, &line.leaves)), of_group));
     series
+}
+
+/// The two parts of the loss where a teacher's probabilities were learned too.
+fn parts(losses: &[LossLine]) -> Vec<Series> {
+    let part = |name: &str, value: fn(&LossLine) -> Option<f64>| Series {
+        name: name.into(),
+        points: losses.iter().filter_map(|line| Some((line.step as f64, value(line)?))).collect(),
+    };
+    let parts =
+        [part("loss of the text", |line| line.nll), part("divergence from the teacher", |line| line.divergence)];
+    parts.into_iter().filter(|part| !part.points.is_empty()).collect()
 }
 
 fn by_name<'a, T: 'a>(lines: impl Iterator<Item = (usize, &'a Groups<T>)>, figure: fn(&T) -> f64) -> Vec<Series> {
@@ -345,4 +363,45 @@ fn serve(made: &Made) -> Vec<(String, String)> {
         ("Modelfile".into(), format!("FROM ./{}\nPARAMETER temperature 0\n", smallest.name)),
         ("llama-server".into(), format!("llama-server -m {} --port 8080", smallest.name)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn losses(folder: &Path, name: &str, parts: &str) -> Result<(String, PathBuf)> {
+        let path = folder.join(format!("{name}.jsonl"));
+        let line = |step| {
+            format!(
+                "{{\"step\":{step},\"loss\":1.5,{parts}\"learning_rate\":0.1,\"grad_norm\":1.0,\"tokens\":9,\
+                 \"target_tokens\":4,\"sources\":{{}},\"leaves\":{{}}}}\n"
+            )
+        };
+        std::fs::write(&path, line(1) + &line(2))?;
+        Ok((name.to_owned(), path))
+    }
+
+    #[test]
+    fn every_training_has_its_curves_and_a_teacher_its_part_of_the_loss() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let first = losses(folder.path(), "knowledge", "")?;
+        let second = losses(folder.path(), "skills", "\"nll\":1.0,\"divergence\":0.5,")?;
+        let headings = |trainings: &[(String, PathBuf)]| -> Result<Vec<String>> {
+            Ok(all_curves(trainings)?.into_iter().map(|(heading, _)| heading).collect())
+        };
+        let own = ["Training loss", "Learning rate", "Norm of the gradient"];
+        assert_eq!(headings(std::slice::from_ref(&first))?, own);
+        let all = headings(&[first, second])?;
+        let expected = [
+            "knowledge: training loss",
+            "knowledge: learning rate",
+            "knowledge: norm of the gradient",
+            "skills: training loss",
+            "skills: parts of the training loss",
+            "skills: learning rate",
+            "skills: norm of the gradient",
+        ];
+        assert_eq!(all, expected);
+        Ok(())
+    }
 }

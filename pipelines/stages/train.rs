@@ -48,6 +48,9 @@ pub fn run(
         let (origin, table) = read_teacher(path)?;
         attach_teacher(&mut data.rows, &model, &origin, &table).with_context(|| path.display().to_string())?;
     }
+    if let Some(adapter) = &config.continue_from {
+        context.note(format!("goes on from the adapter {}", adapter.display()));
+    }
     for line in describe_sources(&data.rows) {
         context.note(line);
     }
@@ -76,7 +79,8 @@ pub fn run(
         context
             .note("no adapter.gguf: it has no place for DoRA; `pipeline adapter merge` makes a model of it".to_owned());
     }
-    Ok(format!("{} steps, {learned}", outcome.step))
+    let steps = if outcome.step == 1 { "step" } else { "steps" };
+    Ok(format!("{} {steps}, {learned}", outcome.step))
 }
 
 fn reading(progress: DataProgress, context: &StageContext<'_>) {
@@ -127,6 +131,9 @@ fn learned(losses: &[LossLine], steps_per_epoch: usize) -> String {
     let passes = losses.len() / steps_per_epoch.max(1);
     if passes < 2 {
         let (Some(first), Some(last)) = (losses.first(), losses.last()) else { return String::new() };
+        if losses.len() == 1 {
+            return format!("loss {:.3}", last.loss);
+        }
         return format!("loss {:.3} to {:.3}", first.loss, last.loss);
     }
     let (first, last) = (&losses[..steps_per_epoch], &losses[(passes - 1) * steps_per_epoch..passes * steps_per_epoch]);
@@ -342,5 +349,6 @@ mod tests {
         let lines = [line(4.0, 1), line(1.0, 3), line(3.0, 1), line(0.0, 3)];
         assert_eq!(learned(&lines, 2), "loss over a pass 1.750 to 0.750");
         assert_eq!(learned(&lines[..3], 2), "loss 4.000 to 3.000");
+        assert_eq!(learned(&lines[..1], 2), "loss 4.000");
     }
 }

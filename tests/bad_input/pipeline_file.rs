@@ -24,6 +24,8 @@ fn each_fault_has_its_place_and_its_remedy() {
         ("a word for a list", stages("  train: {needs: generate}\n")),
         ("an unknown file type", stages("  quantize: {needs: [generate], types: [Q4_KM]}\n")),
         ("an unknown side", stages("  evaluate: {needs: [generate], compare: [bse]}\n")),
+        ("a side that no stage makes", stages("  evaluate: {needs: [generate], compare: [base, tuned]}\n")),
+        ("more examples than a leaf has", stages("  evaluate: {needs: [generate], compare: [base], shots: 5}\n")),
         ("a name twice", stages(GENERATE)),
         ("a tree that is not there", format!("{HEAD}  generate: {{taxonomy: nowhere}}\n")),
         ("a stage without its tree", format!("{HEAD}  generate: {{}}\n")),
