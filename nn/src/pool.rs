@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use espalier_kernels::Element;
 
+/// Values of a cache line. Buffers begin at one: what kernels store a line at a time else goes into two.
+const CACHE_LINE: usize = 16;
+
 /// Buffers that are not in use. A clone shares them.
 #[derive(Clone, Debug, Default)]
 pub struct Pool(Arc<Mutex<Stock>>);
@@ -54,26 +57,30 @@ impl Pool {
         let mut stock = self.stock();
         // Batches of fewer rows take buffers of the size that the longest one needs, each of its own kind: taken by their own
         // lengths the kinds would change places, and the next long batch would find some of them gone.
-        let (own, rows, room) = (length, stock.rows, stock.room);
-        let length = if rows > 0 { (length * room).div_ceil(rows) } else { length };
+        let (own, rows, longest) = (length, stock.rows, stock.room);
+        let length = if rows > 0 { (length * longest).div_ceil(rows) } else { length };
+        let room = length + CACHE_LINE;
         let free = &mut stock.free;
-        let fits = |values: &Vec<f32>| values.len() >= length;
+        let fits = |values: &Vec<f32>| values.len() >= room;
         let best = (0..free.len()).filter(|&at| fits(&free[at])).min_by_key(|&at| free[at].len());
         let values = match best {
             // One that is far too large is left for those who need its size.
-            Some(at) if free[at].len() <= 2 * length + 1024 => free.swap_remove(at),
+            Some(at) if free[at].len() <= 2 * room + 1024 => free.swap_remove(at),
             _ => {
                 // The new one takes the place of one of its kind that grew too small: with batches of many lengths the
                 // pool would otherwise keep a set of buffers for each.
-                let outgrown = |at: &usize| free[*at].len() < length && 2 * free[*at].len() + 1024 >= length;
+                let outgrown = |at: &usize| free[*at].len() < room && 2 * free[*at].len() + 1024 >= room;
                 if let Some(at) = (0..free.len()).filter(outgrown).max_by_key(|&at| free[at].len()) {
                     free.swap_remove(at);
                 }
-                vec![0.0; roomy(length)]
+                vec![0.0; roomy(room)]
             }
         };
         stock.lent += own;
-        Buffer { values, length: own, pool: self.clone() }
+        // No offset can be told to an interpreter of the program: it takes the memory as it lies.
+        let start = values.as_ptr().align_offset(4 * CACHE_LINE);
+        let start = if start < CACHE_LINE { start } else { 0 };
+        Buffer { values, start, length: own, pool: self.clone() }
     }
 }
 
@@ -121,6 +128,8 @@ impl<T: Element> DerefMut for Rows<T> {
 /// Values borrowed from a [`Pool`]; they go back when this is dropped.
 pub(crate) struct Buffer {
     values: Vec<f32>,
+    /// Where the first full cache line begins.
+    start: usize,
     length: usize,
     pool: Pool,
 }
@@ -135,13 +144,13 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.values[..self.length]
+        &self.values[self.start..self.start + self.length]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values[..self.length]
+        &mut self.values[self.start..self.start + self.length]
     }
 }
 
@@ -164,6 +173,7 @@ mod tests {
         let mut first = pool.take(100);
         first[3] = 7.0;
         let place = first.as_ptr();
+        assert_eq!(place.align_offset(4 * CACHE_LINE), 0);
         drop(first);
         let second = pool.take(90);
         assert!(second.as_ptr() == place && second.len() == 90);
@@ -208,8 +218,8 @@ mod tests {
         for (rows, kept) in [(100, 0), (60, 4096), (50, 0), (99, 4096), (100, 4096), (200, 0)] {
             pool.begin(rows);
             assert_eq!(pool.bytes(), kept, "{rows} rows");
-            let buffer = pool.take(1024);
-            assert_eq!((pool.lent_bytes(), buffer.len()), (4096, 1024));
+            let buffer = pool.take(1024 - CACHE_LINE);
+            assert_eq!((pool.lent_bytes(), buffer.len()), (4096 - 4 * CACHE_LINE, 1024 - CACHE_LINE));
         }
     }
 }
