@@ -106,8 +106,9 @@ impl StepMemory {
         MemoryParts {
             adapter: 4 * COPIES_OF_PARAMETERS * self.parameters + self.row_lengths,
             activations: (self.layers - recomputed) * kept + recomputed * input,
-            // A product that adds up in several chunks keeps its whole result in f32 before it is rounded to bf16.
-            block: all - kept + again + 4 * rows * self.widest,
+            // A product that adds up in several chunks keeps its whole result in f32 before it is rounded to bf16; what DoRA
+            // keeps in f32 beside it takes a buffer of another kind now and then.
+            block: all - kept + again + 4 * rows * self.widest * if self.row_lengths > 0 { 2 } else { 1 },
             head: 4 * (HIDDEN_STATES * rows * self.hidden + logits),
         }
     }
