@@ -27,6 +27,11 @@ fn steady(text: &str) -> String {
             if of_loss && is_number(&words[at]) {
                 words[at] = "[n]".into();
             }
+            // How much the teacher wrote, and with it the number of steps, differs between instruction sets.
+            let of_steps = line.contains("epochs of about") || line.contains("in the run;");
+            if of_steps && words[at].trim_end_matches(':').parse::<usize>().is_ok() {
+                words[at] = "[n]".into();
+            }
             if words[at - 1] == "on" && ["amx", "avx", "portable"].iter().any(|name| words[at].starts_with(name)) {
                 words[at] = "[cpu]".into();
             }

@@ -50,7 +50,7 @@ pub struct Common {
     /// Threads to compute with (default: one a core).
     #[arg(long, global = true, env = "ESPALIER_THREADS", value_name = "N", help_heading = "Computing")]
     pub threads: Option<usize>,
-    /// Memory that training may take, such as 4GB: it plans for it before its first step, or says what it needs.
+    /// Memory that a training or an engine may take, such as 4GB: planned before it begins, or it says what it needs.
     #[arg(long, global = true, env = "ESPALIER_MEMORY", value_name = "SIZE", help_heading = "Computing")]
     pub memory: Option<espalier_train::Bytes>,
     /// Precision of frozen weights: bf16 is fast, f32 exact.

@@ -205,7 +205,8 @@ fn response_id(line: &Line, identity: &str) -> String {
 }
 
 fn read(input: &Path, overflow: Overflow) -> Result<Vec<Line>> {
-    let bytes = std::fs::read(input).with_context(|| format!("cannot read {}", input.display()))?;
+    let bytes =
+        std::fs::read(input).map_err(|error| Failure::usage(format!("cannot read {}: {error}", input.display())))?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let mut lines = Vec::new();
     let mut first_with: HashMap<String, usize> = HashMap::new();
