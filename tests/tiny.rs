@@ -31,7 +31,7 @@ fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         for entry in fs::read_dir(&current).expect("a folder").flatten() {
             let path = entry.path();
             let name = path.strip_prefix(folder).expect("below").to_string_lossy().into_owned();
-            if name.starts_with("logs") || name.starts_with("work") || name == ".running" {
+            if name.starts_with("logs") || name.starts_with(".work") || name == ".running" {
                 continue;
             }
             if path.is_dir() {
