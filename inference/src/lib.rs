@@ -14,7 +14,8 @@
 //!
 //! Requests are sorted so that neighbours share the longest prefix. They name the same pages for it: it is computed once,
 //! held once, and attention reads it once for all that share it. A few-shot head before hundreds of questions is so read once.
-//! Memory is planned before a text begins, so that no set of requests exceeds [`EngineOptions::memory`].
+//! Texts wait until [`EngineOptions::memory`] has room for their pages. Two things may go above it: in models with windowed
+//! and full layers the pages of one kind are not lent to the other, and scoring bounds its sequences, not their pages.
 //!
 //! # What is promised
 //! With one [`NativeEngine::identity`], a request's text depends on the request alone: not on batch size, neighbours, order,
