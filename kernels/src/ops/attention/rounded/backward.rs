@@ -7,7 +7,7 @@ use super::forward::hide;
 use super::packing::{
     Rows, gather, head, pack_tile, pack_tile_across, right_across, right_along, turn_back, write_row,
 };
-use super::{AttentionShape, Extents, KEY_TILE, Part};
+use super::{AttentionShape, Block, Extents, KEY_TILE, Part};
 use crate::buffer::Line;
 use crate::gemm::{LINE_WORDS, TileKernels, TileProduct, right_lines};
 use crate::ops::attention::backward::dot;
@@ -33,16 +33,105 @@ impl Operation for BackwardTask<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { shape, kernels, part, .. } = self;
-        let extents = Extents::of(shape);
-        let Extents { head_dim, depth, group, queries: block_queries } = extents;
-        let most = extents.columns(block_queries);
-        let tiles = part.count.div_ceil(KEY_TILE);
-        let [row_lines, across_lines] = [kernels.left_lines(KEY_TILE, depth), kernels.left_lines(head_dim, KEY_TILE)];
-        let [query_lines, score_lines] = [right_lines(depth, most), kernels.left_lines(KEY_TILE, most)];
-
         let mut scratch = Scratch::take();
-        let [
+        let mut working = Working::of(&mut scratch, &self);
+        self.pack_keys(simd, &mut working);
+        let (shape, count) = (self.shape, self.part.count);
+        let extents = Extents::of(shape);
+        for first in (0..count).step_by(extents.queries) {
+            let block = Block::of(extents, first, count);
+            self.pack_queries(simd, block, &mut working);
+            let seen = shape.first_key(first) / KEY_TILE;
+            for tile in seen..block.end.div_ceil(KEY_TILE) {
+                self.tile_gradients(simd, block, tile, tile > seen, &mut working);
+            }
+            self.write_queries(simd, block, &mut working);
+        }
+        self.write_keys(simd, extents.depth, working.dk, working.dv);
+    }
+}
+
+/// What a task computes with.
+struct Working<'s> {
+    /// Left tiles of all keys and values by their elements.
+    keys: &'s mut [Line],
+    values: &'s mut [Line],
+    /// Left tiles of the elements of all keys by the keys.
+    keys_across: &'s mut [Line],
+    /// Queries of a block and gradients of their outputs, `[columns, depth]`.
+    q: &'s mut [bf16],
+    dout: &'s mut [bf16],
+    /// The same as right tiles `[depth, columns]`.
+    q_across: &'s mut [Line],
+    dout_across: &'s mut [Line],
+    /// The same as right tiles `[columns, depth]`.
+    q_along: &'s mut [Line],
+    dout_along: &'s mut [Line],
+    /// `S^T` and `dP^T`, `[KEY_TILE, columns]`; the first also serves to turn keys.
+    scores: &'s mut [f32],
+    gradients: &'s mut [f32],
+    /// `P^T` and `dS^T` as left tiles, `dS^T` as right tile too.
+    p: &'s mut [Line],
+    ds: &'s mut [Line],
+    ds_right: &'s mut [Line],
+    /// Sums `[keys, depth]`.
+    dk: &'s mut [f32],
+    dv: &'s mut [f32],
+    /// Sums `[depth, columns]` of a block, and the other way round.
+    dq: &'s mut [f32],
+    turned: &'s mut [f32],
+    /// Of each column: `lse` in units of `ln 2`, `D`, and the factor of `dq`.
+    lse: &'s mut [f32],
+    delta: &'s mut [f32],
+    factors: &'s mut [f32],
+}
+
+impl<'s> Working<'s> {
+    /// Buffers for all keys of the task and a block of its queries; sums of keys are zero.
+    fn of(scratch: &'s mut Scratch, task: &BackwardTask<'_>) -> Self {
+        let BackwardTask { shape, kernels, part, .. } = task;
+        let extents = Extents::of(shape);
+        let depth = extents.depth;
+        let most = extents.columns(extents.queries);
+        let tiles = part.count.div_ceil(KEY_TILE);
+        let [row_lines, across_lines] = task.key_lines();
+        let lines = [
+            tiles * row_lines,
+            tiles * row_lines,
+            tiles * across_lines,
+            right_lines(depth, most),
+            right_lines(depth, most),
+            right_lines(most, depth),
+            right_lines(most, depth),
+            kernels.left_lines(KEY_TILE, most),
+            kernels.left_lines(KEY_TILE, most),
+            right_lines(KEY_TILE, most),
+            most * depth / 2 / LINE_WORDS,
+            most * depth / 2 / LINE_WORDS,
+        ]
+        .map(|lines| lines * LINE_WORDS);
+        let floats = [
+            KEY_TILE * most.max(depth),
+            KEY_TILE * most,
+            tiles * KEY_TILE * depth,
+            tiles * KEY_TILE * depth,
+            depth * most,
+            most.max(KEY_TILE) * depth,
+            most,
+            most,
+            most,
+        ];
+        let mut lengths = [0; 21];
+        lengths[..12].copy_from_slice(&lines);
+        lengths[12..].copy_from_slice(&floats);
+        let [packed @ .., scores, gradients, dk, dv, dq, turned, lse, delta, factors] = scratch.buffers(lengths);
+        let [keys, values, keys_across, q_across, dout_across, q_along, dout_along, p, ds, ds_right, q, dout] =
+            packed.map(bytemuck::cast_slice_mut::<f32, Line>);
+        let [q, dout] = [q, dout].map(bytemuck::cast_slice_mut::<Line, bf16>);
+        dk.fill(0.0);
+        dv.fill(0.0);
+        factors.fill(shape.scale);
+        Self {
             keys,
             values,
             keys_across,
@@ -54,8 +143,8 @@ impl Operation for BackwardTask<'_> {
             dout_along,
             scores,
             gradients,
-            p_tile,
-            ds_tile,
+            p,
+            ds,
             ds_right,
             dk,
             dv,
@@ -64,135 +153,143 @@ impl Operation for BackwardTask<'_> {
             lse,
             delta,
             factors,
-        ] = scratch.buffers([
-            tiles * row_lines * LINE_WORDS,
-            tiles * row_lines * LINE_WORDS,
-            tiles * across_lines * LINE_WORDS,
-            most * depth / 2,
-            most * depth / 2,
-            query_lines * LINE_WORDS,
-            query_lines * LINE_WORDS,
-            query_lines * LINE_WORDS,
-            query_lines * LINE_WORDS,
-            KEY_TILE * most.max(depth),
-            KEY_TILE * most,
-            score_lines * LINE_WORDS,
-            score_lines * LINE_WORDS,
-            right_lines(KEY_TILE, most) * LINE_WORDS,
-            tiles * KEY_TILE * depth,
-            tiles * KEY_TILE * depth,
-            depth * most,
-            most.max(KEY_TILE) * depth,
-            most,
-            most,
-            most,
-        ]);
-        let [keys, values, keys_across, q_across, dout_across, q_along, dout_along, p_tile, ds_tile, ds_right] =
-            [keys, values, keys_across, q_across, dout_across, q_along, dout_along, p_tile, ds_tile, ds_right]
-                .map(bytemuck::cast_slice_mut::<f32, Line>);
-        let [q, dout] = [q, dout].map(bytemuck::cast_slice_mut::<f32, bf16>);
-
-        let key_rows = Rows { array: part.k, width: shape.key_width(), offset: part.kv_head * head_dim };
-        let value_rows = Rows { array: part.v, ..key_rows };
-        for tile in 0..tiles {
-            let (from, count) = (part.row + tile * KEY_TILE, (part.count - tile * KEY_TILE).min(KEY_TILE));
-            pack_tile(kernels, extents, key_rows, from, count, &mut keys[tile * row_lines..][..row_lines]);
-            pack_tile(kernels, extents, value_rows, from, count, &mut values[tile * row_lines..][..row_lines]);
-            let across = &mut keys_across[tile * across_lines..][..across_lines];
-            pack_tile_across(simd, kernels, extents, key_rows, from, count, scores, turned, across);
         }
-        dk.fill(0.0);
-        dv.fill(0.0);
-        factors.fill(shape.scale);
-
-        for first in (0..part.count).step_by(block_queries) {
-            let queries = block_queries.min(part.count - first);
-            let (columns, used, end) = (extents.columns(queries), queries * group, first + queries);
-            gather(shape, part, first, (used, columns), part.q, q);
-            gather(shape, part, first, (used, columns), self.dout, dout);
-            self.row_values(simd, first, used, lse, delta);
-            right_across(simd, extents, q, columns, q_across);
-            right_across(simd, extents, dout, columns, dout_across);
-            right_along(simd, extents, q, columns, q_along);
-            right_along(simd, extents, dout, columns, dout_along);
-            let seen = shape.first_key(first) / KEY_TILE;
-            for tile in seen..end.div_ceil(KEY_TILE) {
-                let start = tile * KEY_TILE;
-                let active = (end - start).min(KEY_TILE);
-                for (left, right, c) in [(&*keys, &*q_across, &mut *scores), (&*values, &*dout_across, &mut *gradients)]
-                {
-                    kernels.multiply(TileProduct {
-                        left: &left[tile * row_lines..],
-                        left_rows: KEY_TILE,
-                        left_inputs: depth,
-                        right,
-                        right_inputs: depth,
-                        rows: active,
-                        inputs: depth,
-                        columns,
-                        c,
-                        c_stride: columns,
-                        add: false,
-                    });
-                }
-                // Rows up to whole blocks of the products take part in them, and none of these queries sees them.
-                let reach = kernels.reach(KEY_TILE, active);
-                hide(shape, scores, start..start + reach, first, columns);
-                simd.call(ScoreGradients {
-                    kernels,
-                    scores,
-                    gradients,
-                    keys: reach,
-                    inputs: active.next_multiple_of(INPUT_BLOCK),
-                    columns,
-                    scale: shape.scale * std::f32::consts::LOG2_E,
-                    lse,
-                    delta,
-                    p: p_tile,
-                    ds: ds_tile,
-                    ds_right,
-                });
-                for (left, right, c) in [(&*p_tile, &*dout_along, &mut *dv), (&*ds_tile, &*q_along, &mut *dk)] {
-                    kernels.multiply(TileProduct {
-                        left,
-                        left_rows: KEY_TILE,
-                        left_inputs: columns,
-                        right,
-                        right_inputs: columns,
-                        rows: active,
-                        inputs: columns,
-                        columns: depth,
-                        c: &mut c[start * depth..],
-                        c_stride: depth,
-                        add: true,
-                    });
-                }
-                kernels.multiply(TileProduct {
-                    left: &keys_across[tile * across_lines..],
-                    left_rows: head_dim,
-                    left_inputs: KEY_TILE,
-                    right: ds_right,
-                    right_inputs: KEY_TILE,
-                    rows: head_dim,
-                    inputs: active.next_multiple_of(INPUT_BLOCK),
-                    columns,
-                    c: dq,
-                    c_stride: columns,
-                    add: tile > seen,
-                });
-            }
-            turn_back(simd, depth, columns, factors, dq, turned);
-            for column in 0..used {
-                let from = part.head(shape, first, column) * head_dim;
-                // SAFETY: no other task has this query and head.
-                write_row(simd, &turned[column * depth..], 1.0, unsafe { self.dq.range(from, head_dim) });
-            }
-        }
-        self.write_keys(simd, depth, dk, dv);
     }
 }
 
 impl BackwardTask<'_> {
+    /// Lines of a left tile of keys by their elements, and of elements by the keys.
+    fn key_lines(&self) -> [usize; 2] {
+        let Extents { head_dim, depth, .. } = Extents::of(self.shape);
+        [self.kernels.left_lines(KEY_TILE, depth), self.kernels.left_lines(head_dim, KEY_TILE)]
+    }
+
+    /// Packs all keys and values.
+    #[inline(always)]
+    fn pack_keys<S: Simd>(&self, simd: S, working: &mut Working<'_>) {
+        let Self { shape, kernels, part, .. } = *self;
+        let extents = Extents::of(shape);
+        let [row_lines, across_lines] = self.key_lines();
+        let keys = Rows { array: part.k, width: shape.key_width(), offset: part.kv_head * extents.head_dim };
+        let values = Rows { array: part.v, ..keys };
+        for tile in 0..part.count.div_ceil(KEY_TILE) {
+            let (from, count) = (part.row + tile * KEY_TILE, (part.count - tile * KEY_TILE).min(KEY_TILE));
+            let place = tile * row_lines..(tile + 1) * row_lines;
+            pack_tile(kernels, extents, keys, from, count, &mut working.keys[place.clone()]);
+            pack_tile(kernels, extents, values, from, count, &mut working.values[place]);
+            let across = &mut working.keys_across[tile * across_lines..][..across_lines];
+            let (wide, turned) = (&mut *working.scores, &mut *working.turned);
+            pack_tile_across(simd, kernels, extents, keys, from, count, wide, turned, across);
+        }
+    }
+
+    /// Packs the queries of a block and the gradients of their outputs.
+    #[inline(always)]
+    fn pack_queries<S: Simd>(&self, simd: S, block: Block, working: &mut Working<'_>) {
+        let Self { shape, part, .. } = *self;
+        let Block { first, columns, used, .. } = block;
+        let extents = Extents::of(shape);
+        gather(shape, part, first, (used, columns), part.q, working.q);
+        gather(shape, part, first, (used, columns), self.dout, working.dout);
+        self.row_values(simd, first, used, working.lse, working.delta);
+        right_across(simd, extents, working.q, columns, working.q_across);
+        right_across(simd, extents, working.dout, columns, working.dout_across);
+        right_along(simd, extents, working.q, columns, working.q_along);
+        right_along(simd, extents, working.dout, columns, working.dout_along);
+    }
+
+    /// What a block of queries and a tile of keys give to each other's gradients; `add` to what `dq` holds.
+    #[inline(always)]
+    fn tile_gradients<S: Simd>(&self, simd: S, block: Block, tile: usize, add: bool, working: &mut Working<'_>) {
+        let Self { shape, kernels, .. } = *self;
+        let Extents { head_dim, depth, .. } = Extents::of(shape);
+        let [row_lines, across_lines] = self.key_lines();
+        let Block { first, end, columns, .. } = block;
+        let start = tile * KEY_TILE;
+        let active = (end - start).min(KEY_TILE);
+        let inputs = active.next_multiple_of(INPUT_BLOCK);
+        let scores = [
+            (&*working.keys, &*working.q_across, &mut *working.scores),
+            (&*working.values, &*working.dout_across, &mut *working.gradients),
+        ];
+        for (left, right, c) in scores {
+            kernels.multiply(TileProduct {
+                left: &left[tile * row_lines..],
+                left_rows: KEY_TILE,
+                left_inputs: depth,
+                right,
+                right_inputs: depth,
+                rows: active,
+                inputs: depth,
+                columns,
+                c,
+                c_stride: columns,
+                add: false,
+            });
+        }
+        // Rows up to whole blocks of the products take part in them, and none of these queries sees them.
+        let reach = kernels.reach(KEY_TILE, active);
+        hide(shape, working.scores, start..start + reach, first, columns);
+        simd.call(ScoreGradients {
+            kernels,
+            scores: working.scores,
+            gradients: working.gradients,
+            keys: reach,
+            inputs,
+            columns,
+            scale: shape.scale * std::f32::consts::LOG2_E,
+            lse: working.lse,
+            delta: working.delta,
+            p: working.p,
+            ds: working.ds,
+            ds_right: working.ds_right,
+        });
+        let sums = [
+            (&*working.p, &*working.dout_along, &mut *working.dv),
+            (&*working.ds, &*working.q_along, &mut *working.dk),
+        ];
+        for (left, right, c) in sums {
+            kernels.multiply(TileProduct {
+                left,
+                left_rows: KEY_TILE,
+                left_inputs: columns,
+                right,
+                right_inputs: columns,
+                rows: active,
+                inputs: columns,
+                columns: depth,
+                c: &mut c[start * depth..],
+                c_stride: depth,
+                add: true,
+            });
+        }
+        kernels.multiply(TileProduct {
+            left: &working.keys_across[tile * across_lines..],
+            left_rows: head_dim,
+            left_inputs: KEY_TILE,
+            right: working.ds_right,
+            right_inputs: KEY_TILE,
+            rows: head_dim,
+            inputs,
+            columns,
+            c: working.dq,
+            c_stride: columns,
+            add,
+        });
+    }
+
+    /// Rounds the sums of a block into the gradient of its queries.
+    #[inline(always)]
+    fn write_queries<S: Simd>(&self, simd: S, block: Block, working: &mut Working<'_>) {
+        let Extents { head_dim, depth, .. } = Extents::of(self.shape);
+        turn_back(simd, depth, block.columns, working.factors, working.dq, working.turned);
+        for column in 0..block.used {
+            let from = self.part.head(self.shape, block.first, column) * head_dim;
+            // SAFETY: no other task has this query and head.
+            write_row(simd, &working.turned[column * depth..], 1.0, unsafe { self.dq.range(from, head_dim) });
+        }
+    }
+
     /// `lse` in units of `ln 2`, and `D`, of each column; 0 behind the last.
     #[inline(always)]
     fn row_values<S: Simd>(&self, simd: S, first: usize, used: usize, lse: &mut [f32], delta: &mut [f32]) {

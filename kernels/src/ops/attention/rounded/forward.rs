@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::super::memory::{Scratch, SharedOutput};
 use super::packing::{Rows, gather, pack_tile, pack_tile_across, right_across, turn_back, write_row};
-use super::{AttentionShape, Extents, KEY_TILE, Part};
+use super::{AttentionShape, Block, Extents, KEY_TILE, Part};
 use crate::buffer::Line;
 use crate::gemm::{LINE_WORDS, TileKernels, TileProduct, right_lines};
 use crate::ops::simd::{Operation, Simd, exp2};
@@ -29,19 +29,57 @@ impl Operation for ForwardTask<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { shape, kernels, part, .. } = self;
-        let extents = Extents::of(shape);
-        let Extents { head_dim, depth, group, queries: block_queries } = extents;
-        let most = extents.columns(block_queries);
-        let keys_end = (self.blocks.end * block_queries).min(part.count);
-        let first_tile = shape.first_key(self.blocks.start * block_queries) / KEY_TILE;
-        let tiles = first_tile..keys_end.div_ceil(KEY_TILE);
-        let [key_lines, value_lines] = [kernels.left_lines(KEY_TILE, depth), kernels.left_lines(head_dim, KEY_TILE)];
-
         let mut scratch = Scratch::take();
-        let [keys, values, q, q_tile, scores, p_tile, outputs, turned, largest, sums, factors] = scratch.buffers([
-            tiles.len() * key_lines * LINE_WORDS,
-            tiles.len() * value_lines * LINE_WORDS,
+        let mut working = Working::of(&mut scratch, &self);
+        self.pack_keys(simd, &mut working);
+        let extents = Extents::of(self.shape);
+        for block in self.blocks.clone() {
+            let block = Block::of(extents, block * extents.queries, self.part.count);
+            gather(self.shape, self.part, block.first, (block.used, block.columns), self.part.q, working.q);
+            right_across(simd, extents, working.q, block.columns, working.q_tile);
+            working.largest.fill(LOWEST);
+            working.sums.fill(0.0);
+            let seen = self.shape.first_key(block.first) / KEY_TILE;
+            for tile in seen..block.end.div_ceil(KEY_TILE) {
+                self.attend(simd, block, tile, tile > seen, &mut working);
+            }
+            self.write(simd, block, &mut working);
+        }
+    }
+}
+
+/// What a task computes with.
+struct Working<'s> {
+    /// Left tiles of the keys by their elements, and of the elements of the values by the keys.
+    keys: &'s mut [Line],
+    values: &'s mut [Line],
+    /// Queries of a block, `[columns, depth]`, and as right tile `[depth, columns]`.
+    q: &'s mut [bf16],
+    q_tile: &'s mut [Line],
+    /// `S^T`, `[KEY_TILE, columns]`; also serves to turn values.
+    scores: &'s mut [f32],
+    /// `P^T` as right tile.
+    p: &'s mut [Line],
+    /// Sums `[depth, columns]` of a block, and the other way round.
+    outputs: &'s mut [f32],
+    turned: &'s mut [f32],
+    /// Of each column: largest score, sum of its powers, factor of its output.
+    largest: &'s mut [f32],
+    sums: &'s mut [f32],
+    factors: &'s mut [f32],
+}
+
+impl<'s> Working<'s> {
+    /// Buffers for the keys that the task sees and a block of its queries.
+    fn of(scratch: &'s mut Scratch, task: &ForwardTask<'_>) -> Self {
+        let extents = Extents::of(task.shape);
+        let depth = extents.depth;
+        let most = extents.columns(extents.queries);
+        let tiles = task.tiles().len();
+        let [key_lines, value_lines] = task.tile_lines();
+        let [keys, values, q, q_tile, scores, p, outputs, turned, largest, sums, factors] = scratch.buffers([
+            tiles * key_lines * LINE_WORDS,
+            tiles * value_lines * LINE_WORDS,
             most * depth / 2,
             right_lines(depth, most) * LINE_WORDS,
             KEY_TILE * most.max(depth),
@@ -52,86 +90,110 @@ impl Operation for ForwardTask<'_> {
             most,
             most,
         ]);
-        let (keys, values): (&mut [Line], &mut [Line]) =
-            (bytemuck::cast_slice_mut(keys), bytemuck::cast_slice_mut(values));
-        let (q_tile, p_tile): (&mut [Line], &mut [Line]) =
-            (bytemuck::cast_slice_mut(q_tile), bytemuck::cast_slice_mut(p_tile));
-        let q: &mut [bf16] = bytemuck::cast_slice_mut(q);
+        let [keys, values, q_tile, p] = [keys, values, q_tile, p].map(bytemuck::cast_slice_mut::<f32, Line>);
+        let q = bytemuck::cast_slice_mut(q);
+        Self { keys, values, q, q_tile, scores, p, outputs, turned, largest, sums, factors }
+    }
+}
 
-        let key_rows = Rows { array: part.k, width: shape.key_width(), offset: part.kv_head * head_dim };
-        let value_rows = Rows { array: part.v, ..key_rows };
-        for (index, tile) in tiles.clone().enumerate() {
+impl ForwardTask<'_> {
+    /// Tiles of keys that the queries see.
+    fn tiles(&self) -> Range<usize> {
+        let block_queries = Extents::of(self.shape).queries;
+        let end = (self.blocks.end * block_queries).min(self.part.count);
+        self.shape.first_key(self.blocks.start * block_queries) / KEY_TILE..end.div_ceil(KEY_TILE)
+    }
+
+    /// Lines of a left tile of keys, and of one of values.
+    fn tile_lines(&self) -> [usize; 2] {
+        let Extents { head_dim, depth, .. } = Extents::of(self.shape);
+        [self.kernels.left_lines(KEY_TILE, depth), self.kernels.left_lines(head_dim, KEY_TILE)]
+    }
+
+    /// Packs the keys and values that the queries see.
+    #[inline(always)]
+    fn pack_keys<S: Simd>(&self, simd: S, working: &mut Working<'_>) {
+        let Self { shape, kernels, part, .. } = *self;
+        let extents = Extents::of(shape);
+        let [key_lines, value_lines] = self.tile_lines();
+        let keys = Rows { array: part.k, width: shape.key_width(), offset: part.kv_head * extents.head_dim };
+        let values = Rows { array: part.v, ..keys };
+        for (index, tile) in self.tiles().enumerate() {
             let (from, count) = (part.row + tile * KEY_TILE, (part.count - tile * KEY_TILE).min(KEY_TILE));
-            pack_tile(kernels, extents, key_rows, from, count, &mut keys[index * key_lines..][..key_lines]);
-            let tile = &mut values[index * value_lines..][..value_lines];
-            pack_tile_across(simd, kernels, extents, value_rows, from, count, scores, turned, tile);
+            let tile = &mut working.keys[index * key_lines..][..key_lines];
+            pack_tile(kernels, extents, keys, from, count, tile);
+            let tile = &mut working.values[index * value_lines..][..value_lines];
+            let (wide, turned) = (&mut *working.scores, &mut *working.turned);
+            pack_tile_across(simd, kernels, extents, values, from, count, wide, turned, tile);
         }
+    }
 
-        for block in self.blocks.clone() {
-            let first = block * block_queries;
-            let queries = block_queries.min(part.count - first);
-            let (columns, used) = (extents.columns(queries), queries * group);
-            gather(shape, part, first, (used, columns), part.q, q);
-            right_across(simd, extents, q, columns, q_tile);
-            largest.fill(LOWEST);
-            sums.fill(0.0);
-            let end = first + queries;
-            let seen = shape.first_key(first) / KEY_TILE;
-            for tile in seen..end.div_ceil(KEY_TILE) {
-                let (index, start) = (tile - tiles.start, tile * KEY_TILE);
-                let active = (end - start).min(KEY_TILE);
-                kernels.multiply(TileProduct {
-                    left: &keys[index * key_lines..],
-                    left_rows: KEY_TILE,
-                    left_inputs: depth,
-                    right: q_tile,
-                    right_inputs: depth,
-                    rows: active,
-                    inputs: depth,
-                    columns,
-                    c: scores,
-                    c_stride: columns,
-                    add: false,
-                });
-                hide(shape, scores, start..start + active, first, columns);
-                let rescaled = simd.call(Probabilities {
-                    scores,
-                    keys: active,
-                    columns,
-                    scale: shape.scale * std::f32::consts::LOG2_E,
-                    largest,
-                    sums,
-                    factors,
-                    tile: p_tile,
-                });
-                if rescaled && tile > seen {
-                    rescale(simd, outputs, head_dim, columns, factors);
-                }
-                kernels.multiply(TileProduct {
-                    left: &values[index * value_lines..],
-                    left_rows: head_dim,
-                    left_inputs: KEY_TILE,
-                    right: p_tile,
-                    right_inputs: KEY_TILE,
-                    rows: head_dim,
-                    inputs: active.next_multiple_of(INPUT_BLOCK),
-                    columns,
-                    c: outputs,
-                    c_stride: columns,
-                    add: tile > seen,
-                });
-            }
-            for (factor, sum) in factors.iter_mut().zip(&*sums) {
-                *factor = 1.0 / sum;
-            }
-            turn_back(simd, depth, columns, factors, outputs, turned);
-            for column in 0..used {
-                let head = part.head(shape, first, column);
-                // SAFETY: no other task has this query and head.
-                let (out, lse) = unsafe { (self.out.range(head * head_dim, head_dim), self.lse.range(head, 1)) };
-                write_row(simd, &turned[column * depth..], 1.0, out);
-                lse[0] = (largest[column] + sums[column].log2()) * std::f32::consts::LN_2;
-            }
+    /// What a tile of keys gives to the outputs of a block; `add` to those that are there.
+    #[inline(always)]
+    fn attend<S: Simd>(&self, simd: S, block: Block, tile: usize, add: bool, working: &mut Working<'_>) {
+        let Self { shape, kernels, .. } = *self;
+        let Extents { head_dim, depth, .. } = Extents::of(shape);
+        let [key_lines, value_lines] = self.tile_lines();
+        let Block { first, end, columns, .. } = block;
+        let (index, start) = (tile - self.tiles().start, tile * KEY_TILE);
+        let active = (end - start).min(KEY_TILE);
+        kernels.multiply(TileProduct {
+            left: &working.keys[index * key_lines..],
+            left_rows: KEY_TILE,
+            left_inputs: depth,
+            right: working.q_tile,
+            right_inputs: depth,
+            rows: active,
+            inputs: depth,
+            columns,
+            c: working.scores,
+            c_stride: columns,
+            add: false,
+        });
+        hide(shape, working.scores, start..start + active, first, columns);
+        let rescaled = simd.call(Probabilities {
+            scores: working.scores,
+            keys: active,
+            columns,
+            scale: shape.scale * std::f32::consts::LOG2_E,
+            largest: working.largest,
+            sums: working.sums,
+            factors: working.factors,
+            tile: working.p,
+        });
+        if rescaled && add {
+            rescale(simd, working.outputs, head_dim, columns, working.factors);
+        }
+        kernels.multiply(TileProduct {
+            left: &working.values[index * value_lines..],
+            left_rows: head_dim,
+            left_inputs: KEY_TILE,
+            right: working.p,
+            right_inputs: KEY_TILE,
+            rows: head_dim,
+            inputs: active.next_multiple_of(INPUT_BLOCK),
+            columns,
+            c: working.outputs,
+            c_stride: columns,
+            add,
+        });
+    }
+
+    /// Divides the outputs of a block by their sums, rounds them, and tells `lse`.
+    #[inline(always)]
+    fn write<S: Simd>(&self, simd: S, block: Block, working: &mut Working<'_>) {
+        let Extents { head_dim, depth, .. } = Extents::of(self.shape);
+        let Working { outputs, turned, largest, sums, factors, .. } = working;
+        for (factor, sum) in factors.iter_mut().zip(&**sums) {
+            *factor = 1.0 / sum;
+        }
+        turn_back(simd, depth, block.columns, factors, outputs, turned);
+        for column in 0..block.used {
+            let head = self.part.head(self.shape, block.first, column);
+            // SAFETY: no other task has this query and head.
+            let (out, lse) = unsafe { (self.out.range(head * head_dim, head_dim), self.lse.range(head, 1)) };
+            write_row(simd, &turned[column * depth..], 1.0, out);
+            lse[0] = (largest[column] + sums[column].log2()) * std::f32::consts::LN_2;
         }
     }
 }

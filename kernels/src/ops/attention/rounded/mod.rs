@@ -63,6 +63,25 @@ impl Extents {
     }
 }
 
+/// A block of queries.
+#[derive(Clone, Copy)]
+struct Block {
+    first: usize,
+    end: usize,
+    /// Columns of the scores.
+    columns: usize,
+    /// Those of them that are a query and head.
+    used: usize,
+}
+
+impl Block {
+    /// The block that starts with a query, of a sequence of `count`.
+    fn of(extents: Extents, first: usize, count: usize) -> Self {
+        let end = count.min(first + extents.queries);
+        Self { first, end, columns: extents.columns(end - first), used: (end - first) * extents.group }
+    }
+}
+
 /// Where the computation runs.
 #[derive(Clone, Copy)]
 pub(super) struct Machine {
