@@ -10,7 +10,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, packed};
-use super::round::{round_row, round_row_widened};
+use super::round::{join_rows, round_row, round_row_widened};
 use super::row_blocks::Blocks;
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
 use crate::panels::{PANEL, inputs_per_word, write_inputs};
@@ -210,6 +210,10 @@ fn write_rounded(
     outputs: Range<usize>,
     words: &mut [[u32; PANEL]],
 ) {
+    if precision == Precision::Bf16 && outputs.len() == PANEL {
+        join_rows(inputs, columns, outputs.start, words);
+        return;
+    }
     for (words, inputs) in words.iter_mut().zip(inputs.chunks_exact(inputs_per_word(precision) * columns)) {
         let even = &inputs[outputs.clone()];
         match precision {

@@ -6,6 +6,8 @@
 // Plain loops are compiled anew for each set of target features, which needs their bodies in the callers.
 #![allow(clippy::inline_always)]
 
+use half::bf16;
+
 use super::kernel::GROUP;
 use crate::buffer::Line;
 use crate::panels::PANEL;
@@ -137,6 +139,18 @@ vectorised! {
     fn pair_up(even: &[f32; PANEL], odd: &[f32; PANEL], words: &mut [u32; PANEL]) {
         for (word, (even, odd)) in words.iter_mut().zip(even.iter().zip(odd)) {
             *word = u32::from(bf16_bits(*even)) | u32::from(bf16_bits(*odd)) << 16;
+        }
+    }
+}
+
+vectorised! {
+    /// Joins pairs of rows, `columns` bf16 each, to words of a panel: its outputs start at column `first` of the rows.
+    pub(super) fn join_rows(rows: &[bf16], columns: usize, first: usize, words: &mut [[u32; PANEL]]) {
+        for (words, rows) in words.iter_mut().zip(rows.chunks_exact(2 * columns)) {
+            let (even, odd) = (&rows[first..][..PANEL], &rows[columns + first..][..PANEL]);
+            for (word, (even, odd)) in words.iter_mut().zip(even.iter().zip(odd)) {
+                *word = u32::from(even.to_bits()) | u32::from(odd.to_bits()) << 16;
+            }
         }
     }
 }
