@@ -6,7 +6,6 @@
 //!
 //! Layers with a window keep pages of their own, and a table lets go of those that no later query sees.
 
-use espalier_kernels::Precision;
 use espalier_kernels::ops::{KeyValuePages, PAGE_POSITIONS, PageFork, PageShape, PageSlot};
 use espalier_model::ModelConfig;
 
@@ -119,12 +118,7 @@ impl Cache {
             places.push((group, windows[group].1));
             windows[group].1 += 1;
         }
-        let shape = |layers| PageShape {
-            precision: Precision::F32,
-            layers,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-        };
+        let shape = |layers| PageShape { layers, kv_heads: config.kv_heads, head_dim: config.head_dim };
         let group = |(window, layers)| LayerGroup {
             window,
             pages: KeyValuePages::new(shape(layers)),
@@ -285,7 +279,7 @@ mod tests {
     use super::*;
 
     fn cache(windows: &[Option<usize>]) -> Cache {
-        let shape = PageShape { precision: Precision::F32, layers: 1, kv_heads: 1, head_dim: 1 };
+        let shape = PageShape { layers: 1, kv_heads: 1, head_dim: 1 };
         let group = |&window: &Option<usize>| LayerGroup {
             window,
             pages: KeyValuePages::new(shape),

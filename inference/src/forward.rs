@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use espalier_kernels::ops::{
-    Direction, FusedRows, PageSlot, PagedQueries, gated_activation, paged_attention, rms_norm, rope,
+    Direction, FusedRows, PageSlot, PagedAttention, PagedQueries, gated_activation, rms_norm, rope,
 };
 use espalier_kernels::{Accumulate, Element, Precision, Values, ValuesMut, bf16, matmul_values};
 use espalier_model::ModelConfig;
@@ -301,5 +301,6 @@ fn attend(weights: &Weights, layer: usize, batch: &Batch, cache: &mut Cache, qkv
             rows: segment.rows.clone(),
         })
         .collect();
-    paged_attention(&weights.layers[layer].attention, pages, place, qkv, stride, &sequences, attended);
+    let shape = &weights.layers[layer].attention;
+    PagedAttention { shape, pages, layer: place, rows: qkv, stride, sequences: &sequences }.run(attended);
 }

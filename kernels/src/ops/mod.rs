@@ -27,7 +27,7 @@ pub use cross_entropy::{RowLoss, TeacherRows, cross_entropy_rows, distillation_r
 pub use divergence::divergence_rows;
 pub use gated_activation::{GatedActivation, gated_activation, gated_activation_backward};
 pub use paged_attention::{
-    FusedRows, KeyValuePages, PAGE_POSITIONS, PageFork, PageShape, PageSlot, PagedQueries, paged_attention,
+    FusedRows, KeyValuePages, PAGE_POSITIONS, PageFork, PageShape, PageSlot, PagedAttention, PagedQueries,
 };
 pub use rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_beside};
 pub use rope::{Direction, RopeStyle, RopeTable, rope};

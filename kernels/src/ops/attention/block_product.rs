@@ -7,7 +7,7 @@ use crate::ops::simd::{Operation, Simd};
 
 /// What the sums start from.
 #[derive(Clone, Copy)]
-pub(super) enum Start<'a> {
+pub(in crate::ops) enum Start<'a> {
     /// Zero: `C = A B`.
     Zero,
     /// The target: `C += A B`.
@@ -17,23 +17,23 @@ pub(super) enum Start<'a> {
 }
 
 /// One product: `rows x depth` times `depth x columns`.
-pub(super) struct BlockProduct<'a> {
-    pub(super) rows: usize,
-    pub(super) depth: usize,
+pub(in crate::ops) struct BlockProduct<'a> {
+    pub(in crate::ops) rows: usize,
+    pub(in crate::ops) depth: usize,
     /// A multiple of the width of a vector.
-    pub(super) columns: usize,
-    pub(super) a: &'a [f32],
+    pub(in crate::ops) columns: usize,
+    pub(in crate::ops) a: &'a [f32],
     /// Elements between rows of `A`.
-    pub(super) a_row: usize,
+    pub(in crate::ops) a_row: usize,
     /// Elements between columns of `A`.
-    pub(super) a_depth: usize,
-    pub(super) b: &'a [f32],
+    pub(in crate::ops) a_depth: usize,
+    pub(in crate::ops) b: &'a [f32],
     /// Elements between rows of `B`.
-    pub(super) b_stride: usize,
-    pub(super) c: &'a mut [f32],
+    pub(in crate::ops) b_stride: usize,
+    pub(in crate::ops) c: &'a mut [f32],
     /// Elements between rows of `C`.
-    pub(super) c_stride: usize,
-    pub(super) start: Start<'a>,
+    pub(in crate::ops) c_stride: usize,
+    pub(in crate::ops) start: Start<'a>,
 }
 
 impl Operation for BlockProduct<'_> {
@@ -74,7 +74,7 @@ impl Operation for BlockProduct<'_> {
 }
 
 impl BlockProduct<'_> {
-    /// Columns `column..column + C * WIDTH` of all rows.
+    /// Columns `column..column + C * WIDTH` of all rows, in tiles of nearly one size.
     ///
     /// # Safety
     ///
@@ -84,28 +84,25 @@ impl BlockProduct<'_> {
         let mut row = 0;
         // SAFETY: rows stay below `self.rows`.
         unsafe {
-            while self.rows - row >= 6 {
-                self.tile::<S, 6, C>(simd, row, column);
-                row += 6;
-            }
-            while self.rows - row >= 3 {
-                self.tile::<S, 3, C>(simd, row, column);
-                row += 3;
-            }
-            while self.rows > row {
-                self.tile::<S, 1, C>(simd, row, column);
-                row += 1;
+            while row < self.rows {
+                row += match self.rows - row {
+                    1 => self.tile::<S, 1, C>(simd, row, column),
+                    2 | 4 => self.tile::<S, 2, C>(simd, row, column),
+                    3 | 5 | 9 => self.tile::<S, 3, C>(simd, row, column),
+                    7 | 8 => self.tile::<S, 4, C>(simd, row, column),
+                    _ => self.tile::<S, 6, C>(simd, row, column),
+                };
             }
         }
     }
 
-    /// `R` rows from `row` and `C` vectors from `column`.
+    /// `R` rows from `row` and `C` vectors from `column`; gives `R`.
     ///
     /// # Safety
     ///
     /// The assertions of `run` hold, and the tile lies inside `self.rows` and `self.columns`.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize, const C: usize>(&mut self, simd: S, row: usize, column: usize) {
+    unsafe fn tile<S: Simd, const R: usize, const C: usize>(&mut self, simd: S, row: usize, column: usize) -> usize {
         // SAFETY: the caller promises that all addresses lie inside `a`, `b` and `c`.
         unsafe {
             let mut sums = [[simd.splat(0.0); C]; R];
@@ -150,5 +147,6 @@ impl BlockProduct<'_> {
                 }
             }
         }
+        R
     }
 }

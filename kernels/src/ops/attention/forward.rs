@@ -136,7 +136,7 @@ impl Operation for ForwardTask<'_> {
 
 /// Sets the scores from `visible` on to negative infinity.
 #[inline(always)]
-pub(super) fn mask<S: Simd>(simd: S, scores: &mut [f32], visible: usize) {
+pub(in crate::ops) fn mask<S: Simd>(simd: S, scores: &mut [f32], visible: usize) {
     if visible >= scores.len() {
         return;
     }
@@ -149,7 +149,7 @@ pub(super) fn mask<S: Simd>(simd: S, scores: &mut [f32], visible: usize) {
 
 /// Sets the scores before `first` to negative infinity.
 #[inline(always)]
-pub(super) fn mask_before<S: Simd>(simd: S, scores: &mut [f32], first: usize) {
+pub(in crate::ops) fn mask_before<S: Simd>(simd: S, scores: &mut [f32], first: usize) {
     if first == 0 {
         return;
     }
@@ -164,7 +164,7 @@ pub(super) fn mask_before<S: Simd>(simd: S, scores: &mut [f32], first: usize) {
 
 /// Replaces scores by `2^(s - m)` with the new maximum `m`; returns `m`, the factor's exponent `m_old - m` and the sum.
 #[inline(always)]
-fn probabilities<S: Simd>(simd: S, scores: &mut [f32], old: f32) -> (f32, f32, f32) {
+pub(in crate::ops) fn probabilities<S: Simd>(simd: S, scores: &mut [f32], old: f32) -> (f32, f32, f32) {
     let mut lanes = simd.splat(old);
     for scores in scores.chunks_exact(S::WIDTH) {
         lanes = simd.max(lanes, simd.load(scores));
@@ -182,7 +182,7 @@ fn probabilities<S: Simd>(simd: S, scores: &mut [f32], old: f32) -> (f32, f32, f
 
 /// Turns exponents into factors, and scales and extends the sums of the rows.
 #[inline(always)]
-fn advance_sums<S: Simd>(simd: S, sums: &mut [f32], factors: &mut [f32], new_sums: &[f32]) {
+pub(in crate::ops) fn advance_sums<S: Simd>(simd: S, sums: &mut [f32], factors: &mut [f32], new_sums: &[f32]) {
     let rows = sums.len();
     let mut sums = sums.chunks_exact_mut(S::WIDTH);
     let mut factors = factors[..rows].chunks_exact_mut(S::WIDTH);

@@ -37,8 +37,11 @@ mod rounded;
 use rayon::prelude::*;
 
 use self::backward::BackwardTask;
+pub(super) use self::block_product::{BlockProduct, Start};
 use self::forward::ForwardTask;
+pub(super) use self::forward::{advance_sums, mask, mask_before, probabilities};
 use self::memory::SharedOutput;
+pub(super) use self::packing::copy_scaled;
 use super::simd::dispatch;
 use crate::{Element, InstructionSet, Values};
 

@@ -75,7 +75,7 @@ pub(super) fn right_factor<'a, S: Simd>(
 
 /// Copies one row of a head, times `factor`, and fills it up with zeros.
 #[inline(always)]
-pub(super) fn copy_scaled<S: Simd>(simd: S, source: &[f32], factor: f32, target: &mut [f32]) {
+pub(in crate::ops) fn copy_scaled<S: Simd>(simd: S, source: &[f32], factor: f32, target: &mut [f32]) {
     let factor = simd.splat(factor);
     let (values, padding) = target.split_at_mut(source.len());
     let mut from = source.chunks_exact(S::WIDTH);

@@ -4,12 +4,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::cell::pair;
 use crate::buffer::{Line, SharedMut, zeroed_lines};
 use crate::ops::AttentionShape;
 use crate::ops::simd::MAX_WIDTH;
-use crate::panels::inputs_per_word;
-use crate::{Precision, gemm::bf16_bits};
 
 /// Positions of a page.
 pub const PAGE_POSITIONS: usize = 64;
@@ -20,8 +17,6 @@ const FEW_ROWS: usize = 16;
 /// What a page holds for each of its positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageShape {
-    /// What keys and values are stored in.
-    pub precision: Precision,
     /// Layers.
     pub layers: usize,
     /// Key and value heads of a layer.
@@ -31,34 +26,34 @@ pub struct PageShape {
 }
 
 impl PageShape {
-    /// Words between two depths of a head's values.
+    /// Elements between the values of two positions, so that whole vectors make up a head.
     pub(super) fn value_stride(&self) -> usize {
         self.head_dim.next_multiple_of(MAX_WIDTH)
     }
 
-    /// Words of a head's keys: for each depth one of each position.
-    pub(super) fn key_words(&self) -> usize {
-        self.head_dim.div_ceil(inputs_per_word(self.precision)) * PAGE_POSITIONS
+    /// Elements of a head's keys: for each depth one of each position.
+    fn keys(&self) -> usize {
+        self.head_dim * PAGE_POSITIONS
     }
 
-    /// Words of a head's values: for each depth, which is positions, one of each element.
-    fn value_words(&self) -> usize {
-        PAGE_POSITIONS / inputs_per_word(self.precision) * self.value_stride()
+    /// Elements of a head's values: for each position those of the head.
+    fn values(&self) -> usize {
+        PAGE_POSITIONS * self.value_stride()
     }
 
-    /// Words of a head's keys and values.
-    fn head_words(&self) -> usize {
-        self.key_words() + self.value_words()
+    /// Elements of a head's keys and values.
+    fn head_elements(&self) -> usize {
+        self.keys() + self.values()
     }
 
     /// Memory of a page.
     pub fn page_bytes(&self) -> usize {
-        self.layers * self.kv_heads * self.head_words() * size_of::<u32>()
+        self.layers * self.kv_heads * self.head_elements() * size_of::<f32>()
     }
 
-    /// First word of a head.
+    /// First element of a head.
     fn head(&self, layer: usize, kv_head: usize) -> usize {
-        (layer * self.kv_heads + kv_head) * self.head_words()
+        (layer * self.kv_heads + kv_head) * self.head_elements()
     }
 }
 
@@ -96,7 +91,7 @@ pub struct FusedRows<'a> {
 }
 
 /// Pages of keys and values of some layers. A page is `[layer][head]` of keys `[depth][position]` and values
-/// `[position][element]`, in words of one f32 or of two bf16 that are neighbours in the first of these dimensions.
+/// `[position][element]`.
 pub struct KeyValuePages {
     shape: PageShape,
     pages: Vec<Vec<Line>>,
@@ -121,8 +116,7 @@ impl KeyValuePages {
 
     /// Adds a page and tells its number.
     ///
-    /// What a page holds beyond the positions that were written since it changed hands is never read: positions are
-    /// written in rising order, and the first of a pair clears the place of the second.
+    /// What a page holds beyond the positions that were written since it changed hands is never read.
     pub fn grow(&mut self) -> u32 {
         self.pages.push(zeroed_lines(self.shape.page_bytes() / size_of::<Line>()));
         self.pages.len() as u32 - 1
@@ -139,11 +133,11 @@ impl KeyValuePages {
         assert_eq!((attention.kv_heads, attention.head_dim), (kv_heads, head_dim), "pages of other heads");
     }
 
-    /// Keys and values of a head, as the words of the two products.
+    /// Keys and values of a head, as the two products read them.
     #[inline(always)]
     pub(super) fn head(&self, page: u32, layer: usize, kv_head: usize) -> (&[f32], &[f32]) {
-        let words: &[f32] = bytemuck::cast_slice(&self.pages[page as usize]);
-        words[self.shape.head(layer, kv_head)..][..self.shape.head_words()].split_at(self.shape.key_words())
+        let elements: &[f32] = bytemuck::cast_slice(&self.pages[page as usize]);
+        elements[self.shape.head(layer, kv_head)..][..self.shape.head_elements()].split_at(self.shape.keys())
     }
 
     /// Writes keys and values of one layer, row `i` to `slots[i]`; then the forks get theirs, in order.
@@ -163,33 +157,34 @@ impl KeyValuePages {
             forks.iter().all(|fork| exists(fork.from, fork.positions) && exists(fork.to, 0) && fork.from != fork.to),
             "a fork of pages that do not exist"
         );
-        let pages: Vec<SharedMut<u32>> =
+        let pages: Vec<SharedMut<f32>> =
             self.pages.iter_mut().map(|page| SharedMut::new(bytemuck::cast_slice_mut(page))).collect();
         let part = |index: usize| {
             let (kv_head, is_value) = (index / 2, index % 2 == 1);
-            let (first, words) = if is_value {
-                (shape.head(layer, kv_head) + shape.key_words(), shape.value_words())
+            let (first, count) = if is_value {
+                (shape.head(layer, kv_head) + shape.keys(), shape.values())
             } else {
-                (shape.head(layer, kv_head), shape.key_words())
+                (shape.head(layer, kv_head), shape.keys())
             };
-            // SAFETY: the words of this head's keys or values lie inside the page, which exists by the assertions above;
-            // every part has its own words, and a part uses those of one page at a time.
-            let place = |page: u32| unsafe { std::slice::from_raw_parts_mut(pages[page as usize].at(first), words) };
+            // SAFETY: this head's keys or values lie inside the page, which exists by the assertions above; every part has
+            // its own elements, and a part uses those of one page at a time.
+            let place = |page: u32| unsafe { std::slice::from_raw_parts_mut(pages[page as usize].at(first), count) };
             let columns = if is_value { &rows.value } else { &rows.key };
             let columns = columns.start + kv_head * shape.head_dim..columns.start + (kv_head + 1) * shape.head_dim;
             for (slot, row) in slots.iter().zip(rows.values.chunks_exact(rows.stride)) {
-                let (words, row, slot_index) = (place(slot.page), &row[columns.clone()], slot.slot as usize);
+                let (place, row, index) = (place(slot.page), &row[columns.clone()], slot.slot as usize);
                 if is_value {
-                    write_value(&shape, words, slot_index, row);
+                    place[index * shape.value_stride()..][..row.len()].copy_from_slice(row);
                 } else {
-                    write_key(&shape, words, slot_index, row);
+                    place.chunks_exact_mut(PAGE_POSITIONS).zip(row).for_each(|(place, value)| place[index] = *value);
                 }
             }
             for fork in forks {
                 // The two are different pages.
                 let (from, to, positions) = (&*place(fork.from), place(fork.to), fork.positions as usize);
                 if is_value {
-                    copy_values(&shape, from, to, positions);
+                    let elements = positions * shape.value_stride();
+                    to[..elements].copy_from_slice(&from[..elements]);
                 } else {
                     for (from, to) in from.chunks_exact(PAGE_POSITIONS).zip(to.chunks_exact_mut(PAGE_POSITIONS)) {
                         to[..positions].copy_from_slice(&from[..positions]);
@@ -201,45 +196,6 @@ impl KeyValuePages {
             (0..2 * shape.kv_heads).for_each(part);
         } else {
             (0..2 * shape.kv_heads).into_par_iter().with_max_len(1).for_each(part);
-        }
-    }
-}
-
-fn write_key(shape: &PageShape, words: &mut [u32], slot: usize, key: &[f32]) {
-    let words = words.chunks_exact_mut(PAGE_POSITIONS);
-    match shape.precision {
-        Precision::F32 => words.zip(key).for_each(|(words, value)| words[slot] = value.to_bits()),
-        Precision::Bf16 => {
-            for (words, values) in words.zip(key.chunks(2)) {
-                words[slot] = pair(values[0], values.get(1).copied().unwrap_or(0.0));
-            }
-        }
-    }
-}
-
-fn write_value(shape: &PageShape, words: &mut [u32], slot: usize, value: &[f32]) {
-    let stride = shape.value_stride();
-    match shape.precision {
-        Precision::F32 => {
-            words[slot * stride..][..value.len()].copy_from_slice(bytemuck::cast_slice(value));
-        }
-        Precision::Bf16 => {
-            let (kept, shift) = if slot.is_multiple_of(2) { (0, 0) } else { (0xffff, 16) };
-            for (word, value) in words[slot / 2 * stride..].iter_mut().zip(value) {
-                *word = *word & kept | u32::from(bf16_bits(*value)) << shift;
-            }
-        }
-    }
-}
-
-fn copy_values(shape: &PageShape, from: &[u32], to: &mut [u32], positions: usize) {
-    let (per_word, stride) = (inputs_per_word(shape.precision), shape.value_stride());
-    let whole = positions / per_word * stride;
-    to[..whole].copy_from_slice(&from[..whole]);
-    if !positions.is_multiple_of(per_word) {
-        // Bf16, and the high halves are another position's.
-        for (to, from) in to[whole..whole + stride].iter_mut().zip(&from[whole..]) {
-            *to = *to & 0xffff_0000 | from & 0xffff;
         }
     }
 }

@@ -11,16 +11,15 @@ use crate::ops::testing::{assert_close, noise, widen, with_threads};
 /// Sequences that are to be attended to: `common` positions are those of the first one.
 struct Case {
     shape: AttentionShape,
-    precision: Precision,
     /// Positions of each sequence.
     lengths: Vec<usize>,
     common: usize,
 }
 
 impl Case {
-    fn new(heads: usize, kv_heads: usize, head_dim: usize, precision: Precision) -> Self {
+    fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
         let shape = AttentionShape { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), window: None };
-        Self { shape, precision, lengths: vec![150, 131, 64, 1, 70], common: 0 }
+        Self { shape, lengths: vec![150, 131, 64, 1, 70], common: 0 }
     }
 
     /// The fused rows `[q | k | v]` of a sequence.
@@ -30,11 +29,6 @@ impl Case {
         let mut rows = noise(100 + sequence as u64, length * width);
         let common = self.common.min(length) * width;
         rows[..common].copy_from_slice(&noise(100, self.lengths[0] * width)[..common]);
-        if self.precision == Precision::Bf16 {
-            for value in &mut rows {
-                *value = bf16::from_f32(*value).to_f32();
-            }
-        }
         rows
     }
 
@@ -59,12 +53,8 @@ impl Case {
     /// fork where they part. The first `read` positions of each go through a call of their own before.
     fn paged(&self, isa: InstructionSet, read: usize, share: bool) -> Vec<Vec<f32>> {
         let (query, key) = (self.shape.query_width(), self.shape.key_width());
-        let mut pages = KeyValuePages::new(PageShape {
-            precision: self.precision,
-            layers: 2,
-            kv_heads: self.shape.kv_heads,
-            head_dim: self.shape.head_dim,
-        });
+        let mut pages =
+            KeyValuePages::new(PageShape { layers: 2, kv_heads: self.shape.kv_heads, head_dim: self.shape.head_dim });
         let mut tables: Vec<Vec<u32>> = Vec::new();
         let mut forks = Vec::new();
         for (sequence, &length) in self.lengths.iter().enumerate() {
@@ -114,7 +104,15 @@ impl Case {
                 })
                 .collect();
             let mut out = vec![f32::NAN; slots.len() * query];
-            paged_attention_with(isa, &self.shape, &pages, 1, &rows, self.stride(), &queries, ValuesMut::F32(&mut out));
+            let call = PagedAttention {
+                shape: &self.shape,
+                pages: &pages,
+                layer: 1,
+                rows: &rows,
+                stride: self.stride(),
+                sequences: &queries,
+            };
+            call.run_with(isa, ValuesMut::F32(&mut out));
             for (sequence, _, rows) in spans {
                 results[sequence].extend_from_slice(&out[rows.start * query..rows.end * query]);
             }
@@ -127,16 +125,14 @@ const SHAPES: [(usize, usize, usize); 6] = [(9, 3, 64), (4, 4, 8), (14, 2, 64), 
 
 #[test]
 fn agrees_with_attention_over_plain_rows_on_every_instruction_set() {
-    for (precision, tolerance) in [(Precision::F32, 3e-6), (Precision::Bf16, 0.03)] {
-        for (heads, kv_heads, head_dim) in SHAPES {
-            for window in [None, Some(50)] {
-                let mut case = Case::new(heads, kv_heads, head_dim, precision);
-                case.shape.window = window;
-                for isa in InstructionSet::available() {
-                    for (sequence, found) in case.paged(isa, 0, false).iter().enumerate() {
-                        let truth = widen(&case.plain(isa, sequence, 0));
-                        assert_close(found, &truth, tolerance, &format!("{isa} {heads} x {head_dim} {window:?}"));
-                    }
+    for (heads, kv_heads, head_dim) in SHAPES {
+        for window in [None, Some(50)] {
+            let mut case = Case::new(heads, kv_heads, head_dim);
+            case.shape.window = window;
+            for isa in InstructionSet::available() {
+                for (sequence, found) in case.paged(isa, 0, false).iter().enumerate() {
+                    let truth = widen(&case.plain(isa, sequence, 0));
+                    assert_close(found, &truth, 3e-6, &format!("{isa} {heads} x {head_dim} {window:?}"));
                 }
             }
         }
@@ -145,48 +141,52 @@ fn agrees_with_attention_over_plain_rows_on_every_instruction_set() {
 
 #[test]
 fn sharing_calls_and_threads_change_no_bit() {
-    for precision in [Precision::F32, Precision::Bf16] {
-        for common in [64, 100, 129] {
-            let mut case = Case::new(9, 3, 64, precision);
-            (case.lengths, case.common) = (vec![150, 140, 135, 200, 130], common);
-            for isa in InstructionSet::available() {
-                let apart = case.paged(isa, 0, false);
-                assert_eq!(apart, case.paged(isa, 70, false), "{isa} in two calls");
-                let shared = with_threads(3, || case.paged(isa, 0, true));
-                for (sequence, (shared, apart)) in shared.iter().zip(&apart).enumerate() {
-                    let computed = shared.len();
-                    assert_eq!(*shared, apart[apart.len() - computed..], "{isa} {precision} {common} {sequence}");
-                }
+    for common in [64, 100, 129] {
+        let mut case = Case::new(9, 3, 64);
+        (case.lengths, case.common) = (vec![150, 140, 135, 200, 130], common);
+        for isa in InstructionSet::available() {
+            let apart = case.paged(isa, 0, false);
+            assert_eq!(apart, case.paged(isa, 70, false), "{isa} in two calls");
+            let shared = with_threads(3, || case.paged(isa, 0, true));
+            for (sequence, (shared, apart)) in shared.iter().zip(&apart).enumerate() {
+                let computed = shared.len();
+                assert_eq!(*shared, apart[apart.len() - computed..], "{isa} {common} {sequence}");
             }
         }
     }
 }
 
-#[test]
-fn a_result_in_bf16_is_the_rounded_one() {
-    let case = Case::new(9, 3, 64, Precision::Bf16);
-    let shape = PageShape { precision: Precision::Bf16, layers: 1, kv_heads: 3, head_dim: 64 };
-    let mut pages = KeyValuePages::new(shape);
+/// A sequence of 64 in one page, from row to result.
+fn one_page(case: &Case, position: usize, out: ValuesMut<'_>) {
+    let &AttentionShape { kv_heads, head_dim, .. } = &case.shape;
+    let mut pages = KeyValuePages::new(PageShape { layers: 1, kv_heads, head_dim });
     let page = pages.grow();
     let rows = case.rows(2);
     let slots: Vec<PageSlot> = (0..64).map(|slot| PageSlot { page, slot }).collect();
-    let fused = FusedRows { values: &rows, stride: case.stride(), key: 576..768, value: 768..960 };
+    let (query, key) = (case.shape.query_width(), case.shape.key_width());
+    let fused = FusedRows {
+        values: &rows,
+        stride: case.stride(),
+        key: query..query + key,
+        value: query + key..query + 2 * key,
+    };
     pages.write(0, &slots, &[], &fused);
-    let queries = [PagedQueries { pages: &[page], first_page: 0, start: 0, rows: 0..64 }];
+    let sequences = [PagedQueries { pages: &[page], first_page: 0, start: position, rows: 0..64 }];
+    let stride = case.stride();
+    PagedAttention { shape: &case.shape, pages: &pages, layer: 0, rows: &rows, stride, sequences: &sequences }.run(out);
+}
+
+#[test]
+fn a_result_in_bf16_is_the_rounded_one() {
+    let case = Case::new(9, 3, 64);
     let (mut wide, mut narrow) = (vec![0.0; 64 * 576], vec![bf16::ZERO; 64 * 576]);
-    paged_attention(&case.shape, &pages, 0, &rows, case.stride(), &queries, ValuesMut::F32(&mut wide));
-    paged_attention(&case.shape, &pages, 0, &rows, case.stride(), &queries, ValuesMut::Bf16(&mut narrow));
+    one_page(&case, 0, ValuesMut::F32(&mut wide));
+    one_page(&case, 0, ValuesMut::Bf16(&mut narrow));
     assert!(wide.iter().zip(&narrow).all(|(wide, narrow)| bf16::from_f32(*wide) == *narrow));
 }
 
 #[test]
 #[should_panic(expected = "a page is missing")]
 fn a_missing_page_is_refused() {
-    let case = Case::new(4, 4, 8, Precision::F32);
-    let shape = PageShape { precision: Precision::F32, layers: 1, kv_heads: 4, head_dim: 8 };
-    let mut pages = KeyValuePages::new(shape);
-    let page = pages.grow();
-    let queries = [PagedQueries { pages: &[page], first_page: 0, start: 64, rows: 0..1 }];
-    let (rows, mut out) = (vec![0.0; case.stride()], vec![0.0; 32]);
-    paged_attention(&case.shape, &pages, 0, &rows, case.stride(), &queries, ValuesMut::F32(&mut out));
+    one_page(&Case::new(4, 4, 8), 64, ValuesMut::F32(&mut vec![0.0; 64 * 32]));
 }

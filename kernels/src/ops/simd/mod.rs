@@ -62,19 +62,6 @@ pub(super) trait Simd: Copy {
     /// `a * b + c`, fused where the instruction set can.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
 
-    /// The words of `a` as pairs of bf16: those in the low halves.
-    fn even_halves(self, a: Self::Vector) -> Self::Vector;
-
-    /// The words of `a` as pairs of bf16: those in the high halves.
-    fn odd_halves(self, a: Self::Vector) -> Self::Vector;
-
-    /// `c` and both products of the pairs of bf16 in the words of `a` and `b`, in whatever order the instruction set has.
-    #[inline(always)]
-    fn dot_pairs(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
-        let even = self.mul_add(self.even_halves(a), self.even_halves(b), c);
-        self.mul_add(self.odd_halves(a), self.odd_halves(b), even)
-    }
-
     /// The larger; `b` where either is NaN.
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
 

@@ -81,16 +81,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn even_halves(self, a: Self::Vector) -> Self::Vector {
-        lane_by_lane!(a => f32::from_bits(a.to_bits() << 16))
-    }
-
-    #[inline(always)]
-    fn odd_halves(self, a: Self::Vector) -> Self::Vector {
-        lane_by_lane!(a => f32::from_bits(a.to_bits() & 0xffff_0000))
-    }
-
-    #[inline(always)]
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
         lane_by_lane!(a, b => if a > b { a } else { b })
     }
