@@ -253,6 +253,11 @@ impl Cache {
         self.groups.iter().map(|group| group.used() * group.pages.shape().page_bytes()).sum()
     }
 
+    /// Memory of the pages in use that will be free when the batch in preparation has run.
+    pub(crate) fn resting_bytes(&self) -> usize {
+        self.groups.iter().map(|group| group.resting.len() * group.pages.shape().page_bytes()).sum()
+    }
+
     /// The most memory that a sequence still takes until it has so many positions, read in steps of `step`.
     pub(crate) fn missing_bytes(&self, table: &PageTable, positions: usize, step: usize) -> usize {
         self.bytes_beyond(|group| table.spans[group].pages.len(), positions, step)

@@ -86,6 +86,15 @@ pub enum EngineError {
         /// What does not fit.
         problem: String,
     },
+    /// The engine was told to stop before the answer was complete.
+    #[error("the engine was stopped before the answer was complete; ask again when it runs")]
+    Stopped,
+    /// The engine broke down while it computed. Later requests begin afresh.
+    #[error("the engine broke down while it wrote the answer: {problem}; ask again, and report it if it comes back")]
+    Broken {
+        /// What it said.
+        problem: String,
+    },
     /// The server could not be reached, or the connection broke.
     #[error("{url}: {problem} (tried {attempts} times); check that the server runs and that host and port are right")]
     Connection {

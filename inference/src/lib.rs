@@ -2,10 +2,11 @@
 //!
 //! # Which call for what
 //! - Many texts to write: [`Engine::generate`]. Hand over all requests at once; the engine batches them.
+//! - Requests that come in at any time, tokens as they are chosen: [`Service`]. It writes what [`Engine::generate`] writes.
 //! - Several answers of one prompt: [`Request::alternatives`]. Answers of a form (JSON by a schema): [`Constraint`].
 //! - Which of several continuations is likelier: [`NativeEngine::loglikelihood`].
 //! - What a student can learn from a teacher at each token of an answer: [`NativeEngine::top_logprobs`].
-//! - Perplexity of a text: [`NativeEngine::token_logprobs`]. Whole distributions: [`NativeEngine::logits`].
+//! - Perplexity of a text: [`NativeEngine::token_logprobs`]; beside an answer: [`Request::prompt_logprobs`]. Whole distributions: [`NativeEngine::logits`].
 //!
 //! # How the native engine works
 //! One *step* is one pass over the weights for a batch of rows. A row is one token at one position of one sequence; rows of
@@ -43,7 +44,6 @@
 //! # }
 //! ```
 
-mod batch;
 mod branch;
 mod cache;
 mod constraint;
@@ -54,8 +54,10 @@ mod overflow;
 mod prefix;
 mod request;
 mod sampling;
+mod schedule;
 mod score;
 mod server;
+mod service;
 mod stop;
 mod weights;
 
@@ -66,8 +68,9 @@ pub use error::EngineError;
 pub use espalier_model::{Message, SpecialTokens};
 pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
 pub use overflow::Overflow;
-pub use request::{Answer, Counts, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};
+pub use request::{Answer, Counts, Event, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};
 pub use server::{ServerEngine, ServerOptions};
+pub use service::{Cancel, Load, Refused, Service, ServiceOptions};
 
 /// Something that answers requests.
 #[derive(Debug)]

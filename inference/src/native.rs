@@ -1,17 +1,17 @@
 //! The native engine: a model in packed matrices, with everything that runs on it.
 
 use std::ops::ControlFlow;
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use espalier_kernels::Precision;
 use espalier_model::{ChatTemplate, LoraAdapter, Message, Model, SpecialTokens, Tokenizer};
 
-use crate::batch;
 use crate::cache::Cache;
-use crate::constraint::{Constraint, Guides};
+use crate::constraint::{Constraint, Shelf};
 use crate::error::EngineError;
 use crate::forward::Workspace;
 use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
+use crate::schedule::offline;
 use crate::score;
 use crate::weights::Weights;
 
@@ -50,8 +50,8 @@ pub struct NativeEngine {
     pub(crate) cache_bytes: usize,
     tokenizer: Box<Tokenizer>,
     template: Box<ChatTemplate>,
-    /// Made when the first constraint comes: it takes a while with a large vocabulary.
-    guides: OnceLock<Result<Box<Guides>, String>>,
+    /// Constraints that were translated.
+    pub(crate) shelf: Shelf,
     identity: String,
     /// Off in tests that hold results with and without sharing against each other.
     pub(crate) shares_prefixes: bool,
@@ -104,7 +104,7 @@ impl NativeEngine {
             cache_bytes,
             tokenizer: Box::new(tokenizer),
             template: Box::new(template),
-            guides: OnceLock::new(),
+            shelf: Shelf::default(),
             identity,
             shares_prefixes: true,
             ignores_end: false,
@@ -191,14 +191,7 @@ impl NativeEngine {
     /// # Errors
     /// What is wrong with the constraint.
     pub fn check_constraint(&self, constraint: &Constraint) -> Result<(), EngineError> {
-        let compiled = self.guides().and_then(|guides| guides.compile(constraint));
-        compiled.map(|_| ()).map_err(|problem| constraint.broken(problem))
-    }
-
-    /// The maker of guides for this tokenizer.
-    pub(crate) fn guides(&self) -> Result<&Guides, String> {
-        let guides = self.guides.get_or_init(|| Guides::new(&self.tokenizer).map(Box::new));
-        guides.as_deref().map_err(Clone::clone)
+        self.shelf.check(&self.tokenizer, &Arc::new(constraint.clone()))
     }
 
     /// Writes an answer for each request. Answers arrive as they end, in any order, each with the index of its request;
@@ -223,7 +216,7 @@ impl NativeEngine {
         requests: &[Request],
         on_answer: &mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
     ) -> Result<Counts, EngineError> {
-        Ok(batch::generate(self, requests, on_answer))
+        Ok(offline::generate(self, requests, on_answer))
     }
 
     /// Scores continuations. Contexts that requests share, whole or as a prefix, are computed once; scores arrive in any

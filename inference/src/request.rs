@@ -5,6 +5,7 @@ use std::sync::Arc;
 use espalier_model::Message;
 
 use crate::constraint::Constraint;
+use crate::error::EngineError;
 use crate::overflow::Overflow;
 
 /// What the model is to continue.
@@ -100,6 +101,9 @@ pub struct Request {
     pub overflow: Overflow,
     /// How many alternatives to report with each token, beside the chosen one.
     pub top_logprobs: usize,
+    /// Asks for the log-probabilities of the prompt's tokens, each with so many alternatives. With `max_tokens: 0` they are
+    /// all that is computed. Only the native engine has them.
+    pub prompt_logprobs: Option<usize>,
 }
 
 impl Request {
@@ -115,6 +119,7 @@ impl Request {
             constraint: None,
             overflow: Overflow::Refuse,
             top_logprobs: 0,
+            prompt_logprobs: None,
         }
     }
 
@@ -170,10 +175,54 @@ pub struct Answer {
     pub finish: Finish,
     /// One entry for each of `tokens`. From a server only when asked for.
     pub logprobs: Vec<TokenLogprob>,
+    /// One entry for each token of the prompt but the first, where [`Request::prompt_logprobs`] asks for them.
+    pub prompt_logprobs: Vec<TokenLogprob>,
     /// Length of the prompt in tokens, BOS and template included (0 when a server does not say); what was cut not counted.
     pub prompt_tokens: usize,
     /// Tokens of the prompt that were taken away because it did not fit (see [`Overflow`]).
     pub prompt_tokens_cut: usize,
+}
+
+impl Answer {
+    /// The answer to a request for nothing.
+    pub(crate) fn empty(prompt_tokens: usize, prompt_tokens_cut: usize) -> Self {
+        Self {
+            text: String::new(),
+            tokens: Vec::new(),
+            finish: Finish::Length,
+            logprobs: Vec::new(),
+            prompt_logprobs: Vec::new(),
+            prompt_tokens,
+            prompt_tokens_cut,
+        }
+    }
+}
+
+/// What happens to a request that [`crate::Service`] took.
+#[derive(Debug)]
+pub enum Event {
+    /// A token of the answer. Texts of all tokens put together are the text of the answer. A token waits while its text may
+    /// still turn out otherwise: where it may begin a stop string, or ends within a character.
+    Token {
+        /// What it adds to the text; empty where its characters come with a later token.
+        text: String,
+        /// The token.
+        token: TokenLogprob,
+    },
+    /// The answer is complete. Nothing comes after it.
+    Done(Answer),
+    /// There is no answer. Nothing comes after it.
+    Failed(EngineError),
+}
+
+impl Event {
+    /// The last event of a request.
+    pub(crate) fn of(result: Result<Answer, EngineError>) -> Self {
+        match result {
+            Ok(answer) => Self::Done(answer),
+            Err(error) => Self::Failed(error),
+        }
+    }
 }
 
 /// What a call to generate computed, beside the answers.
@@ -189,6 +238,20 @@ pub struct Counts {
     pub prompts_cut: usize,
     /// Passes over the weights.
     pub steps: usize,
+}
+
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            prompt_tokens_logical: self.prompt_tokens_logical + other.prompt_tokens_logical,
+            prompt_tokens_computed: self.prompt_tokens_computed + other.prompt_tokens_computed,
+            new_tokens: self.new_tokens + other.new_tokens,
+            prompts_cut: self.prompts_cut + other.prompts_cut,
+            steps: self.steps + other.steps,
+        }
+    }
 }
 
 /// How probable is `continuation` after `context`?

@@ -9,6 +9,8 @@ pub(crate) struct GrowingText {
     stops: Vec<Vec<u8>>,
     /// A stop string may begin this many bytes before the newest token.
     longest: usize,
+    /// Bytes that [`Self::news`] has told.
+    told: usize,
 }
 
 impl GrowingText {
@@ -17,7 +19,7 @@ impl GrowingText {
         let stops: Vec<Vec<u8>> =
             stops.iter().filter(|stop| !stop.is_empty()).map(|stop| stop.clone().into_bytes()).collect();
         let longest = stops.iter().map(Vec::len).max().unwrap_or(0);
-        Self { bytes: Vec::new(), stops, longest }
+        Self { bytes: Vec::new(), stops, longest, told: 0 }
     }
 
     /// Appends a token. When that completes a stop string, the text is cut before it and `true` comes back.
@@ -33,6 +35,26 @@ impl GrowingText {
             self.bytes.truncate(at);
         }
         first.is_some()
+    }
+
+    /// The text since the last call; `None` while its end may turn out otherwise: when it may begin a stop string, or is a part
+    /// of a character. What `ended` stays as it is.
+    pub(crate) fn news(&mut self, ended: bool) -> Option<String> {
+        if !ended && (self.may_stop() || self.ends_within_a_character()) {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&self.bytes[self.told..]).into_owned();
+        self.told = self.bytes.len();
+        Some(text)
+    }
+
+    fn may_stop(&self) -> bool {
+        self.stops.iter().any(|stop| (1..stop.len()).any(|length| self.bytes.ends_with(&stop[..length])))
+    }
+
+    fn ends_within_a_character(&self) -> bool {
+        let last = self.bytes[self.told..].utf8_chunks().last();
+        last.is_some_and(|last| std::str::from_utf8(last.invalid()).is_err_and(|error| error.error_len().is_none()))
     }
 
     /// The text; bytes that are not UTF-8 become U+FFFD.
@@ -67,6 +89,33 @@ mod tests {
     #[test]
     fn the_earliest_stop_string_wins() {
         assert_eq!(write(&["world", "o"], &["hello world"]), ("hell".to_owned(), Some(0)));
+    }
+
+    #[test]
+    fn only_what_is_certain_is_told() {
+        let mut text = GrowingText::new(&["END".to_owned(), "\n\n".to_owned()]);
+        let mut told = String::new();
+        let heart = "\u{2764}".as_bytes();
+        let pieces: [(&[u8], Option<&str>); 9] = [
+            (b"one\n", None),
+            (b"two", Some("one\ntwo")),
+            (b" E", None),
+            (b"N", None),
+            (b"d", Some(" ENd")),
+            (&heart[..1], None),
+            (&heart[1..], Some("\u{2764}")),
+            (b"\xffx", Some("\u{fffd}x")),
+            (&heart[..2], None),
+        ];
+        for (piece, expected) in pieces {
+            assert!(!text.push_bytes(piece));
+            let news = text.news(false);
+            assert_eq!(news.as_deref(), expected, "{piece:?}");
+            told.extend(news);
+        }
+        assert!(text.push_bytes(b"yEND and more"));
+        told.extend(text.news(true));
+        assert_eq!(told, text.into_text());
     }
 
     #[test]

@@ -322,6 +322,7 @@ mod tests {
                     tokens: vec![],
                     finish: Finish::Stop,
                     logprobs: vec![],
+                    prompt_logprobs: vec![],
                     prompt_tokens: 0,
                     prompt_tokens_cut: 0,
                 };

@@ -4,7 +4,7 @@
 //! server writes is checked here after the fact.
 
 mod guide;
-mod prepared;
+mod shelf;
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::error::EngineError;
 
 pub(crate) use guide::{Guide, Guides};
-pub(crate) use prepared::Prepared;
+pub(crate) use shelf::Shelf;
 
 /// The form of an answer. It holds for answers that end by themselves: one cut off by `max_tokens` is reported as
 /// [`crate::Finish::Length`] and may be the beginning of such a text, and a stop string or stop token ends any answer.

@@ -166,13 +166,13 @@ impl ServerEngine {
         constraint.validate().map_err(|problem| constraint.broken(problem))?;
         match fitting(self.ask(request, stopped)?, constraint) {
             Ok(answer) => Ok(answer),
-            Err((answer, problem)) => {
-                let again = once_more(request, &answer.text, constraint, &problem);
-                fitting(self.ask(&again, stopped)?, constraint).map_err(|(answer, problem)| EngineError::Unfit {
+            Err((text, problem)) => {
+                let again = once_more(request, &text, constraint, &problem);
+                fitting(self.ask(&again, stopped)?, constraint).map_err(|(text, problem)| EngineError::Unfit {
                     url: self.base.clone(),
                     kind: constraint.kind(),
                     problem,
-                    answer: beginning(&answer.text),
+                    answer: beginning(&text),
                 })
             }
         }
@@ -265,15 +265,15 @@ impl ServerEngine {
     }
 }
 
-/// The answer without fences around it, or what is wrong with it. One that was cut off is what it is.
-fn fitting(answer: Answer, constraint: &Constraint) -> Result<Answer, (Answer, String)> {
+/// The answer without fences around it, or its text and what is wrong with it. One that was cut off is what it is.
+fn fitting(answer: Answer, constraint: &Constraint) -> Result<Answer, (String, String)> {
     if answer.finish == Finish::Length {
         return Ok(answer);
     }
     let text = constraint.unwrap(&answer.text).to_owned();
     match constraint.check(&text) {
         Ok(()) => Ok(Answer { text, ..answer }),
-        Err(problem) => Err((answer, problem)),
+        Err(problem) => Err((answer.text, problem)),
     }
 }
 

@@ -171,7 +171,7 @@ pub(super) fn parse_answer(text: &str, request: &Request) -> Result<Answer, Stri
     };
     let prompt_tokens = json.pointer("/usage/prompt_tokens").and_then(Value::as_u64).unwrap_or(0) as usize;
     let logprobs = if request.top_logprobs > 0 { parse_logprobs(choice)? } else { Vec::new() };
-    Ok(Answer { text: content.to_owned(), tokens: Vec::new(), finish, logprobs, prompt_tokens, prompt_tokens_cut: 0 })
+    Ok(Answer { text: content.to_owned(), finish, logprobs, ..Answer::empty(prompt_tokens, 0) })
 }
 
 /// Log-probabilities in the form that carries token ids (llama-server: `choices[0].logprobs.content[].id`).

@@ -1,0 +1,133 @@
+//! Texts whose keys and values are kept, so that a prompt that begins like one of them need not be computed again.
+
+use std::collections::VecDeque;
+
+use crate::cache::{Cache, PageTable};
+use crate::prefix;
+
+/// A text that is kept.
+struct Text {
+    name: u64,
+    /// The sequence that reads it, while one does.
+    reader: Option<u64>,
+    tokens: Vec<u32>,
+    /// What of it was computed, or will be by the batch in preparation.
+    table: PageTable,
+}
+
+/// The longest beginning of a prompt that is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The name of the text that has it.
+    text: Option<u64>,
+    /// How many positions can be shared at once.
+    pub(crate) positions: usize,
+    /// How many more a sequence that is reading will have computed.
+    pub(crate) coming: usize,
+}
+
+/// Kept texts, the one that was used least recently in front. None is a beginning of another.
+pub(crate) struct Kept {
+    texts: VecDeque<Text>,
+    most: usize,
+    /// How many were ever kept.
+    names: u64,
+}
+
+impl Kept {
+    /// Keeps so many texts at most.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { texts: VecDeque::new(), most, names: 0 }
+    }
+
+    /// Whether texts outlive their answers.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.most > 1
+    }
+
+    /// What of `prompt` is kept. Its last token is always computed: the logits behind it start the answer.
+    pub(crate) fn find(&self, cache: &Cache, prompt: &[u32]) -> Found {
+        let mut best = Found::default();
+        let mut ahead = 0;
+        for text in &self.texts {
+            let useful = prefix::common_prefix(&text.tokens, prompt).min(prompt.len() - 1);
+            let positions = cache.shareable(&text.table, useful);
+            if positions > best.positions {
+                best = Found { text: Some(text.name), positions, coming: 0 };
+            }
+            if text.reader.is_some() {
+                ahead = ahead.max(useful);
+            }
+        }
+        Found { coming: ahead.saturating_sub(best.positions), ..best }
+    }
+
+    /// A sequence that begins with what was found.
+    pub(crate) fn share(&mut self, cache: &mut Cache, found: Found) -> PageTable {
+        let at = self.texts.iter().position(|text| Some(text.name) == found.text);
+        match at.and_then(|at| self.texts.remove(at)) {
+            Some(text) => {
+                let table = cache.share(&text.table, found.positions);
+                self.texts.push_back(text);
+                table
+            }
+            None => cache.table(),
+        }
+    }
+
+    /// Keeps a text, in place of those that are a beginning of it; `table` is given back sooner or later.
+    pub(crate) fn put(&mut self, cache: &mut Cache, reader: Option<u64>, tokens: Vec<u32>, table: PageTable) {
+        let covered = |text: &Text| text.tokens.starts_with(&tokens) && text.table.length() >= tokens.len();
+        if self.texts.iter().any(covered) {
+            cache.release(table);
+            return;
+        }
+        self.release_where(cache, |text| tokens.starts_with(&text.tokens));
+        while self.texts.len() >= self.most.max(1) {
+            self.evict(cache, None);
+        }
+        self.names += 1;
+        self.texts.push_back(Text { name: self.names, reader, tokens, table });
+    }
+
+    /// Takes over what a reader has computed by now.
+    pub(crate) fn advance(&mut self, cache: &mut Cache, reader: u64, table: &PageTable, done: bool) {
+        if let Some(text) = self.texts.iter_mut().find(|text| text.reader == Some(reader)) {
+            let before = std::mem::replace(&mut text.table, cache.keep(table));
+            cache.release(before);
+            if done {
+                text.reader = None;
+            }
+        }
+    }
+
+    /// A reader has gone: what it has computed is there, nothing more will come.
+    pub(crate) fn leave(&mut self, reader: u64) {
+        if let Some(text) = self.texts.iter_mut().find(|text| text.reader == Some(reader)) {
+            text.reader = None;
+            text.tokens.truncate(text.table.length());
+        }
+    }
+
+    /// Gives back the text that was used least recently, but not the one that was found; `false` when there is none.
+    pub(crate) fn evict(&mut self, cache: &mut Cache, found: Option<Found>) -> bool {
+        let spared = found.and_then(|found| found.text);
+        let at = self.texts.iter().position(|text| Some(text.name) != spared);
+        at.and_then(|at| self.texts.remove(at)).map(|text| cache.release(text.table)).is_some()
+    }
+
+    /// Gives back everything.
+    pub(crate) fn clear(&mut self, cache: &mut Cache) {
+        while self.evict(cache, None) {}
+    }
+
+    fn release_where(&mut self, cache: &mut Cache, goes: impl Fn(&Text) -> bool) {
+        for _ in 0..self.texts.len() {
+            match self.texts.pop_front() {
+                Some(text) if goes(&text) => cache.release(text.table),
+                Some(text) => self.texts.push_back(text),
+                None => {}
+            }
+        }
+    }
+}
