@@ -4,6 +4,7 @@
 //! Nothing here knows a model, a file or burn. Every result has one fixed order of additions for each output element:
 //! it does not depend on how many rows share a call, nor on the number of threads.
 
+mod block_product;
 pub mod blocks;
 mod buffer;
 mod gemm;
@@ -12,9 +13,11 @@ mod matrix;
 pub mod ops;
 mod panels;
 mod stored;
+mod team;
 mod transpose;
 mod values;
 
+pub use block_product::{QuantizedRows, has_block_product, matmul_quantized};
 pub use blocks::{BlockError, BlockType};
 pub use gemm::{
     Accumulate, Columns, LowRank, LowRankFactors, ResultRows, matmul, matmul_low_rank, matmul_nn, matmul_nt,

@@ -69,6 +69,16 @@ impl BlockRows {
         self.rows * self.row_bytes
     }
 
+    /// Bytes of a row.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// The blocks, row after row.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &(*self.bytes).as_ref()[self.first_byte..][..self.bytes()]
+    }
+
     /// Decodes row `row`.
     ///
     /// # Panics
@@ -150,6 +160,11 @@ impl StoredMatrix {
     /// The decoded matrix, packed for `dy W`.
     pub fn pack_transposed(&self) -> PackedMatrix {
         PackedMatrix::pack_transposed(self.precision, self.rows, self.columns, &|row, values| self.row(row, values))
+    }
+
+    /// The tensors with their first rows.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (usize, &BlockRows)> {
+        self.parts.iter().map(|(first, part)| (*first, part))
     }
 
     fn row(&self, row: usize, values: &mut [f32]) {

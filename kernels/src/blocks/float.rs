@@ -29,7 +29,7 @@ pub(super) fn decode_bf16(bytes: &[u8], out: &mut [f32]) {
 /// Without branches, so that loops become vectors: a normal number gets the larger exponent bias, a subnormal one is
 /// the difference of two normal numbers, infinities and NaN get the largest exponent.
 #[inline(always)]
-pub(super) fn half_to_f32(raw: [u8; 2]) -> f32 {
+pub(crate) fn half_to_f32(raw: [u8; 2]) -> f32 {
     const BIAS: u32 = (127 - 15) << 23;
     const EXPONENT: u32 = 0x1F << 23;
     const SMALLEST_NORMAL: u32 = (127 - 14) << 23;

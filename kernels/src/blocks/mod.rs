@@ -13,6 +13,7 @@ mod k_quants;
 mod legacy;
 
 pub use block_type::BlockType;
+pub(crate) use float::half_to_f32;
 pub use k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, K_BLOCK, scale_and_minimum};
 pub use legacy::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, LEGACY_BLOCK};
 
