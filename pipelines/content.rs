@@ -39,14 +39,33 @@ pub fn hash_path(path: &Path) -> Result<String> {
     if path.is_file() {
         return hash_file(path);
     }
-    let mut digest = Sha256::new();
+    let mut files = Vec::new();
     for file in files_below(path)? {
-        let name = file.strip_prefix(path).unwrap_or(&file).to_string_lossy().into_owned();
-        digest.update(name.as_bytes());
-        digest.update([0]);
-        digest.update(hash_file(&file)?.as_bytes());
+        let name = file.strip_prefix(path).unwrap_or(&file).to_path_buf();
+        files.push((name, hash_file(&file)?));
     }
-    Ok(hex(&digest.finalize()))
+    Ok(hash_folder(files))
+}
+
+/// The hash of a folder from the relative names and hashes of its files.
+pub fn hash_folder(mut files: Vec<(PathBuf, String)>) -> String {
+    files.sort();
+    let mut digest = Sha256::new();
+    for (name, hash) in &files {
+        digest.update(name.to_string_lossy().as_bytes());
+        digest.update([0]);
+        digest.update(hash.as_bytes());
+    }
+    hex(&digest.finalize())
+}
+
+/// Bytes of a file, or of all files below a folder.
+pub fn length(path: &Path) -> Result<u64> {
+    let of_file = |file: &Path| {
+        let metadata = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(metadata.len())
+    };
+    if path.is_dir() { files_below(path)?.iter().map(|file| of_file(file)).sum() } else { of_file(path) }
 }
 
 /// Every file below a folder, sorted by path.

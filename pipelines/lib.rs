@@ -7,6 +7,7 @@ pub mod bound;
 pub mod cli;
 pub mod commands;
 pub mod content;
+mod disk;
 #[cfg(test)]
 mod docs_are_current;
 pub mod events;

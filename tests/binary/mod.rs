@@ -64,7 +64,11 @@ impl Bench {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
         command.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments).stdin(Stdio::null());
         command.env("ESPALIER_CACHE", self.path("cache")).env("COLUMNS", "120");
-        command.env_remove("ESPALIER_PRECISION").env_remove("ESPALIER_THREADS");
+        command.env("HF_HOME", self.path("huggingface"));
+        let settings = ["HF_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_CACHE"];
+        for name in ["ESPALIER_PRECISION", "ESPALIER_THREADS"].into_iter().chain(settings) {
+            command.env_remove(name);
+        }
         command
     }
 
