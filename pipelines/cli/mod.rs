@@ -417,6 +417,50 @@ pub enum Command {
         #[arg(long)]
         ask: Option<String>,
     },
+    /// Answer requests of `OpenAI`'s protocol with the native engine.
+    #[command(
+        long_about = "Answer requests of OpenAI's protocol with the native engine: /v1/chat/completions, /v1/completions, \
+            /v1/models, /health, /metrics.\n\nMany clients are answered at once; when --max-waiting requests wait, more are \
+            refused with 429. With a key in the environment variable ESPALIER_API_KEY every client must send it. The first \
+            Ctrl-C takes no more requests and lets answers end within --grace, the second ends at once. docs/serve.md lists \
+            the fields.",
+        after_help = "Examples:\n  pipeline serve --model base.gguf\n  pipeline serve --model base.gguf --port 0 -v\n  ESPALIER_API_KEY=... pipeline serve --model base.gguf --host 0.0.0.0 --name garden\n\nA question to it:\n  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Name a colour.\"}]}'"
+    )]
+    Serve {
+        /// The model.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// What clients call the model (default: the name of its file).
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Address to listen on; one that other machines reach needs a key.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+        host: std::net::IpAddr,
+        /// Port to listen on; 0 takes a free one and says which.
+        #[arg(long, value_name = "PORT", default_value_t = 8080)]
+        port: u16,
+        /// Let other machines ask without a key.
+        #[arg(long)]
+        without_key: bool,
+        /// Requests that may wait for the engine.
+        #[arg(long, value_name = "N", default_value_t = 1024)]
+        max_waiting: usize,
+        /// Longest answer of a conversation whose request does not say, in tokens.
+        #[arg(long, value_name = "N", default_value_t = 1024)]
+        max_tokens: usize,
+        /// Largest body of a request.
+        #[arg(long, value_name = "SIZE", default_value = "8MiB")]
+        max_body: espalier_train::Bytes,
+        /// What happens to a prompt that does not fit into the context window.
+        #[arg(long, value_name = "WHAT", default_value = "error")]
+        overflow: OverflowArgument,
+        /// How long answers may go on after the first Ctrl-C.
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        grace: u64,
+        /// A line for each request on standard error.
+        #[arg(long, short)]
+        verbose: bool,
+    },
     /// Token ids of a text.
     #[command(after_help = "Example:\n  pipeline tokenize --model base.gguf 'Once upon a time'")]
     Tokenize {

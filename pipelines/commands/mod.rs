@@ -13,6 +13,7 @@ mod model;
 mod perplexity;
 mod quantize;
 mod run;
+mod serve;
 mod show_batch;
 mod status;
 mod taxonomy;
@@ -108,6 +109,34 @@ pub fn run(cli: Cli) -> Result<Status> {
         Command::Chat { model, adapter, compare, temperature, max_tokens, ask } => {
             let arguments = chat::Arguments { model, adapter, compare, temperature, max_tokens, ask };
             chat::run(&arguments, session)
+        }
+        Command::Serve {
+            model,
+            name,
+            host,
+            port,
+            without_key,
+            max_waiting,
+            max_tokens,
+            max_body,
+            overflow,
+            grace,
+            verbose,
+        } => {
+            let arguments = serve::Arguments {
+                model,
+                name,
+                host,
+                port,
+                without_key,
+                max_waiting,
+                max_tokens,
+                max_body: max_body.0 as u64,
+                overflow: overflow.into(),
+                grace: std::time::Duration::from_secs(grace),
+                verbose,
+            };
+            serve::run(&arguments, session)
         }
         Command::Tokenize { model, text, special } => tokenize::run(&model, text, special, session),
         Command::Doctor => doctor::run(session),

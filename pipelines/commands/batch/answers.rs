@@ -3,8 +3,8 @@
 use crate::content;
 use crate::outcome::Failure;
 use anyhow::{Context, Result};
-use espalier_inference::{Answer, EngineError, Finish, TokenLogprob};
-use espalier_model::Tokenizer;
+use espalier_inference::openai::{Form, error_code};
+use espalier_inference::{Answer, EngineError};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
@@ -53,62 +53,16 @@ pub fn kept(output: &Path, expected: &HashMap<&str, String>) -> Result<HashSet<S
     Ok(ids)
 }
 
-/// What all responses of a run have in common.
-#[derive(Clone, Copy)]
-pub struct Form<'a> {
-    /// The model as it was asked for.
-    pub model: &'a str,
-    /// What decides every answer beside the request.
-    pub fingerprint: &'a str,
-    /// The tokenizer, where it is known: without it, log-probabilities name tokens by id alone.
-    pub tokenizer: Option<&'a Tokenizer>,
-}
-
-impl Form<'_> {
-    /// The response with all answers to one prompt. It holds no clock, so that the same run writes the same bytes.
-    pub fn response(self, id: &str, custom_id: &str, answers: &[Answer], logprobs: bool) -> Value {
-        let choices: Vec<Value> =
-            answers.iter().enumerate().map(|(index, answer)| self.choice(index, answer, logprobs)).collect();
-        let prompt_tokens = answers.first().map_or(0, |answer| answer.prompt_tokens);
-        let new_tokens: usize = answers.iter().map(|answer| answer.tokens.len()).sum();
-        let mut usage = json!({"prompt_tokens": prompt_tokens, "completion_tokens": new_tokens,
-            "total_tokens": prompt_tokens + new_tokens});
-        if let Some(cut) = answers.first().map(|answer| answer.prompt_tokens_cut).filter(|&cut| cut > 0) {
-            usage["prompt_tokens_cut"] = json!(cut);
-        }
-        json!({"id": id, "custom_id": custom_id, "response": {"status_code": 200, "request_id": id, "body": {
-            "id": id, "object": "chat.completion", "model": self.model, "system_fingerprint": self.fingerprint,
-            "choices": choices, "usage": usage}}, "error": null})
-    }
-
-    fn choice(self, index: usize, answer: &Answer, logprobs: bool) -> Value {
-        let logprobs = if logprobs {
-            json!({"content": answer.logprobs.iter().map(|chosen| self.token(chosen)).collect::<Vec<_>>()})
-        } else {
-            Value::Null
-        };
-        json!({"index": index, "message": {"role": "assistant", "content": answer.text, "refusal": null},
-            "logprobs": logprobs, "finish_reason": if answer.finish == Finish::Stop { "stop" } else { "length" }})
-    }
-
-    fn token(self, chosen: &TokenLogprob) -> Value {
-        let named = |token: u32, logprob: f32| {
-            let bytes = self.tokenizer.map(|tokenizer| tokenizer.token_bytes(token));
-            json!({"token": bytes.map(String::from_utf8_lossy), "bytes": bytes, "logprob": logprob, "id": token})
-        };
-        let mut entry = named(chosen.token, chosen.logprob);
-        entry["top_logprobs"] = chosen.top.iter().map(|&(token, logprob)| named(token, logprob)).collect();
-        entry
-    }
+/// The line of a request that was answered.
+pub fn response(form: Form<'_>, id: &str, custom_id: &str, answers: &[Answer], logprobs: bool) -> Value {
+    let body = form.chat_completion(id, answers, logprobs);
+    json!({"id": id, "custom_id": custom_id, "response": {"status_code": 200, "request_id": id, "body": body},
+        "error": null})
 }
 
 /// The line of a request that failed.
 pub fn failure(id: &str, custom_id: &str, error: &EngineError) -> Value {
-    let code = match error {
-        EngineError::PromptTooLong { .. } => "context_length_exceeded",
-        EngineError::Connection { .. } | EngineError::Status { .. } | EngineError::Garbage { .. } => "server_error",
-        _ => "invalid_request",
-    };
+    let code = error_code(error);
     json!({"id": id, "custom_id": custom_id, "response": null, "error": {"code": code, "message": error.to_string()}})
 }
 

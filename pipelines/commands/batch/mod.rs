@@ -1,16 +1,14 @@
 //! `pipeline batch`: a file of requests in the `OpenAI` batch form.
 
 mod answers;
-mod body;
 
 use super::Session;
 use super::chat::open_engine;
 use crate::content;
 use crate::events::Event;
 use crate::outcome::{Failure, Status};
-use answers::Form;
 use anyhow::{Context, Result};
-use body::Asked;
+use espalier_inference::openai::{self, Asked, Defaults, Form};
 use espalier_inference::{Answer, Constraint, Engine, EngineError, Overflow, Request, ServerEngine, ServerOptions};
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
@@ -19,6 +17,9 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+
+/// The longest answer of a request that does not say.
+const MAX_TOKENS: usize = 256;
 
 /// Arguments of `pipeline batch`.
 #[derive(Debug)]
@@ -146,7 +147,7 @@ impl Run<'_> {
                 let all: Vec<Answer> = waiting.answers.drain(..).flatten().collect();
                 self.answered += 1;
                 self.prompts_cut += usize::from(all.iter().any(|answer| answer.prompt_tokens_cut > 0));
-                self.form.response(waiting.id, custom_id, &all, waiting.line.asked.logprobs)
+                answers::response(self.form, waiting.id, custom_id, &all, waiting.line.asked.logprobs)
             }
         };
         waiting.open = false;
@@ -249,7 +250,11 @@ fn read_line(number: usize, line: &[u8], overflow: Overflow) -> Result<Line, Str
     };
     let hash = content::hash_bytes(format!("{overflow:?} {}", Value::Object(body.clone())).as_bytes());
     let own_seed = u64::from_str_radix(&content::hash_bytes(custom_id.as_bytes())[..15], 16).unwrap_or(0);
-    let asked = body::read(body, own_seed, overflow).map_err(|problem| format!(" {problem}"))?;
+    let defaults = Defaults { seed: own_seed, overflow, max_tokens: MAX_TOKENS };
+    let asked = openai::read_chat(body, &defaults).map_err(|problem| format!(" body.{problem}"))?;
+    if asked.stream {
+        return Err(" body.stream: answers of a batch are not streamed; leave it out".to_owned());
+    }
     Ok(Line { number, custom_id, hash, asked })
 }
 
