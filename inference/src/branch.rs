@@ -1,6 +1,7 @@
 //! Low-rank side branches: an adapter beside the frozen matrices, without a merge.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use espalier_kernels::{LowRank, LowRankFactors, Precision};
 use espalier_model::{LoraAdapter, LoraModule, ModelError, Tensor};
@@ -8,6 +9,28 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::EngineError;
+
+/// Which adapter changes which rows of a batch, and working memory of the branches.
+#[derive(Debug, Default)]
+pub(crate) struct AdaptedRows {
+    /// Neighbouring rows of one adapter, or of none; together all rows.
+    pub(crate) runs: Vec<(Option<usize>, Range<usize>)>,
+    /// The narrow product of a branch.
+    pub(crate) low: Vec<f32>,
+}
+
+impl AdaptedRows {
+    /// Tells the adapter of each row.
+    pub(crate) fn set(&mut self, adapters: impl Iterator<Item = Option<usize>>) {
+        self.runs.clear();
+        for (row, adapter) in adapters.enumerate() {
+            match self.runs.last_mut() {
+                Some((before, rows)) if *before == adapter => rows.end = row + 1,
+                _ => self.runs.push((adapter, row..row + 1)),
+            }
+        }
+    }
+}
 
 /// What an adapter does to one packed matrix.
 pub(crate) struct Adaptation {
@@ -22,13 +45,13 @@ pub(crate) struct Adaptation {
 
 /// The modules of an adapter, each to be used once.
 pub(crate) struct Branches<'a> {
-    adapter: Option<&'a LoraAdapter>,
+    adapter: &'a LoraAdapter,
     unused: BTreeSet<&'a str>,
 }
 
 impl<'a> Branches<'a> {
-    pub(crate) fn new(adapter: Option<&'a LoraAdapter>) -> Self {
-        let unused = adapter.iter().flat_map(|adapter| adapter.modules.keys()).map(String::as_str).collect();
+    pub(crate) fn new(adapter: &'a LoraAdapter) -> Self {
+        let unused = adapter.modules.keys().map(String::as_str).collect();
         Self { adapter, unused }
     }
 
@@ -38,9 +61,7 @@ impl<'a> Branches<'a> {
         parts: &[(String, Tensor<'_>)],
         precision: Precision,
     ) -> Result<Option<Adaptation>, EngineError> {
-        let Some(adapter) = self.adapter else {
-            return Ok(None);
-        };
+        let adapter = self.adapter;
         let mut found = Vec::new();
         let mut outputs = 0;
         for (name, tensor) in parts {

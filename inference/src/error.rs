@@ -86,6 +86,14 @@ pub enum EngineError {
         /// What does not fit.
         problem: String,
     },
+    /// A request for an adapter that the engine does not have.
+    #[error("the engine has no adapter {name:?}; it has {known}")]
+    UnknownAdapter {
+        /// What was asked for.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
     /// The engine was told to stop before the answer was complete.
     #[error("the engine was stopped before the answer was complete; ask again when it runs")]
     Stopped,

@@ -9,6 +9,7 @@ use espalier_kernels::{Accumulate, Element, Precision, Values, ValuesMut, bf16, 
 use espalier_model::ModelConfig;
 use rayon::prelude::*;
 
+use crate::branch::AdaptedRows;
 use crate::cache::{Cache, LayerGroup, PageSpan, PageTable};
 use crate::weights::{Layer, Projection, Weights, scale};
 
@@ -38,6 +39,8 @@ pub(crate) struct Batch {
     positions: Vec<u32>,
     /// For each group of layers, where the keys and values of the rows go.
     slots: Vec<Vec<PageSlot>>,
+    /// The adapter of each row.
+    adapters: Vec<Option<usize>>,
     /// Rows whose logits are asked for, rising.
     wanted: Vec<usize>,
 }
@@ -48,6 +51,7 @@ impl Batch {
         self.tokens.clear();
         self.positions.clear();
         self.slots.iter_mut().for_each(Vec::clear);
+        self.adapters.clear();
         self.wanted.clear();
     }
 
@@ -59,12 +63,13 @@ impl Batch {
         self.tokens.is_empty()
     }
 
-    /// Adds rows of one sequence, tokens and whether their logits are wanted, from position `start` on. What the sequence
-    /// held from there on is forgotten; it will step back to `lowest` at most.
+    /// Adds rows of one sequence, tokens and whether their logits are wanted, from position `start` on, as `adapter` changes
+    /// them. What the sequence held from there on is forgotten; it will step back to `lowest` at most.
     pub(crate) fn push(
         &mut self,
         cache: &mut Cache,
         table: &mut PageTable,
+        adapter: Option<usize>,
         start: usize,
         lowest: usize,
         tokens: impl ExactSizeIterator<Item = (u32, bool)>,
@@ -79,6 +84,7 @@ impl Batch {
             self.tokens.push(token);
             self.positions.push((start + offset) as u32);
         }
+        self.adapters.resize(self.tokens.len(), adapter);
         let spans = (0..cache.groups.len()).map(|group| table.span(group).clone()).collect();
         self.segments.push(Segment { start, rows: first..self.tokens.len(), spans });
     }
@@ -98,7 +104,7 @@ pub(crate) struct Workspace {
     /// What a projection adds to the stream, where a norm stands behind it, and that norm.
     added: Vec<f32>,
     added_normed: Vec<f32>,
-    low: Vec<f32>,
+    adapted: AdaptedRows,
     logits: Vec<f32>,
 }
 
@@ -152,7 +158,9 @@ fn forward_in<T: Element>(
     let config = &weights.config;
     let width = config.hidden;
     let mut rows = batch.len();
-    let Workspace { hidden, qkv, normed, attended, gate_up, activated, added, added_normed, low, logits } = workspace;
+    let Workspace { hidden, qkv, normed, attended, gate_up, activated, added, added_normed, adapted, logits } =
+        workspace;
+    adapted.set(batch.adapters.iter().copied());
     let hidden: &mut [f32] = take(hidden, rows * width);
     hidden
         .par_chunks_mut(width)
@@ -168,7 +176,7 @@ fn forward_in<T: Element>(
     for (index, layer) in weights.layers.iter().enumerate() {
         rms_norm(hidden, &layer.attention_norm, config.rms_epsilon, normed);
         let qkv: &mut [f32] = take(qkv, rows * fused);
-        layer.qkv.apply(T::values(normed), rows, ValuesMut::F32(qkv), low, Accumulate::Overwrite);
+        layer.qkv.apply(T::values(normed), rows, qkv, adapted, Accumulate::Overwrite);
         rotate(weights, layer, &batch.positions, qkv);
         attend(weights, index, batch, cache, qkv, T::values_mut(attended));
 
@@ -179,6 +187,7 @@ fn forward_in<T: Element>(
                 attended.copy_within(from * query_width..(from + 1) * query_width, to * query_width);
             }
             rows = batch.wanted.len();
+            adapted.set(batch.wanted.iter().map(|&row| batch.adapters[row]));
             if rows == 0 {
                 return;
             }
@@ -186,13 +195,13 @@ fn forward_in<T: Element>(
         let hidden = &mut hidden[..rows * width];
         let normed = &mut normed[..rows * width];
         let attended = &attended[..rows * query_width];
-        let mut stream = Stream { hidden: &mut *hidden, added, added_normed, low, epsilon: config.rms_epsilon };
+        let mut stream = Stream { hidden: &mut *hidden, added, added_normed, adapted, epsilon: config.rms_epsilon };
         stream.add(&layer.output, layer.output_norm.as_deref(), T::values(attended), rows);
 
         rms_norm(hidden, &layer.mlp_norm, config.rms_epsilon, normed);
         // Rounded before the activation, they would cost the parity of bf16 with llama.cpp.
         let both: &mut [f32] = take(gate_up, rows * 2 * config.feed_forward);
-        layer.gate_up.apply(T::values(normed), rows, ValuesMut::F32(both), low, Accumulate::Overwrite);
+        layer.gate_up.apply(T::values(normed), rows, both, adapted, Accumulate::Overwrite);
         let activated: &mut [f32] = take(activated, rows * config.feed_forward);
         activated
             .par_chunks_mut(config.feed_forward)
@@ -207,7 +216,7 @@ fn forward_in<T: Element>(
                     }
                 }
             });
-        let mut stream = Stream { hidden, added, added_normed, low, epsilon: config.rms_epsilon };
+        let mut stream = Stream { hidden, added, added_normed, adapted, epsilon: config.rms_epsilon };
         stream.add(&layer.down, layer.down_norm.as_deref(), Values::F32(activated), rows);
     }
 
@@ -228,7 +237,7 @@ struct Stream<'a> {
     hidden: &'a mut [f32],
     added: &'a mut Vec<f32>,
     added_normed: &'a mut Vec<f32>,
-    low: &'a mut Vec<f32>,
+    adapted: &'a mut AdaptedRows,
     epsilon: f32,
 }
 
@@ -236,11 +245,11 @@ impl Stream<'_> {
     /// Adds a projection of `x`, normalised where there is a norm behind it.
     fn add(&mut self, projection: &Projection, norm: Option<&[f32]>, x: Values<'_>, rows: usize) {
         let Some(norm) = norm else {
-            projection.apply(x, rows, ValuesMut::F32(self.hidden), self.low, Accumulate::Add);
+            projection.apply(x, rows, self.hidden, self.adapted, Accumulate::Add);
             return;
         };
         let added: &mut [f32] = take(self.added, self.hidden.len());
-        projection.apply(x, rows, ValuesMut::F32(added), self.low, Accumulate::Overwrite);
+        projection.apply(x, rows, added, self.adapted, Accumulate::Overwrite);
         let normed: &mut [f32] = take(self.added_normed, self.hidden.len());
         rms_norm(added, norm, self.epsilon, normed);
         for (value, added) in self.hidden.iter_mut().zip(normed.iter()) {

@@ -50,6 +50,10 @@ pub struct NativeEngine {
     pub(crate) cache_bytes: usize,
     tokenizer: Box<Tokenizer>,
     template: Box<ChatTemplate>,
+    /// The adapter of requests that name none, and of scoring.
+    pub(crate) adapter: Option<usize>,
+    /// Adapters that requests may name, in the order of their weights.
+    named: Vec<NamedAdapter>,
     /// Constraints that were translated.
     pub(crate) shelf: Shelf,
     identity: String,
@@ -57,6 +61,13 @@ pub struct NativeEngine {
     pub(crate) shares_prefixes: bool,
     /// On where lengths must be equal, as in measurements.
     pub(crate) ignores_end: bool,
+}
+
+/// An adapter that requests may name; its branches are in the weights.
+struct NamedAdapter {
+    name: String,
+    /// The adapter's own, or the model's.
+    template: ChatTemplate,
 }
 
 impl std::fmt::Debug for NativeEngine {
@@ -71,6 +82,59 @@ impl NativeEngine {
     /// # Errors
     /// A tensor that cannot be read, an adapter of another model, an option out of range.
     pub fn load(model: &Model, adapter: Option<&LoraAdapter>, options: &EngineOptions) -> Result<Self, EngineError> {
+        let mut engine = Self::with_branches(model, adapter.as_slice(), adapter, options)?;
+        if let Some(adapter) = adapter {
+            engine.adapter = Some(0);
+            engine.identity = identity(model, options, &crate::branch::adapter_hash(adapter))?;
+        }
+        Ok(engine)
+    }
+
+    /// Packs the weights of `model` once, with adapters that requests choose by name ([`Request::adapter`]); one that names
+    /// none is answered by the model alone. Answers of different adapters are written in one batch.
+    ///
+    /// # Errors
+    /// As [`NativeEngine::load`]; two adapters of one name; a `DoRA` adapter, whose base is not the others' base.
+    pub fn load_with_adapters(
+        model: &Model,
+        adapters: &[(&str, &LoraAdapter)],
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        for (at, (name, adapter)) in adapters.iter().enumerate() {
+            let problem = if adapters[..at].iter().any(|(other, _)| other == name) {
+                format!("two are called {name:?}; give each a name of its own")
+            } else if adapter.is_dora() {
+                format!(
+                    "{name:?} is a DoRA adapter, which changes the base that all requests share; serve it alone, or merge it \
+                     into a model"
+                )
+            } else {
+                continue;
+            };
+            return Err(EngineError::Option { option: "adapter", problem });
+        }
+        let branches: Vec<&LoraAdapter> = adapters.iter().map(|&(_, adapter)| adapter).collect();
+        let mut engine = Self::with_branches(model, &branches, None, options)?;
+        for &(name, adapter) in adapters {
+            let template = chat_template(model, Some(adapter), &engine.tokenizer)?;
+            engine.named.push(NamedAdapter { name: name.to_owned(), template });
+        }
+        let mut hashes: Vec<String> =
+            adapters.iter().map(|(name, adapter)| format!("{name}={}", crate::branch::adapter_hash(adapter))).collect();
+        hashes.sort_unstable();
+        if !hashes.is_empty() {
+            engine.identity = identity(model, options, &hashes.join(","))?;
+        }
+        Ok(engine)
+    }
+
+    /// An engine with the branches of adapters, none of which is chosen or named; `chosen` has the chat template.
+    fn with_branches(
+        model: &Model,
+        adapters: &[&LoraAdapter],
+        chosen: Option<&LoraAdapter>,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
         let config = model.config();
         let context = options.context.unwrap_or(config.context);
         if context == 0 || context > config.context {
@@ -85,27 +149,20 @@ impl NativeEngine {
         if options.max_batch_tokens == 0 {
             return Err(EngineError::Option { option: "max_batch_tokens", problem: "must be at least 1".to_owned() });
         }
-        let weights = Weights::load(model, adapter, options.precision, context)?;
+        let weights = Weights::load(model, adapters, options.precision, context)?;
         let cache_bytes = cache_bytes(&weights, options)?;
         let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
-        let text_of = |id: Option<u32>| id.map_or("", |id| tokenizer.token_text(id));
-        let source = model.chat_template_source(adapter);
-        let template = ChatTemplate::new(source, text_of(tokenizer.bos()), text_of(tokenizer.eos()))?;
-        let identity = match adapter {
-            None => format!("{}-{}", model.sha256()?, options.precision),
-            Some(adapter) => {
-                format!("{}+{}-{}", model.sha256()?, crate::branch::adapter_hash(adapter), options.precision)
-            }
-        };
         Ok(Self {
             weights: Box::new(weights),
             max_sequences: options.max_sequences,
             max_batch_tokens: options.max_batch_tokens,
             cache_bytes,
+            template: Box::new(chat_template(model, chosen, &tokenizer)?),
             tokenizer: Box::new(tokenizer),
-            template: Box::new(template),
+            adapter: None,
+            named: Vec::new(),
             shelf: Shelf::default(),
-            identity,
+            identity: format!("{}-{}", model.sha256()?, options.precision),
             shares_prefixes: true,
             ignores_end: false,
         })
@@ -121,7 +178,8 @@ impl NativeEngine {
         self.ignores_end = on;
     }
 
-    /// What decides every result beside the request: sha256 of the model, hash of the adapter, precision.
+    /// What decides every result beside the request: sha256 of the model, hash of the adapter (names and hashes where there
+    /// are several), precision.
     pub fn identity(&self) -> &str {
         &self.identity
     }
@@ -131,7 +189,23 @@ impl NativeEngine {
         &self.tokenizer
     }
 
-    /// The chat template in use.
+    /// The adapters that requests may name.
+    pub fn adapters(&self) -> impl Iterator<Item = &str> {
+        self.named.iter().map(|adapter| adapter.name.as_str())
+    }
+
+    /// The place of a request's adapter among the weights.
+    pub(crate) fn adapter_of(&self, request: &Request) -> Result<Option<usize>, EngineError> {
+        let Some(name) = &request.adapter else { return Ok(self.adapter) };
+        let place = self.named.iter().position(|adapter| adapter.name == *name);
+        place.map(Some).ok_or_else(|| {
+            let names: Vec<String> = self.adapters().map(|name| format!("{name:?}")).collect();
+            let known = if names.is_empty() { "none that can be named".to_owned() } else { names.join(", ") };
+            EngineError::UnknownAdapter { name: name.clone(), known }
+        })
+    }
+
+    /// The chat template of requests that name no adapter.
     pub fn chat_template(&self) -> &ChatTemplate {
         &self.template
     }
@@ -152,7 +226,11 @@ impl NativeEngine {
     /// # Errors
     /// A template that refuses the conversation.
     pub fn render_chat(&self, messages: &[Message]) -> Result<Vec<u32>, EngineError> {
-        let text = self.template.render(messages, true)?;
+        self.render(&self.template, messages)
+    }
+
+    fn render(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, EngineError> {
+        let text = template.render(messages, true)?;
         Ok(self.encode_with_bos(&text))
     }
 
@@ -161,8 +239,15 @@ impl NativeEngine {
     /// # Errors
     /// A template that refuses the conversation; an id that the model does not have; nothing at all.
     pub fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        self.tokens_of(prompt, self.adapter)
+    }
+
+    /// [`Self::prompt_tokens`] with the template of an adapter.
+    pub(crate) fn tokens_of(&self, prompt: &Prompt, adapter: Option<usize>) -> Result<Vec<u32>, EngineError> {
+        let named = adapter.and_then(|place| self.named.get(place));
+        let template = named.map_or(&*self.template, |adapter| &adapter.template);
         let mut tokens = match prompt {
-            Prompt::Chat(messages) => self.render_chat(messages)?,
+            Prompt::Chat(messages) => self.render(template, messages)?,
             Prompt::Text(text) => self.encode_with_bos(text),
             Prompt::Tokens(tokens) => {
                 self.weights.check_tokens(tokens)?;
@@ -263,6 +348,20 @@ impl NativeEngine {
     pub fn logits(&self, tokens: &[u32], visit: &mut dyn FnMut(usize, &[f32])) -> Result<(), EngineError> {
         score::logits(self, tokens, visit)
     }
+}
+
+fn chat_template(
+    model: &Model,
+    adapter: Option<&LoraAdapter>,
+    tokenizer: &Tokenizer,
+) -> Result<ChatTemplate, EngineError> {
+    let text_of = |id: Option<u32>| id.map_or("", |id| tokenizer.token_text(id));
+    let source = model.chat_template_source(adapter);
+    Ok(ChatTemplate::new(source, text_of(tokenizer.bos()), text_of(tokenizer.eos()))?)
+}
+
+fn identity(model: &Model, options: &EngineOptions, adapters: &str) -> Result<String, EngineError> {
+    Ok(format!("{}+{adapters}-{}", model.sha256()?, options.precision))
 }
 
 /// What `memory` leaves for keys and values.

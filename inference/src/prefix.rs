@@ -12,12 +12,12 @@ pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 ///
 /// In lexicographic order the longest prefix that a text shares with anything before it is the one it shares with its direct
 /// predecessor, so one kept cache serves as well as all of them. Groups of texts that share [`WORTH_GROUPING`] tokens come in
-/// the order of their first member, so that early requests are answered early.
-pub(crate) fn order(texts: &[&[u32]]) -> Vec<usize> {
+/// the order of their first member, so that early requests are answered early. Texts of different adapters share nothing.
+pub(crate) fn order(texts: &[(Option<usize>, &[u32])]) -> Vec<usize> {
+    let shared = |a: (_, &[u32]), b: (_, &[u32])| if a.0 == b.0 { common_prefix(a.1, b.1) } else { 0 };
     let mut sorted: Vec<usize> = (0..texts.len()).collect();
-    sorted.sort_by(|&a, &b| texts[a].cmp(texts[b]).then(a.cmp(&b)));
-    let mut groups: Vec<&[usize]> =
-        sorted.chunk_by(|&a, &b| common_prefix(texts[a], texts[b]) >= WORTH_GROUPING).collect();
+    sorted.sort_by(|&a, &b| texts[a].cmp(&texts[b]).then(a.cmp(&b)));
+    let mut groups: Vec<&[usize]> = sorted.chunk_by(|&a, &b| shared(texts[a], texts[b]) >= WORTH_GROUPING).collect();
     groups.sort_by_key(|group| group.iter().copied().min());
     groups.concat()
 }
@@ -33,8 +33,10 @@ mod tests {
         let with = |head: &[u32], tail: &[u32]| [head, tail].concat();
         let texts =
             [with(&head_a, &[7]), with(&head_b, &[3]), with(&head_a, &[5]), vec![50], with(&head_b, &[1, 1]), vec![]];
-        let views: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        let mut views: Vec<(Option<usize>, &[u32])> = texts.iter().map(|text| (None, text.as_slice())).collect();
         assert_eq!(order(&views), [2, 0, 4, 1, 3, 5]);
+        views[2].0 = Some(1);
+        assert_eq!(order(&views), [0, 4, 1, 2, 3, 5], "an adapter has a group of its own");
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub struct Request {
     pub prompt: Prompt,
     /// The longest answer, in tokens. The context window may end it earlier.
     pub max_tokens: usize,
+    /// The name of an adapter of the engine; `None` is the model as the engine was loaded. Only the native engine has them.
+    pub adapter: Option<String>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// With the prompt, this alone decides a sampled text: neighbours in the batch, order and threads do not.
@@ -112,6 +114,7 @@ impl Request {
         Self {
             prompt,
             max_tokens,
+            adapter: None,
             sampling: Sampling::GREEDY,
             seed: 0,
             stop: Vec::new(),

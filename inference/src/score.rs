@@ -196,7 +196,11 @@ fn walk<R: Send>(
     let tokenizer = engine.tokenizer();
     let start: Vec<u32> = tokenizer.bos().or_else(|| tokenizer.eos()).into_iter().collect();
     let contexts = contexts(engine, requests, &start)?;
-    let order = if engine.shares_prefixes { prefix::order(&contexts) } else { (0..requests.len()).collect() };
+    let order = if engine.shares_prefixes {
+        prefix::order(&contexts.iter().map(|&context| (None, context)).collect::<Vec<_>>())
+    } else {
+        (0..requests.len()).collect()
+    };
     let mut items: Vec<Item<'_>> = Vec::new();
     for index in order {
         let continuation = (index, requests[index].continuation.as_slice());
@@ -276,7 +280,7 @@ fn fill(
                 }
             }
             room -= run.len();
-            batch.push(cache, &mut lane.table, start, lane.context.len(), run.drain(..));
+            batch.push(cache, &mut lane.table, engine.adapter, start, lane.context.len(), run.drain(..));
         }
     }
 }
@@ -298,7 +302,7 @@ fn run_text(engine: &NativeEngine, tokens: &[u32], first_wanted: usize, visit: &
         batch.clear();
         let start = part * step;
         let rows = piece.iter().enumerate().map(|(offset, &token)| (token, start + offset >= first_wanted));
-        batch.push(&mut cache, &mut table, start, start, rows);
+        batch.push(&mut cache, &mut table, engine.adapter, start, start, rows);
         let shown = start.max(first_wanted);
         forward(&engine.weights, &batch, &mut cache, &mut workspace, &mut |first, logits| {
             visit(shown + first, logits);

@@ -8,25 +8,51 @@ use espalier_kernels::{
 };
 use espalier_model::{LoraAdapter, Model, ModelConfig, ModelError, NormPlacement, Tensor};
 
-use crate::branch::Branches;
+use crate::branch::{AdaptedRows, Branches};
 use crate::error::EngineError;
 
-/// A frozen matrix with its optional side branch.
+/// A frozen matrix with the side branches of adapters.
 pub(crate) struct Projection {
     matrix: PackedMatrix,
-    branch: Option<LowRank>,
+    /// For each adapter.
+    branches: Vec<Option<LowRank>>,
 }
 
 impl Projection {
-    /// `y (=|+=) x W^T + (x A^T) B^T` for `m` rows; `low` is working memory of the branch.
-    pub(crate) fn apply(&self, x: Values<'_>, m: usize, y: ValuesMut<'_>, low: &mut Vec<f32>, accumulate: Accumulate) {
-        match &self.branch {
-            None => matmul_values(x, m, &self.matrix, y, accumulate),
-            Some(branch) => {
-                low.resize(m * branch.rank(), 0.0);
-                matmul_low_rank(x, m, &self.matrix, branch, low, y, accumulate);
+    /// `y (=|+=) x W^T + (x A^T) B^T` for `m` rows, each with the branch of its adapter. The matrix is read once for all of
+    /// them, and the bits of a row are the same whatever its neighbours.
+    pub(crate) fn apply(
+        &self,
+        x: Values<'_>,
+        m: usize,
+        y: &mut [f32],
+        adapted: &mut AdaptedRows,
+        accumulate: Accumulate,
+    ) {
+        let AdaptedRows { runs, low } = adapted;
+        let branch = |adapter: Option<usize>| adapter.and_then(|adapter| self.branches[adapter].as_ref());
+        if let [(adapter, _)] = runs.as_slice()
+            && let Some(branch) = branch(*adapter)
+        {
+            low.resize(m * branch.rank(), 0.0);
+            return matmul_low_rank(x, m, &self.matrix, branch, low, ValuesMut::F32(y), accumulate);
+        }
+        matmul_values(x, m, &self.matrix, ValuesMut::F32(&mut *y), accumulate);
+        let (inputs, outputs) = (self.matrix.columns(), self.matrix.rows());
+        for (adapter, rows) in runs.iter() {
+            if let Some(branch) = branch(*adapter) {
+                let x = match x {
+                    Values::F32(x) => Values::F32(&x[rows.start * inputs..rows.end * inputs]),
+                    Values::Bf16(x) => Values::Bf16(&x[rows.start * inputs..rows.end * inputs]),
+                };
+                low.resize(rows.len() * branch.rank(), 0.0);
+                branch.add(x, rows.len(), low, &mut y[rows.start * outputs..rows.end * outputs]);
             }
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.matrix.bytes() + self.branches.iter().flatten().map(LowRank::bytes).sum::<usize>()
     }
 }
 
@@ -76,22 +102,23 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Packs every matrix of the model.
+    /// Packs every matrix of the model and the branches of adapters, which a row names by their places here. `DoRA`, which
+    /// changes the matrices themselves, may only be alone.
     pub(crate) fn load(
         model: &Model,
-        adapter: Option<&LoraAdapter>,
+        adapters: &[&LoraAdapter],
         precision: Precision,
         context: usize,
     ) -> Result<Self, EngineError> {
         let config = model.config().clone();
-        let mut branches = Branches::new(adapter);
+        let mut branches: Vec<Branches<'_>> = adapters.iter().map(|adapter| Branches::new(adapter)).collect();
         let layers = model
             .rope_tables(context)?
             .into_iter()
             .enumerate()
             .map(|(layer, rope)| load_layer(model, &config, layer, rope, precision, &mut branches))
             .collect::<Result<_, _>>()?;
-        branches.all_used()?;
+        branches.iter().try_for_each(Branches::all_used)?;
         let head_name = if config.tied_head { "token_embd.weight" } else { "output.weight" };
         let head = pack(precision, &[model.tensor(head_name)?], None)?;
         let mut final_norm = vector(model, "output_norm.weight")?;
@@ -132,10 +159,9 @@ impl Weights {
         }
     }
 
-    /// Memory of matrices and embedding.
+    /// Memory of matrices, adapters and embedding.
     pub(crate) fn bytes(&self) -> usize {
-        let layer =
-            |l: &Layer| [&l.qkv, &l.output, &l.gate_up, &l.down].iter().map(|p| p.matrix.bytes()).sum::<usize>();
+        let layer = |l: &Layer| [&l.qkv, &l.output, &l.gate_up, &l.down].iter().map(|p| p.bytes()).sum::<usize>();
         let embedding = match &self.embedding {
             Embedding::Blocks { bytes, .. } => bytes.len(),
             Embedding::Values(values) => size_of_val(values.as_slice()),
@@ -163,7 +189,7 @@ fn load_layer(
     layer: usize,
     rope: Option<Arc<RopeTable>>,
     precision: Precision,
-    branches: &mut Branches<'_>,
+    branches: &mut [Branches<'_>],
 ) -> Result<Layer, EngineError> {
     let name = |module: &str| format!("blk.{layer}.{module}");
     let mut projection = |modules: &[&str]| -> Result<Projection, EngineError> {
@@ -171,11 +197,13 @@ fn load_layer(
             .iter()
             .map(|module| Ok((name(module), model.tensor(&format!("{}.weight", name(module)))?)))
             .collect::<Result<Vec<_>, ModelError>>()?;
-        let adaptation = branches.take(&parts, precision)?;
-        let row_factors = adaptation.as_ref().and_then(|adaptation| adaptation.row_factors.as_deref());
+        let taken = branches.iter_mut().map(|branches| branches.take(&parts, precision));
+        let adaptations = taken.collect::<Result<Vec<_>, _>>()?;
+        let row_factors = adaptations.iter().flatten().find_map(|adaptation| adaptation.row_factors.as_deref());
         let tensors: Vec<_> = parts.into_iter().map(|(_, tensor)| tensor).collect();
         let matrix = pack(precision, &tensors, row_factors)?;
-        Ok(Projection { matrix, branch: adaptation.map(|adaptation| adaptation.branch) })
+        let branches = adaptations.into_iter().map(|adaptation| adaptation.map(|adaptation| adaptation.branch));
+        Ok(Projection { matrix, branches: branches.collect() })
     };
     let qkv = projection(&["attn_q", "attn_k", "attn_v"])?;
     let output = projection(&["attn_output"])?;

@@ -3,13 +3,12 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use common::{options, stories};
+use common::{adapter, options, stories};
 use espalier_inference::{EngineError, EngineOptions, NativeEngine, ScoreRequest};
 use espalier_kernels::Precision;
-use espalier_model::{LoraAdapter, LoraModule, Model};
+use espalier_model::{LoraAdapter, Model};
 
 type Matrix = Vec<Vec<f64>>;
 
@@ -160,31 +159,6 @@ fn story(engine: &NativeEngine) -> Vec<u32> {
     engine.prompt_tokens(&espalier_inference::Prompt::Text(prompt.to_owned())).unwrap()
 }
 
-/// An adapter of rank 4 on all modules of all layers, of an effect that cannot be overlooked.
-fn adapter(model: &Model) -> LoraAdapter {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32 / (1_u32 << 24) as f32 - 0.5) * 0.3
-    };
-    let mut modules = BTreeMap::new();
-    for layer in 0..model.config().layers {
-        for module in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
-            // One module of a fused matrix without a branch.
-            if layer == 1 && module == "attn_k" {
-                continue;
-            }
-            let name = format!("blk.{layer}.{module}");
-            let tensor = model.tensor(&format!("{name}.weight")).unwrap();
-            let (outputs, inputs) = (tensor.info().rows, tensor.info().columns);
-            let a = (0..4 * inputs).map(|_| next()).collect();
-            let b = (0..4 * outputs).map(|_| next()).collect();
-            modules.insert(name, LoraModule { a, b, inputs, outputs, rank: 4, alpha: 8.0, magnitude: None });
-        }
-    }
-    LoraAdapter { rslora: false, base_model: String::new(), base_sha256: None, chat_template: None, modules }
-}
-
 #[test]
 fn f32_logits_agree_with_the_reference() {
     let model = stories();
@@ -215,7 +189,7 @@ fn bf16_logits_are_near_the_reference() {
 #[test]
 fn a_side_branch_equals_the_merge() {
     let model = stories();
-    let lora = adapter(&model);
+    let lora = adapter(&model, 4, 1);
     let mut mixed = lora.clone();
     mixed.rslora = true;
     for (module, alpha) in mixed.modules.values_mut().zip([3.0, 7.0, 5.0].into_iter().cycle()) {
@@ -253,13 +227,13 @@ fn check_against_the_merge(model: &Model, adapter: &LoraAdapter) {
 #[test]
 fn an_adapter_of_another_model_is_refused() {
     let model = stories();
-    let mut wrong = adapter(&model);
+    let mut wrong = adapter(&model, 4, 1);
     let pair = wrong.modules.remove("blk.0.attn_q").unwrap();
     wrong.modules.insert("blk.9.attn_q".to_owned(), pair);
     let refused =
         |adapter: &LoraAdapter| NativeEngine::load(&model, Some(adapter), &EngineOptions::default()).unwrap_err();
     assert!(refused(&wrong).to_string().contains("blk.9.attn_q"));
-    let mut wrong = adapter(&model);
+    let mut wrong = adapter(&model, 4, 1);
     wrong.modules.get_mut("blk.2.ffn_down").unwrap().inputs += 1;
     assert!(matches!(refused(&wrong), EngineError::Adapter { module, .. } if module == "blk.2.ffn_down"));
 }

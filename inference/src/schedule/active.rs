@@ -24,6 +24,7 @@ pub(crate) enum Purpose {
 /// The tokens and the state of one answer.
 pub(crate) struct Active<'a> {
     request: Cow<'a, Request>,
+    pub(crate) adapter: Option<usize>,
     prompt: Vec<u32>,
     cut: usize,
     /// Keys and values: those of the prompt's and the answer's tokens that were computed.
@@ -43,6 +44,7 @@ pub(crate) struct Active<'a> {
 impl<'a> Active<'a> {
     pub(crate) fn new(
         request: Cow<'a, Request>,
+        adapter: Option<usize>,
         prompt: Vec<u32>,
         cut: usize,
         table: PageTable,
@@ -50,6 +52,7 @@ impl<'a> Active<'a> {
     ) -> Self {
         let seen = if request.sampling.penalizes() { Occurrences::of_prompt(&prompt) } else { Occurrences::default() };
         Self {
+            adapter,
             cut,
             table,
             tokens: Vec::new(),

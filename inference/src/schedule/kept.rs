@@ -10,6 +10,8 @@ struct Text {
     name: u64,
     /// The sequence that reads it, while one does.
     reader: Option<u64>,
+    /// Keys and values of other adapters are others.
+    adapter: Option<usize>,
     tokens: Vec<u32>,
     /// What of it was computed, or will be by the batch in preparation.
     table: PageTable,
@@ -46,10 +48,10 @@ impl Kept {
     }
 
     /// What of `prompt` is kept. Its last token is always computed: the logits behind it start the answer.
-    pub(crate) fn find(&self, cache: &Cache, prompt: &[u32]) -> Found {
+    pub(crate) fn find(&self, cache: &Cache, adapter: Option<usize>, prompt: &[u32]) -> Found {
         let mut best = Found::default();
         let mut ahead = 0;
-        for text in &self.texts {
+        for text in self.texts.iter().filter(|text| text.adapter == adapter) {
             let useful = prefix::common_prefix(&text.tokens, prompt).min(prompt.len() - 1);
             let positions = cache.shareable(&text.table, useful);
             if positions > best.positions {
@@ -76,18 +78,27 @@ impl Kept {
     }
 
     /// Keeps a text, in place of those that are a beginning of it; `table` is given back sooner or later.
-    pub(crate) fn put(&mut self, cache: &mut Cache, reader: Option<u64>, tokens: Vec<u32>, table: PageTable) {
-        let covered = |text: &Text| text.tokens.starts_with(&tokens) && text.table.length() >= tokens.len();
+    pub(crate) fn put(
+        &mut self,
+        cache: &mut Cache,
+        reader: Option<u64>,
+        adapter: Option<usize>,
+        tokens: Vec<u32>,
+        table: PageTable,
+    ) {
+        let covered = |text: &Text| {
+            text.adapter == adapter && text.tokens.starts_with(&tokens) && text.table.length() >= tokens.len()
+        };
         if self.texts.iter().any(covered) {
             cache.release(table);
             return;
         }
-        self.release_where(cache, |text| tokens.starts_with(&text.tokens));
+        self.release_where(cache, |text| text.adapter == adapter && tokens.starts_with(&text.tokens));
         while self.texts.len() >= self.most.max(1) {
             self.evict(cache, None);
         }
         self.names += 1;
-        self.texts.push_back(Text { name: self.names, reader, tokens, table });
+        self.texts.push_back(Text { name: self.names, reader, adapter, tokens, table });
     }
 
     /// Takes over what a reader has computed by now.

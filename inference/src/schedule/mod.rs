@@ -109,12 +109,12 @@ impl<'a, T> Scheduler<'a, T> {
     ) {
         match prepared {
             Err(error) => self.ended.push((ticket, Err(error))),
-            Ok(Prepared { prompt, cut }) => {
+            Ok(Prepared { adapter, prompt, cut }) => {
                 self.counts.prompts_cut += usize::from(cut > 0);
                 if request.max_tokens == 0 && (request.prompt_logprobs.is_none() || prompt.len() < 2) {
                     self.ended.push((ticket, Ok(Answer::empty(prompt.len(), cut))));
                 } else {
-                    self.waiting.push(client, Task { ticket, request, prompt, cut });
+                    self.waiting.push(client, Task { ticket, request, adapter, prompt, cut });
                 }
             }
         }
@@ -216,8 +216,12 @@ impl<'a, T> Scheduler<'a, T> {
         {
             self.cache.settle();
         }
-        let (reading, writing): (Vec<usize>, Vec<usize>) =
+        let (mut reading, mut writing): (Vec<usize>, Vec<usize>) =
             (0..self.places.len()).partition(|&at| self.places[at].active.is_reading());
+        // Rows of one adapter side by side: a branch is multiplied once for all of them.
+        for rows in [&mut reading, &mut writing] {
+            rows.sort_by_key(|&at| self.places[at].active.adapter);
+        }
         for at in writing.into_iter().chain(reading) {
             self.advance(at);
         }
@@ -241,7 +245,7 @@ impl<'a, T> Scheduler<'a, T> {
         let purposes = rows.iter().filter_map(|&(_, purpose)| purpose);
         self.wanted.extend(purposes.map(|purpose| Wanted { place: at, purpose }));
         let rows = rows.into_iter().map(|(token, purpose)| (token, purpose.is_some()));
-        self.batch.push(&mut self.cache, &mut active.table, start, start, rows);
+        self.batch.push(&mut self.cache, &mut active.table, active.adapter, start, start, rows);
         let read = end.min(active.prompt_tokens()).saturating_sub(start);
         self.counts.prompt_tokens_computed += read;
         if read > 0 {
@@ -257,7 +261,7 @@ impl<'a, T> Scheduler<'a, T> {
         }
         let (lane, positions, found) = self.next_lane()?;
         let found = self.make_room(positions, found)?;
-        let Task { ticket, request, prompt, cut } = self.waiting.take(lane)?;
+        let Task { ticket, request, adapter, prompt, cut } = self.waiting.take(lane)?;
         let guide = request.constraint.as_ref().map(|form| self.engine.shelf.guide(self.engine.tokenizer(), form));
         let guide = match guide.transpose() {
             Ok(guide) => guide,
@@ -272,9 +276,14 @@ impl<'a, T> Scheduler<'a, T> {
         let id = self.next_id;
         if self.engine.shares_prefixes {
             let table = self.cache.keep(&table);
-            self.kept.put(&mut self.cache, Some(id), prompt.clone(), table);
+            self.kept.put(&mut self.cache, Some(id), adapter, prompt.clone(), table);
         }
-        self.places.push(Place { id, ticket, active: Active::new(request, prompt, cut, table, guide), end: None });
+        self.places.push(Place {
+            id,
+            ticket,
+            active: Active::new(request, adapter, prompt, cut, table, guide),
+            end: None,
+        });
         Some(self.places.len() - 1)
     }
 
@@ -284,7 +293,7 @@ impl<'a, T> Scheduler<'a, T> {
         self.waiting.heads().enumerate().find_map(|(lane, task)| {
             // Logits behind a shared prefix would be missing.
             let shares = self.engine.shares_prefixes && task.request.prompt_logprobs.is_none();
-            let found = if shares { self.kept.find(&self.cache, &task.prompt) } else { Found::default() };
+            let found = if shares { self.kept.find(&self.cache, task.adapter, &task.prompt) } else { Found::default() };
             let positions = task.most_positions(self.engine.context());
             (found.coming < WORTH_WAITING).then_some((lane, positions, found))
         })
@@ -328,7 +337,7 @@ impl<'a, T> Scheduler<'a, T> {
         let ended: Vec<Place<'a, T>> = self.places.extract_if(.., |place| place.end.is_some()).collect();
         for Place { id, mut ticket, active, end } in ended {
             self.kept.leave(id);
-            let text = self.kept.is_lasting().then(|| (active.computed(), active.prompt_tokens()));
+            let text = self.kept.is_lasting().then(|| (active.adapter, active.computed(), active.prompt_tokens()));
             let (table, event) = match end {
                 Some(End::Answered(finish)) => {
                     let (answer, table) = active.into_answer(finish);
@@ -345,14 +354,14 @@ impl<'a, T> Scheduler<'a, T> {
     }
 
     /// Keeps the text of an answer for a prompt that continues it, or gives its pages back.
-    fn put_away(&mut self, table: PageTable, text: Option<(Vec<u32>, usize)>) {
+    fn put_away(&mut self, table: PageTable, text: Option<(Option<usize>, Vec<u32>, usize)>) {
         match text {
             // Where a window has left the prompt behind, the prompt alone is kept: more requests begin like that.
-            Some((computed, prompt))
+            Some((adapter, computed, prompt))
                 if self.engine.shares_prefixes
                     && self.cache.shareable(&table, prompt.min(computed.len()).saturating_sub(1)) > 0 =>
             {
-                self.kept.put(&mut self.cache, None, computed, table);
+                self.kept.put(&mut self.cache, None, adapter, computed, table);
             }
             _ => self.cache.release(table),
         }

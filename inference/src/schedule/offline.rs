@@ -19,11 +19,11 @@ pub(crate) fn generate(engine: &NativeEngine, requests: &[Request], on_answer: &
     let mut prepared: Vec<Option<Result<Prepared, EngineError>>> =
         requests.par_iter().map(|request| Some(prepare(engine, request))).collect();
     let order: Vec<usize> = if engine.shares_prefixes {
-        let prompts: Vec<&[u32]> = prepared
+        let prompts: Vec<(Option<usize>, &[u32])> = prepared
             .iter()
             .map(|prepared| match prepared {
-                Some(Ok(prepared)) => prepared.prompt.as_slice(),
-                _ => &[],
+                Some(Ok(prepared)) => (prepared.adapter, prepared.prompt.as_slice()),
+                _ => (None, [].as_slice()),
             })
             .collect();
         prefix::order(&prompts)

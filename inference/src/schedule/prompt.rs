@@ -8,6 +8,8 @@ use crate::schedule::waiting::most_positions;
 
 /// A request's prompt, with everything about the request checked.
 pub(crate) struct Prepared {
+    /// Which of the engine's adapters writes the answer.
+    pub(crate) adapter: Option<usize>,
     pub(crate) prompt: Vec<u32>,
     /// Tokens of the prompt that were taken away because it did not fit.
     pub(crate) cut: usize,
@@ -26,7 +28,8 @@ pub(crate) fn prepare(engine: &NativeEngine, request: &Request) -> Result<Prepar
     if let Some(constraint) = &request.constraint {
         engine.shelf.check(engine.tokenizer(), constraint)?;
     }
-    let mut prompt = engine.prompt_tokens(&request.prompt)?;
+    let adapter = engine.adapter_of(request)?;
+    let mut prompt = engine.tokens_of(&request.prompt, adapter)?;
     let context = engine.context();
     // The last token of a text that is only scored is never read.
     let fits = request.max_tokens == 0 && prompt.len() <= context + 1;
@@ -40,5 +43,5 @@ pub(crate) fn prepare(engine: &NativeEngine, request: &Request) -> Result<Prepar
     if needed > engine.cache_bytes {
         return Err(EngineError::TooLargeForMemory { tokens: positions, needed, available: engine.cache_bytes });
     }
-    Ok(Prepared { prompt, cut })
+    Ok(Prepared { adapter, prompt, cut })
 }

@@ -10,6 +10,8 @@ pub(crate) struct Task<'a, T> {
     /// What its events carry back to the one who asked.
     pub(crate) ticket: T,
     pub(crate) request: Cow<'a, Request>,
+    /// Which of the engine's adapters writes the answer.
+    pub(crate) adapter: Option<usize>,
     /// The prompt as the model will see it.
     pub(crate) prompt: Vec<u32>,
     /// Tokens of the prompt that were taken away because it did not fit.
@@ -89,7 +91,7 @@ mod tests {
 
     fn task(ticket: u32) -> Task<'static, u32> {
         let request = Cow::Owned(Request::new(Prompt::Tokens(vec![1]), 1));
-        Task { ticket, request, prompt: vec![1], cut: 0 }
+        Task { ticket, request, adapter: None, prompt: vec![1], cut: 0 }
     }
 
     #[test]

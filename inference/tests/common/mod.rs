@@ -1,12 +1,13 @@
 //! The 260K model and small shorthands for the tests.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use espalier_inference::{Answer, EngineError, EngineOptions, NativeEngine, Prompt, Request, Sampling};
 use espalier_kernels::Precision;
-use espalier_model::Model;
+use espalier_model::{LoraAdapter, LoraModule, Model};
 
 /// The trained llama model of 260K parameters.
 pub(crate) fn stories() -> Model {
@@ -21,6 +22,31 @@ pub(crate) fn options(precision: Precision) -> EngineOptions {
 /// The 260K model in an engine.
 pub(crate) fn engine(options: &EngineOptions) -> NativeEngine {
     NativeEngine::load(&stories(), None, options).unwrap()
+}
+
+/// An adapter on all modules of all layers, of an effect that cannot be overlooked; the same for the same seed.
+pub(crate) fn adapter(model: &Model, rank: usize, seed: u64) -> LoraAdapter {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / (1_u32 << 24) as f32 - 0.5) * 0.3
+    };
+    let mut modules = BTreeMap::new();
+    for layer in 0..model.config().layers {
+        for module in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
+            // One module of a fused matrix without a branch.
+            if layer == 1 && module == "attn_k" {
+                continue;
+            }
+            let name = format!("blk.{layer}.{module}");
+            let tensor = model.tensor(&format!("{name}.weight")).unwrap();
+            let (outputs, inputs) = (tensor.info().rows, tensor.info().columns);
+            let a = (0..rank * inputs).map(|_| next()).collect();
+            let b = (0..rank * outputs).map(|_| next()).collect();
+            modules.insert(name, LoraModule { a, b, inputs, outputs, rank, alpha: 8.0, magnitude: None });
+        }
+    }
+    LoraAdapter { rslora: false, base_model: String::new(), base_sha256: None, chat_template: None, modules }
 }
 
 /// All answers in the order of their requests.

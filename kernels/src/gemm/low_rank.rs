@@ -85,6 +85,11 @@ impl LowRank {
         multiply_values(kernels, Values::F32(u), m, &self.up, ValuesMut::F32(y), Accumulate::Add);
     }
 
+    /// Memory of both factors.
+    pub fn bytes(&self) -> usize {
+        self.down.bytes() + self.up.bytes()
+    }
+
     /// Columns of `u`.
     pub fn rank(&self) -> usize {
         self.down.rows()
