@@ -5,9 +5,8 @@ use std::ops::Range;
 use espalier_kernels::ops::{
     Direction, FusedRows, PageSlot, PagedAttention, PagedQueries, gated_activation, rms_norm, rope,
 };
-use espalier_kernels::{Accumulate, Element, Precision, Values, ValuesMut, bf16, matmul_values};
+use espalier_kernels::{Accumulate, Element, Precision, Values, ValuesMut, bf16, matmul_values, parallel};
 use espalier_model::ModelConfig;
-use rayon::prelude::*;
 
 use crate::branch::AdaptedRows;
 use crate::cache::{Cache, LayerGroup, PageSpan, PageTable};
@@ -16,7 +15,7 @@ use crate::weights::{Layer, Projection, Weights, scale};
 /// Logits of at most this many rows exist at once: 64 rows of 49,152 are 12 MB.
 pub(crate) const HEAD_ROWS: usize = 64;
 
-/// Rows that one task of a row-wise stage takes at least, so that small batches do not pay for waking threads.
+/// Rows that one task of a row-wise stage takes.
 const ROWS_PER_TASK: usize = 4;
 
 /// Consecutive positions of one sequence.
@@ -162,11 +161,11 @@ fn forward_in<T: Element>(
         workspace;
     adapted.set(batch.adapters.iter().copied());
     let hidden: &mut [f32] = take(hidden, rows * width);
-    hidden
-        .par_chunks_mut(width)
-        .with_min_len(ROWS_PER_TASK)
-        .zip(&batch.tokens)
-        .for_each(|(row, &token)| weights.embed(token, row));
+    parallel::for_each_chunk(hidden, ROWS_PER_TASK * width, |task, rows| {
+        for (row, &token) in rows.chunks_exact_mut(width).zip(&batch.tokens[task * ROWS_PER_TASK..]) {
+            weights.embed(token, row);
+        }
+    });
 
     let fused = (config.heads + 2 * config.kv_heads) * config.head_dim;
     let query_width = config.heads * config.head_dim;
@@ -203,19 +202,15 @@ fn forward_in<T: Element>(
         let both: &mut [f32] = take(gate_up, rows * 2 * config.feed_forward);
         layer.gate_up.apply(T::values(normed), rows, both, adapted, Accumulate::Overwrite);
         let activated: &mut [f32] = take(activated, rows * config.feed_forward);
-        activated
-            .par_chunks_mut(config.feed_forward)
-            .with_min_len(ROWS_PER_TASK)
-            .zip(both.par_chunks(2 * config.feed_forward))
-            .for_each(|(out, both)| {
+        let both = &*both;
+        parallel::for_each_chunk(activated, ROWS_PER_TASK * config.feed_forward, |task, rows| {
+            let both = both.chunks_exact(2 * config.feed_forward).skip(task * ROWS_PER_TASK);
+            for (out, both) in rows.chunks_exact_mut(config.feed_forward).zip(both) {
                 let (gate, up) = both.split_at(config.feed_forward);
                 gated_activation(config.activation, gate, up, out);
-                if config.scales.residual.to_bits() != 1.0_f32.to_bits() {
-                    for value in out.iter_mut() {
-                        *value *= config.scales.residual;
-                    }
-                }
-            });
+                scale(out, config.scales.residual);
+            }
+        });
         let mut stream = Stream { hidden, added, added_normed, adapted, epsilon: config.rms_epsilon };
         stream.add(&layer.down, layer.down_norm.as_deref(), Values::F32(activated), rows);
     }
@@ -266,9 +261,9 @@ fn rotate(weights: &Weights, layer: &Layer, positions: &[u32], qkv: &mut [f32]) 
     let turned = turned_heads * config.head_dim;
     let fused = turned + config.kv_heads * config.head_dim;
     let query_width = config.heads * config.head_dim;
-    qkv.par_chunks_mut(fused).with_min_len(ROWS_PER_TASK).zip(positions).for_each_init(
-        Vec::new,
-        |normed: &mut Vec<f32>, (row, position)| {
+    parallel::for_each_chunk(qkv, ROWS_PER_TASK * fused, |task, rows| {
+        let mut normed = Vec::new();
+        for (row, position) in rows.chunks_exact_mut(fused).zip(&positions[task * ROWS_PER_TASK..]) {
             if let Some(bias) = &layer.qkv_bias {
                 for (value, bias) in row.iter_mut().zip(bias) {
                     *value += bias;
@@ -276,7 +271,7 @@ fn rotate(weights: &Weights, layer: &Layer, positions: &[u32], qkv: &mut [f32]) 
             }
             if let Some([query_norm, key_norm]) = &layer.head_norms {
                 for (heads, norm) in [(0..query_width, query_norm), (query_width..turned, key_norm)] {
-                    let normed: &mut [f32] = take(normed, heads.len());
+                    let normed: &mut [f32] = take(&mut normed, heads.len());
                     rms_norm(&row[heads.clone()], norm, config.rms_epsilon, normed);
                     row[heads].copy_from_slice(normed);
                 }
@@ -286,8 +281,8 @@ fn rotate(weights: &Weights, layer: &Layer, positions: &[u32], qkv: &mut [f32]) 
                 rope(heads, turned_heads, config.head_dim, position, table, weights.rope_style, Direction::Forward);
             }
             scale(&mut row[turned..], config.scales.residual);
-        },
-    );
+        }
+    });
 }
 
 /// Writes keys and values of all rows into their pages, and attends.

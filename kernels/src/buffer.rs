@@ -55,8 +55,15 @@ pub(crate) fn with_scratch<T>(which: Scratch, count: usize, work: impl FnOnce(&m
 }
 
 /// A pointer that tasks share in order to write disjoint elements of one slice.
-#[derive(Clone, Copy)]
 pub(crate) struct SharedMut<T>(*mut T);
+
+impl<T> Clone for SharedMut<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for SharedMut<T> {}
 
 // SAFETY: every use writes elements that no other task touches; the users say why.
 unsafe impl<T: Send> Send for SharedMut<T> {}

@@ -12,8 +12,8 @@ mod isa;
 mod matrix;
 pub mod ops;
 mod panels;
+pub mod parallel;
 mod stored;
-mod team;
 mod transpose;
 mod values;
 

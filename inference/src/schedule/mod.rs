@@ -16,7 +16,7 @@ mod waiting;
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use rayon::prelude::*;
+use espalier_kernels::parallel;
 
 use crate::cache::{Cache, PageTable};
 use crate::error::EngineError;
@@ -176,9 +176,9 @@ impl<'a, T> Scheduler<'a, T> {
         let (wanted, vocabulary) = (&self.wanted, self.engine.weights.config.vocabulary);
         let mut found = Vec::with_capacity(wanted.len());
         forward(&self.engine.weights, &self.batch, &mut self.cache, &mut self.workspace, &mut |first, logits| {
-            let rows = logits.par_chunks_mut(vocabulary).zip(&wanted[first..]);
-            found.par_extend(rows.map_init(Working::default, |working, (logits, wanted)| {
-                active[wanted.place].read(wanted.purpose, logits, working)
+            found.extend(parallel::map_chunks(logits, vocabulary, |row, logits| {
+                let wanted = &wanted[first + row];
+                active[wanted.place].read(wanted.purpose, logits, &mut Working::default())
             }));
         });
         for (at, found) in found.into_iter().enumerate() {

@@ -28,8 +28,7 @@ pub use self::rows::QuantizedRows;
 use self::rows::{BLOCK, Quad};
 use crate::blocks::{BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0};
 use crate::buffer::SharedMut;
-use crate::team::share;
-use crate::{Accumulate, BlockType, InstructionSet, StoredMatrix};
+use crate::{Accumulate, BlockType, InstructionSet, StoredMatrix, parallel};
 
 /// Bytes of weights of a task: enough to pay for handing it over, few enough to stay near the core for all rows.
 const TASK_BYTES: usize = 16 << 10;
@@ -201,7 +200,7 @@ fn multiply(instructions: Instructions, x: &QuantizedRows, w: &StoredMatrix, y: 
             Some(*sum)
         })
         .collect();
-    share(tasks.last().copied().unwrap_or(0), &|task| {
+    parallel::for_each(tasks.last().copied().unwrap_or(0), |task| {
         let part = tasks.partition_point(|&end| end <= task);
         let (bytes, row_bytes, first, body) = parts[part];
         let begin = (task - if part == 0 { 0 } else { tasks[part - 1] }) * task_rows(row_bytes);

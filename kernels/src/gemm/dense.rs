@@ -1,15 +1,13 @@
 //! Small dense f32 products, for low-rank branches: one side is packed for the call, the f32 kernels do the rest.
 
-use rayon::prelude::*;
-
 use super::Accumulate;
 use super::drive::{Product, Target, chunk_depth};
 use super::kernel::{Activation, GROUP, Order, Panel, dense};
 use super::pack::{Part, pack_rows, prefetch_row};
-use crate::InstructionSet;
 use crate::buffer::{Line, Scratch, with_scratch};
 use crate::transpose::transpose;
 use crate::values::{Values, ValuesMut};
+use crate::{InstructionSet, parallel};
 
 /// Right sides of fewer lines are packed by the calling thread alone.
 const PARALLEL_PACK_LINES: usize = 8192;
@@ -109,15 +107,15 @@ pub(super) fn multiply(
     let panel_lines = groups * width;
     with_scratch(Scratch::RightSide, n.div_ceil(width) * panel_lines, |lines| {
         if panel_lines > 0 {
-            let pack = |(index, lines): (usize, &mut [Line])| {
+            let pack = |index: usize, lines: &mut [Line]| {
                 let words: &mut [f32] = bytemuck::cast_slice_mut(lines);
                 let first = index * width;
                 pack_panel(form, b, [n, k], first..n.min(first + width), alpha, width, words);
             };
             if lines.len() < PARALLEL_PACK_LINES {
-                lines.chunks_mut(panel_lines).enumerate().for_each(pack);
+                lines.chunks_mut(panel_lines).enumerate().for_each(|(index, lines)| pack(index, lines));
             } else {
-                lines.par_chunks_mut(panel_lines).enumerate().for_each(pack);
+                parallel::for_each_chunk(lines, panel_lines, pack);
             }
         }
         let add = accumulate == Accumulate::Add;

@@ -9,7 +9,6 @@
 use std::ops::Range;
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Order};
 use super::pack::{Part, pack_rows};
@@ -17,6 +16,7 @@ use super::round::round_rows;
 use super::row_blocks::{Block, Blocks};
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
 use crate::panels::PANEL;
+use crate::parallel;
 use crate::values::{SharedValues, Values, ValuesMut};
 
 /// Packed activations of a task's rows and chunk: half of a second-level cache of 1 MiB.
@@ -164,7 +164,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         if wanted == 1 {
             (0..row_tasks * parts).for_each(task);
         } else {
-            (0..row_tasks * parts).into_par_iter().with_max_len(1).for_each(task);
+            parallel::for_each(row_tasks * parts, task);
         }
     }
 

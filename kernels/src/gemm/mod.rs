@@ -1,7 +1,7 @@
 //! Matrix products by instruction set.
 //!
 //! [`matmul`] multiplies activations by a packed weight; the `matmul_*` of two letters are small products of plain
-//! slices. All are parallel over the global rayon pool; calls from inside a pool's thread save the hand-over. Every
+//! slices. All run on the threads of [`parallel`](crate::parallel). Every
 //! output element has one order of additions, fixed by the number of inputs and the instruction set alone.
 //!
 //! - `kernel`: what a microkernel is; `portable`, `avx2`, `avx512`, `avx512bf16`, `amx`: the microkernels

@@ -7,13 +7,13 @@
 use std::ops::Range;
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::kernel::{Activation, Ahead, GROUP, Kernels, packed};
 use super::round::{join_rows, round_row, round_row_widened};
 use super::row_blocks::Blocks;
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
 use crate::panels::{PANEL, inputs_per_word, write_inputs};
+use crate::parallel;
 use crate::transpose::transpose;
 use crate::{InstructionSet, Precision, Values};
 
@@ -88,12 +88,12 @@ pub(super) fn multiply(
     let pieces = rows.div_ceil(PIECE_ROWS);
     let y = SharedMut::new(y);
     with_scratch(Scratch::RightSide, pieces * piece_lines, |left| {
-        left.par_chunks_mut(piece_lines.max(1)).enumerate().for_each(|(piece, lines)| {
+        parallel::for_each_chunk(left, piece_lines.max(1), |piece, lines| {
             let rows = piece * PIECE_ROWS..rows.min((piece + 1) * PIECE_ROWS);
             pack_narrow(kernels.activation, narrow, rows, &blocks, lines);
         });
         let left = &*left;
-        (0..m.div_ceil(STRIP_PANELS * PANEL)).into_par_iter().with_max_len(1).for_each(|strip| {
+        parallel::for_each(m.div_ceil(STRIP_PANELS * PANEL), |strip| {
             let columns = strip * STRIP_PANELS * PANEL..m.min((strip + 1) * STRIP_PANELS * PANEL);
             strip_sums(kernels, precision, wide, columns.clone(), &blocks, left, |r, sums| {
                 for (column, value) in columns.clone().zip(sums) {

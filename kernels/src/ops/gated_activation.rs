@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::TASK_ELEMENTS;
 use super::simd::{Operation, Simd, dispatch, exp};
-use crate::{Element, InstructionSet};
+use crate::{Element, InstructionSet, parallel};
 
 /// What the gate goes through before it multiplies the other half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,18 +42,14 @@ fn gated_activation_with<T: Element>(
 ) {
     assert_eq!(gate.len(), up.len(), "gated_activation: gate and up differ in length");
     assert_eq!(gate.len(), out.len(), "gated_activation: gate and output differ in length");
-    let part = |gate: &[T], up: &[T], out: &mut [T]| match activation {
-        GatedActivation::SwiGlu => dispatch(isa, Forward { kind: Silu, gate, up, out }),
-        GatedActivation::GeGlu => dispatch(isa, Forward { kind: Gelu, gate, up, out }),
-    };
-    if gate.len() <= TASK_ELEMENTS {
-        part(gate, up, out);
-        return;
-    }
-    gate.par_chunks(TASK_ELEMENTS)
-        .zip(up.par_chunks(TASK_ELEMENTS))
-        .zip(out.par_chunks_mut(TASK_ELEMENTS))
-        .for_each(|((gate, up), out)| part(gate, up, out));
+    parallel::for_each_chunk(out, TASK_ELEMENTS, |index, out| {
+        let own = index * TASK_ELEMENTS..index * TASK_ELEMENTS + out.len();
+        let (gate, up) = (&gate[own.clone()], &up[own]);
+        match activation {
+            GatedActivation::SwiGlu => dispatch(isa, Forward { kind: Silu, gate, up, out }),
+            GatedActivation::GeGlu => dispatch(isa, Forward { kind: Gelu, gate, up, out }),
+        }
+    });
 }
 
 /// The gradients of [`gated_activation`]; overwrites `dgate` and `dup`.

@@ -3,11 +3,9 @@
 //! Forward, for each row of `n` elements: `r = 1 / sqrt(mean(x^2) + eps)`, `y_i = x_i r w_i`.
 //! Backward with frozen weights: `dx_i = r w_i dy_i - x_i r^3 / n * sum_j w_j dy_j x_j`.
 
-use rayon::prelude::*;
-
 use super::TASK_ELEMENTS;
 use super::simd::{Operation, Simd, dispatch};
-use crate::{Element, InstructionSet};
+use crate::{Element, InstructionSet, parallel};
 
 /// Normalises rows of `weight.len()` elements of `x` into `out`.
 ///
@@ -27,8 +25,8 @@ fn rms_norm_with<T: Element>(isa: InstructionSet, x: &[f32], weight: &[f32], eps
         dispatch(isa, Forward { x, weight, eps, out });
         return;
     }
-    x.par_chunks(task).zip(out.par_chunks_mut(task)).for_each(|(x, out)| {
-        dispatch(isa, Forward { x, weight, eps, out });
+    parallel::for_each_chunk(out, task, |index, out| {
+        dispatch(isa, Forward { x: &x[index * task..][..out.len()], weight, eps, out });
     });
 }
 
@@ -72,16 +70,11 @@ fn rms_norm_backward_with<T: Element>(
     assert_eq!(x.len(), dx.len(), "rms_norm_backward: input and its gradient differ in length");
     assert!(beside.is_none_or(|beside| beside.len() == x.len()), "rms_norm_backward: what is beside differs in length");
     let task = n * (TASK_ELEMENTS / n).max(1);
-    let part = |index: usize, x: &[f32], dy: &[T], dx: &mut [f32]| {
-        let beside = beside.map(|beside| &beside[index * task..][..dx.len()]);
-        dispatch(isa, Backward { x, weight, eps, dy, beside, dx });
-    };
-    if x.len() <= task {
-        part(0, x, dy, dx);
-        return;
-    }
-    let parts = x.par_chunks(task).zip(dy.par_chunks(task)).zip(dx.par_chunks_mut(task)).enumerate();
-    parts.for_each(|(index, ((x, dy), dx))| part(index, x, dy, dx));
+    parallel::for_each_chunk(dx, task, |index, dx| {
+        let own = index * task..index * task + dx.len();
+        let beside = beside.map(|beside| &beside[own.clone()]);
+        dispatch(isa, Backward { x: &x[own.clone()], weight, eps, dy: &dy[own], beside, dx });
+    });
 }
 
 struct Forward<'a, T> {

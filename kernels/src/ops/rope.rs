@@ -4,11 +4,9 @@
 //! `(a, b) -> (a cos - b sin, a sin + b cos)`. The backward direction turns by the negative angle. Elements beyond
 //! `rotary_dims` pass unchanged.
 
-use rayon::prelude::*;
-
 use super::TASK_ELEMENTS;
 use super::simd::{Operation, Simd, dispatch};
-use crate::InstructionSet;
+use crate::{InstructionSet, parallel};
 
 /// Which elements of a head form a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,11 +125,8 @@ fn rope_with(isa: InstructionSet, x: &mut [f32], heads: usize, positions: &[u32]
         return;
     }
     let rows = (TASK_ELEMENTS / width).max(1);
-    if positions.len() <= rows {
-        dispatch(isa, Rotate { x, width, positions, turn });
-        return;
-    }
-    x.par_chunks_mut(rows * width).zip(positions.par_chunks(rows)).for_each(|(x, positions)| {
+    parallel::for_each_chunk(x, rows * width, |index, x| {
+        let positions = &positions[index * rows..][..x.len() / width];
         dispatch(isa, Rotate { x, width, positions, turn });
     });
 }

@@ -9,6 +9,7 @@ use crate::Element;
 use crate::ops::simd::{MAX_WIDTH, Operation, Simd, exp2};
 
 /// A whole sequence of `count` rows.
+#[derive(Clone, Copy)]
 pub(super) struct BackwardTask<'a> {
     pub(super) shape: &'a AttentionShape,
     pub(super) kv_head: usize,

@@ -7,6 +7,7 @@ use super::{AttentionShape, KEY_TILE};
 use crate::ops::simd::{MAX_WIDTH, Operation, Simd, exp2};
 
 /// Queries `first..first + count` of a sequence, between two tile boundaries.
+#[derive(Clone, Copy)]
 pub(super) struct ForwardTask<'a> {
     pub(super) shape: &'a AttentionShape,
     pub(super) kv_head: usize,

@@ -34,8 +34,6 @@ mod memory;
 mod packing;
 mod rounded;
 
-use rayon::prelude::*;
-
 use self::backward::BackwardTask;
 pub(super) use self::block_product::{BlockProduct, Start};
 use self::forward::ForwardTask;
@@ -43,7 +41,7 @@ pub(super) use self::forward::{advance_sums, mask, mask_before, probabilities};
 use self::memory::SharedOutput;
 pub(super) use self::packing::copy_scaled;
 use super::simd::dispatch;
-use crate::{Element, InstructionSet, Values};
+use crate::{Element, InstructionSet, Values, parallel};
 
 /// Keys that are visited at a time.
 const KEY_TILE: usize = 64;
@@ -285,7 +283,7 @@ fn run_forward(
         }
     } else {
         // The last chunks are the longest: they go first.
-        tasks.into_par_iter().rev().with_max_len(1).for_each(|task| dispatch(isa, task));
+        parallel::for_each(tasks.len(), |index| dispatch(isa, tasks[tasks.len() - 1 - index]));
     }
 }
 
@@ -398,7 +396,7 @@ fn segmented_attention_backward_with(
             dispatch(isa, task);
         }
     } else {
-        tasks.into_par_iter().with_max_len(1).for_each(|task| dispatch(isa, task));
+        parallel::for_each(tasks.len(), |index| dispatch(isa, tasks[index]));
     }
 }
 

@@ -13,12 +13,10 @@ mod task;
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use self::task::{Run, Task};
 use super::AttentionShape;
 use crate::values::SharedValues;
-use crate::{InstructionSet, ValuesMut};
+use crate::{InstructionSet, ValuesMut, parallel};
 
 pub use self::pages::{FusedRows, KeyValuePages, PAGE_POSITIONS, PageFork, PageShape, PageSlot};
 
@@ -88,11 +86,11 @@ impl PagedAttention<'_> {
             let (runs, kv_head) = (tasks[index / shape.kv_heads], index % shape.kv_heads);
             Task { call: self, kv_head, runs, out }.execute(isa);
         };
-        let indices = 0..tasks.len() * shape.kv_heads;
+        let count = tasks.len() * shape.kv_heads;
         if seen * shape.query_width() < SMALL_WORK {
-            indices.for_each(run_task);
+            (0..count).for_each(run_task);
         } else {
-            indices.into_par_iter().with_max_len(1).for_each(run_task);
+            parallel::for_each(count, run_task);
         }
     }
 

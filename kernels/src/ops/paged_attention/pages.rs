@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::buffer::{Line, SharedMut, zeroed_lines};
 use crate::ops::AttentionShape;
 use crate::ops::simd::MAX_WIDTH;
+use crate::parallel;
 
 /// Positions of a page.
 pub const PAGE_POSITIONS: usize = 64;
@@ -195,7 +194,7 @@ impl KeyValuePages {
         if slots.len() < FEW_ROWS && forks.is_empty() {
             (0..2 * shape.kv_heads).for_each(part);
         } else {
-            (0..2 * shape.kv_heads).into_par_iter().with_max_len(1).for_each(part);
+            parallel::for_each(2 * shape.kv_heads, part);
         }
     }
 }
