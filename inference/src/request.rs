@@ -178,6 +178,9 @@ pub struct Answer {
     pub finish: Finish,
     /// One entry for each of `tokens`. From a server only when asked for.
     pub logprobs: Vec<TokenLogprob>,
+    /// The token at which the answer ended and which is not among `tokens`: of end-of-generation, or one of the request's stop
+    /// tokens. Only the native engine tells it.
+    pub end: Option<TokenLogprob>,
     /// One entry for each token of the prompt but the first, where [`Request::prompt_logprobs`] asks for them.
     pub prompt_logprobs: Vec<TokenLogprob>,
     /// Length of the prompt in tokens, BOS and template included (0 when a server does not say); what was cut not counted.
@@ -194,6 +197,7 @@ impl Answer {
             tokens: Vec::new(),
             finish: Finish::Length,
             logprobs: Vec::new(),
+            end: None,
             prompt_logprobs: Vec::new(),
             prompt_tokens,
             prompt_tokens_cut,

@@ -276,6 +276,17 @@ fn a_prompt_is_scored_as_the_engine_scores_it() {
             }
         }
     }
+    // Harnesses drop one entry at the end: also an answer that ends at once has it.
+    let eos = running.engine.tokenizer().eos().unwrap();
+    let body =
+        json!({"prompt": [tokens], "max_tokens": 1, "logprobs": 1, "echo": true, "logit_bias": {eos.to_string(): 100}});
+    let choice = post(address, TEXTS, &body).json()["choices"][0].clone();
+    assert_eq!(
+        (choice["finish_reason"].as_str(), choice["logprobs"]["tokens"].as_array().unwrap().len()),
+        (Some("stop"), tokens.len() + 1)
+    );
+    assert_eq!(choice["logprobs"]["token_logprobs"].as_array().unwrap().len(), tokens.len() + 1);
+
     let body = json!({"prompt": "Once upon a time", "max_tokens": 0, "logprobs": 0, "echo": true});
     let answer = post(address, TEXTS, &body).json();
     assert_eq!(answer["choices"][0]["text"], "Once upon a time");

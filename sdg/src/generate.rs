@@ -322,6 +322,7 @@ mod tests {
                     tokens: vec![],
                     finish: Finish::Stop,
                     logprobs: vec![],
+                    end: None,
                     prompt_logprobs: vec![],
                     prompt_tokens: 0,
                     prompt_tokens_cut: 0,

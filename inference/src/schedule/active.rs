@@ -31,6 +31,7 @@ pub(crate) struct Active<'a> {
     pub(crate) table: PageTable,
     tokens: Vec<u32>,
     logprobs: Vec<TokenLogprob>,
+    end: Option<TokenLogprob>,
     prompt_logprobs: Vec<TokenLogprob>,
     text: GrowingText,
     /// How many of the tokens were told to the receiver.
@@ -57,6 +58,7 @@ impl<'a> Active<'a> {
             table,
             tokens: Vec::new(),
             logprobs: Vec::new(),
+            end: None,
             prompt_logprobs: Vec::new(),
             text: GrowingText::new(&request.stop),
             told: 0,
@@ -168,6 +170,7 @@ impl<'a> Active<'a> {
         let token = chosen.token;
         let ends = !engine.ignores_end && engine.tokenizer().is_end_of_generation(token);
         if ends || self.request.stop_tokens.contains(&token) {
+            self.end = Some(chosen);
             return Ok(Some(Finish::Stop));
         }
         self.tokens.push(token);
@@ -212,6 +215,7 @@ impl<'a> Active<'a> {
             tokens: self.tokens,
             finish,
             logprobs: self.logprobs,
+            end: self.end,
             prompt_logprobs: self.prompt_logprobs,
             prompt_tokens: self.prompt.len(),
             prompt_tokens_cut: self.cut,

@@ -25,7 +25,7 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
         let answers = exchange.whole(writing, PROMPT)?;
         let mut response = form.chat_completion(&id, &answers, asked.logprobs);
         response["created"] = created.into();
-        return exchange.answer(&response, &answers);
+        return exchange.answer(&response);
     }
     let chunk = |index: usize, delta: Value, logprobs: Value, finish| {
         let mut chunk = form.chat_chunk(&id, index, delta, logprobs, finish);
@@ -56,12 +56,13 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
             _ => {}
         }
     }
+    let usage = usage(&answers, asked.n);
     if asked.include_usage {
         let mut last = form.chat_chunk(&id, 0, Value::Null, Value::Null, None);
         last["choices"] = json!([]);
         last["created"] = created.into();
-        last["usage"] = usage(&answers, asked.n);
+        last["usage"] = usage.clone();
         stream.send(&last)?;
     }
-    stream.end(&answers)
+    stream.end(&usage)
 }

@@ -32,6 +32,8 @@ pub(super) struct Connection<'a> {
     limits: &'a Limits,
     /// Set when the server takes no more requests.
     stopping: &'a AtomicBool,
+    /// Whether the next byte begins a request.
+    between: bool,
 }
 
 enum Filled {
@@ -44,7 +46,7 @@ enum Filled {
 impl<'a> Connection<'a> {
     pub(super) fn new(stream: TcpStream, limits: &'a Limits, stopping: &'a AtomicBool) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, unread: Vec::new(), limits, stopping })
+        Ok(Self { stream, unread: Vec::new(), limits, stopping, between: true })
     }
 
     /// The next head; `None` when no further one comes.
@@ -61,6 +63,7 @@ impl<'a> Connection<'a> {
                 }
                 if let Some((head, length)) = parse_head(&self.unread)? {
                     self.unread.drain(..length);
+                    self.between = head.length == Length::Known(0);
                     return Ok(Some(head));
                 }
             }
@@ -105,7 +108,13 @@ impl<'a> Connection<'a> {
                 while !self.line(end)?.is_empty() {}
             }
         }
+        self.between = true;
         Ok(body)
+    }
+
+    /// Whether the last request was read to its end, so that another may follow.
+    pub(super) fn is_between(&self) -> bool {
+        self.between
     }
 
     fn chunk_size(&mut self, end: Instant) -> Result<usize, Problem> {

@@ -67,10 +67,10 @@ impl<'c> Exchange<'_, 'c> {
         Ok(Sent { status: reply.status, keep_alive, prompt_tokens: 0, new_tokens: 0 })
     }
 
-    /// Sends answers.
-    pub(super) fn answer(&mut self, response: &Value, answers: &[Answer]) -> Result<Sent, Unanswered> {
+    /// Sends a response that has its `usage`.
+    pub(super) fn answer(&mut self, response: &Value) -> Result<Sent, Unanswered> {
         let sent = self.reply(&Reply::json(200, response))?;
-        Ok(counted(sent, answers))
+        Ok(sent.of(&response["usage"]))
     }
 
     /// Waits for all answers; `prompt` is the field that holds the prompt.
@@ -85,10 +85,12 @@ impl<'c> Exchange<'_, 'c> {
     }
 }
 
-fn counted(sent: Sent, answers: &[Answer]) -> Sent {
-    let prompt_tokens = answers.iter().map(|answer| answer.prompt_tokens).sum();
-    let new_tokens = answers.iter().map(|answer| answer.tokens.len()).sum();
-    Sent { prompt_tokens, new_tokens, ..sent }
+impl Sent {
+    /// With the counts of a `usage`.
+    fn of(self, usage: &Value) -> Self {
+        let count = |name: &str| usage[name].as_u64().unwrap_or(0) as usize;
+        Self { prompt_tokens: count("prompt_tokens"), new_tokens: count("completion_tokens"), ..self }
+    }
 }
 
 /// A response that is sent event by event. Its head goes out with the first one: until then a failure has its own status.
@@ -125,9 +127,9 @@ impl Stream<'_, '_> {
         Ok(self.connection.event(self.head, &value.to_string())?)
     }
 
-    /// Ends the response.
-    pub(super) fn end(self, answers: &[Answer]) -> Result<Sent, Unanswered> {
+    /// Ends the response, whose `usage` this is.
+    pub(super) fn end(self, usage: &Value) -> Result<Sent, Unanswered> {
         self.connection.end_stream(self.head)?;
-        Ok(counted(Sent { status: 200, keep_alive: self.keep_alive, prompt_tokens: 0, new_tokens: 0 }, answers))
+        Ok(Sent { status: 200, keep_alive: self.keep_alive, prompt_tokens: 0, new_tokens: 0 }.of(usage))
     }
 }

@@ -264,11 +264,11 @@ fn converse(stream: TcpStream, client: SocketAddr, served: &Served, number: u64)
         let exchange = Exchange { served, connection: &mut connection, head: &head, client: number };
         let mut sent = router::answer(exchange, endpoint, &served.held);
         if let Err(Unanswered::Problem(problem)) = &sent {
-            // The body may not have been read: what stands in its place is no request.
-            let responded = connection.respond(&problem.reply(), false);
+            let keep_alive = head.keeps_alive() && connection.is_between() && !served.is_stopping();
+            let responded = connection.respond(&problem.reply(), keep_alive);
             let status = problem.status();
             sent = match responded {
-                Ok(()) => Ok(Sent { status, keep_alive: false, prompt_tokens: 0, new_tokens: 0 }),
+                Ok(()) => Ok(Sent { status, keep_alive, prompt_tokens: 0, new_tokens: 0 }),
                 Err(gone) => Err(gone.into()),
             };
         }

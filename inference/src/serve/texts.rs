@@ -23,6 +23,10 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
     let (asked, echo) = (read.asked, read.echo);
     let name = served.model(asked.model.as_deref())?;
     let (form, engine) = (served.form(name), served.engine.as_ref());
+    if echo && asked.logprobs && asked.stream {
+        let message = "echo: log-probabilities of a prompt are not streamed; leave \"stream\" out".to_owned();
+        return Err(Problem::new(400, message).at("echo").with_code("invalid_value").into());
+    }
     let total = read.prompts.len() * asked.n;
     if total > served.options.max_waiting {
         let most = served.options.max_waiting;
@@ -66,11 +70,7 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
         };
         let mut whole = response(answers.iter().enumerate().map(choice).collect());
         whole["usage"] = usage(&answers, asked.n);
-        return exchange.answer(&whole, &answers);
-    }
-    if common.prompt_logprobs.is_some() {
-        let message = "echo: log-probabilities of a prompt are not streamed; leave \"stream\" out".to_owned();
-        return Err(Problem::new(400, message).at("echo").with_code("invalid_value").into());
+        return exchange.answer(&whole);
     }
     let mut stream = exchange.stream(writing, PROMPT);
     let mut begun = vec![false; total];
@@ -92,8 +92,11 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
                 stream.send(&response(vec![choice]))?;
             }
             Event::Done(answer) => {
+                let mut columns = TokenColumns::new(engine.tokenizer(), characters[index]);
+                answer.end.iter().for_each(|end| columns.push(end));
+                let logprobs = if asked.logprobs { columns.into_value() } else { Value::Null };
                 let finish = reason(answer.finish);
-                let choice = json!({"index": index, "text": "", "logprobs": null, "finish_reason": finish});
+                let choice = json!({"index": index, "text": "", "logprobs": logprobs, "finish_reason": finish});
                 stream.send(&response(vec![choice]))?;
                 answers[index] = Some(answer);
             }
@@ -101,12 +104,13 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
         }
     }
     let answers: Vec<Answer> = answers.into_iter().flatten().collect();
+    let usage = usage(&answers, asked.n);
     if asked.include_usage {
         let mut last = response(Vec::new());
-        last["usage"] = usage(&answers, asked.n);
+        last["usage"] = usage.clone();
         stream.send(&last)?;
     }
-    stream.end(&answers)
+    stream.end(&usage)
 }
 
 /// A prompt as the tokens that the model will see, and how it stands in the answer.
@@ -122,7 +126,8 @@ fn columns(engine: &NativeEngine, echo: Option<&Echo>, answer: &Answer) -> Value
     if let Some(echo) = echo {
         columns.echo(echo, &answer.prompt_logprobs);
     }
-    for chosen in &answer.logprobs {
+    // The token that ended the answer stands in the columns too, as at OpenAI: harnesses count on one entry behind the prompt.
+    for chosen in answer.logprobs.iter().chain(&answer.end) {
         columns.push(chosen);
     }
     columns.into_value()

@@ -57,6 +57,7 @@ pub fn generate(
                     tokens: Vec::new(),
                     finish: Finish::Stop,
                     logprobs: Vec::new(),
+                    end: None,
                     prompt_logprobs: Vec::new(),
                     prompt_tokens: 0,
                     prompt_tokens_cut: 0,
