@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 export RUSTC_BOOTSTRAP=1
-mkdir -p corpus/{gguf,safetensors,yaml_leaf,json_tokenizer,jsonl,rows}
+mkdir -p corpus/{gguf,safetensors,yaml_leaf,json_tokenizer,jsonl,rows,request_body}
 cp seeds/gguf/whole corpus/gguf/
 cp seeds/safetensors/* corpus/safetensors/
 cp seeds/json_tokenizer/whole corpus/json_tokenizer/
@@ -14,7 +14,8 @@ while IFS= read -r leaf; do
 done < <(find ../tests/assets/taxonomy ../taxonomy/examples -name qna.yaml | sort)
 head -n 3 ../taxonomy/examples/tiny/skills/go_on_with_a_story/test.jsonl > corpus/jsonl/whole
 cp seeds/rows/* corpus/rows/
-for target in "${@:-gguf safetensors yaml_leaf json_tokenizer jsonl rows}"; do
+cp seeds/request_body/* corpus/request_body/
+for target in "${@:-gguf safetensors yaml_leaf json_tokenizer jsonl rows request_body}"; do
     for name in $target; do
         cargo fuzz run "$name" -- -max_total_time="${SECONDS_EACH:-60}" -max_len=16384 -timeout=10 -rss_limit_mb=1024
     done

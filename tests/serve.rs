@@ -88,6 +88,9 @@ fn refusals() {
         run(&["--host", "198.51.100.1", "--without-key"]),
         run(&["--max-waiting", "0"]),
         run(&["--host", "here"]),
+        run(&["--adapter", "runs/adapter"]),
+        run(&["--adapter", "stories260K=runs/adapter"]),
+        run(&["--adapter", "dates=no/such/folder"]),
     ];
     insta::assert_snapshot!(words.join("\n\n"));
     insta::assert_snapshot!("help", bench.run(&["serve", "--help"]).out);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use espalier_inference::serve::{Answered, Limits, ServeOptions, Server};
 use espalier_inference::{EngineOptions, NativeEngine, Overflow, Prompt, Request};
 use espalier_kernels::Precision;
+use espalier_model::LoraAdapter;
 use serde_json::{Value, json};
 
 struct Running {
@@ -24,6 +25,7 @@ fn options() -> ServeOptions {
         address: "127.0.0.1:0".parse().unwrap(),
         model: "stories".to_owned(),
         other_names: vec!["stories260K.bin".to_owned()],
+        adapters: Vec::new(),
         key: None,
         max_waiting: 1024,
         max_tokens: 32,
@@ -33,7 +35,12 @@ fn options() -> ServeOptions {
 }
 
 fn start(options: ServeOptions) -> Running {
-    let engine = Arc::new(common::engine(&EngineOptions { max_sequences: 16, ..common::options(Precision::F32) }));
+    let model = common::stories();
+    let adapters: Vec<LoraAdapter> =
+        (1..=options.adapters.len()).map(|seed| common::adapter(&model, 4, seed as u64)).collect();
+    let named: Vec<(&str, &LoraAdapter)> = options.adapters.iter().map(String::as_str).zip(&adapters).collect();
+    let engine_options = EngineOptions { max_sequences: 16, ..common::options(Precision::F32) };
+    let engine = Arc::new(NativeEngine::load_with_adapters(&model, &named, &engine_options).unwrap());
     let log = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&log);
     let write = Box::new(move |line: &Answered| lines.lock().unwrap().push(line.clone()));
@@ -196,6 +203,35 @@ fn answers_are_those_of_the_engine() {
     let colour = answer["choices"][0]["message"]["content"].as_str().unwrap();
     assert!(["\"red\"", "\"blue\""].contains(&colour), "{colour}");
     assert!(running.server.stop(Duration::from_secs(5)));
+}
+
+#[test]
+fn an_adapter_is_a_model_of_its_own() {
+    let running = start(ServeOptions { adapters: vec!["poet".to_owned(), "judge".to_owned()], ..options() });
+    let address = running.server.address();
+    let names: Vec<Value> =
+        get(address, "/v1/models").json()["data"].as_array().unwrap().iter().map(|entry| entry["id"].clone()).collect();
+    assert_eq!(names, ["stories", "poet", "judge"]);
+    assert_eq!(get(address, "/v1/models/poet").json()["parent"], "stories");
+    let models = [None, Some("stories"), Some("poet"), Some("judge")];
+    let adapters = [None, None, Some("poet"), Some("judge")];
+    let requests =
+        adapters.map(|adapter| Request { adapter: adapter.map(str::to_owned), ..common::text("One day", 16) });
+    let expected = engine_texts(&running.engine, &requests);
+    assert!(expected[0] != expected[2] && expected[2] != expected[3], "{expected:?}");
+    std::thread::scope(|scope| {
+        for (model, expected) in models.iter().zip(&expected) {
+            scope.spawn(move || {
+                let body = json!({"model": model, "prompt": "One day", "max_tokens": 16, "temperature": 0});
+                let answer = post(address, TEXTS, &body).json();
+                assert_eq!(answer["choices"][0]["text"], **expected);
+                assert_eq!(answer["model"], model.unwrap_or("stories"));
+            });
+        }
+    });
+    let unknown = post(address, TEXTS, &json!({"model": "cook", "prompt": "One day"})).error();
+    let words = "model \"cook\" is not served here; there is \"stories\", \"poet\", \"judge\"";
+    assert_eq!(unknown, format!("404 \"model_not_found\" \"model\": {words}"));
 }
 
 #[test]

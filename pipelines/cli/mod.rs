@@ -424,12 +424,15 @@ pub enum Command {
             refused with 429. With a key in the environment variable ESPALIER_API_KEY every client must send it. The first \
             Ctrl-C takes no more requests and lets answers end within --grace, the second ends at once. docs/serve.md lists \
             the fields.",
-        after_help = "Examples:\n  pipeline serve --model base.gguf\n  pipeline serve --model base.gguf --port 0 -v\n  ESPALIER_API_KEY=... pipeline serve --model base.gguf --host 0.0.0.0 --name garden\n\nA question to it:\n  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Name a colour.\"}]}'"
+        after_help = "Examples:\n  pipeline serve --model base.gguf\n  pipeline serve --model base.gguf --adapter dates=runs/quickstart/adapter --port 0 -v\n  ESPALIER_API_KEY=... pipeline serve --model base.gguf --host 0.0.0.0 --name garden\n\nA question to it:\n  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Name a colour.\"}]}'"
     )]
     Serve {
         /// The model.
         #[arg(long, value_name = "MODEL")]
         model: String,
+        /// An adapter over the model, which clients choose by its name; may be repeated.
+        #[arg(long = "adapter", value_name = "NAME=DIR")]
+        adapters: Vec<String>,
         /// What clients call the model (default: the name of its file).
         #[arg(long, value_name = "NAME")]
         name: Option<String>,

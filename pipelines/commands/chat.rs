@@ -38,9 +38,13 @@ pub fn open_engine(reference: &str, adapter: Option<&Path>, session: Session<'_>
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let adapter = adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
+    Ok(NativeEngine::load(&model, adapter.as_ref(), &engine_options(session))?)
+}
+
+/// What the command line says of an engine.
+pub fn engine_options(session: Session<'_>) -> EngineOptions {
     let memory = session.memory.map(|bytes| bytes.0 as u64);
-    let options = EngineOptions { precision: session.precision, memory, ..EngineOptions::default() };
-    Ok(NativeEngine::load(&model, adapter.as_ref(), &options)?)
+    EngineOptions { precision: session.precision, memory, ..EngineOptions::default() }
 }
 
 /// `pipeline chat`.

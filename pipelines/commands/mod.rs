@@ -112,6 +112,7 @@ pub fn run(cli: Cli) -> Result<Status> {
         }
         Command::Serve {
             model,
+            adapters,
             name,
             host,
             port,
@@ -125,6 +126,7 @@ pub fn run(cli: Cli) -> Result<Status> {
         } => {
             let arguments = serve::Arguments {
                 model,
+                adapters,
                 name,
                 host,
                 port,

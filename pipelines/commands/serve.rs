@@ -1,14 +1,16 @@
 //! `pipeline serve`: the native engine under the protocol of `OpenAI`.
 
 use super::Session;
-use super::chat::open_engine;
+use super::chat::engine_options;
 use crate::events::Event;
+use crate::models::resolve;
 use crate::outcome::{Failure, Status};
 use crate::reporter::Output;
 use crate::terminal::print_error;
 use anyhow::Result;
-use espalier_inference::Overflow;
 use espalier_inference::serve::{Answered, Limits, ServeOptions, Server};
+use espalier_inference::{NativeEngine, Overflow};
+use espalier_model::{LoraAdapter, Model};
 use serde_json::json;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +25,8 @@ use std::time::Duration;
 pub struct Arguments {
     /// The model.
     pub model: String,
+    /// `NAME=DIR` of adapters.
+    pub adapters: Vec<String>,
     /// Its name for clients.
     pub name: Option<String>,
     /// Where to listen.
@@ -52,12 +56,20 @@ const TICK: Duration = Duration::from_millis(50);
 pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let key = std::env::var("ESPALIER_API_KEY").ok().map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
     check(arguments, key.is_some())?;
-    let engine = open_engine(&arguments.model, None, session)?;
+    let named = named_adapters(&arguments.adapters)?;
     let name = arguments.name.clone().unwrap_or_else(|| short_name(&arguments.model));
+    if let Some((name, _)) = named.iter().find(|(adapter, _)| *adapter == name) {
+        return Err(Failure::usage(format!("--adapter {name}: the model itself has this name"))
+            .hint("give the adapter another name, or the model with --name")
+            .into());
+    }
+    let engine = open(arguments, &named, session)?;
+    let adapters: Vec<String> = named.into_iter().map(|(name, _)| name).collect();
     let options = ServeOptions {
         address: SocketAddr::new(arguments.host, arguments.port),
         model: name.clone(),
         other_names: vec![arguments.model.clone()],
+        adapters: adapters.clone(),
         key,
         max_waiting: arguments.max_waiting,
         max_tokens: arguments.max_tokens,
@@ -72,8 +84,9 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let address = options.address;
     let server = Server::start(Arc::new(engine), options, log).map_err(|error| cannot_listen(address, &error))?;
     let url = format!("http://{}/v1", server.address());
-    session.reporter.line(format!("serving {name} in {} at {url}; Ctrl-C ends it", session.precision));
-    let started = json!({"event": "serving", "url": url, "models": [name], "precision": session.precision.to_string()});
+    let names: Vec<String> = std::iter::once(name).chain(adapters).collect();
+    session.reporter.line(format!("serving {} in {} at {url}; Ctrl-C ends it", names.join(", "), session.precision));
+    let started = json!({"event": "serving", "url": url, "models": names, "precision": session.precision.to_string()});
     session.reporter.send(&Event::Figures { stage: "serve".into(), figures: started });
     let mut totals = Totals::default();
     while !session.stop.load(Ordering::Relaxed) {
@@ -84,6 +97,29 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     session.reporter.result(json!({"requests": totals.requests, "refused_or_failed": totals.failed,
         "prompt_tokens": totals.prompt_tokens, "new_tokens": totals.new_tokens, "cut_off": !ended}));
     Ok(if ended { Status::Done } else { Status::Interrupted })
+}
+
+/// Names and places of adapters.
+fn named_adapters(arguments: &[String]) -> Result<Vec<(String, &Path)>> {
+    arguments.iter().map(|argument| named_adapter(argument)).collect()
+}
+
+fn named_adapter(argument: &str) -> Result<(String, &Path)> {
+    match argument.split_once('=') {
+        Some((name, place)) if !name.is_empty() && !place.is_empty() => Ok((name.to_owned(), Path::new(place))),
+        _ => Err(Failure::usage(format!("--adapter {argument}: has no name"))
+            .hint("write NAME=DIR: clients choose the adapter with \"model\": \"NAME\"")
+            .into()),
+    }
+}
+
+fn open(arguments: &Arguments, named: &[(String, &Path)], session: Session<'_>) -> Result<NativeEngine> {
+    let found = resolve(&arguments.model, session.reporter, session.stop)?;
+    let model = Model::open(&found.path)?;
+    let loaded =
+        named.iter().map(|(_, path)| LoraAdapter::load(path, model.config())).collect::<Result<Vec<_>, _>>()?;
+    let adapters: Vec<(&str, &LoraAdapter)> = named.iter().map(|(name, _)| name.as_str()).zip(&loaded).collect();
+    Ok(NativeEngine::load_with_adapters(&model, &adapters, &engine_options(session))?)
 }
 
 fn check(arguments: &Arguments, key: bool) -> Result<()> {

@@ -3,6 +3,7 @@
 import argparse
 import concurrent.futures
 import datetime
+import http.client
 import json
 import os
 import pathlib
@@ -494,11 +495,91 @@ def llama_version():
     return f"llama.cpp {line.removeprefix('version: ').split(' ')[0]} {built.split(' for ')[0]}".strip()
 
 
-def serve(_sitting, _table):
-    done = subprocess.run([str(pipeline()), "serve", "--help"], capture_output=True)
-    if done.returncode:
-        raise Missing("`pipeline serve` is not built yet: nothing to compare with llama-server")
-    raise Missing("`pipeline serve` exists, but this script has no comparison for it yet")
+class OurServer:
+    """`pipeline serve` on a port of its own choice."""
+
+    def __init__(self, sitting, model, *words):
+        self.sitting = sitting
+        command = [pipeline(), "serve", "--model", model, "--port", 0, "--threads", THREADS, *words]
+        self.log = open(sitting.work / "pipeline-serve.log", "w")
+        self.process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=self.log, text=True)
+        sitting.servers.append(self.process)
+
+    def __enter__(self):
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", self.process.stdout.readline())
+        if not found:
+            self.__exit__()
+            raise Failed("`pipeline serve` did not start")
+        self.port = int(found.group(1))
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+        self.sitting.servers.remove(self.process)
+        self.process.stdout.close()
+        self.log.close()
+
+
+def all_clients(port, clients, each, prompt, new):
+    """Seconds until every client, one request after another on a connection of its own, has had all its answers."""
+
+    def client(number):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+        counts = []
+        for at in range(each):
+            # An answer must not end by itself: both sides write the same number of tokens.
+            body = {"prompt": prompt(number * each + at), "max_tokens": new, "temperature": 0, "logit_bias": {"0": -100, "2": -100}}
+            connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status != 200:
+                raise Failed(f"a server answered {answer.status}: {text[:400]!r}")
+            counts.append(json.loads(text)["usage"]["completion_tokens"])
+        connection.close()
+        return counts
+
+    start = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        counts = [count for found in pool.map(client, range(clients)) for count in found]
+    seconds = time.perf_counter() - start
+    if set(counts) != {new}:
+        raise Failed(f"a server wrote {sorted(set(counts))} tokens in place of {new} each")
+    return seconds
+
+
+def serve(sitting, table):
+    models = Models(sitting.work)
+    clients, each, length, shared, tail, new = (4, 2, 16, 32, 8, 8) if sitting.small else (16, 4, 128, 512, 32, 64)
+    peer = f"llama-server Q4_0, {clients} slots"
+
+    def tokens(seed, count):
+        return [5000 + (seed * 104_729 + at * 7919 + seed * at * 31) % 20_000 for at in range(count)]
+
+    prefix = tokens(1, shared)
+    kinds = {
+        f"{clients} clients, {each} x ({length} + {new}) tokens each, one request after another": lambda run, at: tokens(run * 997 + at, length),
+        f"the same, {each} x ({shared} shared + {tail} + {new}) tokens": lambda run, at: prefix + tokens(run * 997 + at, tail),
+    }
+    context = max(length, shared + tail) + new + 24
+    with OurServer(sitting, models.get("Q4_1")) as mine, LlamaServer(sitting, models.get("Q4_0"), [], clients, context) as theirs:
+        servers = {"ours": mine, peer: theirs}
+        for what, prompt in kinds.items():
+            runs = {name: iter(range(1, 1000)) for name in servers}
+
+            def side(name, prompt=prompt, runs=runs):
+                run = next(runs[name])  # both sides get the same prompts, which they have not seen before
+                return all_clients(servers[name].port, clients, each, lambda at: prompt(run, at), new)
+
+            for server in servers.values():
+                all_clients(server.port, clients, 1, lambda at: prompt(0, at), 2)
+            found = sitting.in_turn({name: lambda name=name: side(name) for name in servers})
+            table.add(what, "s", found.pop("ours"), found, False)
+    table.note(
+        f"The same requests to `/v1/completions` on both sides; both hold the shared prefix before the clock starts, and have not seen"
+        f" what follows it. Ours reads {SHIPPED} and computes with bf16 weights."
+    )
+    return llama_version()
 
 
 def quantize(sitting, table):

@@ -6,7 +6,7 @@ use super::exchange::{Exchange, Sent, Unanswered};
 use super::problem::Problem;
 use super::writing::Writing;
 use crate::openai::{read_chat, usage};
-use crate::request::Event;
+use crate::request::{Event, Request};
 
 /// The field that holds the prompt.
 const PROMPT: &str = "messages";
@@ -15,9 +15,9 @@ const PROMPT: &str = "messages";
 pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) -> Result<Sent, Unanswered> {
     let served = exchange.served;
     let asked = read_chat(body, &served.defaults(served.options.max_tokens)).map_err(Problem::from)?;
-    let name = served.model(asked.model.as_deref())?;
+    let (name, adapter) = served.model(asked.model.as_deref())?;
     let form = served.form(name);
-    let request = asked.request;
+    let request = Request { adapter, ..asked.request };
     let client = exchange.client;
     let writing = Writing::begin(&served.service, request.alternatives(asked.n), client, asked.stream)?;
     let (id, created) = (served.new_id("chatcmpl"), super::clock());

@@ -57,6 +57,8 @@ pub struct ServeOptions {
     pub model: String,
     /// Other names that mean the model too.
     pub other_names: Vec<String>,
+    /// Names of the engine's adapters: each is served as a model of its own.
+    pub adapters: Vec<String>,
     /// What clients must send as `Authorization: Bearer KEY`.
     pub key: Option<String>,
     /// Requests that may wait for the engine; more are refused with 429.
@@ -326,20 +328,30 @@ impl Served {
         Defaults { seed, overflow: self.options.overflow, max_tokens }
     }
 
-    fn model_entry(&self) -> Value {
-        json!({"id": self.options.model, "object": "model", "created": self.started, "owned_by": "espalier",
+    /// Names of models in the order in which they are listed: the base, then its adapters.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.options.model).chain(&self.options.adapters).map(String::as_str)
+    }
+
+    fn model_entry(&self, name: &str) -> Value {
+        let parent = (name != self.options.model).then_some(&self.options.model);
+        json!({"id": name, "object": "model", "created": self.started, "owned_by": "espalier", "parent": parent,
             "context_length": self.engine.context()})
     }
 
-    /// The name in responses of the model that a body names; without a name it is the one that is served.
-    fn model(&self, name: Option<&str>) -> Result<&str, Problem> {
+    /// The name in responses of the model that a body names, and its adapter; without a name it is the base.
+    fn model(&self, name: Option<&str>) -> Result<(&str, Option<String>), Problem> {
         let own = &self.options.model;
-        match name.filter(|name| name != own && !self.options.other_names.iter().any(|other| other == name)) {
-            None => Ok(own),
-            Some(name) => Err(Problem::new(404, format!("model {name:?} is not served here; there is {own:?}"))
-                .at("model")
-                .with_code("model_not_found")),
+        let Some(name) = name.filter(|name| name != own && !self.options.other_names.iter().any(|other| other == name))
+        else {
+            return Ok((own, None));
+        };
+        if let Some(adapter) = self.options.adapters.iter().find(|adapter| *adapter == name) {
+            return Ok((adapter, Some(adapter.clone())));
         }
+        let served: Vec<String> = self.names().map(|name| format!("{name:?}")).collect();
+        let message = format!("model {name:?} is not served here; there is {}", served.join(", "));
+        Err(Problem::new(404, message).at("model").with_code("model_not_found"))
     }
 
     fn form<'a>(&'a self, name: &'a str) -> Form<'a> {

@@ -88,12 +88,12 @@ pub(super) fn answer(
             texts::answer(exchange, &object)
         }
         Endpoint::Models => {
-            let list = [served.model_entry()];
+            let list: Vec<Value> = served.names().map(|name| served.model_entry(name)).collect();
             exchange.reply(&Reply::json(200, &json!({"object": "list", "data": list})))
         }
         Endpoint::Model(name) => {
-            served.model(Some(name))?;
-            exchange.reply(&Reply::json(200, &served.model_entry()))
+            let (name, _) = served.model(Some(name))?;
+            exchange.reply(&Reply::json(200, &served.model_entry(name)))
         }
         Endpoint::Health => exchange.reply(&Reply::json(200, &json!({"status": "ok"}))),
         Endpoint::Metrics => {

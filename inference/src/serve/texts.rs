@@ -21,7 +21,7 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
     let served = exchange.served;
     let read = read_completion(body, &served.defaults(MAX_TOKENS)).map_err(Problem::from)?;
     let (asked, echo) = (read.asked, read.echo);
-    let name = served.model(asked.model.as_deref())?;
+    let (name, adapter) = served.model(asked.model.as_deref())?;
     let (form, engine) = (served.form(name), served.engine.as_ref());
     if echo && asked.logprobs && asked.stream {
         let message = "echo: log-probabilities of a prompt are not streamed; leave \"stream\" out".to_owned();
@@ -33,7 +33,7 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
         let message = format!("prompt: asks for {total} answers at once, but {most} may wait; send several requests");
         return Err(Problem::new(400, message).at(PROMPT).with_code("invalid_value").into());
     }
-    let mut common = asked.request;
+    let mut common = Request { adapter, ..asked.request };
     let mut echoes: Vec<Option<Echo>> = Vec::new();
     let mut prompts = Vec::with_capacity(read.prompts.len());
     for prompt in read.prompts {
