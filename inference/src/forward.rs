@@ -135,23 +135,53 @@ pub(crate) fn forward(
     workspace: &mut Workspace,
     visit: &mut dyn FnMut(usize, &mut [f32]),
 ) {
-    if batch.is_empty() {
-        return;
-    }
-    match weights.precision {
-        Precision::F32 => forward_in::<f32>(weights, batch, cache, workspace, visit),
-        // The products would round these values anyway.
-        Precision::Bf16 => forward_in::<bf16>(weights, batch, cache, workspace, visit),
-    }
-    cache.settle();
+    run(weights, batch, cache, workspace, Outputs::Logits, visit);
 }
 
-/// [`forward`] with activations of one kind.
-fn forward_in<T: Element>(
+/// As [`forward`], but shows what the head would read: the stream behind the last norm, rows of `hidden` values.
+pub(crate) fn hidden_states(
     weights: &Weights,
     batch: &Batch,
     cache: &mut Cache,
     workspace: &mut Workspace,
+    visit: &mut dyn FnMut(usize, &mut [f32]),
+) {
+    run(weights, batch, cache, workspace, Outputs::HiddenStates, visit);
+}
+
+/// What is shown of the wanted rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outputs {
+    Logits,
+    HiddenStates,
+}
+
+fn run(
+    weights: &Weights,
+    batch: &Batch,
+    cache: &mut Cache,
+    workspace: &mut Workspace,
+    outputs: Outputs,
+    visit: &mut dyn FnMut(usize, &mut [f32]),
+) {
+    if batch.is_empty() {
+        return;
+    }
+    match weights.precision {
+        Precision::F32 => run_in::<f32>(weights, batch, cache, workspace, outputs, visit),
+        // The products would round these values anyway.
+        Precision::Bf16 => run_in::<bf16>(weights, batch, cache, workspace, outputs, visit),
+    }
+    cache.settle();
+}
+
+/// [`run`] with activations of one kind.
+fn run_in<T: Element>(
+    weights: &Weights,
+    batch: &Batch,
+    cache: &mut Cache,
+    workspace: &mut Workspace,
+    outputs: Outputs,
     visit: &mut dyn FnMut(usize, &mut [f32]),
 ) {
     let config = &weights.config;
@@ -217,6 +247,14 @@ fn forward_in<T: Element>(
 
     let vocabulary = config.vocabulary;
     for (chunk, hidden) in hidden[..rows * width].chunks(HEAD_ROWS * width).enumerate() {
+        if outputs == Outputs::HiddenStates {
+            let states: &mut [f32] = take(logits, hidden.len());
+            rms_norm(hidden, &weights.final_norm, config.rms_epsilon, states);
+            // The norm that is kept has the divisor of the logits in it.
+            scale(states, config.scales.logits);
+            visit(chunk * HEAD_ROWS, states);
+            continue;
+        }
         let chunk_rows = hidden.len() / width;
         let normed = &mut normed[..hidden.len()];
         rms_norm(hidden, &weights.final_norm, config.rms_epsilon, normed);

@@ -6,6 +6,7 @@
 //! - Several answers of one prompt: [`Request::alternatives`]. Answers of a form (JSON by a schema): [`Constraint`].
 //! - Which of several continuations is likelier: [`NativeEngine::loglikelihood`].
 //! - What a student can learn from a teacher at each token of an answer: [`NativeEngine::top_logprobs`].
+//! - Vectors of texts, of an encoder or of a model that writes: [`EmbeddingEngine::embed`].
 //! - Perplexity of a text: [`NativeEngine::token_logprobs`]; beside an answer: [`Request::prompt_logprobs`]. Whole distributions: [`NativeEngine::logits`].
 //!
 //! # How the native engine works
@@ -47,6 +48,7 @@
 mod branch;
 mod cache;
 mod constraint;
+mod embedding;
 mod error;
 mod forward;
 mod native;
@@ -66,8 +68,9 @@ mod weights;
 use std::ops::ControlFlow;
 
 pub use constraint::Constraint;
+pub use embedding::{EmbeddingEngine, EmbeddingOptions, EncoderEngine};
 pub use error::EngineError;
-pub use espalier_model::{Message, SpecialTokens};
+pub use espalier_model::{Message, Pooling, SpecialTokens};
 pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
 pub use overflow::Overflow;
 pub use request::{Answer, Counts, Event, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};

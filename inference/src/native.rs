@@ -8,6 +8,7 @@ use espalier_model::{ChatTemplate, LoraAdapter, Message, Model, SpecialTokens, T
 
 use crate::cache::Cache;
 use crate::constraint::{Constraint, Shelf};
+use crate::embedding::{self, EmbeddingOptions};
 use crate::error::EngineError;
 use crate::forward::Workspace;
 use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
@@ -339,6 +340,23 @@ impl NativeEngine {
     /// when a token is not in the vocabulary (see [`NativeEngine::logits`] for the error).
     pub fn token_logprobs(&self, tokens: &[u32]) -> Vec<f32> {
         score::token_logprobs(self, tokens)
+    }
+
+    /// The vector of each text (its tokens): the states behind the last norm, pooled over its tokens. Vectors arrive as
+    /// they are made, each with the index of its text; what is wrong with one text goes to its own result. A vector has the same
+    /// bits whatever texts share the call. `ControlFlow::Break` ends the call at once, without an error.
+    ///
+    /// # Errors
+    /// None now; kept for engines that can fail as a whole. In the place of a vector: a text without tokens, with more than
+    /// the window or the memory holds, or with an unknown token.
+    pub fn embed(
+        &self,
+        texts: &[Vec<u32>],
+        options: EmbeddingOptions,
+        on_vector: &mut dyn FnMut(usize, Result<Vec<f32>, EngineError>) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        embedding::of_decoder(self, texts, options, on_vector);
+        Ok(())
     }
 
     /// Shows the logits after each position of `tokens`, in order.

@@ -29,6 +29,13 @@ pub(crate) fn open(folder: &Path) -> Result<Parts, ModelError> {
         ));
     };
     let in_config = |error: ModelError| error.in_file(&folder.join("config.json"));
+    if crate::EncoderModel::is_in(folder) {
+        return Err(in_config(ModelError::invalid(
+            "model_type",
+            "this is an encoder, which makes vectors of texts and writes none",
+            "use it with `pipeline embed`, or pass a language model",
+        )));
+    }
     let settings = config::parse(&source).map_err(in_config)?;
     let name = folder_name(folder);
     let config = settings.model_config(&name).map_err(in_config)?;

@@ -10,6 +10,7 @@ mod atomic_file;
 mod atomic_folder;
 mod chat;
 mod config;
+pub mod encoder;
 mod error;
 pub mod gguf;
 pub mod huggingface;
@@ -25,6 +26,7 @@ pub use adapter::{LoraAdapter, LoraModule, ModulePatterns, matches_whole_module}
 pub use atomic_folder::{AtomicFolder, Existing};
 pub use chat::{ChatTemplate, Message};
 pub use config::{Architecture, LayerAttention, ModelConfig, NormPlacement, Rotation, Scales, SlidingWindow};
+pub use encoder::{EncoderConfig, EncoderModel, Pooling};
 pub use error::ModelError;
 pub use model::Model;
 pub use tensor::{Tensor, TensorInfo};

@@ -354,12 +354,12 @@ fn check_tensors(
     Ok(())
 }
 
-fn hash_file(path: &Path) -> Result<String, ModelError> {
+pub(crate) fn hash_file(path: &Path) -> Result<String, ModelError> {
     let map = crate::mapped_file::map_file(path)?;
     Ok(hexadecimal(&Sha256::digest(&map[..])))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a string cannot fail.

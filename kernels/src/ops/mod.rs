@@ -13,7 +13,9 @@
 mod attention;
 mod cross_entropy;
 mod divergence;
+mod full_attention;
 mod gated_activation;
+mod layer_norm;
 mod paged_attention;
 mod rms_norm;
 mod rope;
@@ -25,7 +27,9 @@ mod testing;
 pub use attention::{AttentionShape, causal_attention, segmented_attention, segmented_attention_backward};
 pub use cross_entropy::{RowLoss, TeacherRows, cross_entropy_rows, distillation_rows};
 pub use divergence::divergence_rows;
+pub use full_attention::full_attention;
 pub use gated_activation::{GatedActivation, gated_activation, gated_activation_backward};
+pub use layer_norm::{biased_gelu, layer_norm};
 pub use paged_attention::{
     FusedRows, KeyValuePages, PAGE_POSITIONS, PageFork, PageShape, PageSlot, PagedAttention, PagedQueries,
 };

@@ -48,11 +48,24 @@ pub(crate) fn is_punctuation(character: char) -> bool {
     PUNCTUATION.contains(character)
 }
 
+/// `\p{Mn}`: a mark that stands on the letter before it.
+pub(crate) fn is_mark(character: char) -> bool {
+    MARKS.contains(character) || matches!(character, '\u{e0100}'..='\u{e01ef}')
+}
+
+/// `\p{C}`: control, format, private use, unassigned.
+pub(crate) fn is_other(character: char) -> bool {
+    OTHERS.contains(character) || u32::from(character) >= END && !is_mark(character)
+}
+
 /// One bit a character below `END`.
 struct CharacterSet(Vec<u64>);
 
 static LETTERS: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p{L}+", char::is_alphabetic));
 static PUNCTUATION: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p{P}+", |c| !c.is_alphanumeric()));
+
+static MARKS: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p{Mn}+", |c| !c.is_ascii()));
+static OTHERS: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p{C}+", |c| !c.is_alphanumeric()));
 
 impl CharacterSet {
     /// The characters that the regex engine's own Unicode tables put in `runs_of_class`; only those that
@@ -87,6 +100,7 @@ mod tests {
         let number = Regex::new(r"^\p{N}$").unwrap();
         let space = Regex::new(r"^\s$").unwrap();
         let punctuation = Regex::new(r"^\p{P}$").unwrap();
+        let (mark, other) = (Regex::new(r"^\p{Mn}$").unwrap(), Regex::new(r"^\p{C}$").unwrap());
         let blocks = (0..0x3400).chain(0xa000..0xac10).chain(0xd7a0..0x1_1800).chain(0x1_d000..0x1_fb00);
         for character in blocks.filter_map(char::from_u32) {
             let text = character.to_string();
@@ -101,6 +115,8 @@ mod tests {
             };
             assert_eq!(class(character), expected, "{character:?}");
             assert_eq!(is_punctuation(character), punctuation.is_match(&text).unwrap(), "{character:?}");
+            assert_eq!(is_mark(character), mark.is_match(&text).unwrap(), "{character:?}");
+            assert_eq!(is_other(character), other.is_match(&text).unwrap(), "{character:?}");
         }
     }
 }

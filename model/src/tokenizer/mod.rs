@@ -6,7 +6,7 @@
 
 mod bpe;
 mod byte_characters;
-mod characters;
+pub(crate) mod characters;
 mod end_of_generation;
 mod huggingface;
 mod identity;
