@@ -14,7 +14,7 @@
 //! prompts being read and of answers being written stand side by side. Everything but attention works on rows alone, so the
 //! weights are read once for all of them. Attention looks into pages of keys and values, 64 positions in each.
 //!
-//! Requests are sorted so that neighbours share the longest prefix. They name the same pages for it: it is computed once,
+//! Requests are sorted so that neighbours share the longest prefix, those that may write the most first. They name the same pages for it: it is computed once,
 //! held once, and attention reads it once for all that share it. A few-shot head before hundreds of questions is so read once.
 //! Texts wait until [`EngineOptions::memory`] has room for their pages. Two things may go above it: in models with windowed
 //! and full layers the pages of one kind are not lent to the other, and scoring bounds its sequences, not their pages.

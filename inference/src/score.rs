@@ -197,7 +197,8 @@ fn walk<R: Send>(
     let start: Vec<u32> = tokenizer.bos().or_else(|| tokenizer.eos()).into_iter().collect();
     let contexts = contexts(engine, requests, &start)?;
     let order = if engine.shares_prefixes {
-        prefix::order(&contexts.iter().map(|&context| (None, context)).collect::<Vec<_>>())
+        let text = |&tokens| prefix::Text { adapter: engine.adapter, tokens, longest_answer: 0 };
+        prefix::order(&contexts.iter().map(text).collect::<Vec<_>>())
     } else {
         (0..requests.len()).collect()
     };

@@ -300,6 +300,17 @@ fn texts_wait_for_memory_and_those_that_never_fit_are_refused() {
 }
 
 #[test]
+fn the_longest_answers_begin_first() {
+    let mut engine = engine(&EngineOptions { max_sequences: 4, ..options(Precision::Bf16) });
+    engine.set_ignore_end(true);
+    let with = |at: u32, max_tokens| Request::new(Prompt::Tokens(vec![300 + at]), max_tokens);
+    let mut requests: Vec<Request> = (0..24).map(|at| with(at, 8)).collect();
+    requests.push(with(24, 64));
+    let counts = engine.generate_counted(&requests, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(counts.steps, 64, "the others are written beside it, not before it");
+}
+
+#[test]
 fn identity_names_model_and_precision() {
     let f32 = engine(&options(Precision::F32));
     let bf16 = engine(&options(Precision::Bf16));

@@ -19,14 +19,8 @@ pub(crate) fn generate(engine: &NativeEngine, requests: &[Request], on_answer: &
     let mut prepared: Vec<Option<Result<Prepared, EngineError>>> =
         requests.par_iter().map(|request| Some(prepare(engine, request))).collect();
     let order: Vec<usize> = if engine.shares_prefixes {
-        let prompts: Vec<(Option<usize>, &[u32])> = prepared
-            .iter()
-            .map(|prepared| match prepared {
-                Some(Ok(prepared)) => (prepared.adapter, prepared.prompt.as_slice()),
-                _ => (None, [].as_slice()),
-            })
-            .collect();
-        prefix::order(&prompts)
+        let texts: Vec<prefix::Text<'_>> = prepared.iter().zip(requests).map(text).collect();
+        prefix::order(&texts)
     } else {
         (0..requests.len()).collect()
     };
@@ -50,4 +44,14 @@ pub(crate) fn generate(engine: &NativeEngine, requests: &[Request], on_answer: &
         });
     }
     scheduler.counts()
+}
+
+/// What decides a request's place in the order; one that is refused has none.
+fn text<'a>((prepared, request): (&'a Option<Result<Prepared, EngineError>>, &Request)) -> prefix::Text<'a> {
+    match prepared {
+        Some(Ok(Prepared { adapter, prompt, .. })) => {
+            prefix::Text { adapter: *adapter, tokens: prompt, longest_answer: request.max_tokens }
+        }
+        _ => prefix::Text { adapter: None, tokens: &[], longest_answer: 0 },
+    }
 }

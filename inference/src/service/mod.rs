@@ -116,8 +116,8 @@ impl Service {
         Self { engine, inbox }
     }
 
-    /// Queues a request. `client` is who asks: clients take turns. `on_event` is called by the scheduler, in order; it must not
-    /// block. After [`Event::Done`] or [`Event::Failed`] nothing comes; `Break` at a token gives the request up,
+    /// Queues a request. `client` is who asks: clients take turns. `on_event` is called on the scheduler's thread, in order; it
+    /// must not block. After [`Event::Done`] or [`Event::Failed`] nothing comes; `Break` at a token gives the request up,
     /// and nothing comes after it either. Template, tokenizer and constraint are applied here, on the thread of the caller;
     /// what is wrong with the request comes as [`Event::Failed`].
     ///
@@ -189,8 +189,7 @@ fn serve(scheduler: &mut Scheduler<'_, Listener>, inbox: &Inbox, before: Counts)
             scheduler.submit(client, listener, Cow::Owned(request), prepared);
         }
         scheduler.cancel(Listener::is_gone);
-        // Within the pool, so that no operation of the step has to wake it up.
-        rayon::scope(|_| scheduler.step(&mut Listener::tell));
+        scheduler.step(&mut Listener::tell);
         inbox.report(Load {
             waiting: scheduler.waiting(),
             writing: scheduler.active(),
