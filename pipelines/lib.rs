@@ -18,6 +18,7 @@ pub mod outcome;
 pub mod report;
 pub mod reporter;
 pub mod runner;
+pub mod servers;
 pub mod stages;
 pub mod suggestion;
 mod terminal;

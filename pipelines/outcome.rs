@@ -191,8 +191,7 @@ fn of_model(error: &ModelError) -> Option<FailureKind> {
 fn of_engine(error: &EngineError) -> Option<FailureKind> {
     match error {
         EngineError::Model(error) => of_model(error),
-        EngineError::Connection { .. } => Some(FailureKind::TryAgain),
-        EngineError::Status { status, .. } if *status == 429 || *status >= 500 => Some(FailureKind::TryAgain),
+        EngineError::GivenUp { .. } | EngineError::ServersGone { patience: Some(_), .. } => Some(FailureKind::TryAgain),
         _ => Some(FailureKind::Usage),
     }
 }

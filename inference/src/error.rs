@@ -1,6 +1,10 @@
 //! What can go wrong in an engine.
 
+use std::time::Duration;
+
 use espalier_model::ModelError;
+
+use crate::server::ServerKind;
 
 /// An error of an engine; the message says what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -103,18 +107,56 @@ pub enum EngineError {
         /// What it said.
         problem: String,
     },
-    /// The server could not be reached, or the connection broke.
-    #[error("{url}: {problem} (tried {attempts} times); check that the server runs and that host and port are right")]
-    Connection {
+    /// A request failed at every try.
+    #[error(
+        "no server answered it in {attempts} tries: {}; look into the servers' logs, then ask again", reasons.join("; ")
+    )]
+    GivenUp {
+        /// How often it was tried.
+        attempts: usize,
+        /// Each server and how it failed, with how often.
+        reasons: Vec<String>,
+    },
+    /// No server is left.
+    #[error("{}", gone(*patience, *unanswered, servers))]
+    ServersGone {
+        /// How long they were waited for; `None` where waiting does not help, because they refuse us or serve something else.
+        patience: Option<Duration>,
+        /// Requests without an answer.
+        unanswered: usize,
+        /// Each server and its last error.
+        servers: Vec<String>,
+    },
+    /// The server does not have the model.
+    #[error("{url}: this server does not serve {model}; it serves {served}")]
+    ModelNotServed {
         /// Where.
         url: String,
-        /// What the connection said.
-        problem: String,
-        /// How often it was tried.
-        attempts: u32,
+        /// What was asked for.
+        model: String,
+        /// What it has.
+        served: String,
     },
-    /// The server answered, but not with success.
-    #[error("{url}: the server answered {status} (tried {attempts} times): {body}; {remedy}")]
+    /// Servers whose answers differ cannot stand for each other.
+    #[error(
+        "the servers are of different {what}, and results depend on it: {}; name servers of one", servers.join("; ")
+    )]
+    DifferentServers {
+        /// Models or kinds.
+        what: &'static str,
+        /// Each server and what it is or has.
+        servers: Vec<String>,
+    },
+    /// A request asks for something that this kind of server cannot do.
+    #[error("{kind} cannot do this: {what}; leave it out, or use llama-server, vLLM or the native engine")]
+    ServerLacks {
+        /// The kind.
+        kind: ServerKind,
+        /// What it cannot do.
+        what: &'static str,
+    },
+    /// The server refuses a request, or to be asked at all.
+    #[error("{url}: the server answered {status}: {body}; {remedy}")]
     Status {
         /// Where.
         url: String,
@@ -122,8 +164,6 @@ pub enum EngineError {
         status: u16,
         /// The first 200 bytes of what it said.
         body: String,
-        /// How often it was tried.
-        attempts: u32,
         /// What to do.
         remedy: &'static str,
     },
@@ -184,6 +224,25 @@ impl EngineError {
     }
 }
 
+/// The words of [`EngineError::ServersGone`].
+fn gone(patience: Option<Duration>, unanswered: usize, servers: &[String]) -> String {
+    let who = if servers.len() == 1 { "the server does not answer" } else { "no server answers" };
+    let waited = match patience {
+        Some(patience) if !patience.is_zero() => format!(" for {} s", patience.as_secs_f64()),
+        _ => String::new(),
+    };
+    let left = match unanswered {
+        0 => String::new(),
+        1 => "; one request is left without an answer".to_owned(),
+        count => format!("; {count} requests are left without an answer"),
+    };
+    let remedy = match patience {
+        Some(_) => "; check that it runs and that host and port are right, then run the same again",
+        None => "",
+    };
+    format!("{who}{waited}: {}{left}{remedy}", servers.join("; "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +253,6 @@ mod tests {
             url: "http://127.0.0.1:8080/v1".into(),
             status,
             body: body.into(),
-            attempts: 1,
             remedy: "",
         };
         let llama = r#"{"error":{"code":400,"message":"the request exceeds the available context size","type":"exceed_context_size_error"}}"#;

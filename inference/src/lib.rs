@@ -74,7 +74,7 @@ pub use espalier_model::{Message, Pooling, SpecialTokens};
 pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
 pub use overflow::Overflow;
 pub use request::{Answer, Counts, Event, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};
-pub use server::{ServerEngine, ServerOptions};
+pub use server::{ServerEvent, ServerKind, ServerNews, ServerOptions, ServerPool};
 pub use service::{Cancel, Load, Refused, Service, ServiceOptions};
 
 /// Something that answers requests.
@@ -82,8 +82,8 @@ pub use service::{Cancel, Load, Refused, Service, ServiceOptions};
 pub enum Engine {
     /// The model in this process.
     Native(NativeEngine),
-    /// A server that speaks the `OpenAI` protocol.
-    Server(ServerEngine),
+    /// Servers that speak the `OpenAI` protocol.
+    Servers(ServerPool),
 }
 
 impl Engine {
@@ -97,9 +97,22 @@ impl Engine {
         requests: &[Request],
         on_answer: &mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
+        self.generate_with_events(requests, on_answer, &mut |_| {})
+    }
+
+    /// As [`Self::generate`]; what happens to servers meanwhile goes to `on_event`.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub fn generate_with_events(
+        &self,
+        requests: &[Request],
+        on_answer: &mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
+        on_event: &mut dyn FnMut(&ServerEvent),
+    ) -> Result<(), EngineError> {
         match self {
             Self::Native(engine) => engine.generate(requests, on_answer),
-            Self::Server(engine) => engine.generate(requests, on_answer),
+            Self::Servers(pool) => pool.generate(requests, on_answer, on_event),
         }
     }
 
@@ -110,15 +123,15 @@ impl Engine {
     pub fn check_constraint(&self, constraint: &Constraint) -> Result<(), EngineError> {
         match self {
             Self::Native(engine) => engine.check_constraint(constraint),
-            Self::Server(_) => constraint.validate().map_err(|problem| constraint.broken(problem)),
+            Self::Servers(_) => constraint.validate().map_err(|problem| constraint.broken(problem)),
         }
     }
 
-    /// What decides every result beside the request: model, adapter and precision, or the server and its model.
+    /// What decides every result beside the request: model, adapter and precision, or the kind of the servers and their model.
     pub fn identity(&self) -> &str {
         match self {
             Self::Native(engine) => engine.identity(),
-            Self::Server(engine) => engine.identity(),
+            Self::Servers(pool) => pool.identity(),
         }
     }
 }

@@ -160,8 +160,8 @@ pub enum Command {
         /// Say what would run, and why; run nothing.
         #[arg(long)]
         dry_run: bool,
-        /// Generate with an OpenAI-compatible server instead of the native engine.
-        #[arg(long, value_name = "native|URL", default_value = "native")]
+        /// Generate with OpenAI-compatible servers instead of the native engine (see docs/servers.md).
+        #[arg(long, value_name = "native|URL,...", default_value = "native")]
         engine: String,
     },
     /// What would run and why, with the values in force and where they come from.
@@ -227,8 +227,8 @@ pub enum Command {
         /// Seed of all draws.
         #[arg(long, value_name = "N")]
         seed: Option<u64>,
-        /// native, or the URL of an OpenAI-compatible server.
-        #[arg(long, value_name = "native|URL", default_value = "native")]
+        /// native, or the URLs of OpenAI-compatible servers (see docs/servers.md).
+        #[arg(long, value_name = "native|URL,...", default_value = "native")]
         engine: String,
     },
     /// Look at rows.
@@ -371,7 +371,7 @@ pub enum Command {
             {\"custom_id\": \"1\", \"body\": {\"messages\": [...], ...}}; the body is that of OpenAI's chat completions. Answers \
             are written as they end. The same command goes on where an earlier one stopped: answers that are there stay, what \
             failed is asked again. docs/batch.md lists the fields.",
-        after_help = "Examples:\n  pipeline batch --model base.gguf --input requests.jsonl --output answers.jsonl\n  pipeline batch --model base.gguf --input requests.jsonl --output answers.jsonl --overflow truncate-middle\n  pipeline batch --model qwen --engine http://127.0.0.1:8080 --input requests.jsonl --output answers.jsonl\n\nA line of the input:\n  {\"custom_id\": \"1\", \"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"Name a colour.\"}], \"n\": 4, \"seed\": 7,\n   \"response_format\": {\"type\": \"json_schema\", \"json_schema\": {\"name\": \"colour\", \"schema\": {\"enum\": [\"red\", \"blue\"]}}}}}"
+        after_help = "Examples:\n  pipeline batch --model base.gguf --input requests.jsonl --output answers.jsonl\n  pipeline batch --model base.gguf --input requests.jsonl --output answers.jsonl --overflow truncate-middle\n  pipeline batch --model qwen --engine http://127.0.0.1:8080,http://127.0.0.1:8081 --input requests.jsonl --output answers.jsonl\n\nA line of the input:\n  {\"custom_id\": \"1\", \"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"Name a colour.\"}], \"n\": 4, \"seed\": 7,\n   \"response_format\": {\"type\": \"json_schema\", \"json_schema\": {\"name\": \"colour\", \"schema\": {\"enum\": [\"red\", \"blue\"]}}}}}"
     )]
     Batch {
         /// The model; with a server, its name there.
@@ -380,8 +380,8 @@ pub enum Command {
         /// Adapter, applied without a merge.
         #[arg(long, value_name = "DIR")]
         adapter: Option<PathBuf>,
-        /// Answer with an OpenAI-compatible server instead of the native engine.
-        #[arg(long, value_name = "native|URL", default_value = "native")]
+        /// Answer with OpenAI-compatible servers instead of the native engine (see docs/servers.md).
+        #[arg(long, value_name = "native|URL,...", default_value = "native")]
         engine: String,
         /// What happens to a prompt that does not fit into the context window.
         #[arg(long, value_name = "WHAT", default_value = "error")]

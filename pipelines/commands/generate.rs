@@ -1,6 +1,6 @@
 //! `pipeline generate`: the first stage alone.
 
-use super::{Session, server};
+use super::{Session, servers};
 use crate::models::resolve;
 use crate::outcome::Status;
 use crate::stages::generate::{GenerateStage, Places};
@@ -18,7 +18,7 @@ pub fn run(
     engine: &str,
     session: Session<'_>,
 ) -> Result<Status> {
-    let url = server(engine)?;
+    let urls = servers(engine)?;
     let teacher = resolve(model, session.reporter, session.stop)?;
     let mut config = GenerateStage::over(taxonomy);
     config.samples = samples.unwrap_or(config.samples);
@@ -30,7 +30,7 @@ pub fn run(
         stop: session.stop,
         precision: session.precision,
     };
-    let summary = stages::generate::run(&config, &teacher, url.as_deref().into(), &places, &context)?;
+    let summary = stages::generate::run(&config, &teacher, urls.as_deref().into(), &places, &context)?;
     session.reporter.closing(format!("{summary}\n{}", out.join("rows.parquet").display()));
     session.reporter.result(serde_json::json!({"summary": summary, "rows": out.join("rows.parquet")}));
     Ok(Status::Done)

@@ -155,16 +155,25 @@ fn use_threads(threads: usize) -> Result<()> {
     Ok(())
 }
 
-/// The URL of a server, when `--engine` names one.
-fn server(engine: &str) -> Result<Option<String>> {
-    match engine {
-        "native" => Ok(None),
-        url if url.starts_with("http://") => Ok(Some(url.to_owned())),
-        url if url.starts_with("https://") => Err(Failure::usage(format!("{url}: this build speaks plain http"))
-            .hint("put a local proxy in front, or use a server on this machine")
-            .into()),
-        other => Err(Failure::usage(format!("there is no engine `{other}`"))
-            .hint("`native`, or the URL of an OpenAI-compatible server such as http://127.0.0.1:8080")
-            .into()),
+/// The URLs of servers, when `--engine` names some.
+fn servers(engine: &str) -> Result<Option<String>> {
+    if engine == "native" {
+        return Ok(None);
     }
+    for url in engine.split(',') {
+        if url.trim().starts_with("https://") {
+            return Err(Failure::usage(format!("{url}: this build speaks plain http"))
+                .hint("put a local proxy in front, or use a server on this machine")
+                .into());
+        }
+        if !url.trim().starts_with("http://") {
+            return Err(Failure::usage(format!("there is no engine `{url}`"))
+                .hint(
+                    "`native`, or the URL of an OpenAI-compatible server such as http://127.0.0.1:8080, or several \
+                     URLs with commas between them",
+                )
+                .into());
+        }
+    }
+    Ok(Some(engine.to_owned()))
 }

@@ -1,6 +1,6 @@
 //! `pipeline run` and `pipeline plan`.
 
-use super::{Session, server};
+use super::{Session, servers};
 use crate::cli::RunArguments;
 use crate::folder::RunFolder;
 use crate::graph::PipelineFile;
@@ -63,7 +63,7 @@ pub fn run(
     engine: &str,
     session: Session<'_>,
 ) -> Result<Status> {
-    let runner = runner(arguments, server(engine)?, selection, session)?;
+    let runner = runner(arguments, servers(engine)?, selection, session)?;
     if dry_run {
         return show_plan(&runner, session);
     }

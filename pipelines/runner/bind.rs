@@ -4,6 +4,7 @@ use super::{Models, Runner, numerics};
 use crate::content::hash_path;
 use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
 use crate::outcome::Failure;
+use crate::servers;
 use crate::stages::evaluate::{EvaluateStage, Side};
 use crate::stages::{StageConfig, StageContext, data, evaluate, generate, quantize, report, teach, train};
 use anyhow::{Context, Result};
@@ -247,7 +248,8 @@ impl<'a> Bound<'a> {
                     from.add(format!("leaf.{}", leaf.id), leaf.hash.clone());
                 }
                 from.add("input.teacher", models.teacher.sha256.clone());
-                from.add("engine", self.runner.engine.clone().unwrap_or_else(|| "native".into()));
+                let engine = self.runner.engine.as_deref().map_or_else(|| "native".into(), servers::canonical);
+                from.add("engine", engine);
                 from.add("prompts", espalier_sdg::prompts_digest());
                 generate::VERSION
             }

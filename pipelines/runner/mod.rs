@@ -64,7 +64,7 @@ pub struct Runner<'a> {
     pub precision: Precision,
     /// Memory that training may take; it goes before that of the file.
     pub memory: Option<espalier_train::Bytes>,
-    /// URL of a server that generates instead of the native engine.
+    /// URLs of servers, with commas between them, that generate instead of the native engine.
     pub engine: Option<String>,
     /// Which stages to run.
     pub selection: Selection,

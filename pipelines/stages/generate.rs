@@ -4,9 +4,10 @@ use super::StageContext;
 use crate::content::hash_bytes;
 use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
+use crate::servers;
 use anyhow::{Context, Result};
 use espalier_dataset::{Journal, Row, Verdict, drop_duplicates, write_messages_jsonl, write_parquet};
-use espalier_inference::{Engine, EngineOptions, NativeEngine, ServerEngine, ServerOptions};
+use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::Model;
 use espalier_sdg::{GenerateConfig, GenerateEvent, LeafGeneration, SdgError};
 use espalier_taxonomy::{Leaf, Severity, Tree};
@@ -102,13 +103,13 @@ impl GenerateStage {
 pub enum EngineChoice<'a> {
     /// Ours, in this process.
     Native,
-    /// An OpenAI-compatible server.
-    Server(&'a str),
+    /// OpenAI-compatible servers: their URLs with commas between them.
+    Servers(&'a str),
 }
 
 impl<'a> From<Option<&'a str>> for EngineChoice<'a> {
-    fn from(url: Option<&'a str>) -> Self {
-        url.map_or(Self::Native, Self::Server)
+    fn from(urls: Option<&'a str>) -> Self {
+        urls.map_or(Self::Native, Self::Servers)
     }
 }
 
@@ -160,7 +161,7 @@ pub fn run(
             let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
             Engine::Native(NativeEngine::load(&model, None, &options)?)
         }
-        EngineChoice::Server(url) => Engine::Server(ServerEngine::new(url, ServerOptions::default())?),
+        EngineChoice::Servers(urls) => servers::open(urls, None)?,
     };
     let mut rows = Vec::new();
     let mut journals = Vec::new();
@@ -200,7 +201,14 @@ fn leaf_rows(
     let count = |text: &str| model.tokenizer().encode(text, espalier_model::SpecialTokens::AsText).len();
     let flows = config.flows();
     let generation = LeafGeneration { tree, leaf, config: &flows, count_tokens: &count, stop: context.stop };
-    let made = espalier_sdg::generate(&generation, engine, &mut journal, &mut |event| report(event, context));
+    let answer: espalier_sdg::Answerer<'_> = &mut |requests, on_answer| {
+        engine.generate_with_events(requests, on_answer, &mut |event| {
+            servers::report(event, context.stage, context.reporter);
+        })
+    };
+    let identity = engine.identity();
+    let made =
+        espalier_sdg::generate_with(&generation, identity, answer, &mut journal, &mut |event| report(event, context));
     match made {
         Err(SdgError::Interrupted { .. }) => Err(Interrupted.into()),
         made => Ok(made?),

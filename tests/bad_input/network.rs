@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 const FAILS: u8 = 0;
 const GARBAGE: u8 = 1;
-const GOOD: u8 = 2;
+const BREAKS: u8 = 2;
+const GOOD: u8 = 3;
 
 /// A server on loopback whose manners can be changed while it stands.
 fn server() -> (String, Arc<AtomicU8>) {
@@ -39,6 +40,7 @@ fn answer(mut stream: TcpStream, manners: &AtomicU8) {
         FAILS => ("500 Internal Server Error", "{\"error\": \"out of memory\"}"),
         GARBAGE => ("200 OK", "<html>Welcome to the router</html>"),
         _ if text.starts_with("get ") => ("200 OK", "{\"data\": [{\"id\": \"m\"}]}"),
+        BREAKS => ("502 Bad Gateway", "the model is gone"),
         _ => (
             "200 OK",
             "{\"choices\": [{\"message\": {\"role\": \"assistant\", \"content\": \"The pond was blue.\"}, \
@@ -57,14 +59,22 @@ fn a_server_that_fails_or_talks_nonsense_is_told_and_a_mended_one_goes_on() {
     let bench = Bench::new();
     let (url, manners) = server();
     let folder = bench.text("run");
-    let run = || bench.run(&["run", "pipelines/tiny.yaml", "--engine", &url, "--run-dir", &folder]);
+    let run = || {
+        let mut command = bench.command(&["run", "pipelines/tiny.yaml", "--engine", &url, "--run-dir", &folder]);
+        bench.said(&command.env("ESPALIER_SERVER_PATIENCE", "1").output().expect("the binary starts"))
+    };
     let failed = run();
     assert_eq!(failed.code, 75, "{}", failed.err);
     manners.store(GARBAGE, Ordering::Relaxed);
     let nonsense = run();
     assert_eq!(nonsense.code, 2, "{}", nonsense.err);
+    manners.store(BREAKS, Ordering::Relaxed);
+    let breaks = run();
+    assert_eq!(breaks.code, 75, "{}", breaks.err);
     assert!(bench.results("run").is_empty(), "something was made of nothing");
-    let words = format!("fails\n{}\n\nnonsense\n{}\n", failed.refusal(), nonsense.refusal());
+    let words = [("fails", failed), ("nonsense", nonsense), ("breaks", breaks)]
+        .map(|(name, said)| format!("{name}\n{}\n", said.refusal()))
+        .join("\n");
     insta::assert_snapshot!(words.replace(&url, "http://server"));
     manners.store(GOOD, Ordering::Relaxed);
     let mended = run();

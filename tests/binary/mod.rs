@@ -66,7 +66,8 @@ impl Bench {
         command.env("ESPALIER_CACHE", self.path("cache")).env("COLUMNS", "120");
         command.env("HF_HOME", self.path("huggingface"));
         let settings = ["HF_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_CACHE"];
-        for name in ["ESPALIER_PRECISION", "ESPALIER_THREADS"].into_iter().chain(settings) {
+        let own = ["ESPALIER_PRECISION", "ESPALIER_THREADS", "ESPALIER_API_KEY", "ESPALIER_SERVER_PATIENCE"];
+        for name in own.into_iter().chain(settings) {
             command.env_remove(name);
         }
         command

@@ -1,7 +1,7 @@
 //! The protocol of `OpenAI` from the side that answers: bodies of requests in, responses out.
 //!
 //! The server ([`crate::serve`]) and files of requests read the same fields with the same words of refusal. What speaks to
-//! another server is [`crate::ServerEngine`].
+//! another server is [`crate::ServerPool`].
 
 mod chat;
 mod completions;

@@ -4,14 +4,42 @@ use espalier_model::Message;
 use serde_json::{Map, Value, json};
 
 use crate::constraint::Constraint;
+use crate::error::EngineError;
 use crate::request::{Answer, Finish, Prompt, Request, TokenLogprob};
 
-/// The path of a request and its JSON. Fields that some servers refuse are sent only where they differ from the default.
-pub(super) fn body(request: &Request, model: &str) -> (&'static str, Value) {
+use super::form::{Form, constrain, instruct};
+use super::kind::{Logprobs, ServerKind};
+
+/// The path of a request and its JSON, in the words of a kind of server. Fields that some servers refuse are sent only where
+/// they differ from the default.
+///
+/// # Errors
+/// What was asked for and a server of this kind cannot do.
+pub(super) fn body(
+    request: &Request,
+    model: &str,
+    kind: ServerKind,
+    form: Form,
+) -> Result<(&'static str, Value), EngineError> {
+    let words = kind.words();
+    let lacks = |what| Err(EngineError::ServerLacks { kind, what });
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(model));
+    if request.top_logprobs > 0 && words.logprobs == Logprobs::Absent {
+        return lacks("log-probabilities with the ids of their tokens");
+    }
+    if request.adapter.is_some() {
+        return lacks("adapters of the native engine (a server's own are chosen by the name of the model)");
+    }
+    if request.prompt_logprobs.is_some() {
+        return lacks("log-probabilities of the prompt's tokens");
+    }
     let path = match &request.prompt {
         Prompt::Chat(messages) => {
+            let mut messages = messages.clone();
+            if let Some(constraint) = &request.constraint {
+                instruct(&mut messages, constraint, form);
+            }
             body.insert("messages".to_owned(), json!(messages));
             if request.top_logprobs > 0 {
                 body.insert("logprobs".to_owned(), json!(true));
@@ -21,6 +49,7 @@ pub(super) fn body(request: &Request, model: &str) -> (&'static str, Value) {
         }
         prompt => {
             let prompt = match prompt {
+                Prompt::Tokens(_) if !words.token_prompts => return lacks("prompts of token ids"),
                 Prompt::Tokens(tokens) => json!(tokens),
                 Prompt::Text(text) => json!(text),
                 Prompt::Chat(_) => Value::Null,
@@ -32,71 +61,72 @@ pub(super) fn body(request: &Request, model: &str) -> (&'static str, Value) {
             "completions"
         }
     };
-    let sampling = &request.sampling;
-    body.insert("max_tokens".to_owned(), json!(request.max_tokens));
-    body.insert("temperature".to_owned(), json!(sampling.temperature));
-    body.insert("seed".to_owned(), json!(request.seed));
+    if request.top_logprobs > 0 && words.logprobs == Logprobs::TextIsId {
+        body.insert("return_tokens_as_token_ids".to_owned(), json!(true));
+    }
+    sampling(&mut body, request, kind);
+    if let Some(constraint) = &request.constraint {
+        constrain(&mut body, constraint, words, form);
+    }
+    Ok((path, Value::Object(body)))
+}
+
+fn sampling(body: &mut Map<String, Value>, request: &Request, kind: ServerKind) {
+    let (words, sampling) = (kind.words(), &request.sampling);
+    let mut set = |field: &str, value: Value| {
+        body.insert(field.to_owned(), value);
+    };
+    set("max_tokens", json!(request.max_tokens));
+    set("temperature", json!(sampling.temperature));
+    set("seed", json!(request.seed));
     if sampling.top_p < 1.0 {
-        body.insert("top_p".to_owned(), json!(sampling.top_p));
+        set("top_p", json!(sampling.top_p));
     }
-    if sampling.top_k > 0 {
-        body.insert("top_k".to_owned(), json!(sampling.top_k));
+    if sampling.top_k > 0 && words.truncation {
+        set("top_k", json!(sampling.top_k));
     }
-    if sampling.min_p > 0.0 {
-        body.insert("min_p".to_owned(), json!(sampling.min_p));
+    if sampling.min_p > 0.0 && words.truncation {
+        set("min_p", json!(sampling.min_p));
     }
     for (field, penalty) in
         [("frequency_penalty", sampling.frequency_penalty), ("presence_penalty", sampling.presence_penalty)]
     {
         if penalty.abs() > 0.0 {
-            body.insert(field.to_owned(), json!(penalty));
+            set(field, json!(penalty));
         }
     }
-    if !sampling.logit_bias.is_empty() {
+    if !sampling.logit_bias.is_empty() && words.logit_bias {
         let bias: Map<String, Value> =
             sampling.logit_bias.iter().map(|(token, bias)| (token.to_string(), json!(bias))).collect();
-        body.insert("logit_bias".to_owned(), Value::Object(bias));
+        set("logit_bias", Value::Object(bias));
     }
     if sampling.penalizes_repetition() {
-        // llama-server and vLLM spell it differently; each ignores the other's word.
-        body.insert("repeat_penalty".to_owned(), json!(sampling.repetition_penalty));
-        body.insert("repetition_penalty".to_owned(), json!(sampling.repetition_penalty));
+        for field in words.repetition {
+            set(field, json!(sampling.repetition_penalty));
+        }
     }
     let stop: Vec<&String> = request.stop.iter().filter(|stop| !stop.is_empty()).collect();
     if !stop.is_empty() {
-        body.insert("stop".to_owned(), json!(stop));
+        set("stop", json!(stop));
     }
-    if !request.stop_tokens.is_empty() {
-        body.insert("stop_token_ids".to_owned(), json!(request.stop_tokens));
+    if !request.stop_tokens.is_empty() && words.stop_tokens {
+        set("stop_token_ids", json!(request.stop_tokens));
     }
-    if let Some(constraint) = &request.constraint {
-        constrain(&mut body, constraint);
-    }
-    (path, Value::Object(body))
 }
 
-/// The form of the answer in the words of those servers that know one: `response_format` is understood by all, what follows
-/// no schema by vLLM (under two names, the older one `guided_*`) and llama-server (a grammar). Each ignores the others' words.
-fn constrain(body: &mut Map<String, Value>, constraint: &Constraint) {
-    let mut set = |field: &str, value: Value| body.insert(field.to_owned(), value);
-    match constraint {
-        Constraint::JsonSchema(schema) => set(
-            "response_format",
-            json!({"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": schema}}),
-        ),
-        Constraint::JsonObject => set("response_format", json!({"type": "json_object"})),
-        Constraint::Regex(expression) => {
-            set("structured_outputs", json!({"regex": expression}));
-            set("guided_regex", json!(expression))
-        }
-        Constraint::Choice(choices) => {
-            set("structured_outputs", json!({"choice": choices}));
-            set("guided_choice", json!(choices));
-            // JSON strings are literals of a grammar too.
-            let literals: Vec<String> = choices.iter().map(|choice| json!(choice).to_string()).collect();
-            set("grammar", json!(format!("root ::= {}", literals.join(" | "))))
-        }
-    };
+/// Fields of a request that a kind of server has no word for, and that are left out.
+pub(super) fn left_out(request: &Request, kind: ServerKind) -> Vec<&'static str> {
+    let (words, sampling) = (kind.words(), &request.sampling);
+    [
+        ("top_k", sampling.top_k > 0 && !words.truncation),
+        ("min_p", sampling.min_p > 0.0 && !words.truncation),
+        ("repetition_penalty", sampling.penalizes_repetition() && words.repetition.is_empty()),
+        ("logit_bias", !sampling.logit_bias.is_empty() && !words.logit_bias),
+        ("stop_token_ids", !request.stop_tokens.is_empty() && !words.stop_tokens),
+    ]
+    .into_iter()
+    .filter_map(|(field, left_out)| left_out.then_some(field))
+    .collect()
 }
 
 /// The request once more, after an answer that had not the form: a conversation shows the model what was wrong, a text is
@@ -144,8 +174,8 @@ pub(super) fn beginning(text: &str) -> String {
     start
 }
 
-/// Reads an answer; the error names what is missing.
-pub(super) fn parse_answer(text: &str, request: &Request) -> Result<Answer, String> {
+/// Reads an answer and how many tokens it has; the error names what is missing.
+pub(super) fn parse_answer(text: &str, request: &Request) -> Result<(Answer, usize), String> {
     let json: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON ({error})"))?;
     let choice = json
         .get("choices")
@@ -169,35 +199,65 @@ pub(super) fn parse_answer(text: &str, request: &Request) -> Result<Answer, Stri
         Some("length") => Finish::Length,
         _ => Finish::Stop,
     };
-    let prompt_tokens = json.pointer("/usage/prompt_tokens").and_then(Value::as_u64).unwrap_or(0) as usize;
+    let usage = |field: &str| Some(json.get("usage")?.get(field)?.as_u64()? as usize);
+    let prompt_tokens = usage("prompt_tokens").unwrap_or(0);
+    // A token has about four letters: good enough to compare rates.
+    let tokens = usage("completion_tokens").unwrap_or(content.len() / 4 + 1);
     let logprobs = if request.top_logprobs > 0 { parse_logprobs(choice)? } else { Vec::new() };
-    Ok(Answer { text: content.to_owned(), finish, logprobs, ..Answer::empty(prompt_tokens, 0) })
+    Ok((Answer { text: content.to_owned(), finish, logprobs, ..Answer::empty(prompt_tokens, 0) }, tokens))
 }
 
-/// Log-probabilities in the form that carries token ids (llama-server: `choices[0].logprobs.content[].id`).
+/// Log-probabilities in a form that carries token ids: llama-server's `logprobs.content[].id`, or vLLM's texts `token_id:N`, in
+/// the same place for conversations and in the lists of older completions for texts.
 fn parse_logprobs(choice: &Value) -> Result<Vec<TokenLogprob>, String> {
-    let entries = choice
-        .pointer("/logprobs/content")
-        .and_then(Value::as_array)
-        .ok_or("\"choices[0].logprobs.content\" is missing though log-probabilities were asked for")?;
+    let logprobs = choice
+        .get("logprobs")
+        .filter(|logprobs| !logprobs.is_null())
+        .ok_or("\"choices[0].logprobs\" is missing though log-probabilities were asked for")?;
+    let parsed = match logprobs.get("content").and_then(Value::as_array) {
+        Some(entries) => entries.iter().map(parse_entry).collect::<Option<_>>(),
+        None => parse_lists(logprobs),
+    };
+    parsed
+        .ok_or_else(|| "\"choices[0].logprobs\" has no ids of tokens (ask this server without top_logprobs)".to_owned())
+}
+
+fn parse_entry(entry: &Value) -> Option<TokenLogprob> {
     let pair = |entry: &Value| -> Option<(u32, f32)> {
-        let id = u32::try_from(entry.get("id")?.as_u64()?).ok()?;
+        let id = match entry.get("id").and_then(Value::as_u64) {
+            Some(id) => u32::try_from(id).ok()?,
+            None => id_in(entry.get("token")?.as_str()?)?,
+        };
         Some((id, entry.get("logprob")?.as_f64()? as f32))
     };
-    entries
-        .iter()
-        .map(|entry| {
-            let (token, logprob) = pair(entry)?;
-            let top = match entry.get("top_logprobs").and_then(Value::as_array) {
-                Some(top) => top.iter().map(pair).collect::<Option<_>>()?,
-                None => Vec::new(),
-            };
-            Some(TokenLogprob { token, logprob, top })
-        })
-        .collect::<Option<_>>()
-        .ok_or_else(|| {
-            "\"choices[0].logprobs.content[]\" has no token \"id\" (ask this server without top_logprobs)".to_owned()
-        })
+    let (token, logprob) = pair(entry)?;
+    let top = match entry.get("top_logprobs").and_then(Value::as_array) {
+        Some(top) => top.iter().map(pair).collect::<Option<_>>()?,
+        None => Vec::new(),
+    };
+    Some(TokenLogprob { token, logprob, top })
+}
+
+/// `tokens`, `token_logprobs` and `top_logprobs` beside each other.
+fn parse_lists(logprobs: &Value) -> Option<Vec<TokenLogprob>> {
+    let tokens = logprobs.get("tokens")?.as_array()?;
+    let values = logprobs.get("token_logprobs")?.as_array()?;
+    let tops = logprobs.get("top_logprobs").and_then(Value::as_array);
+    let entry = |(index, (token, value)): (usize, (&Value, &Value))| {
+        let mut top: Vec<(u32, f32)> = match tops.and_then(|tops| tops.get(index)?.as_object()) {
+            Some(top) => {
+                top.iter().map(|(token, value)| Some((id_in(token)?, value.as_f64()? as f32))).collect::<Option<_>>()?
+            }
+            None => Vec::new(),
+        };
+        top.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));
+        Some(TokenLogprob { token: id_in(token.as_str()?)?, logprob: value.as_f64()? as f32, top })
+    };
+    tokens.iter().zip(values).enumerate().map(entry).collect()
+}
+
+fn id_in(token: &str) -> Option<u32> {
+    token.strip_prefix("token_id:")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -223,7 +283,7 @@ mod tests {
         let text = r#"{"choices":[{"text":"a","finish_reason":"length","logprobs":{"content":[
             {"id":5,"token":"a","logprob":-0.5,"top_logprobs":[{"id":5,"logprob":-0.5},{"id":7,"logprob":-1.5}]}]}}],
             "usage":{"prompt_tokens":3}}"#;
-        let answer = parse_answer(text, &Request { top_logprobs: 2, ..completion() }).unwrap();
+        let (answer, _) = parse_answer(text, &Request { top_logprobs: 2, ..completion() }).unwrap();
         assert_eq!((answer.finish, answer.prompt_tokens), (Finish::Length, 3));
         assert_eq!(answer.logprobs, [TokenLogprob { token: 5, logprob: -0.5, top: vec![(5, -0.5), (7, -1.5)] }]);
     }

@@ -7,9 +7,10 @@ use super::chat::open_engine;
 use crate::content;
 use crate::events::Event;
 use crate::outcome::{Failure, Status};
+use crate::servers;
 use anyhow::{Context, Result};
 use espalier_inference::openai::{self, Asked, Defaults, Form};
-use espalier_inference::{Answer, Constraint, Engine, EngineError, Overflow, Request, ServerEngine, ServerOptions};
+use espalier_inference::{Answer, Constraint, Engine, EngineError, Overflow, Request};
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -28,7 +29,7 @@ pub struct Arguments {
     pub model: String,
     /// Its adapter.
     pub adapter: Option<PathBuf>,
-    /// `native`, or the URL of a server.
+    /// `native`, or the URLs of servers.
     pub engine: String,
     /// What happens to prompts that do not fit.
     pub overflow: Overflow,
@@ -67,7 +68,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
             fingerprint: engine.identity(),
             tokenizer: match &engine {
                 Engine::Native(engine) => Some(engine.tokenizer()),
-                Engine::Server(_) => None,
+                Engine::Servers(_) => None,
             },
         },
         answered: done.len(),
@@ -83,7 +84,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         run.waiting.push(Waiting { line, id, answers: vec![None; line.asked.n], open: true });
     }
     let mut broken = None;
-    engine.generate(&requests, &mut |request, answer| {
+    let on_answer = &mut |request: usize, answer| {
         let (waiting, index) = places[request];
         if let Err(error) = run.take(waiting, index, answer) {
             broken = Some(error);
@@ -99,11 +100,15 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
             detail: String::new(),
         });
         if session.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
+    };
+    let on_event = &mut |event: &_| servers::report(event, "batch", session.reporter);
+    let ended = engine.generate_with_events(&requests, on_answer, on_event);
     if let Some(error) = broken {
         return Err(error).with_context(|| format!("cannot write {} (is the disk full?)", arguments.output.display()));
     }
     run.report(lines.len(), session);
+    // What was answered until then is written, and stays.
+    ended?;
     let complete = run.answered + run.failed == lines.len();
     Ok(if complete { Status::Done } else { Status::Interrupted })
 }
@@ -180,8 +185,8 @@ fn open(arguments: &Arguments, session: Session<'_>) -> Result<Engine> {
             .hint("leave it out, and name what the server serves with --model")
             .into());
     }
-    let options = ServerOptions { model: Some(arguments.model.clone()), ..ServerOptions::default() };
-    Ok(Engine::Server(ServerEngine::new(&arguments.engine, options)?))
+    let urls = super::servers(&arguments.engine)?.unwrap_or_default();
+    servers::open(&urls, Some(&arguments.model))
 }
 
 /// Refuses forms that no answer can have, before the first is written.

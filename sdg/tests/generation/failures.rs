@@ -63,14 +63,14 @@ fn other_errors_of_the_engine_stop_the_run_and_keep_what_is_done() {
     let tree = tree_of(folder.path(), SKILL, &[]);
     let journal = folder.path().join("rows.jsonl");
     let script = |index: usize, request: &Request| match index {
-        4 => Err(EngineError::Connection { url: "http://x".into(), problem: "refused".into(), attempts: 3 }),
+        4 => Err(EngineError::GivenUp { attempts: 3, reasons: vec!["http://x: refused".into()] }),
         // The right answer, so that rows before the failure are finished.
         _ => Ok((asked(request) + 1).to_string()),
     };
     let Err(error) = generate(&tree, &GenerateConfig::default(), &journal, usize::MAX, &script) else {
         panic!("the run goes on without its server")
     };
-    assert!(matches!(error, SdgError::Engine(EngineError::Connection { .. })), "{error}");
+    assert!(matches!(error, SdgError::Engine(EngineError::GivenUp { .. })), "{error}");
     assert_eq!(std::fs::read_to_string(&journal).unwrap().lines().count(), 4);
 }
 
