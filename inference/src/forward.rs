@@ -5,11 +5,11 @@ use std::ops::Range;
 use espalier_kernels::ops::{
     Direction, FusedRows, PageSlot, PagedAttention, PagedQueries, gated_activation, rms_norm, rope,
 };
-use espalier_kernels::{Accumulate, Element, Precision, Values, ValuesMut, bf16, matmul_values, parallel};
+use espalier_kernels::{Accumulate, Element, Precision, Values, ValuesMut, bf16, parallel};
 use espalier_model::ModelConfig;
 
-use crate::branch::AdaptedRows;
 use crate::cache::{Cache, LayerGroup, PageSpan, PageTable};
+use crate::matrix::ProductMemory;
 use crate::weights::{Layer, Projection, Weights, scale};
 
 /// Logits of at most this many rows exist at once: 64 rows of 49,152 are 12 MB.
@@ -103,7 +103,7 @@ pub(crate) struct Workspace {
     /// What a projection adds to the stream, where a norm stands behind it, and that norm.
     added: Vec<f32>,
     added_normed: Vec<f32>,
-    adapted: AdaptedRows,
+    products: ProductMemory,
     logits: Vec<f32>,
 }
 
@@ -167,7 +167,7 @@ fn run(
     if batch.is_empty() {
         return;
     }
-    match weights.precision {
+    match weights.activations {
         Precision::F32 => run_in::<f32>(weights, batch, cache, workspace, outputs, visit),
         // The products would round these values anyway.
         Precision::Bf16 => run_in::<bf16>(weights, batch, cache, workspace, outputs, visit),
@@ -187,9 +187,9 @@ fn run_in<T: Element>(
     let config = &weights.config;
     let width = config.hidden;
     let mut rows = batch.len();
-    let Workspace { hidden, qkv, normed, attended, gate_up, activated, added, added_normed, adapted, logits } =
+    let Workspace { hidden, qkv, normed, attended, gate_up, activated, added, added_normed, products, logits } =
         workspace;
-    adapted.set(batch.adapters.iter().copied());
+    products.adapted.set(batch.adapters.iter().copied());
     let hidden: &mut [f32] = take(hidden, rows * width);
     parallel::for_each_chunk(hidden, ROWS_PER_TASK * width, |task, rows| {
         for (row, &token) in rows.chunks_exact_mut(width).zip(&batch.tokens[task * ROWS_PER_TASK..]) {
@@ -205,7 +205,7 @@ fn run_in<T: Element>(
     for (index, layer) in weights.layers.iter().enumerate() {
         rms_norm(hidden, &layer.attention_norm, config.rms_epsilon, normed);
         let qkv: &mut [f32] = take(qkv, rows * fused);
-        layer.qkv.apply(T::values(normed), rows, qkv, adapted, Accumulate::Overwrite);
+        layer.qkv.apply(T::values(normed), rows, qkv, products, Accumulate::Overwrite);
         rotate(weights, layer, &batch.positions, qkv);
         attend(weights, index, batch, cache, qkv, T::values_mut(attended));
 
@@ -216,7 +216,7 @@ fn run_in<T: Element>(
                 attended.copy_within(from * query_width..(from + 1) * query_width, to * query_width);
             }
             rows = batch.wanted.len();
-            adapted.set(batch.wanted.iter().map(|&row| batch.adapters[row]));
+            products.adapted.set(batch.wanted.iter().map(|&row| batch.adapters[row]));
             if rows == 0 {
                 return;
             }
@@ -224,13 +224,13 @@ fn run_in<T: Element>(
         let hidden = &mut hidden[..rows * width];
         let normed = &mut normed[..rows * width];
         let attended = &attended[..rows * query_width];
-        let mut stream = Stream { hidden: &mut *hidden, added, added_normed, adapted, epsilon: config.rms_epsilon };
+        let mut stream = Stream { hidden: &mut *hidden, added, added_normed, products, epsilon: config.rms_epsilon };
         stream.add(&layer.output, layer.output_norm.as_deref(), T::values(attended), rows);
 
         rms_norm(hidden, &layer.mlp_norm, config.rms_epsilon, normed);
         // Rounded before the activation, they would cost the parity of bf16 with llama.cpp.
         let both: &mut [f32] = take(gate_up, rows * 2 * config.feed_forward);
-        layer.gate_up.apply(T::values(normed), rows, both, adapted, Accumulate::Overwrite);
+        layer.gate_up.apply(T::values(normed), rows, both, products, Accumulate::Overwrite);
         let activated: &mut [f32] = take(activated, rows * config.feed_forward);
         let both = &*both;
         parallel::for_each_chunk(activated, ROWS_PER_TASK * config.feed_forward, |task, rows| {
@@ -241,7 +241,7 @@ fn run_in<T: Element>(
                 scale(out, config.scales.residual);
             }
         });
-        let mut stream = Stream { hidden, added, added_normed, adapted, epsilon: config.rms_epsilon };
+        let mut stream = Stream { hidden, added, added_normed, products, epsilon: config.rms_epsilon };
         stream.add(&layer.down, layer.down_norm.as_deref(), Values::F32(activated), rows);
     }
 
@@ -260,7 +260,7 @@ fn run_in<T: Element>(
         rms_norm(hidden, &weights.final_norm, config.rms_epsilon, normed);
         let logits = take(logits, chunk_rows * vocabulary);
         let y = ValuesMut::F32(&mut *logits);
-        matmul_values(T::values(normed), chunk_rows, &weights.head, y, Accumulate::Overwrite);
+        weights.head.apply(T::values(normed), chunk_rows, y, &mut products.quantized, Accumulate::Overwrite);
         visit(chunk * HEAD_ROWS, logits);
     }
 }
@@ -270,7 +270,7 @@ struct Stream<'a> {
     hidden: &'a mut [f32],
     added: &'a mut Vec<f32>,
     added_normed: &'a mut Vec<f32>,
-    adapted: &'a mut AdaptedRows,
+    products: &'a mut ProductMemory,
     epsilon: f32,
 }
 
@@ -278,11 +278,11 @@ impl Stream<'_> {
     /// Adds a projection of `x`, normalised where there is a norm behind it.
     fn add(&mut self, projection: &Projection, norm: Option<&[f32]>, x: Values<'_>, rows: usize) {
         let Some(norm) = norm else {
-            projection.apply(x, rows, self.hidden, self.adapted, Accumulate::Add);
+            projection.apply(x, rows, self.hidden, self.products, Accumulate::Add);
             return;
         };
         let added: &mut [f32] = take(self.added, self.hidden.len());
-        projection.apply(x, rows, added, self.adapted, Accumulate::Overwrite);
+        projection.apply(x, rows, added, self.products, Accumulate::Overwrite);
         let normed: &mut [f32] = take(self.added_normed, self.hidden.len());
         rms_norm(added, norm, self.epsilon, normed);
         for (value, added) in self.hidden.iter_mut().zip(normed.iter()) {

@@ -51,6 +51,7 @@ mod constraint;
 mod embedding;
 mod error;
 mod forward;
+mod matrix;
 mod native;
 pub mod openai;
 mod overflow;

@@ -11,6 +11,7 @@ use crate::constraint::{Constraint, Shelf};
 use crate::embedding::{self, EmbeddingOptions};
 use crate::error::EngineError;
 use crate::forward::Workspace;
+use crate::matrix::Form;
 use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
 use crate::schedule::offline;
 use crate::score;
@@ -19,8 +20,13 @@ use crate::weights::Weights;
 /// How a model is loaded and how much of it runs at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// What the matrix products compute in. This alone changes results; the other options do not.
+    /// What the matrix products compute in. With `single_sequence` it alone changes results; the other options do not.
     pub precision: Precision,
+    /// For one text at a time, whose rate is that of reading the weights: they stay in the blocks of their file, three times
+    /// smaller than bf16, and activations are rounded to 8 bits in each product. Matrices of types without such a product
+    /// ([`has_block_product`](espalier_kernels::has_block_product)), and those that `DoRA` changes, are packed as without this
+    /// option. Batches are slower with it.
+    pub single_sequence: bool,
     /// How many texts are written at once, as far as `memory` allows. Each costs memory for its keys and values.
     pub max_sequences: usize,
     /// How many rows (tokens of prompts and answers together) one pass over the weights may hold.
@@ -38,7 +44,14 @@ pub const DEFAULT_CACHE: u64 = 2 << 30;
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { precision: Precision::Bf16, max_sequences: 128, max_batch_tokens: 512, context: None, memory: None }
+        Self {
+            precision: Precision::Bf16,
+            single_sequence: false,
+            max_sequences: 128,
+            max_batch_tokens: 512,
+            context: None,
+            memory: None,
+        }
     }
 }
 
@@ -58,6 +71,7 @@ pub struct NativeEngine {
     /// Constraints that were translated.
     pub(crate) shelf: Shelf,
     identity: String,
+    precision: Precision,
     /// Off in tests that hold results with and without sharing against each other.
     pub(crate) shares_prefixes: bool,
     /// On where lengths must be equal, as in measurements.
@@ -150,9 +164,15 @@ impl NativeEngine {
         if options.max_batch_tokens == 0 {
             return Err(EngineError::Option { option: "max_batch_tokens", problem: "must be at least 1".to_owned() });
         }
-        let weights = Weights::load(model, adapters, options.precision, context)?;
+        let form =
+            if options.single_sequence { Form::Blocks(options.precision) } else { Form::Packed(options.precision) };
+        let weights = Weights::load(model, adapters, form, context)?;
         let cache_bytes = cache_bytes(&weights, options)?;
         let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
+        let mut identity = format!("{}-{}", model.sha256()?, options.precision);
+        if weights.in_blocks().0 > 0 {
+            identity += "-int8-activations";
+        }
         Ok(Self {
             weights: Box::new(weights),
             max_sequences: options.max_sequences,
@@ -163,7 +183,8 @@ impl NativeEngine {
             adapter: None,
             named: Vec::new(),
             shelf: Shelf::default(),
-            identity: format!("{}-{}", model.sha256()?, options.precision),
+            identity,
+            precision: options.precision,
             shares_prefixes: true,
             ignores_end: false,
         })
@@ -216,7 +237,23 @@ impl NativeEngine {
         self.weights.context
     }
 
-    /// Memory of the packed weights in bytes.
+    /// What the weights are, with the reason, for people to read.
+    pub fn weight_form(&self) -> String {
+        let precision = self.precision;
+        match self.weights.in_blocks() {
+            (0, _) => format!("weights packed as {precision}"),
+            (blocks, all) if blocks == all => {
+                "weights in the blocks of the file, activations of 8 bits: one text at a time is bound by reading the weights"
+                    .to_owned()
+            }
+            (blocks, all) => format!(
+                "{blocks} of {all} matrices in the blocks of the file with activations of 8 bits, as one text at a time is \
+                 bound by reading the weights; the types of the others have no such product, they are packed as {precision}"
+            ),
+        }
+    }
+
+    /// Memory of the weights in bytes.
     pub fn weight_bytes(&self) -> usize {
         self.weights.bytes()
     }

@@ -3,17 +3,16 @@
 use std::sync::{Arc, Mutex};
 
 use espalier_kernels::ops::{AttentionShape, RopeStyle, RopeTable};
-use espalier_kernels::{
-    Accumulate, BlockType, LowRank, PackedMatrix, Precision, Values, ValuesMut, blocks, matmul_low_rank, matmul_values,
-};
+use espalier_kernels::{Accumulate, BlockRows, LowRank, PackedMatrix, Precision, Values, ValuesMut, matmul_low_rank};
 use espalier_model::{LoraAdapter, Model, ModelConfig, ModelError, NormPlacement, Tensor};
 
 use crate::branch::{AdaptedRows, Branches};
 use crate::error::EngineError;
+use crate::matrix::{Form, Matrix, ProductMemory};
 
 /// A frozen matrix with the side branches of adapters.
 pub(crate) struct Projection {
-    matrix: PackedMatrix,
+    matrix: Matrix,
     /// For each adapter.
     branches: Vec<Option<LowRank>>,
 }
@@ -26,18 +25,19 @@ impl Projection {
         x: Values<'_>,
         m: usize,
         y: &mut [f32],
-        adapted: &mut AdaptedRows,
+        memory: &mut ProductMemory,
         accumulate: Accumulate,
     ) {
-        let AdaptedRows { runs, low } = adapted;
+        let ProductMemory { adapted: AdaptedRows { runs, low }, quantized } = memory;
         let branch = |adapter: Option<usize>| adapter.and_then(|adapter| self.branches[adapter].as_ref());
-        if let [(adapter, _)] = runs.as_slice()
+        if let Matrix::Packed(matrix) = &self.matrix
+            && let [(adapter, _)] = runs.as_slice()
             && let Some(branch) = branch(*adapter)
         {
             low.resize(m * branch.rank(), 0.0);
-            return matmul_low_rank(x, m, &self.matrix, branch, low, ValuesMut::F32(y), accumulate);
+            return matmul_low_rank(x, m, matrix, branch, low, ValuesMut::F32(y), accumulate);
         }
-        matmul_values(x, m, &self.matrix, ValuesMut::F32(&mut *y), accumulate);
+        self.matrix.apply(x, m, ValuesMut::F32(&mut *y), quantized, accumulate);
         let (inputs, outputs) = (self.matrix.columns(), self.matrix.rows());
         for (adapter, rows) in runs.iter() {
             if let Some(branch) = branch(*adapter) {
@@ -82,32 +82,32 @@ pub(crate) struct Layer {
 
 /// The token embedding: the file's own blocks, decoded a row at a time, since a step looks up only a few rows.
 enum Embedding {
-    Blocks { block_type: BlockType, row_bytes: usize, bytes: Vec<u8> },
+    Blocks(BlockRows),
     Values(Vec<f32>),
 }
 
 /// Everything that the forward pass reads.
 pub(crate) struct Weights {
     pub(crate) config: ModelConfig,
-    /// What the products compute in.
-    pub(crate) precision: Precision,
+    /// What stands between two products.
+    pub(crate) activations: Precision,
     /// Positions that the tables hold.
     pub(crate) context: usize,
     pub(crate) rope_style: RopeStyle,
     pub(crate) layers: Vec<Layer>,
     /// Divided by what the logits are divided by.
     pub(crate) final_norm: Vec<f32>,
-    pub(crate) head: PackedMatrix,
+    pub(crate) head: Matrix,
     embedding: Embedding,
 }
 
 impl Weights {
-    /// Packs every matrix of the model and the branches of adapters, which a row names by their places here. `DoRA`, which
+    /// Reads every matrix of the model and the branches of adapters, which a row names by their places here. `DoRA`, which
     /// changes the matrices themselves, may only be alone.
     pub(crate) fn load(
         model: &Model,
         adapters: &[&LoraAdapter],
-        precision: Precision,
+        form: Form,
         context: usize,
     ) -> Result<Self, EngineError> {
         let config = model.config().clone();
@@ -116,15 +116,20 @@ impl Weights {
             .rope_tables(context)?
             .into_iter()
             .enumerate()
-            .map(|(layer, rope)| load_layer(model, &config, layer, rope, precision, &mut branches))
+            .map(|(layer, rope)| load_layer(model, &config, layer, rope, form, &mut branches))
             .collect::<Result<_, _>>()?;
         branches.iter().try_for_each(Branches::all_used)?;
         let head_name = if config.tied_head { "token_embd.weight" } else { "output.weight" };
-        let head = pack(precision, &[model.tensor(head_name)?], None)?;
+        let head = matrix(form, &[model.tensor(head_name)?], None)?;
         let mut final_norm = vector(model, "output_norm.weight")?;
         scale(&mut final_norm, 1.0 / config.scales.logits);
+        let activations = match form {
+            // The products would round these values anyway.
+            Form::Packed(precision) => precision,
+            Form::Blocks(_) => Precision::F32,
+        };
         Ok(Self {
-            precision,
+            activations,
             context,
             rope_style: config.rope_style(),
             layers,
@@ -142,10 +147,7 @@ impl Weights {
             Embedding::Values(values) => {
                 out.copy_from_slice(&values[row * out.len()..(row + 1) * out.len()]);
             }
-            Embedding::Blocks { block_type, row_bytes, bytes } => {
-                let decoded = blocks::decode(*block_type, &bytes[row * row_bytes..(row + 1) * row_bytes], out);
-                debug_assert!(decoded.is_ok(), "lengths were checked when the embedding was loaded");
-            }
+            Embedding::Blocks(rows) => rows.row(row, out),
         }
         scale(out, self.config.scales.embedding);
     }
@@ -159,11 +161,20 @@ impl Weights {
         }
     }
 
+    /// How many of the matrices stay in the blocks of their file, and how many there are.
+    pub(crate) fn in_blocks(&self) -> (usize, usize) {
+        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down].map(|p| &p.matrix));
+        let matrices: Vec<&Matrix> = layers.chain([&self.head]).collect();
+        (matrices.iter().filter(|matrix| matrix.is_blocks()).count(), matrices.len())
+    }
+
     /// Memory of matrices, adapters and embedding.
     pub(crate) fn bytes(&self) -> usize {
         let layer = |l: &Layer| [&l.qkv, &l.output, &l.gate_up, &l.down].iter().map(|p| p.bytes()).sum::<usize>();
         let embedding = match &self.embedding {
-            Embedding::Blocks { bytes, .. } => bytes.len(),
+            // The head is these blocks too, where it is not packed.
+            Embedding::Blocks(_) if self.config.tied_head && self.head.is_blocks() => 0,
+            Embedding::Blocks(rows) => rows.bytes(),
             Embedding::Values(values) => size_of_val(values.as_slice()),
         };
         self.layers.iter().map(layer).sum::<usize>() + self.head.bytes() + embedding
@@ -172,12 +183,8 @@ impl Weights {
 
 impl Embedding {
     fn load(tensor: &Tensor<'_>) -> Result<Self, EngineError> {
-        let info = tensor.info();
-        let row_bytes = info.block_type.row_bytes(info.columns);
-        if let (Some(bytes), Some(row_bytes)) = (tensor.raw(), row_bytes)
-            && bytes.len() == row_bytes * info.rows
-        {
-            return Ok(Self::Blocks { block_type: info.block_type, row_bytes, bytes: bytes.to_vec() });
+        if let Some(rows) = tensor.blocks() {
+            return Ok(Self::Blocks(rows));
         }
         Ok(Self::Values(tensor.to_vec()?))
     }
@@ -188,7 +195,7 @@ fn load_layer(
     config: &ModelConfig,
     layer: usize,
     rope: Option<Arc<RopeTable>>,
-    precision: Precision,
+    form: Form,
     branches: &mut [Branches<'_>],
 ) -> Result<Layer, EngineError> {
     let name = |module: &str| format!("blk.{layer}.{module}");
@@ -197,11 +204,11 @@ fn load_layer(
             .iter()
             .map(|module| Ok((name(module), model.tensor(&format!("{}.weight", name(module)))?)))
             .collect::<Result<Vec<_>, ModelError>>()?;
-        let taken = branches.iter_mut().map(|branches| branches.take(&parts, precision));
+        let taken = branches.iter_mut().map(|branches| branches.take(&parts, form.precision()));
         let adaptations = taken.collect::<Result<Vec<_>, _>>()?;
         let row_factors = adaptations.iter().flatten().find_map(|adaptation| adaptation.row_factors.as_deref());
         let tensors: Vec<_> = parts.into_iter().map(|(_, tensor)| tensor).collect();
-        let matrix = pack(precision, &tensors, row_factors)?;
+        let matrix = matrix(form, &tensors, row_factors)?;
         let branches = adaptations.into_iter().map(|adaptation| adaptation.map(|adaptation| adaptation.branch));
         Ok(Projection { matrix, branches: branches.collect() })
     };
@@ -254,6 +261,16 @@ pub(crate) fn scale(values: &mut [f32], factor: f32) {
 
 fn vector(model: &Model, name: &str) -> Result<Vec<f32>, ModelError> {
     model.tensor(name)?.to_vec()
+}
+
+/// Tensors of equal width, one below the other, in a form. Rows that are multiplied by factors are no blocks of the file.
+fn matrix(form: Form, tensors: &[Tensor<'_>], row_factors: Option<&[f32]>) -> Result<Matrix, ModelError> {
+    if let (Form::Blocks(precision), None) = (form, row_factors)
+        && let Some(matrix) = Matrix::of_blocks(precision, tensors)
+    {
+        return Ok(matrix);
+    }
+    Ok(Matrix::Packed(pack(form.precision(), tensors, row_factors)?))
 }
 
 /// Packs tensors of equal width, one below the other, each row multiplied by its factor where there are factors.

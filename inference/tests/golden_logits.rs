@@ -1,4 +1,4 @@
-//! Logits of llama.cpp (scripts/golden-logits.py) against ours, in both precisions. Needs the models: the path of
+//! Logits of llama.cpp (scripts/golden-logits.py) against ours, in both precisions and on the blocks of the file. Needs the models: the path of
 //! SmolLM2-135M-Instruct in `ESPALIER_TEST_SMOLLM2`, of Qwen2.5-Coder-0.5B-Instruct in `ESPALIER_TEST_QWEN2`.
 #![allow(clippy::unwrap_used, reason = "a test may fail this way")]
 
@@ -9,11 +9,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Mean divergence, share of equal top tokens, greedy texts of 32 tokens that are equal.
-fn agreement(model: &Model, golden: &str, precision: Precision) -> (f64, f64, usize) {
+fn agreement(model: &Model, golden: &str, options: &EngineOptions) -> (f64, f64, usize) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(golden);
     let golden: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let options = EngineOptions { precision, ..EngineOptions::default() };
-    let mut engine = NativeEngine::load(model, None, &options).unwrap();
+    let mut engine = NativeEngine::load(model, None, options).unwrap();
     engine.set_ignore_end(true);
     let list = |value: &serde_json::Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
     let (mut divergence, mut same, mut positions, mut greedy) = (0.0, 0, 0, 0);
@@ -67,12 +66,14 @@ fn check(variable: &str, golden: &str) {
         return;
     };
     let model = Model::open(path.as_ref()).unwrap();
-    let exact = agreement(&model, golden, Precision::F32);
-    let fast = agreement(&model, golden, Precision::Bf16);
-    println!("{golden}: f32 {exact:?}, bf16 {fast:?}");
+    let exact = agreement(&model, golden, &EngineOptions { precision: Precision::F32, ..EngineOptions::default() });
+    let fast = agreement(&model, golden, &EngineOptions::default());
+    let blocks = agreement(&model, golden, &EngineOptions { single_sequence: true, ..EngineOptions::default() });
+    println!("{golden}: f32 {exact:?}, bf16 {fast:?}, blocks {blocks:?}");
     assert!(exact.0 < 1e-5 && exact.1 >= 0.999 && exact.2 >= 48, "f32 {exact:?}");
     // llama.cpp's own BF16 files give 44 equal texts of 50 for both models.
     assert!(fast.0 < 5e-4 && fast.1 >= 0.988 && fast.2 >= 40, "bf16 {fast:?}");
+    assert!(blocks.0 < 5e-3, "blocks {blocks:?}");
 }
 
 #[test]

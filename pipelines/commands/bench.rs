@@ -9,7 +9,7 @@ mod stored;
 
 use self::operations::{StepClock, table};
 use super::Session;
-use super::chat::open_engine;
+use super::chat::{open_engine, open_for_one};
 use crate::bound::{Bound, Rates, matmul_weights};
 use crate::cli::BenchCommand;
 use crate::models::resolve;
@@ -129,7 +129,9 @@ fn generate(
     shared: usize,
     session: Session<'_>,
 ) -> Result<Status> {
-    let mut engine = open_engine(reference, None, session)?;
+    // One text at a time is what people do in a conversation: it runs as there.
+    let open = if sequences == 1 { open_for_one } else { open_engine };
+    let mut engine = open(reference, None, session)?;
     let found = resolve(reference, session.reporter, session.stop)?;
     let (blocks, head) = matmul_weights(Model::open(&found.path)?.config());
     engine.set_ignore_end(true);
@@ -177,7 +179,7 @@ fn generate(
     let mut result = serde_json::json!({
         "new_tokens_per_second": rate, "seconds": seconds, "new_tokens": counts.new_tokens,
         "prompt_tokens_computed": counts.prompt_tokens_computed, "prompt_tokens_logical": counts.prompt_tokens_logical,
-        "steps": counts.steps, "weight_bytes": engine.weight_bytes(), "peak_bytes": peak,
+        "steps": counts.steps, "weight_form": engine.weight_form(), "weight_bytes": engine.weight_bytes(), "peak_bytes": peak,
         "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
         "threads": rayon::current_num_threads(),
     });

@@ -1,10 +1,12 @@
 //! `pipeline chat`: talk to a model, or to two side by side.
 
 use super::Session;
+use crate::events::Event;
 use crate::models::resolve;
 use crate::outcome::Status;
 use anyhow::Result;
 use espalier_inference::{Answer, EngineOptions, NativeEngine, Prompt, Request, Sampling};
+use espalier_kernels::Precision;
 use espalier_model::{LoraAdapter, Message, Model};
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -35,10 +37,22 @@ struct Speaker {
 
 /// Opens a model by reference, with an adapter when one is given.
 pub fn open_engine(reference: &str, adapter: Option<&Path>, session: Session<'_>) -> Result<NativeEngine> {
+    open(reference, adapter, false, session)
+}
+
+/// [`open_engine`] for one text at a time: the weights stay in the blocks of their file, unless the user asks for exactness.
+pub fn open_for_one(reference: &str, adapter: Option<&Path>, session: Session<'_>) -> Result<NativeEngine> {
+    let engine = open(reference, adapter, session.precision == Precision::Bf16, session)?;
+    session.reporter.send(&Event::Note { stage: "engine".into(), message: engine.weight_form() });
+    Ok(engine)
+}
+
+fn open(reference: &str, adapter: Option<&Path>, single_sequence: bool, session: Session<'_>) -> Result<NativeEngine> {
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let adapter = adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-    Ok(NativeEngine::load(&model, adapter.as_ref(), &engine_options(session))?)
+    let options = EngineOptions { single_sequence, ..engine_options(session) };
+    Ok(NativeEngine::load(&model, adapter.as_ref(), &options)?)
 }
 
 /// What the command line says of an engine.
@@ -56,13 +70,13 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     };
     let mut speakers = vec![Speaker {
         label: label(&arguments.model, arguments.adapter.is_some()),
-        engine: open_engine(&arguments.model, arguments.adapter.as_deref(), session)?,
+        engine: open_for_one(&arguments.model, arguments.adapter.as_deref(), session)?,
         history: Vec::new(),
     }];
     if let Some(other) = &arguments.compare {
         speakers.push(Speaker {
             label: label(other, false),
-            engine: open_engine(other, None, session)?,
+            engine: open_for_one(other, None, session)?,
             history: Vec::new(),
         });
     }

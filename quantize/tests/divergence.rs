@@ -59,6 +59,31 @@ fn a_model_does_not_diverge_from_itself_and_more_bits_diverge_less() {
 }
 
 #[test]
+fn products_on_the_blocks_of_the_file_stay_near_the_decoded_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = texts(&stories());
+    for file_type in [FileType::Q8_0, FileType::Q4_0] {
+        let out = folder.path().join(format!("{file_type}.gguf"));
+        quantize(&stories(), None, file_type, &out, &QuantizeOptions::default(), &mut |_| {}).unwrap();
+        let model = Model::open(&out).unwrap();
+        let options = EngineOptions { single_sequence: true, precision: Precision::F32, ..EngineOptions::default() };
+        let blocks = NativeEngine::load(&model, None, &options).unwrap();
+        let decoded = engine(&model);
+        // The projection back from 172 values is no whole number of blocks and stays in floats.
+        assert!(blocks.weight_form().starts_with("16 of 21 matrices in the blocks"), "{}", blocks.weight_form());
+        assert_ne!(blocks.identity(), decoded.identity());
+        assert!(blocks.weight_bytes() < decoded.weight_bytes());
+        // Rounding the activations to 8 bits costs less than what Q8_0 does to the weights.
+        let found = divergence(&decoded, &blocks, &texts).unwrap();
+        assert!(found.mean_kld > 0.0 && found.mean_kld < 0.002 && found.same_top > 0.95, "{file_type}: {found:?}");
+        // How many rows are computed together changes nothing here either.
+        let one_by_one = EngineOptions { max_batch_tokens: 1, ..options };
+        let one_by_one = NativeEngine::load(&model, None, &one_by_one).unwrap();
+        assert!(divergence(&blocks, &one_by_one, &texts).unwrap().max.abs() < f64::EPSILON, "{file_type}");
+    }
+}
+
+#[test]
 fn texts_without_a_next_token_are_refused() {
     let model = stories();
     let engine = engine(&model);
