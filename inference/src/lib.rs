@@ -19,6 +19,10 @@
 //! Texts wait until [`EngineOptions::memory`] has room for their pages. Two things may go above it: in models with windowed
 //! and full layers the pages of one kind are not lent to the other, and scoring bounds its sequences, not their pages.
 //!
+//! One text alone is bound by reading the weights. With [`EngineOptions::single_sequence`] they stay in the blocks of their
+//! file, a third of bf16, and every product rounds its activations to 8 bits. That changes results, so it is a choice of the
+//! caller and part of the identity, never of the moment.
+//!
 //! # What is promised
 //! With one [`NativeEngine::identity`], a request's text depends on the request alone: not on batch size, neighbours, order,
 //! prefix sharing or threads. Each output element of every operation has one order of additions, and the randomness of a

@@ -100,7 +100,7 @@ impl NativeEngine {
         let mut engine = Self::with_branches(model, adapter.as_slice(), adapter, options)?;
         if let Some(adapter) = adapter {
             engine.adapter = Some(0);
-            engine.identity = identity(model, options, &crate::branch::adapter_hash(adapter))?;
+            engine.identity = identity(model, options, &engine.weights, Some(&crate::branch::adapter_hash(adapter)))?;
         }
         Ok(engine)
     }
@@ -138,7 +138,7 @@ impl NativeEngine {
             adapters.iter().map(|(name, adapter)| format!("{name}={}", crate::branch::adapter_hash(adapter))).collect();
         hashes.sort_unstable();
         if !hashes.is_empty() {
-            engine.identity = identity(model, options, &hashes.join(","))?;
+            engine.identity = identity(model, options, &engine.weights, Some(&hashes.join(",")))?;
         }
         Ok(engine)
     }
@@ -169,11 +169,8 @@ impl NativeEngine {
         let weights = Weights::load(model, adapters, form, context)?;
         let cache_bytes = cache_bytes(&weights, options)?;
         let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
-        let mut identity = format!("{}-{}", model.sha256()?, options.precision);
-        if weights.in_blocks().0 > 0 {
-            identity += "-int8-activations";
-        }
         Ok(Self {
+            identity: identity(model, options, &weights, None)?,
             weights: Box::new(weights),
             max_sequences: options.max_sequences,
             max_batch_tokens: options.max_batch_tokens,
@@ -183,7 +180,6 @@ impl NativeEngine {
             adapter: None,
             named: Vec::new(),
             shelf: Shelf::default(),
-            identity,
             precision: options.precision,
             shares_prefixes: true,
             ignores_end: false,
@@ -415,8 +411,15 @@ fn chat_template(
     Ok(ChatTemplate::new(source, text_of(tokenizer.bos()), text_of(tokenizer.eos()))?)
 }
 
-fn identity(model: &Model, options: &EngineOptions, adapters: &str) -> Result<String, EngineError> {
-    Ok(format!("{}+{adapters}-{}", model.sha256()?, options.precision))
+fn identity(
+    model: &Model,
+    options: &EngineOptions,
+    weights: &Weights,
+    adapters: Option<&str>,
+) -> Result<String, EngineError> {
+    let adapters = adapters.map_or(String::new(), |adapters| format!("+{adapters}"));
+    let activations = if weights.in_blocks().0 > 0 { "-int8-activations" } else { "" };
+    Ok(format!("{}{adapters}-{}{activations}", model.sha256()?, options.precision))
 }
 
 /// What `memory` leaves for keys and values.
