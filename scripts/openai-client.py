@@ -132,6 +132,20 @@ def options():
     return forced.choices[0].text
 
 
+def embeddings():
+    def cosine(a, b):
+        return sum(x * y for x, y in zip(a, b)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+
+    texts = ["The cat sleeps on the sofa.", "A cat is asleep on a couch.", "Interest rates rose by half a point."]
+    packed = client.embeddings.create(model=model, input=texts)
+    plain = client.embeddings.create(model=model, input=texts, encoding_format="float")
+    vectors = [entry.embedding for entry in plain.data]
+    for one, other in zip(packed.data, vectors):
+        assert len(one.embedding) == len(other) and max(abs(x - y) for x, y in zip(one.embedding, other)) < 1e-6
+    assert cosine(vectors[0], vectors[1]) > cosine(vectors[0], vectors[2])
+    return len(vectors[0]), round(cosine(vectors[0], vectors[1]), 3), round(cosine(vectors[0], vectors[2]), 3)
+
+
 def errors():
     create = client.chat.completions.create
     error = refused(openai.BadRequestError, lambda: create(model=model, messages=question, temperature=5))
@@ -145,5 +159,5 @@ def errors():
     return error.message
 
 
-for step in (models, chat, seeds, streaming, leaving, schema, logprobs, scoring, options, errors):
+for step in (models, chat, seeds, streaming, leaving, schema, logprobs, scoring, options, embeddings, errors):
     print(f"{step.__name__:>10}  {step()!r}", flush=True)

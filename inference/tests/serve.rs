@@ -5,11 +5,12 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use espalier_inference::serve::{Answered, Limits, ServeOptions, Server};
-use espalier_inference::{EngineOptions, NativeEngine, Overflow, Prompt, Request};
+use espalier_inference::{EmbeddingOptions, EngineOptions, NativeEngine, Overflow, Prompt, Request};
 use espalier_kernels::Precision;
 use espalier_model::LoraAdapter;
 use serde_json::{Value, json};
@@ -327,6 +328,38 @@ fn a_prompt_is_scored_as_the_engine_scores_it() {
     let answer = post(address, TEXTS, &body).json();
     assert_eq!(answer["choices"][0]["text"], "Once upon a time");
     assert_eq!(answer["usage"]["completion_tokens"], 0);
+}
+
+#[test]
+fn vectors_are_those_of_the_engine() {
+    let running = start(ServeOptions { adapters: vec!["poet".to_owned()], ..options() });
+    let address = running.server.address();
+    let texts = ["Once upon a time", "The dog", "Once upon a time"];
+    let tokens: Vec<Vec<u32>> =
+        texts.iter().map(|text| running.engine.prompt_tokens(&Prompt::Text((*text).to_owned())).unwrap()).collect();
+    let mut expected = vec![Vec::new(); texts.len()];
+    running
+        .engine
+        .embed(&tokens, EmbeddingOptions::default(), &mut |index, vector| {
+            expected[index] = vector.unwrap();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let said = post(address, "/v1/embeddings", &json!({"input": texts, "model": "stories"})).json();
+    assert_eq!((&said["object"], &said["model"]), (&json!("list"), &json!("stories")));
+    assert_eq!(said["usage"]["prompt_tokens"].as_u64().unwrap() as usize, tokens.iter().map(Vec::len).sum::<usize>());
+    for (index, expected) in expected.iter().enumerate() {
+        assert_eq!(said["data"][index]["embedding"], json!(expected));
+    }
+    let packed = post(address, "/v1/embeddings", &json!({"input": tokens[0], "encoding_format": "base64"})).json();
+    assert_eq!(packed["data"][0]["embedding"].as_str().unwrap().len(), (expected[0].len() * 4).div_ceil(3) * 4);
+    let words = [
+        post(address, "/v1/embeddings", &json!({"input": "a", "model": "poet"})).error(),
+        post(address, "/v1/embeddings", &json!({"input": "a", "dimensions": 5})).error(),
+        post(address, "/v1/embeddings", &json!({"input": "Once upon a time ".repeat(600)})).error(),
+        post(address, "/v1/embeddings", &json!({"input": [[99999]]})).error(),
+    ];
+    insta::assert_snapshot!(words.join("\n"));
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub fn read_completion(body: &Map<String, Value>, defaults: &Defaults) -> Result
     Ok(AskedTexts { asked, prompts, echo })
 }
 
-fn read_prompts(value: &Value) -> Result<Vec<Prompt>, String> {
+pub(super) fn read_prompts(value: &Value) -> Result<Vec<Prompt>, String> {
     const EXPECTED: &str = "a string, a list of strings, a list of token ids or a list of such lists";
     if let Some(text) = value.as_str() {
         return Ok(vec![Prompt::Text(text.to_owned())]);

@@ -5,14 +5,17 @@
 
 mod chat;
 mod completions;
+mod embeddings;
 mod fields;
 mod response;
 
 pub use chat::read_chat;
 pub use completions::{AskedTexts, read_completion};
+pub use embeddings::{AskedVectors, read_embeddings};
 pub use fields::{Asked, Defaults, FieldProblem, parse_body};
 pub use response::{Form, error_code};
 
+pub(crate) use embeddings::vectors;
 pub(crate) use response::{Echo, TokenColumns, reason, usage};
 
 #[cfg(test)]

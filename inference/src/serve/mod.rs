@@ -17,6 +17,7 @@ mod metrics;
 mod problem;
 mod router;
 mod texts;
+mod vectors;
 mod writing;
 
 use std::collections::HashMap;
@@ -104,6 +105,8 @@ struct Served {
     held: Held,
     /// Sockets by number, to be shut when the server ends at once.
     open: Mutex<HashMap<u64, TcpStream>>,
+    /// Held by the one request that makes vectors.
+    embedding: Mutex<()>,
     numbers: AtomicU64,
     stopping: AtomicBool,
     started: u64,
@@ -140,6 +143,7 @@ impl Server {
             log,
             held: Held::default(),
             open: Mutex::default(),
+            embedding: Mutex::default(),
             numbers: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             started: clock(),

@@ -6,7 +6,7 @@ use super::body::Held;
 use super::connection::Reply;
 use super::exchange::{Exchange, Sent, Unanswered};
 use super::problem::Problem;
-use super::{auth, chat, texts};
+use super::{auth, chat, texts, vectors};
 use crate::openai::parse_body;
 
 /// A path that there is.
@@ -14,6 +14,7 @@ use crate::openai::parse_body;
 pub(super) enum Endpoint<'p> {
     Chat,
     Completions,
+    Embeddings,
     Models,
     Model(&'p str),
     Health,
@@ -27,6 +28,7 @@ impl<'p> Endpoint<'p> {
         Some(match path {
             "/chat/completions" => Self::Chat,
             "/completions" => Self::Completions,
+            "/embeddings" => Self::Embeddings,
             "/models" => Self::Models,
             "/health" => Self::Health,
             "/metrics" => Self::Metrics,
@@ -39,6 +41,7 @@ impl<'p> Endpoint<'p> {
         match self {
             Self::Chat => "/v1/chat/completions",
             Self::Completions => "/v1/completions",
+            Self::Embeddings => "/v1/embeddings",
             Self::Models => "/v1/models",
             Self::Model(_) => "/v1/models/{model}",
             Self::Health => "/health",
@@ -48,7 +51,7 @@ impl<'p> Endpoint<'p> {
 
     fn method(self) -> &'static str {
         match self {
-            Self::Chat | Self::Completions => "POST",
+            Self::Chat | Self::Completions | Self::Embeddings => "POST",
             Self::Models | Self::Model(_) | Self::Health | Self::Metrics => "GET",
         }
     }
@@ -86,6 +89,11 @@ pub(super) fn answer(
             let object = parse(&body.bytes)?;
             drop(body);
             texts::answer(exchange, &object)
+        }
+        Endpoint::Embeddings => {
+            let object = parse(&body.bytes)?;
+            drop(body);
+            vectors::answer(exchange, &object)
         }
         Endpoint::Models => {
             let list: Vec<Value> = served.names().map(|name| served.model_entry(name)).collect();
