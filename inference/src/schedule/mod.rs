@@ -367,3 +367,56 @@ impl<'a, T> Scheduler<'a, T> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test may panic")]
+mod tests {
+    use espalier_model::Model;
+
+    use super::*;
+    use crate::native::EngineOptions;
+    use crate::request::Prompt;
+
+    /// Requests that begin like earlier ones and go on for longer than a window, some of them given up on the way.
+    #[test]
+    fn memory_is_never_exceeded() {
+        let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/");
+        for name in ["model/stories260K.bin", "architectures/mistral", "architectures/gemma3"] {
+            let model = Model::open(format!("{assets}{name}").as_ref()).unwrap();
+            let options = EngineOptions { max_batch_tokens: 48, max_sequences: 9, ..EngineOptions::default() };
+            let mut engine = NativeEngine::load(&model, None, &options).unwrap();
+            engine.ignores_end = true;
+            let probe = Cache::new(&engine.weights.config);
+            let (window, vocabulary) = (engine.context().min(200), engine.weights.config.vocabulary as u32);
+            engine.cache_bytes = probe.needed_bytes(0, window, 48) * 5 / 2;
+            for kept in [1, 40] {
+                let mut scheduler: Scheduler<'_, u32> = Scheduler::new(&engine, kept, false);
+                let (mut done, mut most, mut step) = (0, 0, 0_u32);
+                while step < 60 || !scheduler.is_idle() {
+                    if step < 60 {
+                        let (head, length) = (step / 8, 20 + step * 37 % 130);
+                        let token = |at| if at < 90 { head * 17 + at * 7 } else { step * 31 + at * 11 } % vocabulary;
+                        let prompt: Vec<u32> = (0..length).map(token).collect();
+                        let request = Request::new(Prompt::Tokens(prompt), 5 + step as usize % 40);
+                        let prepared = prepare(&engine, &request);
+                        scheduler.submit(u64::from(step % 3), step, Cow::Owned(request), prepared);
+                    }
+                    scheduler.cancel(|&ticket| ticket % 7 == 3 && ticket + 10 == step);
+                    scheduler.step(&mut |_, event| {
+                        assert!(matches!(event, Event::Done(_)), "{name}: {event:?}");
+                        done += 1;
+                        ControlFlow::Continue(())
+                    });
+                    most = most.max(scheduler.cache_bytes());
+                    assert!(scheduler.cache_bytes() <= engine.cache_bytes, "{name}, step {step}");
+                    step += 1;
+                    assert!(step < 10_000, "{name}: it never ends");
+                }
+                assert!(done > 45 && most > engine.cache_bytes / 2, "{name}: {done} answers, {most} bytes");
+                scheduler.kept.clear(&mut scheduler.cache);
+                scheduler.cache.settle();
+                assert_eq!(scheduler.cache_bytes(), 0, "{name}: every page comes back");
+            }
+        }
+    }
+}
