@@ -184,6 +184,7 @@ pub(crate) fn reason(finish: Finish) -> &'static str {
 /// The protocol's word for an error.
 pub fn error_code(error: &EngineError) -> &'static str {
     match error {
+        EngineError::TextTooLong { .. } => "context_length_exceeded",
         error if error.is_prompt_too_long() => "context_length_exceeded",
         EngineError::GivenUp { .. } | EngineError::Status { .. } => "server_error",
         _ => "invalid_request",

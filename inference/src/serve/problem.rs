@@ -91,7 +91,10 @@ impl Problem {
         let (status, param) = match error {
             EngineError::TooLargeForMemory { .. } => (400, Some("max_tokens")),
             EngineError::Constraint { .. } => (400, Some("response_format")),
-            EngineError::PromptTooLong { .. } | EngineError::EmptyPrompt | EngineError::Model(_) => (400, Some(prompt)),
+            EngineError::PromptTooLong { .. }
+            | EngineError::TextTooLong { .. }
+            | EngineError::EmptyPrompt
+            | EngineError::Model(_) => (400, Some(prompt)),
             EngineError::UnknownToken { .. } | EngineError::Option { .. } => (400, None),
             _ => (500, None),
         };
