@@ -5,10 +5,15 @@ use std::io::{self, ErrorKind, Write};
 /// What a shell shows of a program that the signal of a closed pipe ended: 128 and its number.
 const CLOSED_PIPE: i32 = 141;
 
-/// Prints a line on standard output. Where nobody reads any more (`pipeline plan | head -1`) the program ends without a word;
-/// where the line cannot be written, it says so and ends: what was asked for would not be whole.
+/// Prints a line on standard output, as [`print_part`] does.
 pub fn print(line: &str) {
-    let written = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
+    print_part(&format!("{line}\n"));
+}
+
+/// Prints on standard output at once, without the end of a line. Where nobody reads any more (`pipeline plan | head -1`) the program ends without a word;
+/// where the text cannot be written, it says so and ends: what was asked for would not be whole.
+pub fn print_part(text: &str) {
+    let written = write!(io::stdout(), "{text}").and_then(|()| io::stdout().flush());
     if let Err(error) = written {
         end_without_reader(&error);
         print_error(&format!("error: cannot write to standard output: {error}"));

@@ -103,6 +103,50 @@ impl From<OverflowArgument> for espalier_inference::Overflow {
     }
 }
 
+/// How the vectors of a text's tokens become one.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PoolingArgument {
+    /// Their mean.
+    Mean,
+    /// The first token's.
+    FirstToken,
+    /// The last token's.
+    LastToken,
+}
+
+impl From<PoolingArgument> for espalier_inference::Pooling {
+    fn from(argument: PoolingArgument) -> Self {
+        match argument {
+            PoolingArgument::Mean => Self::Mean,
+            PoolingArgument::FirstToken => Self::FirstToken,
+            PoolingArgument::LastToken => Self::LastToken,
+        }
+    }
+}
+
+/// How answers of a chat are written.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ChatSampling {
+    /// Randomness; 0 always takes the likeliest token.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Draw from so many likeliest tokens; 0 is all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub top_k: usize,
+    /// Draw from the likeliest tokens that have this probability together.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Leave out tokens that are less likely than this part of the likeliest.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Seed of the first answer; each later one has the next.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Longest answer in tokens.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: usize,
+}
+
 /// Precision of frozen weights.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum PrecisionArgument {
@@ -395,7 +439,10 @@ pub enum Command {
     },
     /// Talk to a model.
     #[command(
-        after_help = "Example:\n  pipeline chat --model base.gguf --adapter runs/quickstart/adapter --compare base.gguf"
+        long_about = "Talk to a model. Answers come as they are written; Ctrl-C ends one and keeps the conversation. /help lists \
+            what can be done besides asking: another answer, another form of the question, settings, the prompt as it is sent, \
+            saving and loading. Lines of standard input are asked one after the other.",
+        after_help = "Examples:\n  pipeline chat --model base.gguf --temperature 0.8\n  pipeline chat --model base.gguf --adapter runs/quickstart/adapter --compare base.gguf\n  echo 'Name a colour.' | pipeline chat --model base.gguf"
     )]
     Chat {
         /// The model.
@@ -407,12 +454,12 @@ pub enum Command {
         /// A second model that answers beside the first.
         #[arg(long, value_name = "MODEL")]
         compare: Option<String>,
-        /// Randomness; 0 always takes the likeliest token.
-        #[arg(long, default_value_t = 0.0)]
-        temperature: f32,
-        /// Longest answer in tokens.
-        #[arg(long, default_value_t = 256)]
-        max_tokens: usize,
+        /// What comes before the conversation.
+        #[arg(long, value_name = "TEXT")]
+        system: Option<String>,
+        /// How answers are written.
+        #[command(flatten)]
+        sampling: ChatSampling,
         /// Ask this once and end; otherwise questions are read from standard input.
         #[arg(long)]
         ask: Option<String>,
@@ -463,6 +510,27 @@ pub enum Command {
         /// A line for each request on standard error.
         #[arg(long, short)]
         verbose: bool,
+    },
+    /// A vector for each text of a file.
+    #[command(
+        after_help = "Examples:\n  pipeline embed --model hf:sentence-transformers/all-MiniLM-L6-v2 --input texts.jsonl --output vectors.jsonl\n  pipeline embed --model base.gguf --input texts.jsonl --output vectors.jsonl --pooling last-token\n\nA line of the input:\n  {\"id\": 7, \"text\": \"Beans grow in bed 77.\"}"
+    )]
+    Embed {
+        /// An encoder (a BERT folder), or a model that writes.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Lines of {"text": "..."}, with an "id" or none; a JSON string is a text too.
+        #[arg(long, value_name = "FILE.jsonl")]
+        input: PathBuf,
+        /// Lines of {"id", "embedding"}.
+        #[arg(long, value_name = "FILE.jsonl")]
+        output: PathBuf,
+        /// How the vectors of a text's tokens become one (default: what the model was made for, else the mean).
+        #[arg(long, value_name = "HOW")]
+        pooling: Option<PoolingArgument>,
+        /// Leave vectors as long as they are, in place of length 1.
+        #[arg(long)]
+        no_normalize: bool,
     },
     /// Token ids of a text.
     #[command(after_help = "Example:\n  pipeline tokenize --model base.gguf 'Once upon a time'")]

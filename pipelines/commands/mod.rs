@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod data;
 mod doctor;
+mod embed;
 mod eval;
 mod generate;
 mod init;
@@ -63,7 +64,9 @@ pub fn run(cli: Cli) -> Result<Status> {
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        print_error("\nstopping at the next safe point; press Ctrl-C again to stop at once");
+        if !chat::ANSWERING.load(Ordering::Relaxed) {
+            print_error("\nstopping at the next safe point; press Ctrl-C again to stop at once");
+        }
     });
     let (precision, memory) = (cli.common.precision.into(), cli.common.memory);
     let session = Session { reporter: &reporter, stop: &STOP, precision, memory, color: cli.common.color.on() };
@@ -106,8 +109,8 @@ pub fn run(cli: Cli) -> Result<Status> {
             let arguments = batch::Arguments { model, adapter, engine, overflow: overflow.into(), input, output };
             batch::run(&arguments, session)
         }
-        Command::Chat { model, adapter, compare, temperature, max_tokens, ask } => {
-            let arguments = chat::Arguments { model, adapter, compare, temperature, max_tokens, ask };
+        Command::Chat { model, adapter, compare, system, sampling, ask } => {
+            let arguments = chat::Arguments { model, adapter, compare, system, settings: sampling.into(), ask };
             chat::run(&arguments, session)
         }
         Command::Serve {
@@ -139,6 +142,13 @@ pub fn run(cli: Cli) -> Result<Status> {
                 verbose,
             };
             serve::run(&arguments, session)
+        }
+        Command::Embed { model, input, output, pooling, no_normalize } => {
+            let options = espalier_inference::EmbeddingOptions {
+                pooling: pooling.map(Into::into),
+                normalize: no_normalize.then_some(false),
+            };
+            embed::run(&embed::Arguments { model, input, output, options }, session)
         }
         Command::Tokenize { model, text, special } => tokenize::run(&model, text, special, session),
         Command::Doctor => doctor::run(session),
