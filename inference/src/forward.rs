@@ -167,11 +167,11 @@ fn run(
     if batch.is_empty() {
         return;
     }
-    match weights.activations {
+    parallel::awake(|| match weights.activations {
         Precision::F32 => run_in::<f32>(weights, batch, cache, workspace, outputs, visit),
         // The products would round these values anyway.
         Precision::Bf16 => run_in::<bf16>(weights, batch, cache, workspace, outputs, visit),
-    }
+    });
     cache.settle();
 }
 

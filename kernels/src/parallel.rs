@@ -1,9 +1,12 @@
 //! Tasks that threads share, for calls that come thick and fast.
 //!
 //! A step of a model is hundreds of short calls. Between two of them a thread of a pool falls asleep, and waking it takes as
-//! long as the work. Here the threads that help a caller stay awake for a moment after its last task and find the next
-//! call within a fraction of a microsecond. They are threads of the rayon pool around the caller, and go back to it when
+//! long as the work. Within [`awake`] the threads that help a caller stay awake for a moment after its last task and find the
+//! next call within a fraction of a microsecond. They are threads of the rayon pool around the caller, and go back to it when
 //! nothing comes; a caller never waits for one that has taken no task.
+//!
+//! Elsewhere calls run on the rayon pool like any others: where they alternate with rayon's own, as in a step of training, a
+//! thread that stays awake for the one is missing in the other.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -12,6 +15,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
 
 use crate::buffer::SharedMut;
 
@@ -22,6 +27,18 @@ const LOOKS: u32 = 256;
 /// Helpers have a bit each.
 const MOST_THREADS: usize = 64;
 
+/// Runs a step of many short calls, between which the threads that help with them stay awake.
+pub fn awake<R>(step: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            AWAKE.set(self.0);
+        }
+    }
+    let _restore = Restore(AWAKE.replace(true));
+    step()
+}
+
 /// Runs `task` for each index below `count`, on the calling thread and on those of its pool that are free.
 ///
 /// # Panics
@@ -30,6 +47,10 @@ pub fn for_each(count: usize, task: impl Fn(usize) + Sync) {
     let threads = rayon::current_num_threads();
     if threads == 1 || count < 2 {
         (0..count).for_each(task);
+        return;
+    }
+    if !AWAKE.get() {
+        (0..count).into_par_iter().with_max_len(1).for_each(&task);
         return;
     }
     // A call inside a task finds no team here and makes one of its own.
@@ -76,6 +97,7 @@ pub fn map_chunks<T: Send, R: Send>(
 }
 
 thread_local! {
+    static AWAKE: Cell<bool> = const { Cell::new(false) };
     static TEAM: Cell<Option<Arc<Team>>> = const { Cell::new(None) };
 }
 
@@ -254,8 +276,12 @@ mod tests {
 
     use super::*;
 
-    fn with_threads(threads: usize, run: impl FnOnce() + Send) {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool").install(run);
+    /// Runs in a pool, with threads that stay awake and with those of rayon.
+    fn with_threads(threads: usize, mut run: impl FnMut() + Send) {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool").install(|| {
+            awake(&mut run);
+            run();
+        });
     }
 
     #[test]
@@ -283,7 +309,7 @@ mod tests {
                 });
             });
         });
-        assert_eq!(sum.into_inner(), 28 * 1225);
+        assert_eq!(sum.into_inner(), 2 * 28 * 1225);
     }
 
     #[test]
@@ -292,11 +318,13 @@ mod tests {
         thread::scope(|scope| {
             for sum in &sums {
                 scope.spawn(|| {
-                    for _ in 0..200 {
-                        for_each(10, |index| {
-                            sum.fetch_add(index as u32, Ordering::Relaxed);
-                        });
-                    }
+                    awake(|| {
+                        for _ in 0..200 {
+                            for_each(10, |index| {
+                                sum.fetch_add(index as u32, Ordering::Relaxed);
+                            });
+                        }
+                    });
                 });
             }
         });
@@ -330,6 +358,6 @@ mod tests {
                 });
             }
         });
-        assert_eq!(done.into_inner(), 320);
+        assert_eq!(done.into_inner(), 2 * 320);
     }
 }
