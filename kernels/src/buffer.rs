@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [u32; 16]);
 
-/// `count` zeroed lines; the pages come zeroed from the system and are touched first by whoever writes them.
+/// `count` zeroed lines.
 pub(crate) fn zeroed_lines(count: usize) -> Vec<Line> {
     bytemuck::allocation::zeroed_vec(count)
 }

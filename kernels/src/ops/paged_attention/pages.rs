@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::buffer::{Line, SharedMut, zeroed_lines};
+use crate::buffer::{Line, SharedMut};
 use crate::ops::AttentionShape;
 use crate::ops::simd::MAX_WIDTH;
 use crate::parallel;
@@ -93,7 +93,34 @@ pub struct FusedRows<'a> {
 /// `[position][element]`.
 pub struct KeyValuePages {
     shape: PageShape,
-    pages: Vec<Vec<Line>>,
+    pages: Vec<PageMemory>,
+}
+
+/// The elements of a page, from the start of a cache line on.
+///
+/// Their memory comes zeroed from the system, so that those who write a page touch it first, side by side; a vector of
+/// aligned lines would be filled by the thread that asks for it.
+struct PageMemory {
+    memory: Vec<f32>,
+    first: usize,
+}
+
+impl PageMemory {
+    fn zeroed(elements: usize) -> Self {
+        const LINE: usize = size_of::<Line>() / size_of::<f32>();
+        let memory = vec![0.0_f32; elements + LINE - 1];
+        let first = memory.as_ptr().align_offset(align_of::<Line>()).min(LINE - 1);
+        Self { memory, first }
+    }
+
+    #[inline(always)]
+    fn elements(&self) -> &[f32] {
+        &self.memory[self.first..]
+    }
+
+    fn elements_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[self.first..]
+    }
 }
 
 impl std::fmt::Debug for KeyValuePages {
@@ -117,7 +144,7 @@ impl KeyValuePages {
     ///
     /// What a page holds beyond the positions that were written since it changed hands is never read.
     pub fn grow(&mut self) -> u32 {
-        self.pages.push(zeroed_lines(self.shape.page_bytes() / size_of::<Line>()));
+        self.pages.push(PageMemory::zeroed(self.shape.page_bytes() / size_of::<f32>()));
         self.pages.len() as u32 - 1
     }
 
@@ -135,7 +162,7 @@ impl KeyValuePages {
     /// Keys and values of a head, as the two products read them.
     #[inline(always)]
     pub(super) fn head(&self, page: u32, layer: usize, kv_head: usize) -> (&[f32], &[f32]) {
-        let elements: &[f32] = bytemuck::cast_slice(&self.pages[page as usize]);
+        let elements = self.pages[page as usize].elements();
         elements[self.shape.head(layer, kv_head)..][..self.shape.head_elements()].split_at(self.shape.keys())
     }
 
@@ -157,7 +184,7 @@ impl KeyValuePages {
             "a fork of pages that do not exist"
         );
         let pages: Vec<SharedMut<f32>> =
-            self.pages.iter_mut().map(|page| SharedMut::new(bytemuck::cast_slice_mut(page))).collect();
+            self.pages.iter_mut().map(|page| SharedMut::new(page.elements_mut())).collect();
         let part = |index: usize| {
             let (kv_head, is_value) = (index / 2, index % 2 == 1);
             let (first, count) = if is_value {
