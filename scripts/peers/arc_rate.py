@@ -17,6 +17,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers.utils import logging
 
+from arc_task import NAME, arc_task
+
 path, dtype, batch, items, data, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 logging.set_verbosity_error()
@@ -26,17 +28,6 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 model = HFLM(
     pretrained=os.path.dirname(path), gguf_file=os.path.basename(path), device="cpu", dtype=dtype, batch_size=int(batch)
 )
-task = {
-    "task": "arc_easy_local",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": data}},
-    "output_type": "multiple_choice",
-    "test_split": "test",
-    "doc_to_text": "{{query}}\nAnswer:",
-    "doc_to_target": "{{gold}}",
-    "doc_to_choice": "{{choices}}",
-    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-}
 seconds = 0.0
 score = model.loglikelihood
 
@@ -54,9 +45,9 @@ model.loglikelihood = timed
 with tempfile.TemporaryDirectory() as folder:
     os.environ["HF_DATASETS_CACHE"] = folder
     results = lm_eval.simple_evaluate(
-        model=model, tasks=[task], limit=int(items), task_manager=TaskManager(), bootstrap_iters=0
+        model=model, tasks=[arc_task(data)], limit=int(items), task_manager=TaskManager(), bootstrap_iters=0
     )
-scores = results["results"]["arc_easy_local"]
+scores = results["results"][NAME]
 print(json.dumps({
     "version": lm_eval.__version__,
     "items_per_second": int(items) / seconds,

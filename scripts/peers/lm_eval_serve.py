@@ -1,4 +1,4 @@
-"""ARC-easy by lm-evaluation-harness through `pipeline serve`, item by item beside what `pipeline eval` finds, as one JSON line.
+"""ARC-easy by lm-evaluation-harness through `pipeline serve`, item by item beside what our scorer finds, as one JSON line.
 
 usage: lm_eval_serve.py BASE_URL MODEL.gguf ITEMS ARC_EASY.jsonl FOUND.json
 FOUND.json is that of `cargo run --release -p espalier-eval --example choices MODEL.gguf ARC_EASY.jsonl ITEMS PRECISION`, in the
@@ -16,23 +16,14 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
+from arc_task import NAME, arc_task
+
 base_url, path, items, data, found = sys.argv[1:]
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("OPENAI_API_KEY", os.environ.get("ESPALIER_API_KEY", "none"))
 
-task = {
-    "task": "arc_easy_local",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": data}},
-    "output_type": "multiple_choice",
-    "test_split": "test",
-    "doc_to_text": "{{query}}\nAnswer:",
-    "doc_to_target": "{{gold}}",
-    "doc_to_choice": "{{choices}}",
-    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-}
 with tempfile.TemporaryDirectory() as folder:
     os.environ["HF_DATASETS_CACHE"] = folder
     tokenizer = os.path.join(folder, "tokenizer")
@@ -42,10 +33,10 @@ with tempfile.TemporaryDirectory() as folder:
         model="local-completions",
         model_args={"base_url": f"{base_url}/completions", "tokenizer": tokenizer, "tokenizer_backend": "huggingface",
                     "model": os.path.basename(path).removesuffix(".gguf"), "num_concurrent": 16},
-        tasks=[task], limit=int(items), task_manager=TaskManager(), bootstrap_iters=0, log_samples=True,
+        tasks=[arc_task(data)], limit=int(items), task_manager=TaskManager(), bootstrap_iters=0, log_samples=True,
     )
     seconds = time.perf_counter() - start
-samples = sorted(results["samples"]["arc_easy_local"], key=lambda sample: sample["doc_id"])
+samples = sorted(results["samples"][NAME], key=lambda sample: sample["doc_id"])
 theirs = [[float(answer[0][0]) for answer in sample["resps"]] for sample in samples]
 ours = [item["logprobs"] for item in json.load(open(found))["items"]]
 assert [len(one) for one in ours] == [len(one) for one in theirs], "not the same items"
@@ -59,6 +50,6 @@ equal = sum(best(a) == best(b) for a, b in zip(ours, theirs))
 differences = [abs(x - y) for a, b in zip(ours, theirs) for x, y in zip(a, b)]
 print(json.dumps({
     "version": lm_eval.__version__, "items": len(ours), "equal_choices": equal, "largest_difference": max(differences),
-    "accuracy": results["results"]["arc_easy_local"]["acc,none"], "accuracy_of_eval": json.load(open(found))["accuracy"],
-    "accuracy_normalized": results["results"]["arc_easy_local"]["acc_norm,none"], "seconds": seconds,
+    "accuracy": results["results"][NAME]["acc,none"], "accuracy_of_eval": json.load(open(found))["accuracy"],
+    "accuracy_normalized": results["results"][NAME]["acc_norm,none"], "seconds": seconds,
 }))
