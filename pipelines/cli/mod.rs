@@ -1,10 +1,12 @@
 //! The command line: types only. What each command does is in `commands/`.
 
+mod data;
 mod subcommands;
+mod taxonomy;
 
-pub use subcommands::{
-    AdapterCommand, BaseWeightsArgument, BenchCommand, DataCommand, FloatTypeArgument, ModelCommand, TaxonomyCommand,
-};
+pub use data::DataCommand;
+pub use subcommands::{AdapterCommand, BaseWeightsArgument, BenchCommand, FloatTypeArgument, ModelCommand};
+pub use taxonomy::TaxonomyCommand;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -1,74 +1,8 @@
-//! The commands of one kind of thing: trees, rows, adapters, models, rates.
+//! The commands of one kind of thing: adapters, models, rates.
 
 use clap::{Subcommand, ValueEnum};
 use espalier_model::huggingface::FloatType;
 use std::path::PathBuf;
-
-/// Skills trees.
-#[derive(Debug, Subcommand)]
-pub enum TaxonomyCommand {
-    /// Check every leaf; messages have file, line and column.
-    #[command(
-        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy validate --github taxonomy/   # in a workflow of GitHub"
-    )]
-    Validate {
-        /// Trees or leaves.
-        #[arg(required = true)]
-        paths: Vec<PathBuf>,
-        /// Print messages as GitHub annotations.
-        #[arg(long)]
-        github: bool,
-    },
-    /// The tree with its seeds, documents and tests.
-    #[command(after_help = "Example:\n  pipeline taxonomy show taxonomy/")]
-    Show {
-        /// Tree or leaf.
-        path: PathBuf,
-    },
-    /// Questions that a leaf's template draws, with their true answers.
-    #[command(after_help = "Example:\n  pipeline taxonomy preview taxonomy/skills/dates_to_iso --samples 3")]
-    Preview {
-        /// Leaf.
-        path: PathBuf,
-        /// How many.
-        #[arg(long, default_value_t = 8)]
-        samples: usize,
-        /// Seed of the draws.
-        #[arg(long, default_value_t = 7)]
-        seed: u64,
-    },
-}
-
-/// Rows.
-#[derive(Debug, Subcommand)]
-pub enum DataCommand {
-    /// Rows as text.
-    #[command(after_help = "Example:\n  pipeline data show --rejected runs/quickstart/rows/rows.parquet")]
-    Show {
-        /// Parquet file of rows.
-        file: PathBuf,
-        /// How many.
-        #[arg(long, default_value_t = 10)]
-        limit: usize,
-        /// Only rejected rows.
-        #[arg(long)]
-        rejected: bool,
-    },
-    /// What became of the rows of each leaf.
-    #[command(after_help = "Example:\n  pipeline data funnel runs/quickstart/rows/rows.parquet")]
-    Funnel {
-        /// Parquet file of rows.
-        file: PathBuf,
-    },
-    /// Where a row comes from: leaf, seeds, slots, prompt, answer, verdict.
-    #[command(after_help = "Example:\n  pipeline data why runs/quickstart/rows/rows.parquet 3f9a1c")]
-    Why {
-        /// Parquet file of rows.
-        file: PathBuf,
-        /// Row id.
-        id: String,
-    },
-}
 
 /// Types of unquantized weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

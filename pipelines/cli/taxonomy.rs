@@ -1,0 +1,39 @@
+//! The command line of `pipeline taxonomy`.
+
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// Skills trees.
+#[derive(Debug, Subcommand)]
+pub enum TaxonomyCommand {
+    /// Check every leaf; messages have file, line and column.
+    #[command(
+        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy validate --github taxonomy/   # in a workflow of GitHub"
+    )]
+    Validate {
+        /// Trees or leaves.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Print messages as GitHub annotations.
+        #[arg(long)]
+        github: bool,
+    },
+    /// The tree with its seeds, documents and tests.
+    #[command(after_help = "Example:\n  pipeline taxonomy show taxonomy/")]
+    Show {
+        /// Tree or leaf.
+        path: PathBuf,
+    },
+    /// Questions that a leaf's template draws, with their true answers.
+    #[command(after_help = "Example:\n  pipeline taxonomy preview taxonomy/skills/dates_to_iso --samples 3")]
+    Preview {
+        /// Leaf.
+        path: PathBuf,
+        /// How many.
+        #[arg(long, default_value_t = 8)]
+        samples: usize,
+        /// Seed of the draws.
+        #[arg(long, default_value_t = 7)]
+        seed: u64,
+    },
+}

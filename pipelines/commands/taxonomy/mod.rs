@@ -1,0 +1,23 @@
+//! `pipeline taxonomy`: check, show and preview skills trees.
+
+mod preview;
+mod show;
+mod validate;
+
+use super::Session;
+use crate::cli::TaxonomyCommand;
+use crate::outcome::Status;
+use anyhow::Result;
+
+/// `pipeline taxonomy ...`.
+pub fn run(command: TaxonomyCommand, session: Session<'_>) -> Result<Status> {
+    match command {
+        TaxonomyCommand::Validate { paths, github } => validate::run(&paths, github, session),
+        TaxonomyCommand::Show { path } => show::run(&path, session),
+        TaxonomyCommand::Preview { path, samples, seed } => preview::run(&path, samples, seed, session),
+    }
+}
+
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
