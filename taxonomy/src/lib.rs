@@ -41,3 +41,10 @@ pub use chunk::{Chunk, chunks};
 pub use diagnostic::{Diagnostic, Severity};
 pub use leaf::{Document, Leaf, LeafKind, LeafVersion, Place, Places, QuestionTemplate, Seed, Slot, TestItem, Verify};
 pub use tree::{Tree, read_tree};
+
+/// YAML with places, and the reading of mappings whose unknown keys are refused: what every file of ours is read with.
+pub mod yaml {
+    pub use crate::node::{Key, Node, SyntaxError, Value, parse};
+    pub use crate::read::Report;
+    pub use crate::read::fields::{Fields, distance, list, text};
+}

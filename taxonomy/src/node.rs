@@ -11,40 +11,53 @@ use crate::leaf::Place;
 
 /// A YAML value.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A whole number.
     Integer(i64),
+    /// Another number, or a whole one that `i64` does not hold.
     Float(f64),
+    /// A text.
     Text(String),
+    /// A list.
     Sequence(Vec<Node>),
+    /// Keys with their values, in the order of the file.
     Mapping(Vec<(Key, Node)>),
 }
 
 /// A value with its place.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Node {
-    pub(crate) value: Value,
-    pub(crate) place: Place,
+pub struct Node {
+    /// The value.
+    pub value: Value,
+    /// Where it begins.
+    pub place: Place,
 }
 
 /// A key with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
-    pub(crate) name: String,
-    pub(crate) place: Place,
+pub struct Key {
+    /// The key.
+    pub name: String,
+    /// Where it begins.
+    pub place: Place,
 }
 
 /// Why a text is not YAML.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SyntaxError {
-    pub(crate) place: Place,
-    pub(crate) message: String,
+pub struct SyntaxError {
+    /// Where.
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
 }
 
 impl Value {
     /// What it is, with an article.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "true or false",
@@ -58,7 +71,7 @@ impl Value {
 
 impl Node {
     /// The same value in JSON, for parts that are JSON by nature (a schema).
-    pub(crate) fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
             Value::Null => serde_json::Value::Null,
             Value::Bool(value) => (*value).into(),
@@ -72,7 +85,10 @@ impl Node {
 }
 
 /// Reads one YAML document; an empty one is `Null`.
-pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
+///
+/// # Errors
+/// The first thing that is not YAML.
+pub fn parse(text: &str) -> Result<Node, SyntaxError> {
     // `n`, `y`, `on` and `off` are texts, as YAML 1.2 has it.
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {

@@ -6,10 +6,10 @@ use crate::node::{Key, Node, Value};
 
 /// The entries of a mapping.
 #[derive(Debug)]
-pub(crate) struct Fields {
+pub struct Fields {
     entries: Vec<(Key, Node)>,
     /// Where the mapping begins.
-    pub(crate) place: Place,
+    pub place: Place,
     /// What the mapping is, for messages: "a leaf".
     what: &'static str,
     /// Keys that were asked for, for hints.
@@ -17,12 +17,13 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    pub(crate) fn new(entries: Vec<(Key, Node)>, place: Place, what: &'static str) -> Self {
+    /// The entries of a mapping at a place; `what` is what it is, for messages ("a leaf").
+    pub fn new(entries: Vec<(Key, Node)>, place: Place, what: &'static str) -> Self {
         Self { entries, place, what, known: Vec::new() }
     }
 
     /// The fields of a node that must be a mapping.
-    pub(crate) fn of(node: Node, what: &'static str, report: &mut Report<'_>) -> Option<Self> {
+    pub fn of(node: Node, what: &'static str, report: &mut Report<'_>) -> Option<Self> {
         match node.value {
             Value::Mapping(entries) => Some(Self::new(entries, node.place, what)),
             other => {
@@ -36,27 +37,30 @@ impl Fields {
         }
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
+    /// Whether a key is there that nobody took so far.
+    pub fn has(&self, name: &str) -> bool {
         self.entries.iter().any(|(key, _)| key.name == name)
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+    /// The keys that nobody took so far.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|(key, _)| key.name.as_str())
     }
 
     /// Removes a key.
-    pub(crate) fn take(&mut self, name: &'static str) -> Option<(Key, Node)> {
+    pub fn take(&mut self, name: &'static str) -> Option<(Key, Node)> {
         self.known.push(name);
         let index = self.entries.iter().position(|(key, _)| key.name == name)?;
         Some(self.entries.remove(index))
     }
 
     /// All entries that are left.
-    pub(crate) fn take_all(self) -> Vec<(Key, Node)> {
+    pub fn take_all(self) -> Vec<(Key, Node)> {
         self.entries
     }
 
-    pub(crate) fn require(&mut self, name: &'static str, report: &mut Report<'_>) -> Option<Node> {
+    /// Removes a key that must be there.
+    pub fn require(&mut self, name: &'static str, report: &mut Report<'_>) -> Option<Node> {
         let found = self.take(name);
         if found.is_none() {
             let hint = match self.closest(name) {
@@ -69,19 +73,19 @@ impl Fields {
     }
 
     /// A text that is there and not empty.
-    pub(crate) fn required_text(&mut self, name: &'static str, report: &mut Report<'_>) -> Option<(String, Place)> {
+    pub fn required_text(&mut self, name: &'static str, report: &mut Report<'_>) -> Option<(String, Place)> {
         let node = self.require(name, report)?;
         text(node, name, report)
     }
 
     /// A text that may be missing, but not empty.
-    pub(crate) fn optional_text(&mut self, name: &'static str, report: &mut Report<'_>) -> Option<String> {
+    pub fn optional_text(&mut self, name: &'static str, report: &mut Report<'_>) -> Option<String> {
         let (_, node) = self.take(name)?;
         text(node, name, report).map(|(text, _)| text)
     }
 
     /// Reports every key that nobody took.
-    pub(crate) fn refuse_the_rest(mut self, report: &mut Report<'_>) {
+    pub fn refuse_the_rest(mut self, report: &mut Report<'_>) {
         for (key, _) in std::mem::take(&mut self.entries) {
             let message = format!("unknown key `{}` in {}", key.name, self.what);
             let close = self.known.iter().find(|known| distance(known, &key.name) <= 2);
@@ -99,7 +103,7 @@ impl Fields {
 }
 
 /// A text that is not empty.
-pub(crate) fn text(node: Node, name: &str, report: &mut Report<'_>) -> Option<(String, Place)> {
+pub fn text(node: Node, name: &str, report: &mut Report<'_>) -> Option<(String, Place)> {
     match node.value {
         Value::Text(text) if text.trim().is_empty() => {
             report.error(node.place, format!("`{name}` is empty"), "write its text");
@@ -122,7 +126,7 @@ pub(crate) fn text(node: Node, name: &str, report: &mut Report<'_>) -> Option<(S
 }
 
 /// The items of a list.
-pub(crate) fn list(node: Node, name: &str, report: &mut Report<'_>) -> Option<Vec<Node>> {
+pub fn list(node: Node, name: &str, report: &mut Report<'_>) -> Option<Vec<Node>> {
     match node.value {
         Value::Sequence(items) => Some(items),
         other => {
@@ -137,7 +141,7 @@ pub(crate) fn list(node: Node, name: &str, report: &mut Report<'_>) -> Option<Ve
 }
 
 /// Edits (one character put in, left out or changed) between two short words.
-fn distance(a: &str, b: &str) -> usize {
+pub fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

@@ -1,7 +1,7 @@
 //! From the text of a `qna.yaml` to a [`Leaf`].
 
 mod document;
-mod fields;
+pub(crate) mod fields;
 mod instructlab;
 mod own;
 mod questions;
@@ -23,23 +23,36 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// Collects findings about one file.
 #[derive(Debug)]
-pub(crate) struct Report<'a> {
+pub struct Report<'a> {
     file: &'a Path,
     findings: &'a mut Vec<Diagnostic>,
     failed: bool,
 }
 
-impl Report<'_> {
-    fn error(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+impl<'a> Report<'a> {
+    /// Collects findings about `file` into `findings`.
+    pub fn new(file: &'a Path, findings: &'a mut Vec<Diagnostic>) -> Self {
+        Self { file, findings, failed: false }
+    }
+
+    /// Whether an error was among the findings.
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Adds an error.
+    pub fn error(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         self.failed = true;
         self.push(Severity::Error, place, message.into(), hint.into());
     }
 
-    fn warning(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+    /// Adds a warning.
+    pub fn warning(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         self.push(Severity::Warning, place, message.into(), hint.into());
     }
 
-    fn note(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+    /// Adds a note.
+    pub fn note(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         self.push(Severity::Note, place, message.into(), hint.into());
     }
 
@@ -53,7 +66,7 @@ const START: Place = Place { line: 1, column: 1 };
 
 /// Reads one leaf; `None` after an error (which is among the findings), and for an empty file (a warning).
 pub(crate) fn leaf(id: &str, file: &Path, findings: &mut Vec<Diagnostic>) -> Option<Leaf> {
-    let mut report = Report { file, findings, failed: false };
+    let mut report = Report::new(file, findings);
     if let Some(name) = file.file_name().and_then(|name| name.to_str()).filter(|name| *name != "qna.yaml") {
         report.warning(
             START,
