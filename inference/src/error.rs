@@ -37,8 +37,8 @@ pub enum EngineError {
         /// Bytes that are there.
         available: usize,
     },
-    /// A text to be scored does not fit.
-    #[error("the text to be scored has {tokens} tokens, but the context window holds {context}; split it")]
+    /// A text that is to be read as a whole does not fit.
+    #[error("the text has {tokens} tokens, but the context window holds {context}; split it")]
     TextTooLong {
         /// Tokens in the text.
         tokens: usize,

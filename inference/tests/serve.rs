@@ -522,9 +522,44 @@ fn good_requests_are_served_whatever_others_do() {
     });
     let metrics = settle(address);
     assert!(!metrics.contains("status=\"500\""), "{metrics}");
+    assert!(peak_bytes() < 1 << 30, "{} bytes", peak_bytes());
     let again = post(address, TEXTS, &json!({"prompt": prompts[0], "max_tokens": 12, "temperature": 0}));
     assert_eq!(again.json()["choices"][0]["text"], expected[0]);
     assert!(running.server.stop(Duration::from_secs(10)));
+}
+
+/// What clients do not take piles up nowhere: their requests end, and the process stays as small as its limits say.
+#[test]
+fn clients_that_stop_reading_are_given_up() {
+    let limits = Limits { write: Duration::from_millis(500), ..Limits::default() };
+    let running = start(ServeOptions { limits, ..options() });
+    let address = running.server.address();
+    // Each event lists twenty alternatives: together far more than the buffers of a socket hold.
+    let body =
+        json!({"prompt": "Once", "max_tokens": 100_000, "stream": true, "n": 40, "temperature": 1, "logprobs": 5,
+        "logit_bias": {"1": -100, "2": -100}})
+        .to_string();
+    let clients: Vec<TcpStream> = (0..6)
+        .map(|_| {
+            let mut client = connect(address);
+            client.write_all(format!("{}{body}", head("POST", TEXTS, body.len())).as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    let again = post(address, TEXTS, &json!({"prompt": "Once", "max_tokens": 12, "temperature": 0}));
+    assert_eq!(again.status, 200, "others are served meanwhile");
+    settle(address);
+    let given_up = running.log.lock().unwrap().iter().filter(|line| line.status == 499).count();
+    assert!(given_up > 0, "the sockets took all of it: the test is too small");
+    drop(clients);
+    assert!(peak_bytes() < 1 << 30, "{} bytes", peak_bytes());
+}
+
+/// The most memory that this process held so far.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// Reads a stream a few bytes at a time.

@@ -16,7 +16,7 @@ use crate::models::resolve;
 use crate::outcome::Status;
 use anyhow::{Context, Result};
 use espalier_dataset::Turn;
-use espalier_inference::{Prompt, Request};
+use espalier_inference::{Counts, NativeEngine, Prompt, Request};
 use espalier_kernels::{
     Accumulate, Element, InstructionSet, PackedMatrix, Precision, Values, ValuesMut, bf16, matmul, matmul_values,
 };
@@ -148,19 +148,12 @@ fn generate(
             Request::new(Prompt::Tokens(tokens), new)
         })
         .collect();
-    let start = Instant::now();
-    let mut failure = None;
-    let counts = engine.generate_counted(&requests, &mut |_, answer| match answer {
-        Ok(_) => ControlFlow::Continue(()),
-        Err(error) => {
-            failure = Some(error);
-            ControlFlow::Break(())
-        }
-    })?;
-    if let Some(error) = failure {
-        return Err(error.into());
-    }
-    let seconds = start.elapsed().as_secs_f64();
+    let (seconds, counts) = timed(&engine, &requests)?;
+    // The prompts again, for themselves: what is left of the whole is writing.
+    let prompts: Vec<Request> = requests.iter().map(|request| Request { max_tokens: 1, ..request.clone() }).collect();
+    let (prompt_seconds, _) = timed(&engine, &prompts)?;
+    let prompt_rate = counts.prompt_tokens_computed as f64 / prompt_seconds;
+    let decode_rate = counts.new_tokens.saturating_sub(sequences) as f64 / (seconds - prompt_seconds).max(1e-9);
     let peak = peak_bytes();
     let rate = counts.new_tokens as f64 / seconds;
     // The head is only needed where a token is written.
@@ -169,14 +162,17 @@ fn generate(
     let bound = Bound::of(operations, (counts.steps * engine.weight_bytes()) as f64, Rates::measure(session.precision));
     session.reporter.line(format!(
         "{} new tokens of {sequences} sequences in {seconds:.2} s: {rate:.0} new tokens/s, {} of {} prompt tokens computed; the {} \
-         bound is {:.2} s",
+         bound is {:.2} s\nprompts alone {prompt_seconds:.2} s, {prompt_rate:.0} tokens/s; the rest is writing, {decode_rate:.0} tokens/s; \
+         {:.2} GB at most",
         counts.new_tokens,
         counts.prompt_tokens_computed,
         counts.prompt_tokens_logical,
         bound.name,
-        bound.seconds
+        bound.seconds,
+        peak as f64 / 1e9
     ));
     let mut result = serde_json::json!({
+        "prompt_seconds": prompt_seconds, "prompt_tokens_per_second": prompt_rate, "decode_tokens_per_second": decode_rate,
         "new_tokens_per_second": rate, "seconds": seconds, "new_tokens": counts.new_tokens,
         "prompt_tokens_computed": counts.prompt_tokens_computed, "prompt_tokens_logical": counts.prompt_tokens_logical,
         "steps": counts.steps, "weight_form": engine.weight_form(), "weight_bytes": engine.weight_bytes(), "peak_bytes": peak,
@@ -186,6 +182,23 @@ fn generate(
     bound.write(seconds, &mut result);
     session.reporter.result(result);
     Ok(Status::Done)
+}
+
+/// Answers all requests; seconds and what was computed.
+fn timed(engine: &NativeEngine, requests: &[Request]) -> Result<(f64, Counts)> {
+    let start = Instant::now();
+    let mut failure = None;
+    let counts = engine.generate_counted(requests, &mut |_, answer| match answer {
+        Ok(_) => ControlFlow::Continue(()),
+        Err(error) => {
+            failure = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok((start.elapsed().as_secs_f64(), counts)),
+    }
 }
 
 /// Runs of an operation alone, of which the median counts.
