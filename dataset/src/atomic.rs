@@ -1,8 +1,8 @@
 //! Files that are whole or not there, on the disk before they have their name.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind};
-use std::path::Path;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 /// Writes a file under `NAME.part` in its own folder (made when it is not there), syncs it to the disk and renames it to
 /// its name. After a failure the old file, if there was one, is untouched and the partial one removed.
@@ -10,18 +10,44 @@ use std::path::Path;
 /// # Errors
 /// When the folder or the file cannot be made, written, synced or renamed, and whatever `fill` returns.
 pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the path names no file"))?;
-    let mut name = name.to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    fs::create_dir_all(folder_of(path))?;
-    let guard = RemoveOnDrop(&part);
-    let mut writer = BufWriter::new(File::create(&part)?);
-    fill(&mut writer)?;
-    writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    rename_durably(&part, path)?;
-    std::mem::forget(guard);
-    Ok(())
+    let mut file = AtomicFile::create(path)?;
+    fill(&mut file.writer)?;
+    file.commit()
+}
+
+/// A file that is written under `NAME.part` until [`commit`](Self::commit) gives it its name; dropped before, it is removed.
+pub(crate) struct AtomicFile {
+    writer: BufWriter<File>,
+    part: RemoveOnDrop,
+    path: PathBuf,
+}
+
+impl AtomicFile {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the path names no file"))?;
+        let mut name = name.to_owned();
+        name.push(".part");
+        fs::create_dir_all(folder_of(path))?;
+        let part = RemoveOnDrop(path.with_file_name(name));
+        Ok(Self { writer: BufWriter::new(File::create(&part.0)?), part, path: path.to_path_buf() })
+    }
+
+    pub(crate) fn commit(self) -> io::Result<()> {
+        self.writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        rename_durably(&self.part.0, &self.path)?;
+        std::mem::forget(self.part);
+        Ok(())
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
 }
 
 /// Gives a finished file or folder its name and makes the name last: without the second sync a power cut may take it back.
@@ -52,18 +78,16 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-struct RemoveOnDrop<'a>(&'a Path);
+struct RemoveOnDrop(PathBuf);
 
-impl Drop for RemoveOnDrop<'_> {
+impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let _ = fs::remove_file(self.0);
+        let _ = fs::remove_file(&self.0);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]

@@ -4,7 +4,7 @@
 //! reason. Rejected rows are kept, so that a yield can be explained.
 //!
 //! - While generation runs, each finished row goes to a [`Journal`]; after a kill the next run reads them back.
-//! - At the end, sorted rows go to Parquet ([`write_parquet`]) and accepted ones to chat lines ([`write_messages_jsonl`]).
+//! - At the end, sorted rows go to Parquet ([`write_parquet`], or [`RowWriter`] as they come) and accepted ones to chat lines ([`write_messages_jsonl`]).
 //!   Both files hold no clock, host or path: equal rows give equal bytes. Both are written beside their name, synced and
 //!   renamed, so that a reader never sees half a file.
 //! - What a teacher thinks of the tokens of rows lies beside them in a table of its own ([`write_teacher`]).
@@ -35,8 +35,8 @@ mod formats;
 mod funnel;
 mod journal;
 mod messages;
-mod parquet_file;
 mod row;
+mod table;
 mod teacher_file;
 
 pub use atomic::{rename_durably, write_atomically};
@@ -46,6 +46,6 @@ pub use formats::{Content, Example, Format, Problem, Record, Records, WeightedTu
 pub use funnel::{FunnelLine, funnel};
 pub use journal::Journal;
 pub use messages::write_messages_jsonl;
-pub use parquet_file::{read_parquet, write_parquet};
-pub use row::{Row, Turn, Verdict};
+pub use row::{Row, Score, Split, Turn, Verdict};
+pub use table::{COLUMNS, Column, RowReader, RowWriter, read_parquet, row_schema, write_parquet};
 pub use teacher_file::{TeacherOrigin, TeacherRow, read_teacher, write_teacher};

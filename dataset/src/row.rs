@@ -1,6 +1,7 @@
 //! One sample and where it comes from.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,8 +49,61 @@ impl Verdict {
     }
 }
 
-/// One generated sample with its lineage.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which half of a data set a row belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// It may be trained on.
+    #[default]
+    Train,
+    /// It is kept for evaluation.
+    HeldOut,
+}
+
+impl Split {
+    /// `train` or `held_out`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::HeldOut => "held_out",
+        }
+    }
+
+    /// The half of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "train" => Some(Self::Train),
+            "held_out" => Some(Self::HeldOut),
+            _ => None,
+        }
+    }
+}
+
+/// What a judge or a reward gave a row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Score {
+    /// The block that gave it.
+    pub block: String,
+    /// Finite: what cannot be compared is no score, and a journal refuses it.
+    #[serde(serialize_with = "finite")]
+    pub score: f64,
+}
+
+/// JSON has no word for infinity, and what is written as `null` does not come back.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn finite<S: Serializer>(score: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if score.is_finite() {
+        serializer.serialize_f64(*score)
+    } else {
+        Err(S::Error::custom(format!("the score {score} is not a finite number")))
+    }
+}
+
+/// One generated sample with its lineage. What the columns of a table of rows mean stands with [`crate::COLUMNS`].
+///
+/// Fields with a default may lack in the lines of an older journal and in the columns of an older table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
     /// 16 hexadecimal digits of the sha256 over leaf, flow, index and seed.
@@ -82,8 +136,54 @@ pub struct Row {
     pub verdict: Verdict,
     /// `category: detail` of a rejection, or the check that it passed.
     pub reason: String,
-    /// Licence of the work that the leaf draws on.
+    /// Licence of the work that the leaf draws on, as its attribution says it.
     pub license: Option<String>,
+    /// Hexadecimal sha256 of the chunk of the document that the row is about.
+    #[serde(default)]
+    pub chunk_hash: Option<String>,
+    /// The text of that chunk.
+    #[serde(default)]
+    pub chunk: Option<String>,
+    /// What the flow made of the chunk and then asked about: a summary, a list of facts. Where it asked about the chunk
+    /// itself, nothing.
+    #[serde(default)]
+    pub context: Option<String>,
+    /// What kind of text the context is, in the words of the flow: `summary`, `facts` and so on.
+    #[serde(default)]
+    pub context_kind: Option<String>,
+    /// The field that the leaf belongs to, as it says itself.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// Version of the flow: a hash of its file and prompts.
+    #[serde(default)]
+    pub flow_version: String,
+    /// The block of the flow that wrote the row, or that refused it.
+    #[serde(default)]
+    pub block: String,
+    /// How the teacher was asked (temperature, limit of tokens and so on), a JSON object.
+    #[serde(default)]
+    pub parameters: String,
+    /// What judges and rewards gave, in the order of the flow.
+    #[serde(default)]
+    pub scores: Vec<Score>,
+    /// The checker that looked at the answer, and what it found.
+    #[serde(default)]
+    pub verifier: Option<String>,
+    /// Tokens of the prompt, by the teacher's tokenizer.
+    #[serde(default)]
+    pub prompt_tokens: u32,
+    /// Tokens that the teacher wrote.
+    #[serde(default)]
+    pub answer_tokens: u32,
+    /// What the teacher thought before it answered.
+    #[serde(default)]
+    pub reasoning: Option<String>,
+    /// Whether the row is for training or kept for evaluation.
+    #[serde(default)]
+    pub split: Split,
+    /// SPDX identifiers of the licences of the works that the row draws on.
+    #[serde(default)]
+    pub licenses: Vec<String>,
 }
 
 impl Row {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic::write_atomically;
 use crate::error::DatasetError;
-use crate::parquet_file::{CREATED_BY, column};
+use crate::table::{CREATED_BY, typed};
 
 /// The key of [`TeacherOrigin`] in the file's metadata.
 const ORIGIN: &str = "espalier.teacher";
@@ -168,9 +168,9 @@ pub fn read_teacher(path: &Path) -> Result<(TeacherOrigin, Vec<TeacherRow>), Dat
 }
 
 fn from_batch(batch: &RecordBatch, top_k: usize, rows: &mut Vec<TeacherRow>) -> Result<(), String> {
-    let hashes = column::<StringArray>(batch, "row")?;
+    let hashes = typed::<StringArray>(batch, "row")?;
     let [positions, tokens, log_probabilities] =
-        ["positions", "tokens", "log_probabilities"].map(|name| column::<ListArray>(batch, name));
+        ["positions", "tokens", "log_probabilities"].map(|name| typed::<ListArray>(batch, name));
     let (positions, tokens, log_probabilities) = (positions?, tokens?, log_probabilities?);
     for at in 0..batch.num_rows() {
         let row = TeacherRow {

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use super::split::{Fault, List, Piece, next_line};
 use super::{Content, Example, Format, kind_of, names};
 use crate::error::DatasetError;
-use crate::parquet_file::{RowReader, open_parquet};
 use crate::row::{Row, Verdict};
+use crate::table::RowReader;
 
 /// Records that are looked at before a file's format is given up.
 const LOOKED_AT: usize = 100;
@@ -184,11 +184,11 @@ impl Records {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
         match (format, ending.as_str()) {
             (Some(Format::Rows), _) | (None, "parquet") => {
-                let stream = Stream::Rows { reader: open_parquet(path)?, row: 0, bytes: metadata.len() };
+                let stream = Stream::Rows { reader: RowReader::open(path)?, row: 0, bytes: metadata.len() };
                 return Ok(new(Format::Rows, stream));
             }
             (_, _) if table => {
-                let reader = open_parquet(path)?;
+                let reader = RowReader::open(path)?;
                 if let Some(named) = format {
                     let what = format!("this is a Parquet table, not {}: say `format: rows`", named.name());
                     return Err(refuse(None, what));
@@ -296,9 +296,13 @@ impl Records {
         for found in reader {
             *row += 1;
             match found {
-                Err(reason) => {
+                Err(error) => {
+                    let what = match error {
+                        DatasetError::Table { reason, .. } => reason,
+                        other => other.to_string(),
+                    };
                     self.stream = Stream::Over;
-                    return Some(Err(self.problem(None, format!("not a table of rows: {reason}; generate it again"))));
+                    return Some(Err(self.problem(None, format!("not a table of rows: {what}; generate it again"))));
                 }
                 Ok(found) if found.verdict == Verdict::Accepted => {
                     return Some(Ok(Record { line: *row, source: Source::Row(Box::new(found)) }));
