@@ -36,6 +36,7 @@ mod generate;
 mod held_out;
 mod identity;
 mod judge;
+pub mod judging;
 mod lint;
 mod plan;
 mod prompts;
