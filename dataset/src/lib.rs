@@ -10,6 +10,7 @@
 //! - What a teacher thinks of the tokens of rows lies beside them in a table of its own ([`write_teacher`]).
 //! - [`Records`] reads training data, ours and that of other tools, in any [`Format`], a row at a time and with its line.
 //! - [`funnel`] counts what was generated, accepted and rejected for what reason; [`drop_duplicates`] rejects twins.
+//! - [`quality`] has the checks of rows that need no model: near-duplicates first.
 //!
 //! ```
 //! use espalier_dataset::{Row, Turn, Verdict, drop_duplicates, funnel};
@@ -35,6 +36,7 @@ mod formats;
 mod funnel;
 mod journal;
 mod messages;
+pub mod quality;
 mod row;
 mod table;
 mod teacher_file;

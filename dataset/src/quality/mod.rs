@@ -1,0 +1,13 @@
+//! Quality of rows: near-duplicates, rules, what must not stay in them, contamination by benchmarks, and the choice of the most
+//! different ones.
+//!
+//! Every check sees a [`Sample`], whatever file the row came from, and gives a reason that a funnel can count.
+
+mod near;
+mod sample;
+mod shingles;
+mod words;
+
+pub use near::{Compared, Duplicate, Fingerprint, NearDuplicates, reject_near_duplicates, scratch_of};
+pub use sample::Sample;
+pub use shingles::Shingles;
