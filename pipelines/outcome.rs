@@ -167,7 +167,6 @@ fn of_rows(error: &DatasetError) -> Option<FailureKind> {
     match error {
         DatasetError::File { source, .. } => of_file(source),
         DatasetError::Table { .. } | DatasetError::Line { .. } | DatasetError::Problem(_) => Some(FailureKind::Usage),
-        DatasetError::Count(_) => None,
     }
 }
 

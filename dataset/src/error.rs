@@ -39,9 +39,6 @@ pub enum DatasetError {
         /// What is wrong, and what to do.
         reason: String,
     },
-    /// Counting failed.
-    #[error("cannot count rows: {0}")]
-    Count(#[from] polars::error::PolarsError),
 }
 
 impl DatasetError {

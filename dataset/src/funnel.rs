@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use polars::prelude::{Column, DataFrame};
 use serde::{Deserialize, Serialize};
 
-use crate::error::DatasetError;
 use crate::row::{Row, Verdict};
 
 /// The yield of one leaf.
@@ -21,48 +19,52 @@ pub struct FunnelLine {
     pub rejected_by: Vec<(String, u64)>,
 }
 
-/// Counts rows by leaf, verdict and category of reason; leaves sorted by id.
-///
-/// # Errors
-/// When the table of counts cannot be made (more than 2^32 rows).
-pub fn funnel(rows: &[Row]) -> Result<Vec<FunnelLine>, DatasetError> {
-    let table = DataFrame::new_infer_height(vec![
-        Column::new("leaf".into(), rows.iter().map(|row| row.leaf.as_str()).collect::<Vec<_>>()),
-        Column::new("accepted".into(), rows.iter().map(|row| row.verdict == Verdict::Accepted).collect::<Vec<_>>()),
-        Column::new("category".into(), rows.iter().map(category).collect::<Vec<_>>()),
-    ])?;
-    let groups = table.group_by(["leaf", "accepted", "category"])?;
-    let keys = DataFrame::new_infer_height(groups.keys())?;
-    let counts = groups.get_groups().group_count();
-    let (leaf, accepted) = (keys.column("leaf")?.str()?, keys.column("accepted")?.bool()?);
-    let category = keys.column("category")?.str()?;
-    let mut lines: BTreeMap<&str, FunnelLine> = BTreeMap::new();
-    for index in 0..keys.height() {
-        let (Some(leaf), Some(count)) = (leaf.get(index), counts.get(index).map(u64::from)) else { continue };
-        let line = lines.entry(leaf).or_insert_with(|| FunnelLine { leaf: leaf.to_owned(), ..FunnelLine::default() });
-        line.generated += count;
-        if accepted.get(index) == Some(true) {
-            line.accepted += count;
-        } else {
-            line.rejected_by.push((category.get(index).unwrap_or_default().to_owned(), count));
-        }
-    }
-    // Groups come in no order: the sort gives one.
-    Ok(lines
-        .into_values()
-        .map(|mut line| {
-            line.rejected_by.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-            line
-        })
-        .collect())
+/// Counts rows as they come; what it holds grows with leaves and reasons, not with rows.
+#[derive(Clone, Debug, Default)]
+pub struct Funnel {
+    leaves: BTreeMap<String, Leaf>,
 }
 
-/// Accepted rows are one group, whatever they passed.
-fn category(row: &Row) -> &str {
-    match row.verdict {
-        Verdict::Accepted => "",
-        Verdict::Rejected => row.reason_category(),
+#[derive(Clone, Debug, Default)]
+struct Leaf {
+    accepted: u64,
+    rejected_by: BTreeMap<String, u64>,
+}
+
+impl Funnel {
+    /// Counts a row.
+    pub fn add(&mut self, row: &Row) {
+        if !self.leaves.contains_key(&row.leaf) {
+            self.leaves.insert(row.leaf.clone(), Leaf::default());
+        }
+        let Some(leaf) = self.leaves.get_mut(&row.leaf) else { return };
+        match row.verdict {
+            Verdict::Accepted => leaf.accepted += 1,
+            Verdict::Rejected => match leaf.rejected_by.get_mut(row.reason_category()) {
+                Some(count) => *count += 1,
+                None => drop(leaf.rejected_by.insert(row.reason_category().to_owned(), 1)),
+            },
+        }
     }
+
+    /// A line a leaf, sorted by its id.
+    pub fn lines(self) -> Vec<FunnelLine> {
+        let line = |(leaf, counts): (String, Leaf)| {
+            let mut rejected_by: Vec<(String, u64)> = counts.rejected_by.into_iter().collect();
+            // Sorted by name already, and the sort keeps the order of equals.
+            rejected_by.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+            let rejected: u64 = rejected_by.iter().map(|(_, count)| count).sum();
+            FunnelLine { leaf, generated: counts.accepted + rejected, accepted: counts.accepted, rejected_by }
+        };
+        self.leaves.into_iter().map(line).collect()
+    }
+}
+
+/// Counts rows by leaf, verdict and category of reason; leaves sorted by id.
+pub fn funnel<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<FunnelLine> {
+    let mut funnel = Funnel::default();
+    rows.into_iter().for_each(|row| funnel.add(row));
+    funnel.lines()
 }
 
 #[cfg(test)]
@@ -85,11 +87,11 @@ mod tests {
             row("b", Verdict::Accepted, "regex"),
             row("a", Verdict::Rejected, "empty"),
         ];
-        let lines = funnel(&rows).unwrap();
+        let lines = funnel(&rows);
         assert_eq!(lines.len(), 2);
         assert_eq!((lines[0].leaf.as_str(), lines[0].generated, lines[0].accepted), ("a", 1, 0));
         assert_eq!((lines[1].leaf.as_str(), lines[1].generated, lines[1].accepted), ("b", 5, 2));
         assert_eq!(lines[1].rejected_by, [("wrong answer".to_owned(), 2), ("empty".to_owned(), 1)]);
-        assert_eq!(funnel(&[]).unwrap(), []);
+        assert_eq!(funnel(&[]), []);
     }
 }

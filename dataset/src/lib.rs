@@ -9,6 +9,8 @@
 //!   renamed, so that a reader never sees half a file.
 //! - What a teacher thinks of the tokens of rows lies beside them in a table of its own ([`write_teacher`]).
 //! - [`Records`] reads training data, ours and that of other tools, in any [`Format`], a row at a time and with its line.
+//! - [`Versions`] is a folder to which rows are only added and of which every version can be read again; [`RowSource`] is
+//!   rows where they lie, and [`difference`] says what changed between two states.
 //! - [`funnel`] counts what was generated, accepted and rejected for what reason; [`drop_duplicates`] rejects twins.
 //! - [`quality`] has the checks of rows that need no model: near-duplicates first.
 //!
@@ -23,10 +25,9 @@
 //! };
 //! let mut rows = [row(0), row(1)];
 //! drop_duplicates(&mut rows);
-//! let line = &funnel(&rows)?[0];
+//! let line = &funnel(&rows)[0];
 //! assert_eq!((line.generated, line.accepted), (2, 1));
 //! assert_eq!(line.rejected_by, [("duplicate".to_owned(), 1)]);
-//! # Ok::<(), espalier_dataset::DatasetError>(())
 //! ```
 
 mod atomic;
@@ -40,14 +41,16 @@ pub mod quality;
 mod row;
 mod table;
 mod teacher_file;
+mod versions;
 
 pub use atomic::{rename_durably, write_atomically};
 pub use duplicates::{drop_duplicates, normalized};
 pub use error::DatasetError;
 pub use formats::{Content, Example, Format, Problem, Record, Records, WeightedTurn};
-pub use funnel::{FunnelLine, funnel};
+pub use funnel::{Funnel, FunnelLine, funnel};
 pub use journal::Journal;
 pub use messages::write_messages_jsonl;
 pub use row::{Row, Score, Split, Turn, Verdict};
 pub use table::{COLUMNS, Column, RowReader, RowWriter, read_parquet, row_schema, write_parquet};
 pub use teacher_file::{TeacherOrigin, TeacherRow, read_teacher, write_teacher};
+pub use versions::{Change, Difference, Origin, Part, RowSource, Rows, Version, Versions, difference};

@@ -73,7 +73,7 @@ pub fn run(config: &ReportStage, inputs: &Inputs, out: &Path) -> Result<String> 
         gained,
         facts: inputs.facts.clone(),
         stages: inputs.stages.clone(),
-        funnel: funnel_rows(&rows)?,
+        funnel: funnel_rows(&rows),
         samples: samples(&rows),
         curves: all_curves(&inputs.losses)?,
         tasks: scores.tasks.iter().map(section).collect(),
@@ -278,8 +278,8 @@ fn by_name<'a, T: 'a>(lines: impl Iterator<Item = (usize, &'a Groups<T>)>, figur
     found.into_iter().map(|(name, points)| Series { name: name.to_owned(), points }).collect()
 }
 
-fn funnel_rows(rows: &[Row]) -> Result<Vec<FunnelRow>> {
-    Ok(funnel(rows)?
+fn funnel_rows(rows: &[Row]) -> Vec<FunnelRow> {
+    funnel(rows)
         .into_iter()
         .map(|line| FunnelRow {
             leaf: line.leaf,
@@ -292,7 +292,7 @@ fn funnel_rows(rows: &[Row]) -> Result<Vec<FunnelRow>> {
                 .collect::<Vec<_>>()
                 .join(", "),
         })
-        .collect())
+        .collect()
 }
 
 /// A few rows of every leaf, kept and rejected.
