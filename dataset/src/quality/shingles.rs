@@ -74,6 +74,11 @@ impl Shingles {
         self.numbers
     }
 
+    /// How many shingles there are.
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
     /// Whether there is nothing to compare.
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
