@@ -13,7 +13,7 @@ use crate::error::SdgError;
 use crate::identity::{digest, hexadecimal, number};
 use crate::judge::{Judge, read_pair};
 use crate::plan::{Flow, Job, plan_leaf};
-use crate::verify::CheckOutcome;
+use crate::reward::CheckOutcome;
 
 /// Whatever answers requests: gets them all, hands over answers in any order; `Break` ends the call.
 pub type Answerer<'a> = &'a mut dyn FnMut(

@@ -8,7 +8,8 @@ use espalier_taxonomy::{Leaf, Tree};
 use crate::error::SdgError;
 use crate::held_out::HeldOut;
 use crate::plan::{Flow, Job};
-use crate::verify::{CheckOutcome, Verifier};
+use crate::reward::CheckOutcome;
+use crate::verify::Verifier;
 
 /// Everything that the rows of one leaf are checked against.
 pub(crate) struct Judge<'a> {

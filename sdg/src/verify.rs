@@ -1,50 +1,18 @@
-//! Checking answers by program.
+//! The `verify` of a leaf: its reward, over slots and held-out items.
 
 use std::collections::BTreeMap;
 
 use espalier_taxonomy::{Leaf, TestItem, Verify};
-use jsonschema::Validator;
-use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use crate::error::SdgError;
-use crate::expressions;
+use crate::reward::{CheckOutcome, Reward, RewardConfig, Truth, equals, normalized_answer};
 use crate::slots::{derive_known, suffices};
-
-/// What a check says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckOutcome {
-    /// Whether the answer may be used.
-    pub passed: bool,
-    /// The check that it passed, or `category: detail` of what is wrong.
-    pub reason: String,
-    /// The answer as it should be written, where the check knows it (the truth, without the teacher's quotes and full stop).
-    pub canonical: Option<String>,
-}
-
-impl CheckOutcome {
-    pub(crate) fn passed(check: &str) -> Self {
-        Self { passed: true, reason: check.to_owned(), canonical: None }
-    }
-
-    pub(crate) fn failed(category: &str, detail: &str) -> Self {
-        let reason = if detail.is_empty() { category.to_owned() } else { format!("{category}: {detail}") };
-        Self { passed: false, reason, canonical: None }
-    }
-}
-
-#[derive(Debug)]
-enum Check {
-    Exact { expression: String, ignore_case: bool },
-    Regex(Regex),
-    JsonSchema(Box<Validator>),
-    Expression(String),
-}
 
 /// The `verify` of a leaf, compiled once.
 #[derive(Debug)]
 pub struct Verifier {
-    check: Option<Check>,
+    reward: Option<Reward>,
 }
 
 impl Verifier {
@@ -53,21 +21,16 @@ impl Verifier {
     /// # Errors
     /// [`SdgError::Verify`] for a pattern or a schema that cannot be used.
     pub fn new(leaf: &Leaf) -> Result<Self, SdgError> {
-        let check = leaf.verify.as_ref().map(compile).transpose();
-        check.map(|check| Self { check }).map_err(|reason| SdgError::Verify { leaf: leaf.id.clone(), reason })
+        let reward = leaf.verify.as_ref().map(|verify| Reward::new(&reward_of(verify))).transpose();
+        reward.map(|reward| Self { reward }).map_err(|reason| SdgError::Verify { leaf: leaf.id.clone(), reason })
     }
 
     /// Whether the leaf has a check.
     pub fn is_some(&self) -> bool {
-        self.check.is_some()
+        self.reward.is_some()
     }
 
-    /// Checks a teacher's answer.
-    ///
-    /// - exact: equals the truth after [`normalized_answer`](Self::normalized_answer);
-    /// - regex: the pattern matches somewhere in the trimmed answer;
-    /// - JSON schema: the answer, without a code fence around it, is JSON that conforms;
-    /// - expression: true over slots, `question`, `answer` and `context`.
+    /// Checks a teacher's answer over slots, `question` and `context`.
     ///
     /// # Errors
     /// [`SdgError::Expression`] when the truth cannot be computed.
@@ -78,32 +41,30 @@ impl Verifier {
         question: &str,
         answer: &str,
     ) -> Result<CheckOutcome, SdgError> {
-        let fail = |part: &str, reason| SdgError::Expression { leaf: leaf.id.clone(), part: part.to_owned(), reason };
-        if answer.trim().is_empty() {
-            return Ok(CheckOutcome::failed("empty answer", ""));
-        }
-        Ok(match &self.check {
-            None => CheckOutcome::passed("not empty"),
-            Some(Check::Exact { expression, ignore_case }) => {
-                let truth = expressions::evaluate(expression, slots).map_err(|reason| fail(expression, reason))?;
-                equals(&truth, answer, *ignore_case)
-            }
-            Some(Check::Regex(pattern)) => matches(pattern, answer),
-            Some(Check::JsonSchema(schema)) => conforms(schema, answer),
-            Some(Check::Expression(expression)) => {
-                let mut values = slots.clone();
-                values.insert("question".into(), question.into());
-                values.insert("answer".into(), answer.trim().into());
-                values.entry("context".into()).or_insert_with(|| "".into());
-                // What a model wrote can make an expression fail (`answer | to_number`): that answer is wrong, the leaf is not.
-                match expressions::evaluate_value(expression, &values) {
-                    Ok(Value::Bool(true)) => CheckOutcome::passed("expression"),
-                    Ok(Value::Bool(false)) => CheckOutcome::failed("wrong answer", "the expression is false"),
-                    Ok(other) => return Err(fail(expression, format!("it is {other}, not true or false"))),
-                    Err(reason) => CheckOutcome::failed("wrong answer", &reason),
-                }
-            }
-        })
+        self.checked(Truth::Computed, leaf, slots, question, answer)
+    }
+
+    fn checked(
+        &self,
+        truth: Truth<'_>,
+        leaf: &Leaf,
+        slots: &BTreeMap<String, Value>,
+        question: &str,
+        answer: &str,
+    ) -> Result<CheckOutcome, SdgError> {
+        let Some(reward) = &self.reward else {
+            let empty = answer.trim().is_empty();
+            return Ok(if empty {
+                CheckOutcome::failed("empty answer", "")
+            } else {
+                CheckOutcome::passed("not empty")
+            });
+        };
+        let mut values = slots.clone();
+        values.insert("question".into(), question.into());
+        values.entry("context".into()).or_insert_with(|| "".into());
+        let fail = |(part, reason)| SdgError::Expression { leaf: leaf.id.clone(), part, reason };
+        reward.check(truth, &values, answer).map_err(fail)
     }
 
     /// Checks the answer to a held-out question: an exact check compares with the item's answer, the others are as in
@@ -113,15 +74,12 @@ impl Verifier {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn check_test(&self, leaf: &Leaf, item: &TestItem, answer: &str) -> Result<CheckOutcome, SdgError> {
-        match &self.check {
-            None => Ok(equals(&item.answer, answer, false)),
-            Some(Check::Exact { ignore_case, .. }) => Ok(equals(&item.answer, answer, *ignore_case)),
-            Some(_) => {
-                let mut values = known(leaf, item);
-                values.insert("context".into(), item.context.clone().unwrap_or_default().into());
-                self.check(leaf, &values, &item.question, answer)
-            }
+        if self.reward.is_none() {
+            return Ok(equals(&item.answer, answer, false));
         }
+        let mut values = known(leaf, item);
+        values.insert("context".into(), item.context.clone().unwrap_or_default().into());
+        self.checked(Truth::Given(&item.answer), leaf, &values, &item.question, answer)
     }
 
     /// Checks the answer that stands in a test row itself. An exact check computes the truth where the row's slots suffice.
@@ -129,7 +87,7 @@ impl Verifier {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn check_key(&self, leaf: &Leaf, item: &TestItem) -> Result<CheckOutcome, SdgError> {
-        if let Some(Check::Exact { expression, .. }) = &self.check {
+        if let Some(Verify::Exact { expression, .. }) = &leaf.verify {
             let values = known(leaf, item);
             if suffices(&values, expression) {
                 return self.check(leaf, &values, &item.question, &item.answer);
@@ -140,21 +98,7 @@ impl Verifier {
 
     /// An answer without white space and quotes around it and a full stop behind it; white space inside is one space.
     pub fn normalized_answer(answer: &str) -> String {
-        let mut text = answer.split_whitespace().collect::<Vec<_>>().join(" ");
-        loop {
-            let before = text.len();
-            for (open, close) in [('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”')] {
-                if let Some(inner) = text.strip_prefix(open).and_then(|text| text.strip_suffix(close)) {
-                    text = inner.trim().to_owned();
-                }
-            }
-            if text.len() > 1 && text.ends_with('.') && !text.ends_with("..") {
-                text.pop();
-            }
-            if text.len() == before {
-                return text;
-            }
-        }
+        normalized_answer(answer)
     }
 }
 
@@ -167,74 +111,16 @@ fn known(leaf: &Leaf, item: &TestItem) -> BTreeMap<String, Value> {
     values
 }
 
-fn compile(verify: &Verify) -> Result<Check, String> {
-    Ok(match verify {
+/// A leaf's check as a reward.
+fn reward_of(verify: &Verify) -> RewardConfig {
+    match verify {
         Verify::Exact { expression, ignore_case } => {
-            expressions::needs(expression)?;
-            Check::Exact { expression: expression.clone(), ignore_case: *ignore_case }
+            RewardConfig::Exact { truth: expression.clone(), ignore_case: *ignore_case }
         }
-        Verify::Regex { pattern } => {
-            Check::Regex(RegexBuilder::new(pattern).build().map_err(|error| error.to_string())?)
-        }
-        Verify::JsonSchema { schema } => {
-            Check::JsonSchema(Box::new(jsonschema::validator_for(schema).map_err(|error| error.to_string())?))
-        }
-        Verify::Expression { expression } => {
-            expressions::needs(expression)?;
-            Check::Expression(expression.clone())
-        }
-    })
-}
-
-fn equals(truth: &str, answer: &str, ignore_case: bool) -> CheckOutcome {
-    let normalize = |text: &str| {
-        let text = Verifier::normalized_answer(text);
-        if ignore_case { text.to_lowercase() } else { text }
-    };
-    let (wanted, found) = (normalize(truth), normalize(answer));
-    if wanted == found {
-        CheckOutcome { canonical: Some(truth.to_owned()), ..CheckOutcome::passed("exact") }
-    } else {
-        CheckOutcome::failed("wrong answer", &format!("{} is not {}", excerpt(&found), excerpt(&wanted)))
+        Verify::Regex { pattern } => RewardConfig::Regex { pattern: pattern.clone() },
+        Verify::JsonSchema { schema } => RewardConfig::JsonSchema { schema: schema.clone() },
+        Verify::Expression { expression } => RewardConfig::Expression { expression: expression.clone() },
     }
-}
-
-fn matches(pattern: &Regex, answer: &str) -> CheckOutcome {
-    if pattern.is_match(answer.trim()) {
-        CheckOutcome::passed("regex")
-    } else {
-        CheckOutcome::failed("wrong answer", &format!("{} does not match {pattern}", excerpt(answer.trim())))
-    }
-}
-
-fn conforms(schema: &Validator, answer: &str) -> CheckOutcome {
-    let text = without_fence(answer.trim());
-    let value: Value = match serde_json::from_str(text) {
-        Ok(value) => value,
-        Err(error) => return CheckOutcome::failed("wrong answer", &format!("not JSON: {error}")),
-    };
-    match schema.iter_errors(&value).next() {
-        None => CheckOutcome { canonical: Some(text.to_owned()), ..CheckOutcome::passed("json_schema") },
-        Some(error) => CheckOutcome::failed("wrong answer", &format!("against the schema: {error}")),
-    }
-}
-
-/// The inside of a Markdown code fence, where there is one.
-fn without_fence(text: &str) -> &str {
-    text.strip_prefix("```json")
-        .or_else(|| text.strip_prefix("```"))
-        .and_then(|inner| inner.strip_suffix("```"))
-        .map_or(text, str::trim)
-}
-
-/// The beginning of a text, in quotes, for messages.
-pub(crate) fn excerpt(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let mut short: String = text.chars().take(LONGEST).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    format!("{short:?}")
 }
 
 #[cfg(test)]

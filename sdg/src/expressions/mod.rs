@@ -26,6 +26,8 @@ use std::sync::LazyLock;
 
 use minijinja::{Environment, Error, UndefinedBehavior};
 
+pub(crate) use units::converted;
+
 /// Slots and derived values by name.
 pub(crate) type Values = BTreeMap<String, serde_json::Value>;
 

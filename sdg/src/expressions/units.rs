@@ -68,14 +68,26 @@ fn find(name: &str) -> Result<&'static Unit, Error> {
     })
 }
 
+/// A value in another unit; `None` where one of them is not known.
+///
+/// # Errors
+/// Units of different quantities.
+pub(crate) fn converted(value: f64, from: &str, to: &str) -> Option<Result<f64, String>> {
+    let known = |name: &str| UNITS.iter().find(|unit| unit.names.contains(&name));
+    Some(between(value, (from, known(from)?), (to, known(to)?)))
+}
+
 fn convert(value: f64, from: &str, to: &str) -> Result<Value, Error> {
-    let (source, target) = (find(from)?, find(to)?);
+    let refuse = |reason| Error::new(ErrorKind::InvalidOperation, reason);
+    between(value, (from, find(from)?), (to, find(to)?)).map(tidy).map_err(refuse)
+}
+
+fn between(value: f64, (from, source): (&str, &Unit), (to, target): (&str, &Unit)) -> Result<f64, String> {
     if source.quantity != target.quantity {
-        let reason = format!("{from} is a unit of {}, {to} of {}", source.quantity, target.quantity);
-        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+        return Err(format!("{from} is a unit of {}, {to} of {}", source.quantity, target.quantity));
     }
     let result = (value * source.factor + (source.offset - target.offset)) / target.factor;
     // Fifteen digits hide the rounding of the two steps: 3 ft is 36 in, not 36.00000000000001.
     let rounded: f64 = format!("{result:.14e}").parse().unwrap_or(result);
-    Ok(tidy(if rounded.abs() < 1e-12 * value.abs().max(1.0) { 0.0 } else { rounded }))
+    Ok(if rounded.abs() < 1e-12 * value.abs().max(1.0) { 0.0 } else { rounded })
 }
