@@ -1,4 +1,4 @@
-//! A training that is killed, or whose disk is full, and goes on: the same bytes as an unbroken one.
+//! What is killed, or whose disk is full, and goes on: the same bytes as unbroken.
 
 mod binary;
 
@@ -72,27 +72,65 @@ fn killed_at_ten_moments_it_ends_with_the_same_bytes() {
     let whole = started.elapsed();
     assert!(said.err.contains("back to step"), "the guard did not act: {}", said.err);
 
+    kill_ten_times(&bench, &arguments(&data, &bench.text("killed")), whole, &expected);
+    assert_equal(&finish(&bench, &data, "killed").1, &expected, "killed ten times");
+}
+
+/// A generation over all kinds of leaves, with answers long enough for a kill to come between them.
+#[test]
+fn a_generation_killed_at_ten_moments_ends_with_the_same_bytes() {
+    let bench = Bench::new();
+    bench.tree("tree");
+    for (leaf, few, many) in [
+        ("skills/go_on_with_a_story", "samples: 24", "samples: 140"),
+        ("knowledge/the_pond", "samples: 6", "samples: 200"),
+    ] {
+        let file = format!("tree/{leaf}/qna.yaml");
+        let text = std::fs::read_to_string(bench.path(&file)).expect("a leaf");
+        assert!(text.contains(few), "{text}");
+        bench.write(&file, text.replace(few, many));
+    }
+    let (tree, model) = (bench.text("tree"), "tests/assets/model/stories260K.bin");
+    let run = |name: &str| {
+        let out = bench.text(name);
+        let said = bench.run(&generation(&tree, model, &out));
+        assert_eq!(said.code, 0, "{}", said.err);
+        bench.results(name)
+    };
+    let started = Instant::now();
+    let expected = run("unbroken");
+    let whole = started.elapsed();
+    assert!(expected.contains_key("rows.parquet"), "{:?}", expected.keys());
+    assert_equal(&run("again"), &expected, "one seed gives equal bytes");
+    kill_ten_times(&bench, &generation(&tree, model, &bench.text("killed")), whole, &expected);
+    assert_equal(&run("killed"), &expected, "killed ten times");
+}
+
+fn generation<'a>(tree: &'a str, model: &'a str, out: &'a str) -> [&'a str; 11] {
+    ["generate", "--taxonomy", tree, "--model", model, "--out", out, "--seed", "3", "--threads", "1"]
+}
+
+/// Runs a command that writes into the folder `killed` until it was killed ten times; each moment is drawn from the first nine
+/// tenths of an unbroken run. Where it came to its end first, its results must be the expected ones already.
+fn kill_ten_times(bench: &Bench, arguments: &[&str], whole: Duration, expected: &BTreeMap<String, Vec<u8>>) {
     let mut random = 20_240_607_u64;
     let mut kills = 0;
     while kills < 10 {
-        // Kills follow each other in the same folder; each moment is drawn from the first nine tenths of an unbroken run.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let delay = whole.mul_f64((random >> 40) as f64 / (1_u64 << 24) as f64 * 0.9);
-        let out = bench.text("killed");
-        let mut command = bench.command(&arguments(&data, &out));
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts");
+        let mut child =
+            bench.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts");
         std::thread::sleep(delay);
         if let Some(status) = child.try_wait().expect("a child") {
             assert!(status.success(), "{status}");
-            assert_equal(&bench.results("killed"), &expected, "before the next kill");
-            std::fs::remove_dir_all(&out).expect("a folder");
+            assert_equal(&bench.results("killed"), expected, "before the next kill");
+            std::fs::remove_dir_all(bench.path("killed")).expect("a folder");
         } else {
             child.kill().expect("a child");
             child.wait().expect("a child");
             kills += 1;
         }
     }
-    assert_equal(&finish(&bench, &data, "killed").1, &expected, "killed ten times");
 }
 
 #[test]
