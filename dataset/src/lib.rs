@@ -11,6 +11,8 @@
 //! - [`Records`] reads training data, ours and that of other tools, in any [`Format`], a row at a time and with its line.
 //! - [`Versions`] is a folder to which rows are only added and of which every version can be read again; [`RowSource`] is
 //!   rows where they lie, and [`difference`] says what changed between two states.
+//! - [`write_folder`] writes what `InstructLab`'s tools read, [`mix_recipe`] and [`mix`] mix by its recipes and by ours, and
+//!   [`split`] holds rows out so that none of them shares a chunk with what is trained on.
 //! - [`funnel`] counts what was generated, accepted and rejected for what reason; [`drop_duplicates`] rejects twins.
 //! - [`quality`] has the checks of rows that need no model: near-duplicates first.
 //!
@@ -31,12 +33,16 @@
 //! ```
 
 mod atomic;
+mod draw;
 mod duplicates;
 mod error;
 mod formats;
 mod funnel;
+mod instructlab;
 mod journal;
+mod lines;
 mod messages;
+mod mixing;
 pub mod quality;
 mod row;
 mod table;
@@ -46,10 +52,16 @@ mod versions;
 pub use atomic::{rename_durably, write_atomically};
 pub use duplicates::{drop_duplicates, normalized};
 pub use error::DatasetError;
-pub use formats::{Content, Example, Format, Problem, Record, Records, WeightedTurn};
+pub use formats::{Content, Example, Format, Problem, Record, Records, TrainingLine, WeightedTurn};
 pub use funnel::{Funnel, FunnelLine, funnel};
+pub use instructlab::{
+    AuxiliaryInstructions, FolderOptions, FolderSummary, KnowledgeForms, Recipe, RecipeFile, RecipeMetadata,
+    SamplingSize, write_folder,
+};
 pub use journal::Journal;
+pub use lines::{LineForm, LineSource};
 pub use messages::write_messages_jsonl;
+pub use mixing::{MixRecipe, MixSource, MixSummary, SourceSummary, SplitBy, SplitSummary, mix, mix_recipe, split};
 pub use row::{Row, Score, Split, Turn, Verdict};
 pub use table::{COLUMNS, Column, RowReader, RowWriter, read_parquet, row_schema, write_parquet};
 pub use teacher_file::{TeacherOrigin, TeacherRow, read_teacher, write_teacher};

@@ -1,20 +1,29 @@
 //! A row of training data, whatever file it came from.
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::line::metadata_of;
 use super::weight_of;
-use crate::row::Row;
+use crate::row::{Row, Turn};
 
 /// A turn and what it counts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WeightedTurn {
     /// `system`, `user` or `assistant`.
     pub role: String,
     /// What is said.
     pub content: String,
     /// What its tokens count in the loss, where the row says so: 0 is not learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f32>,
+}
+
+impl From<Turn> for WeightedTurn {
+    fn from(Turn { role, content }: Turn) -> Self {
+        Self { role, content, weight: None }
+    }
 }
 
 /// What a row teaches.
@@ -60,10 +69,8 @@ impl Example {
     }
 
     /// A conversation of `turns`.
-    pub fn conversation(turns: &[crate::Turn], line: usize) -> Self {
-        let weighted =
-            |turn: &crate::Turn| WeightedTurn { role: turn.role.clone(), content: turn.content.clone(), weight: None };
-        Self::new(Content::Conversation(turns.iter().map(weighted).collect()), line)
+    pub fn conversation(turns: &[Turn], line: usize) -> Self {
+        Self::new(Content::Conversation(turns.iter().cloned().map(WeightedTurn::from).collect()), line)
     }
 
     /// An accepted row of our own; `line` is its place in the table.
@@ -80,8 +87,8 @@ impl Example {
 
     /// The labels of a row of JSON around its content.
     pub(super) fn of_object(object: &Map<String, Value>, content: Content, line: usize) -> Result<Self, String> {
-        let metadata = object.get("metadata").and_then(Value::as_object);
-        let label = |name: &str| metadata.and_then(|labels| labels.get(name)?.as_str()).map(str::to_owned);
+        let metadata = metadata_of(object)?;
+        let label = |name: &str| metadata.as_ref().and_then(|labels| labels.get(name)?.as_str()).map(str::to_owned);
         let id = match object.get("id") {
             Some(Value::String(id)) if !id.is_empty() => id.clone(),
             Some(Value::Number(id)) => id.to_string(),

@@ -1,4 +1,5 @@
-//! `{"messages": [{"role", "content"}, ...]}`; a message may say `train` (also `training`) or `weight`.
+//! `{"messages": [{"role", "content"}, ...]}`; a message may say `train` (also `training`) or `weight`, and a row `unmask`, by
+//! which `InstructLab` learns what the user says too.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +8,17 @@ use super::{kind_of, weight_of};
 
 pub(super) fn read(object: &Map<String, Value>) -> Result<Content, String> {
     refuse_tools(object)?;
-    Ok(Content::Conversation(turns(object, "messages")?))
+    let mut turns = turns(object, "messages")?;
+    match object.get("unmask") {
+        None | Some(Value::Null | Value::Bool(false)) => {}
+        Some(Value::Bool(true)) => {
+            for turn in turns.iter_mut().filter(|turn| turn.role != "system" && turn.weight.is_none()) {
+                turn.weight = Some(1.0);
+            }
+        }
+        Some(other) => return Err(format!("`unmask` must be true or false, this is {}", kind_of(other))),
+    }
+    Ok(Content::Conversation(turns))
 }
 
 /// The turns under `key`.

@@ -15,6 +15,7 @@
 
 mod alpaca;
 mod example;
+mod line;
 mod messages;
 mod prompt_completion;
 mod records;
@@ -26,6 +27,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use example::{Content, Example, WeightedTurn};
+pub use line::TrainingLine;
+pub(crate) use line::labels;
 pub use records::{Problem, Record, Records};
 
 /// What a row looks like.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::line::TrainingLine;
 use super::split::{Fault, List, Piece, next_line};
 use super::{Content, Example, Format, kind_of, names};
 use crate::error::DatasetError;
@@ -70,6 +71,25 @@ impl Record {
                 let object = parse(&bytes)?;
                 let content = format.read(&object)?;
                 Example::of_object(&object, content, self.line)
+            }
+        }
+    }
+}
+
+impl Record {
+    /// Reads the row as a line of messages, with all that stands beside them.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do.
+    pub fn training_line(self) -> Result<TrainingLine, String> {
+        match self.source {
+            Source::Row(row) => Ok(TrainingLine::of_row(&row)),
+            Source::Document(_) => Err("a document has no messages; mix files of conversations".to_owned()),
+            Source::Json(bytes, format) => {
+                let object = parse(&bytes)?;
+                let content = format.read(&object)?;
+                let id = Example::of_object(&object, content.clone(), self.line)?.id;
+                TrainingLine::of_object(object, content, id)
             }
         }
     }

@@ -1,0 +1,239 @@
+//! The folder that `ilab data generate` leaves behind: data of each leaf, recipes, and what is mixed by them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{AuxiliaryInstructions, KnowledgeForms, Recipe, RecipeFile, RecipeMetadata, SamplingSize};
+use crate::atomic::rename_durably;
+use crate::draw;
+use crate::error::DatasetError;
+use crate::formats::{Problem, TrainingLine};
+use crate::mixing::{MixSummary, mix_recipe};
+use crate::row::{Row, Split, Verdict};
+use crate::versions::RowSource;
+
+/// How the folder is made.
+#[derive(Clone, Debug)]
+pub struct FolderOptions {
+    /// The seed of all draws.
+    pub seed: u64,
+    /// The system prompt of every line.
+    pub system_prompt: String,
+    /// Instructions of the tasks beside the questions.
+    pub instructions: AuxiliaryInstructions,
+    /// How much of each leaf of skills is mixed; instructlab-sdg takes 30 lines.
+    pub skill_lines: SamplingSize,
+    /// Whether lines are drawn with replacement, as instructlab-sdg does.
+    pub legacy: bool,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FolderSummary {
+    /// Files of leaves.
+    pub leaf_files: u64,
+    /// Rows that were left out because a turn of them says nothing.
+    pub empty: u64,
+    /// What `knowledge_train_msgs.jsonl` became, where there is knowledge.
+    pub knowledge: Option<MixSummary>,
+    /// What `skills_train_msgs.jsonl` became.
+    pub skills: Option<MixSummary>,
+    /// Lines of `train.jsonl`.
+    pub train: u64,
+    /// Lines of `test.jsonl`: the rows that are held out.
+    pub test: u64,
+}
+
+/// Writes the folder, which must not exist: `node_datasets/`, `knowledge_recipe.yaml`, `skills_recipe.yaml`,
+/// `knowledge_train_msgs.jsonl`, `skills_train_msgs.jsonl`, `messages.jsonl`, `train.jsonl` and `test.jsonl`. It has its
+/// name once all of it is there.
+///
+/// # Errors
+/// When rows cannot be read, none was accepted, or a file cannot be written.
+pub fn write_folder(rows: &RowSource, options: &FolderOptions, out: &Path) -> Result<FolderSummary, DatasetError> {
+    let refuse =
+        |what: &str| DatasetError::Problem(Problem { path: out.to_path_buf(), line: None, what: what.to_owned() });
+    if out.exists() {
+        return Err(refuse("this exists already; name another folder, or remove it"));
+    }
+    let mut part = out.file_name().unwrap_or_default().to_owned();
+    part.push(".part");
+    let part = out.with_file_name(part);
+    // What a kill left behind is of no use.
+    let _ = std::fs::remove_dir_all(&part);
+    let summary = fill(rows, options, &part).and_then(|summary| {
+        if summary.leaf_files == 0 {
+            return Err(refuse(
+                "no row was accepted for training, so that nothing can be written; `pipeline data funnel` says why",
+            ));
+        }
+        rename_durably(&part, out).map_err(DatasetError::file("write", out))?;
+        Ok(summary)
+    });
+    if summary.is_err() {
+        let _ = std::fs::remove_dir_all(&part);
+    }
+    summary
+}
+
+fn fill(rows: &RowSource, options: &FolderOptions, part: &Path) -> Result<FolderSummary, DatasetError> {
+    let folder = part.join("node_datasets");
+    std::fs::create_dir_all(&folder).map_err(DatasetError::file("create the folder", &folder))?;
+    let mut leaves = BTreeSet::new();
+    let knowledge = accepted(rows).filter(|row| row.as_ref().map_or(true, |row| row.kind == "knowledge"));
+    let forms = KnowledgeForms::gather(knowledge, options.seed, options.instructions.clone())?;
+    for row in accepted(rows) {
+        leaves.insert(row?.leaf);
+    }
+    let names = file_names(&leaves);
+    let mut summary = FolderSummary::default();
+    let mut files = LeafFiles { folder, open: None, written: BTreeSet::new() };
+    let [mut messages, mut train, mut test] = ["messages", "train", "test"].map(|name| Lines::create(part, name));
+    for row in rows.rows() {
+        let row = row?;
+        if row.verdict != Verdict::Accepted {
+            continue;
+        }
+        if TrainingLine::of_row(&row).is_empty() {
+            summary.empty += 1;
+            continue;
+        }
+        if row.split == Split::HeldOut {
+            test.write(&asked(&row, &options.system_prompt))?;
+            continue;
+        }
+        let Some(name) = names.get(&row.leaf) else { continue };
+        let mut whole = TrainingLine::of_row(&row);
+        train.write(&asked(&row, &options.system_prompt))?;
+        messages.write(&json!({"messages": whole.messages, "metadata": serde_json::Value::from(whole.metadata.clone()).to_string()}))?;
+        if row.kind == "knowledge" {
+            forms.phase07(&row).iter().try_for_each(|line| files.write(&format!("{name}_p07"), line))?;
+            forms.phase10(&row).iter().try_for_each(|line| files.write(&format!("{name}_p10"), line))?;
+        } else {
+            whole.set_system(&options.system_prompt);
+            files.write(name, &whole)?;
+        }
+    }
+    (summary.train, summary.test) = (train.count, test.count);
+    for lines in [messages, train, test] {
+        lines.finish()?;
+    }
+    let written = files.finish()?;
+    summary.leaf_files = written.len() as u64;
+    let metadata = RecipeMetadata { sys_prompt: Some(options.system_prompt.clone()) };
+    let recipe = |wanted: fn(&str) -> bool| Recipe {
+        datasets: written.iter().filter(|name| wanted(name)).map(|name| listed(name, options.skill_lines)).collect(),
+        metadata: metadata.clone(),
+    };
+    let mixed = |recipe: Recipe, name: &str| {
+        if recipe.datasets.is_empty() {
+            return Ok(None);
+        }
+        recipe.write(&part.join(format!("{name}_recipe.yaml")))?;
+        mix_recipe(&recipe, part, options.legacy, &part.join(format!("{name}_train_msgs.jsonl"))).map(Some)
+    };
+    summary.knowledge = mixed(recipe(|name| name.ends_with("_p07")), "knowledge")?;
+    summary.skills = mixed(recipe(|name| !name.ends_with("_p07")), "skills")?;
+    Ok(summary)
+}
+
+fn accepted(rows: &RowSource) -> impl Iterator<Item = Result<Row, DatasetError>> {
+    let wanted = |row: &Row| row.verdict == Verdict::Accepted && row.split == Split::Train;
+    rows.rows().filter(move |row| row.as_ref().map_or(true, wanted))
+}
+
+fn listed(name: &str, skill_lines: SamplingSize) -> RecipeFile {
+    let knowledge = name.ends_with("_p10") || name.ends_with("_p07");
+    let sampling_size = if knowledge { SamplingSize::Share(1.0) } else { skill_lines };
+    RecipeFile { path: format!("node_datasets/{name}.jsonl").into(), sampling_size }
+}
+
+/// A line of `train.jsonl` and `test.jsonl`.
+fn asked(row: &Row, system: &str) -> serde_json::Value {
+    let said = |role: &str| row.turns.iter().find(|turn| turn.role == role).map_or("", |turn| turn.content.trim());
+    json!({"system": system, "user": said("user"), "assistant": said("assistant")})
+}
+
+/// The name of each leaf's file: its path joined by `_`, and where two leaves have the same, a hash behind it.
+pub(super) fn file_names(leaves: &BTreeSet<String>) -> BTreeMap<String, String> {
+    let joined = |leaf: &str| -> String {
+        leaf.chars()
+            .map(|letter| if letter.is_alphanumeric() || "-.".contains(letter) { letter } else { '_' })
+            .collect()
+    };
+    let mut count: BTreeMap<String, usize> = BTreeMap::new();
+    for leaf in leaves {
+        *count.entry(joined(leaf)).or_default() += 1;
+    }
+    let name = |leaf: &String| match joined(leaf) {
+        name if count.get(&name) == Some(&1) => name,
+        name => format!("{name}_{:08x}", draw::key(0, &[leaf.as_bytes()]) >> 32),
+    };
+    leaves.iter().map(|leaf| (leaf.clone(), name(leaf))).collect()
+}
+
+/// Files of leaves, of which two are open at a time; a leaf whose rows come later again is written on.
+struct LeafFiles {
+    folder: PathBuf,
+    open: Option<(String, BufWriter<File>)>,
+    written: BTreeSet<String>,
+}
+
+impl LeafFiles {
+    fn write(&mut self, name: &str, line: &TrainingLine) -> Result<(), DatasetError> {
+        let path = self.folder.join(format!("{name}.jsonl"));
+        let refuse = DatasetError::file("write", &path);
+        let written = (|| {
+            if self.open.as_ref().is_none_or(|(open, _)| open != name) {
+                if let Some((_, mut file)) = self.open.take() {
+                    file.flush()?;
+                }
+                self.open =
+                    Some((name.to_owned(), BufWriter::new(OpenOptions::new().append(true).create(true).open(&path)?)));
+                self.written.insert(name.to_owned());
+            }
+            self.open.as_mut().map_or(Ok(()), |(_, file)| line.write(file))
+        })();
+        written.map_err(refuse)
+    }
+
+    fn finish(mut self) -> Result<BTreeSet<String>, DatasetError> {
+        if let Some((_, mut file)) = self.open.take() {
+            file.flush().map_err(DatasetError::file("write", &self.folder))?;
+        }
+        Ok(self.written)
+    }
+}
+
+/// A file of JSON lines, made with its first one.
+struct Lines {
+    path: PathBuf,
+    file: Option<BufWriter<File>>,
+    count: u64,
+}
+
+impl Lines {
+    fn create(folder: &Path, name: &str) -> Self {
+        Self { path: folder.join(format!("{name}.jsonl")), file: None, count: 0 }
+    }
+
+    fn write(&mut self, line: &serde_json::Value) -> Result<(), DatasetError> {
+        let refuse = DatasetError::file("write", &self.path);
+        if self.file.is_none() {
+            self.file =
+                Some(BufWriter::new(File::create(&self.path).map_err(DatasetError::file("write", &self.path))?));
+        }
+        self.count += 1;
+        self.file.as_mut().map_or(Ok(()), |file| writeln!(file, "{line}")).map_err(refuse)
+    }
+
+    fn finish(self) -> Result<(), DatasetError> {
+        let Self { path, file, .. } = self;
+        file.map_or(Ok(()), |mut file| file.flush()).map_err(DatasetError::file("write", &path))
+    }
+}

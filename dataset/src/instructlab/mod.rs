@@ -1,0 +1,13 @@
+//! What `InstructLab`'s tools read and write: lines for their two phases of training, recipes, and tasks of multiple choice.
+
+mod auxiliary;
+
+mod folder;
+mod knowledge;
+mod recipe;
+
+pub use auxiliary::AuxiliaryInstructions;
+
+pub use folder::{FolderOptions, FolderSummary, write_folder};
+pub use knowledge::KnowledgeForms;
+pub use recipe::{Recipe, RecipeFile, RecipeMetadata, SamplingSize};
