@@ -31,6 +31,7 @@
 mod attribution;
 mod chunk;
 mod diagnostic;
+pub mod document;
 mod hash;
 mod leaf;
 mod node;
