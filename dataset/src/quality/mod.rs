@@ -3,12 +3,14 @@
 //!
 //! Every check sees a [`Sample`], whatever file the row came from, and gives a reason that a funnel can count.
 
+mod masking;
 mod near;
 mod rules;
 mod sample;
 mod shingles;
 mod words;
 
+pub use masking::{Masked, Personal, mask, mask_row};
 pub use near::{Compared, Duplicate, Fingerprint, NearDuplicates, reject_near_duplicates, scratch_of};
 pub use rules::{Bounds, Breach, Known, Language, Rule, Rules, Seeds};
 pub use sample::Sample;
