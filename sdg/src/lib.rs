@@ -31,6 +31,7 @@
 
 mod config;
 mod error;
+pub mod estimate;
 mod expressions;
 mod generate;
 mod held_out;

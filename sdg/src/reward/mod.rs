@@ -369,7 +369,7 @@ fn holds(expression: &str, values: &BTreeMap<String, Value>, answer: &str) -> Re
 }
 
 /// The inside of a Markdown code fence, where there is one.
-fn without_fence(text: &str) -> &str {
+pub(crate) fn without_fence(text: &str) -> &str {
     text.strip_prefix("```json")
         .or_else(|| text.strip_prefix("```"))
         .and_then(|inner| inner.strip_suffix("```"))
