@@ -8,12 +8,15 @@ use std::path::PathBuf;
 pub enum TaxonomyCommand {
     /// Check every leaf; messages have file, line and column.
     #[command(
-        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy validate --github taxonomy/   # in a workflow of GitHub"
+        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy validate --strict taxonomy/   # before it goes to InstructLab\n  pipeline taxonomy validate --github taxonomy/   # in a workflow of GitHub"
     )]
     Validate {
         /// Trees or leaves.
         #[arg(required = true)]
         paths: Vec<PathBuf>,
+        /// Be as strict as ilab, which also asks for a layout of its own.
+        #[arg(long)]
+        strict: bool,
         /// Print messages as GitHub annotations.
         #[arg(long)]
         github: bool,

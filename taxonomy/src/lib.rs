@@ -33,19 +33,24 @@ mod chunk;
 mod diagnostic;
 pub mod document;
 mod hash;
+mod layout;
 mod leaf;
 mod node;
+mod parse;
 mod read;
+mod scalar;
 mod tree;
 
 pub use chunk::{Chunk, chunks};
 pub use diagnostic::{Diagnostic, Severity};
 pub use leaf::{Document, Leaf, LeafKind, LeafVersion, Place, Places, QuestionTemplate, Seed, Slot, TestItem, Verify};
-pub use tree::{Tree, read_tree};
+pub use read::Mode;
+pub use tree::{Tree, read_tree, read_tree_with};
 
 /// YAML with places, and the reading of mappings whose unknown keys are refused: what every file of ours is read with.
 pub mod yaml {
-    pub use crate::node::{Key, Node, SyntaxError, Value, parse};
+    pub use crate::node::{Key, Node, Value};
+    pub use crate::parse::{SyntaxError, parse};
     pub use crate::read::Report;
     pub use crate::read::fields::{Fields, distance, list, text};
 }

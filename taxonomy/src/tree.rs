@@ -8,10 +8,13 @@ use serde::Serialize;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::leaf::Leaf;
-use crate::read;
+use crate::read::{self, Mode};
 
 /// The name that a leaf's file must have.
 const LEAF_FILE: &str = "qna.yaml";
+
+/// A name that is read too where the right one is not there.
+const SHORT_LEAF_FILE: &str = "qna.yml";
 
 /// A skills tree without errors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -31,13 +34,21 @@ impl Tree {
     }
 }
 
-/// Reads every `qna.yaml` in a folder and below it, or a single file.
+/// Reads every `qna.yaml` in a folder and below it, or a single file, with [`Mode::Lenient`].
 ///
 /// Hidden folders and links to folders are not entered. Nothing is fetched: documents in git give a note.
 ///
 /// # Errors
 /// All findings over all files (warnings and notes too), sorted by place, as soon as one is an error.
 pub fn read_tree(path: &Path) -> Result<Tree, Vec<Diagnostic>> {
+    read_tree_with(path, Mode::default())
+}
+
+/// [`read_tree`] with a mode of its own.
+///
+/// # Errors
+/// As [`read_tree`].
+pub fn read_tree_with(path: &Path, mode: Mode) -> Result<Tree, Vec<Diagnostic>> {
     let mut findings = Vec::new();
     let files = match fs::metadata(path) {
         Err(error) => {
@@ -64,7 +75,7 @@ pub fn read_tree(path: &Path) -> Result<Tree, Vec<Diagnostic>> {
     }
     let mut leaves = Vec::with_capacity(files.len());
     for (id, file) in files {
-        leaves.extend(read::leaf(&id, &file, &mut findings));
+        leaves.extend(read::leaf(&id, &file, mode, &mut findings));
     }
     leaves.sort_by(|a, b| a.id.cmp(&b.id));
     findings.sort_by(Diagnostic::by_place);
@@ -93,6 +104,7 @@ fn find(folder: &Path, id: &str, files: &mut Vec<(String, PathBuf)>, findings: &
         }
     };
     entries.sort_by_key(fs::DirEntry::file_name);
+    let has_leaf_file = entries.iter().any(|entry| entry.file_name() == LEAF_FILE);
     for entry in entries {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -103,7 +115,7 @@ fn find(folder: &Path, id: &str, files: &mut Vec<(String, PathBuf)>, findings: &
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let inner = if id.is_empty() { name } else { format!("{id}/{name}") };
             find(&path, &inner, files, findings);
-        } else if name == LEAF_FILE {
+        } else if name == LEAF_FILE || (!has_leaf_file && name == SHORT_LEAF_FILE) {
             files.push((if id.is_empty() { leaf_name(&path) } else { id.to_owned() }, path));
         } else if is_nearly_leaf_file(&name) {
             findings.push(

@@ -54,7 +54,11 @@ fn yaml_that_cannot_be_read() {
       hint: begin with `espalier: 1` and `created_by: YOUR_NAME`
     tab/qna.yaml:3:2: error: this is not YAML: tabs disallowed within this context (block indentation)
       hint: indent with spaces: YAML allows no tabs there
-    twice/qna.yaml:3:1: error: this is not YAML: duplicate mapping key: created_by
+    twice/qna.yaml:1:1: error: `seed_examples` is missing in a leaf
+      hint: add `seed_examples: ...`
+    twice/qna.yaml:1:1: error: `task_description` is missing in a leaf
+      hint: add `task_description: ...`
+    twice/qna.yaml:3:1: error: the key `created_by` stands twice in its mapping
       hint: a key may stand once in a mapping: remove or rename the second one
     "#);
 }
@@ -84,8 +88,10 @@ fn keys_and_types() {
       hint: write `version: 3`, or `espalier: 1` for our own form
     d/qna.yaml:1:1: error: `espalier` and `version` stand together
       hint: keep `espalier: 1` for our own form, or `version: 3` for InstructLab's
-    e/qna.yml:1:1: warning: qna.yml is not read
-      hint: rename it to qna.yaml
+    e/qna.yml:1:1: error: a leaf is a mapping of keys to values, this is text
+      hint: begin with `espalier: 1` and `created_by: YOUR_NAME`
+    e/qna.yml:1:1: warning: qna.yml is not the name of a leaf's file
+      hint: rename it to qna.yaml: other tools read no other name
     "#);
 }
 

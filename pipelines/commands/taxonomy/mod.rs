@@ -12,7 +12,7 @@ use anyhow::Result;
 /// `pipeline taxonomy ...`.
 pub fn run(command: TaxonomyCommand, session: Session<'_>) -> Result<Status> {
     match command {
-        TaxonomyCommand::Validate { paths, github } => validate::run(&paths, github, session),
+        TaxonomyCommand::Validate { paths, strict, github } => validate::run(&paths, strict, github, session),
         TaxonomyCommand::Show { path } => show::run(&path, session),
         TaxonomyCommand::Preview { path, samples, seed } => preview::run(&path, samples, seed, session),
     }

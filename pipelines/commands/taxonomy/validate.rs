@@ -4,15 +4,16 @@ use super::plural;
 use crate::commands::Session;
 use crate::outcome::{Failure, Status};
 use anyhow::Result;
-use espalier_taxonomy::{Diagnostic, Leaf, Severity};
+use espalier_taxonomy::{Diagnostic, Leaf, Mode, Severity};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub(super) fn run(paths: &[PathBuf], github: bool, session: Session<'_>) -> Result<Status> {
+pub(super) fn run(paths: &[PathBuf], strict: bool, github: bool, session: Session<'_>) -> Result<Status> {
+    let mode = if strict { Mode::Strict } else { Mode::Lenient };
     let mut leaves = 0;
     let mut found: Vec<Diagnostic> = Vec::new();
     for path in paths {
-        match espalier_taxonomy::read_tree(path) {
+        match espalier_taxonomy::read_tree_with(path, mode) {
             Ok(tree) => {
                 let lints = espalier_sdg::lint_tree(&tree);
                 leaves += tree.leaves.iter().filter(|leaf| !has_error(leaf, &lints)).count();

@@ -42,6 +42,11 @@ impl Fields {
         self.entries.iter().any(|(key, _)| key.name == name)
     }
 
+    /// The value of a key that nobody took so far.
+    pub fn get(&self, name: &str) -> Option<&Node> {
+        self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
+    }
+
     /// The keys that nobody took so far.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|(key, _)| key.name.as_str())
@@ -78,6 +83,17 @@ impl Fields {
         text(node, name, report)
     }
 
+    /// A text that is there; whether it may be empty or blank says `blank`.
+    pub(crate) fn text_or_blank(
+        &mut self,
+        name: &'static str,
+        blank: Blank,
+        report: &mut Report<'_>,
+    ) -> Option<String> {
+        let node = self.require(name, report)?;
+        text_or_blank(node, name, blank, report).map(|(text, _)| text)
+    }
+
     /// A text that may be missing, but not empty.
     pub fn optional_text(&mut self, name: &'static str, report: &mut Report<'_>) -> Option<String> {
         let (_, node) = self.take(name)?;
@@ -99,6 +115,30 @@ impl Fields {
 
     fn closest(&self, name: &str) -> Option<&str> {
         self.names().find(|other| distance(other, name) <= 2)
+    }
+}
+
+/// Texts without a word in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blank {
+    /// None is taken.
+    Refused,
+    /// Blanks are taken with a warning, nothing at all is refused: as a JSON schema counts characters.
+    Blanks,
+    /// Also nothing at all is taken, with a warning.
+    Empty,
+}
+
+/// A text; whether it may be empty or blank says `blank`.
+pub(crate) fn text_or_blank(node: Node, name: &str, blank: Blank, report: &mut Report<'_>) -> Option<(String, Place)> {
+    match node.value {
+        Value::Text(text)
+            if text.trim().is_empty() && (blank == Blank::Empty || blank == Blank::Blanks && !text.is_empty()) =>
+        {
+            report.warning(node.place, format!("`{name}` is blank"), "write its text");
+            Some((text, node.place))
+        }
+        value => self::text(Node { value, place: node.place }, name, report),
     }
 }
 

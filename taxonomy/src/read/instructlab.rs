@@ -1,11 +1,14 @@
 //! Versions 1, 2 and 3 of `InstructLab`'s form, as strict as its schemas.
 //!
 //! Seed examples: at least 1 in version 1, at least 5 and no two alike in versions 2 and 3. Knowledge is read in version 3
-//! alone: earlier forms of it are deprecated there and refused by its own generator.
+//! alone: earlier forms of it are deprecated there and refused by its own generator. A text may be blank but not empty, as the
+//! schemas count characters; only `task_description` of version 1 may be empty.
+
+use std::fs;
 
 use super::Report;
-use super::fields::Fields;
-use super::seeds::{self, Rules, Shape};
+use super::fields::{Blank, Fields};
+use super::seeds::{self, Rules, Shape, Twins};
 use super::skill_kind;
 use crate::leaf::{Leaf, LeafKind, LeafVersion};
 
@@ -17,13 +20,15 @@ pub(crate) fn read(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>
     }
 }
 
-/// By the top folder where there is one of the three known names, else by keys that only knowledge has.
+/// By the innermost folder of one of the two known names, else by keys that only knowledge has. (Elsewhere the other reader
+/// looks for `document` alone; a leaf that has the other two and not this one is refused by both.)
 fn is_knowledge(fields: &Fields, leaf: &Leaf) -> bool {
-    let folders = leaf.file.parent().into_iter().flat_map(|folder| folder.components().rev());
-    for folder in folders {
+    // A relative path may begin inside such a folder.
+    let folder = leaf.file.parent().map(|folder| fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf()));
+    for folder in folder.iter().flat_map(|folder| folder.components().rev()) {
         match folder.as_os_str().to_str() {
             Some("knowledge") => return true,
-            Some("compositional_skills" | "foundational_skills") => return false,
+            Some("compositional_skills") => return false,
             _ => {}
         }
     }
@@ -31,13 +36,14 @@ fn is_knowledge(fields: &Fields, leaf: &Leaf) -> bool {
 }
 
 fn rules(version: LeafVersion, shape: Shape) -> Rules {
-    let first = version == LeafVersion::V1;
-    Rules { minimum: if first { 1 } else { 5 }, unique: !first, shape, minimum_pairs: 3, tolerant_pairs: true }
+    let (minimum, twins) = if version == LeafVersion::V1 { (1, Twins::Suffered) } else { (5, Twins::Items) };
+    Rules { minimum, twins, blank: Blank::Blanks, shape, minimum_pairs: 3, tolerant_pairs: true }
 }
 
 fn skill(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>) {
-    leaf.created_by = fields.required_text("created_by", report).map_or_else(String::new, |(text, _)| text);
-    leaf.task_description = fields.required_text("task_description", report).map_or_else(String::new, |(text, _)| text);
+    leaf.created_by = fields.text_or_blank("created_by", Blank::Blanks, report).unwrap_or_default();
+    let blank = if leaf.version == LeafVersion::V1 { Blank::Empty } else { Blank::Blanks };
+    leaf.task_description = fields.text_or_blank("task_description", blank, report).unwrap_or_default();
     leaf.seeds = seeds::read(fields, rules(leaf.version, Shape::Flat), report);
     leaf.kind = skill_kind(&leaf.seeds, report);
 }
@@ -55,9 +61,9 @@ fn knowledge(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>) {
         }
         return;
     }
-    leaf.created_by = fields.required_text("created_by", report).map_or_else(String::new, |(text, _)| text);
-    leaf.domain = fields.required_text("domain", report).map(|(text, _)| text);
-    leaf.document_outline = fields.required_text("document_outline", report).map(|(text, _)| text);
+    leaf.created_by = fields.text_or_blank("created_by", Blank::Blanks, report).unwrap_or_default();
+    leaf.domain = fields.text_or_blank("domain", Blank::Blanks, report);
+    leaf.document_outline = fields.text_or_blank("document_outline", Blank::Blanks, report);
     leaf.seeds = seeds::read(fields, rules(leaf.version, Shape::Grouped), report);
     git_document(fields, report);
 }
@@ -67,12 +73,12 @@ fn git_document(fields: &mut Fields, report: &mut Report<'_>) {
     let Some(node) = fields.require("document", report) else { return };
     let place = node.place;
     let Some(mut document) = Fields::of(node, "`document`", report) else { return };
-    let repository = document.required_text("repo", report);
-    let commit = document.required_text("commit", report);
+    let repository = document.text_or_blank("repo", Blank::Blanks, report);
+    let commit = document.text_or_blank("commit", Blank::Blanks, report);
     let node = document.require("patterns", report);
     if let Some(node) = node {
         let place = node.place;
-        if let Some(patterns) = seeds::texts(node, "patterns", report) {
+        if let Some(patterns) = seeds::texts(node, "patterns", Blank::Blanks, report) {
             if patterns.is_empty() {
                 report.error(place, "`patterns` is empty", "add the name of a file in the repository: `- page.md`");
             }
@@ -85,7 +91,7 @@ fn git_document(fields: &mut Fields, report: &mut Report<'_>) {
         }
     }
     document.refuse_the_rest(report);
-    if let (Some((repository, _)), Some((commit, _))) = (repository, commit) {
+    if let (Some(repository), Some(commit)) = (repository, commit) {
         let commit: String = commit.chars().take(12).collect();
         report.note(
             place,

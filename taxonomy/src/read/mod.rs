@@ -2,6 +2,7 @@
 
 mod document;
 pub(crate) mod fields;
+mod file;
 mod instructlab;
 mod own;
 mod questions;
@@ -14,12 +15,25 @@ use std::path::Path;
 use crate::attribution;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::hash::content_hash;
+use crate::layout;
 use crate::leaf::{Leaf, LeafKind, LeafVersion, Place, Seed};
-use crate::node::{self, Value};
+use crate::node::{Dialect, Value};
+use crate::scalar;
 use fields::Fields;
 
-/// A leaf's file larger than this is a mistake, not a leaf.
-const MAX_BYTES: u64 = 16 << 20;
+/// How much is forgiven in files of `InstructLab`'s forms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// What changes no meaning is suffered: blanks at the ends of lines, indentation, the name `qna.yml`, words that only
+    /// YAML 1.1 reads as something else than text.
+    #[default]
+    Lenient,
+    /// Accepts and refuses what `InstructLab`'s own reader does, `yamllint` included.
+    Strict,
+}
+
+/// Most findings that are kept of one file.
+const MAX_FINDINGS: usize = 200;
 
 /// Collects findings about one file.
 #[derive(Debug)]
@@ -27,12 +41,14 @@ pub struct Report<'a> {
     file: &'a Path,
     findings: &'a mut Vec<Diagnostic>,
     failed: bool,
+    /// How many findings there were.
+    count: usize,
 }
 
 impl<'a> Report<'a> {
     /// Collects findings about `file` into `findings`.
     pub fn new(file: &'a Path, findings: &'a mut Vec<Diagnostic>) -> Self {
-        Self { file, findings, failed: false }
+        Self { file, findings, failed: false, count: 0 }
     }
 
     /// Whether an error was among the findings.
@@ -57,7 +73,15 @@ impl<'a> Report<'a> {
     }
 
     fn push(&mut self, severity: Severity, place: Place, message: String, hint: String) {
+        self.count += 1;
         let Place { line, column } = place;
+        if self.count > MAX_FINDINGS {
+            if self.count == MAX_FINDINGS + 1 {
+                let message = format!("more than {MAX_FINDINGS} findings in this file: the rest is not shown");
+                self.findings.push(Diagnostic::new(Severity::Note, self.file, line, column, message));
+            }
+            return;
+        }
         self.findings.push(Diagnostic::new(severity, self.file, line, column, message).with_hint(hint));
     }
 }
@@ -65,42 +89,18 @@ impl<'a> Report<'a> {
 const START: Place = Place { line: 1, column: 1 };
 
 /// Reads one leaf; `None` after an error (which is among the findings), and for an empty file (a warning).
-pub(crate) fn leaf(id: &str, file: &Path, findings: &mut Vec<Diagnostic>) -> Option<Leaf> {
+pub(crate) fn leaf(id: &str, file: &Path, mode: Mode, findings: &mut Vec<Diagnostic>) -> Option<Leaf> {
     let mut report = Report::new(file, findings);
-    if let Some(name) = file.file_name().and_then(|name| name.to_str()).filter(|name| *name != "qna.yaml") {
-        report.warning(
-            START,
-            format!("{name} is not the name of a leaf's file"),
-            "rename it to qna.yaml: in a folder it would not be found",
-        );
-    }
-    let text = read_text(file, &mut report)?;
-    let root = match node::parse(&text) {
-        Ok(root) => root,
-        Err(error) => {
-            let hint = syntax_hint(&error.message, text.lines().nth(error.place.line.saturating_sub(1)));
-            report.error(error.place, format!("this is not YAML: {}", error.message), hint);
-            return None;
-        }
-    };
-    let entries = match root.value {
-        Value::Null => {
-            report.warning(START, "the file is empty and is skipped", "write a leaf into it, or delete it");
-            return None;
-        }
-        Value::Mapping(entries) => entries,
-        other => {
-            report.error(
-                root.place,
-                format!("a leaf is a mapping of keys to values, this is {}", other.kind()),
-                "begin with `espalier: 1` and `created_by: YOUR_NAME`",
-            );
-            return None;
-        }
-    };
-    let mut fields = Fields::new(entries, root.place, "a leaf");
+    check_name(file, mode, &mut report);
+    let text = file::text(file, &mut report)?;
+    let mut fields = file::fields(&text, mode, &mut report)?;
     let version = version(&mut fields, &mut report)?;
     let mut leaf = Leaf { id: id.to_owned(), file: file.to_path_buf(), version, ..Leaf::default() };
+    if mode == Mode::Strict && matches!(version, LeafVersion::V2 | LeafVersion::V3) {
+        for layout::Flaw { place, message, .. } in layout::lint(&text) {
+            report.error(place, message, "`pipeline taxonomy validate --fix` mends most of this");
+        }
+    }
     match version {
         LeafVersion::Espalier1 => own::read(&mut fields, &mut leaf, &mut report),
         _ => instructlab::read(&mut fields, &mut leaf, &mut report),
@@ -116,30 +116,12 @@ pub(crate) fn leaf(id: &str, file: &Path, findings: &mut Vec<Diagnostic>) -> Opt
     Some(leaf)
 }
 
-/// The text of a file with `\n` as line end and without a byte order mark.
-fn read_text(file: &Path, report: &mut Report<'_>) -> Option<String> {
-    let bytes = fs::metadata(file).and_then(|metadata| {
-        if metadata.len() > MAX_BYTES {
-            return Err(std::io::Error::other(format!("it has {} bytes, more than {MAX_BYTES}", metadata.len())));
-        }
-        fs::read(file)
-    });
-    let bytes = match bytes {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            report.error(START, format!("cannot read the file: {error}"), "check that it is there and readable");
-            return None;
-        }
-    };
-    match String::from_utf8(bytes) {
-        Ok(text) => Some(text.trim_start_matches('\u{feff}').replace("\r\n", "\n")),
-        Err(error) => {
-            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = valid.split(|&byte| byte == b'\n').count();
-            let column = 1 + valid.iter().rev().take_while(|&&byte| byte != b'\n').count();
-            report.error(Place { line, column }, "the file is not UTF-8 here", "save it in the encoding UTF-8");
-            None
-        }
+fn check_name(file: &Path, mode: Mode, report: &mut Report<'_>) {
+    let Some(name) = file.file_name().and_then(|name| name.to_str()).filter(|name| *name != "qna.yaml") else { return };
+    let message = format!("{name} is not the name of a leaf's file");
+    match mode {
+        Mode::Lenient => report.warning(START, message, "rename it to qna.yaml: other tools read no other name"),
+        Mode::Strict => report.error(START, message, "rename it to qna.yaml"),
     }
 }
 
@@ -161,19 +143,29 @@ fn version(fields: &mut Fields, report: &mut Report<'_>) -> Option<LeafVersion> 
             None
         }
         (None, None) => Some(LeafVersion::V1),
-        (None, Some((_, node))) => match node.value {
-            Value::Integer(1) => Some(LeafVersion::V1),
-            Value::Integer(2) => Some(LeafVersion::V2),
-            Value::Integer(3) => Some(LeafVersion::V3),
-            _ => {
+        (None, Some((_, node))) => {
+            let version = match node.value {
+                Value::Integer(number) => Some(number as f64),
+                // `3.0` is the same number.
+                Value::Float(number) => Some(number),
+                // `0b11`, which YAML 1.2 takes as text.
+                Value::Text(text) if text.parse::<f64>().is_err() => match scalar::resolve(&text, Dialect::Yaml11) {
+                    Value::Integer(number) => Some(number as f64),
+                    _ => None,
+                },
+                _ => None,
+            };
+            let known = [(1.0, LeafVersion::V1), (2.0, LeafVersion::V2), (3.0, LeafVersion::V3)];
+            let found = known.into_iter().find(|(number, _)| version == Some(*number));
+            if found.is_none() {
                 report.error(
                     node.place,
                     "`version` is 1, 2 or 3, a number without quotes",
                     "write `version: 3`, or `espalier: 1` for our own form",
                 );
-                None
             }
-        },
+            found.map(|(_, version)| version)
+        }
     }
 }
 
@@ -191,22 +183,4 @@ fn skill_kind(seeds: &[Seed], report: &mut Report<'_>) -> LeafKind {
         );
     }
     LeafKind::GroundedSkill
-}
-
-/// What most often causes a YAML error with such words, on such a line.
-fn syntax_hint(message: &str, line: Option<&str>) -> String {
-    let message = message.to_lowercase();
-    if line.is_some_and(|line| line.starts_with('\t') || line.trim_start_matches(' ').starts_with('\t')) {
-        return "indent with spaces: YAML allows no tabs there".to_owned();
-    }
-    if message.contains("duplicate") {
-        return "a key may stand once in a mapping: remove or rename the second one".to_owned();
-    }
-    if message.contains("alias") || message.contains("anchor") || message.contains("budget") {
-        return "write the value out in place of `*name`, or put the text in quotes".to_owned();
-    }
-    if line.is_some_and(|line| line.matches(": ").count() > 1 && !line.contains('"') && !line.contains('\'')) {
-        return "a text with `: ` in it must stand in quotes".to_owned();
-    }
-    "look at the indentation here and in the line above, and put texts with `:`, `#`, `[` or `{` in quotes".to_owned()
 }

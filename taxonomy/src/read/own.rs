@@ -2,9 +2,10 @@
 
 use super::Report;
 use super::document;
+use super::fields::Blank;
 use super::fields::Fields;
 use super::questions;
-use super::seeds::{self, Rules, Shape, count};
+use super::seeds::{self, Rules, Shape, Twins, count};
 use super::skill_kind;
 use super::test_items;
 use crate::leaf::{Leaf, LeafKind, Place, Verify};
@@ -33,7 +34,14 @@ pub(crate) fn read(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>
     } else if let Some((text, _)) = fields.required_text("task_description", report) {
         leaf.task_description = text;
     }
-    let rules = Rules { minimum: 1, unique: true, shape, minimum_pairs: 1, tolerant_pairs: false };
+    let rules = Rules {
+        minimum: 1,
+        twins: Twins::Questions,
+        blank: Blank::Refused,
+        shape,
+        minimum_pairs: 1,
+        tolerant_pairs: false,
+    };
     let place = fields.place;
     leaf.seeds = seeds::read(fields, rules, report);
     if !report.failed && leaf.seeds.len() < MINIMUM {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Report;
-use super::fields::{Fields, list, text};
+use super::fields::{Blank, Fields, list, text_or_blank};
 use crate::leaf::{Place, Seed};
 use crate::node::{Node, Value};
 
@@ -12,14 +12,27 @@ use crate::node::{Node, Value};
 pub(crate) struct Rules {
     /// Fewest entries of `seed_examples`.
     pub(crate) minimum: usize,
-    /// Whether equal examples are refused.
-    pub(crate) unique: bool,
+    /// Which equal examples are refused.
+    pub(crate) twins: Twins,
+    /// Whether texts may be blank.
+    pub(crate) blank: Blank,
     /// How an example may look.
     pub(crate) shape: Shape,
     /// Fewest entries of `questions_and_answers`.
     pub(crate) minimum_pairs: usize,
     /// Whether other keys beside question and answer are suffered in `questions_and_answers`.
     pub(crate) tolerant_pairs: bool,
+}
+
+/// Which equal examples are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Twins {
+    /// None.
+    Suffered,
+    /// Items of one list that are equal in all keys, as a JSON schema has it.
+    Items,
+    /// Questions that have the same answer and context, wherever they stand.
+    Questions,
 }
 
 /// The keys of an example.
@@ -46,6 +59,9 @@ pub(crate) fn read(fields: &mut Fields, rules: Rules, report: &mut Report<'_>) -
             format!("add {missing} more under `seed_examples`"),
         );
     }
+    if rules.twins == Twins::Items {
+        refuse_equal_items(&items, "seed example", report);
+    }
     let mut seeds = Vec::new();
     for item in items {
         let Some(mut example) = Fields::of(item, "a seed example", report) else { continue };
@@ -57,19 +73,22 @@ pub(crate) fn read(fields: &mut Fields, rules: Rules, report: &mut Report<'_>) -
         if grouped {
             grouped_example(&mut example, rules, &mut seeds, report);
         } else {
-            let context = example.optional_text("context", report);
-            seeds.extend(pair(&mut example, context, report));
+            let context = match example.take("context") {
+                Some((_, node)) => text_or_blank(node, "context", rules.blank, report).map(|(text, _)| text),
+                None => None,
+            };
+            seeds.extend(pair(&mut example, context, rules.blank, report));
         }
         example.refuse_the_rest(report);
     }
-    if rules.unique {
+    if rules.twins == Twins::Questions {
         refuse_twins(&seeds, report);
     }
     seeds
 }
 
 fn grouped_example(example: &mut Fields, rules: Rules, seeds: &mut Vec<Seed>, report: &mut Report<'_>) {
-    let context = example.required_text("context", report);
+    let context = example.text_or_blank("context", rules.blank, report);
     let Some(node) = example.require("questions_and_answers", report) else { return };
     let place = node.place;
     let Some(pairs) = list(node, "questions_and_answers", report) else { return };
@@ -81,20 +100,69 @@ fn grouped_example(example: &mut Fields, rules: Rules, seeds: &mut Vec<Seed>, re
             format!("add {missing} more about this context"),
         );
     }
+    if rules.twins == Twins::Items {
+        refuse_equal_items(&pairs, "question", report);
+    }
     for item in pairs {
         let Some(mut fields) = Fields::of(item, "a question with its answer", report) else { continue };
-        seeds.extend(pair(&mut fields, context.as_ref().map(|(text, _)| text.clone()), report));
+        seeds.extend(pair(&mut fields, context.clone(), rules.blank, report));
         if !rules.tolerant_pairs {
             fields.refuse_the_rest(report);
         }
     }
 }
 
-fn pair(fields: &mut Fields, context: Option<String>, report: &mut Report<'_>) -> Option<Seed> {
-    let question = fields.required_text("question", report);
-    let answer = fields.required_text("answer", report);
-    let ((question, Place { line, .. }), (answer, _)) = (question?, answer?);
+fn pair(fields: &mut Fields, context: Option<String>, blank: Blank, report: &mut Report<'_>) -> Option<Seed> {
+    let question = fields.require("question", report);
+    let line = question.as_ref().map_or(0, |node| node.place.line);
+    let question = question.and_then(|node| text_or_blank(node, "question", blank, report));
+    let answer = fields.text_or_blank("answer", blank, report);
+    let ((question, _), answer) = (question?, answer?);
     Some(Seed { question, answer, context, line })
+}
+
+fn refuse_equal_items(items: &[Node], what: &str, report: &mut Report<'_>) {
+    let mut first = HashMap::new();
+    for item in items {
+        let mut content = String::new();
+        canonical(item, &mut content);
+        match first.get(&content) {
+            None => {
+                first.insert(content, item.place.line);
+            }
+            Some(line) => report.error(
+                item.place,
+                format!("this {what} is the same as the one in line {line}"),
+                "change or remove one of them",
+            ),
+        }
+    }
+}
+
+/// A value as text in which the order of keys does not matter.
+fn canonical(node: &Node, out: &mut String) {
+    match &node.value {
+        Value::Sequence(items) => {
+            out.push('[');
+            for item in items {
+                canonical(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        Value::Mapping(entries) => {
+            let mut entries: Vec<_> = entries.iter().map(|(key, node)| (&key.name, node)).collect();
+            entries.sort_by_key(|(name, _)| *name);
+            out.push('{');
+            for (name, node) in entries {
+                out.push_str(&format!("{name:?}:"));
+                canonical(node, out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        other => out.push_str(&format!("{other:?}")),
+    }
 }
 
 fn refuse_twins(seeds: &[Seed], report: &mut Report<'_>) {
@@ -115,9 +183,9 @@ fn refuse_twins(seeds: &[Seed], report: &mut Report<'_>) {
 }
 
 /// Texts of a list, for example patterns of file names.
-pub(crate) fn texts(node: Node, name: &str, report: &mut Report<'_>) -> Option<Vec<String>> {
+pub(crate) fn texts(node: Node, name: &str, blank: Blank, report: &mut Report<'_>) -> Option<Vec<String>> {
     let items = list(node, name, report)?;
-    items.into_iter().map(|item| text(item, name, report).map(|(text, _)| text)).collect()
+    items.into_iter().map(|item| text_or_blank(item, name, blank, report).map(|(text, _)| text)).collect()
 }
 
 /// Values of a list slot: numbers and truth values are taken as they are written.
