@@ -3,6 +3,7 @@
 //!
 //! Every check sees a [`Sample`], whatever file the row came from, and gives a reason that a funnel can count.
 
+mod contamination;
 mod masking;
 mod near;
 mod rules;
@@ -10,6 +11,7 @@ mod sample;
 mod shingles;
 mod words;
 
+pub use contamination::{Benchmarks, Contained, Hit, Item, Part, read_items};
 pub use masking::{Masked, Personal, mask, mask_row};
 pub use near::{Compared, Duplicate, Fingerprint, NearDuplicates, reject_near_duplicates, scratch_of};
 pub use rules::{Bounds, Breach, Known, Language, Rule, Rules, Seeds};
