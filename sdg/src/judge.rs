@@ -1,11 +1,12 @@
 //! Whether what a teacher wrote may become a row.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use espalier_dataset::normalized;
 use espalier_taxonomy::{Leaf, Tree};
 
 use crate::error::SdgError;
+use crate::expressions;
 use crate::held_out::HeldOut;
 use crate::plan::{Flow, Job};
 use crate::reward::CheckOutcome;
@@ -75,20 +76,10 @@ pub(crate) fn read_pair(text: &str) -> (String, String) {
 /// The share of an answer's content words that its text must hold.
 const SUPPORT: f64 = 0.8;
 
-/// Words of four letters and more, and numbers, carry an answer's claims.
 fn supported(answer: &str, context: &str) -> CheckOutcome {
-    let words = |text: &str| -> Vec<String> {
-        normalized(text)
-            .split_whitespace()
-            .filter(|word| word.chars().count() >= 4 || word.chars().any(|letter| letter.is_ascii_digit()))
-            .map(str::to_owned)
-            .collect()
-    };
-    let known: HashSet<String> = words(context).into_iter().collect();
-    let said = words(answer);
-    let found = said.iter().filter(|word| known.contains(*word)).count();
-    if said.is_empty() || (found as f64) < SUPPORT * said.len() as f64 {
-        return CheckOutcome::failed("not supported by the text", &format!("{found} of {} words", said.len()));
+    let share = expressions::support(answer, context);
+    if share < SUPPORT {
+        return CheckOutcome::failed("not supported by the text", &format!("{:.0} % of its words", 100.0 * share));
     }
     CheckOutcome::passed("supported by the text")
 }

@@ -10,6 +10,9 @@
 //! | `ordinal` | `3 \| ordinal` is `3rd` |
 //! | `convert(from, to)` | `5 \| convert("km", "m")` is `5000` |
 //! | `regex_matches`, `regex_search(pattern, group)`, `regex_replace(pattern, with)` | `"a1" \| regex_search("[0-9]")` is `1` |
+//! | `support(text)` | the share of an answer's words of four letters and more, and of its numbers, that stand in a text |
+//! | `final_answer` | the inside of the last `\boxed{}`, else what follows the last `answer is`, `Answer:` or `####`, else all of it |
+//! | `spread(n)` | a whole number below `n` that follows from a text, evenly over many texts |
 //!
 //! Beside them stand jinja's own (`round`, `sum`, `upper`, `replace`, ...), the function `date(year, month, day)` and the usual
 //! methods of Python's strings. Dates are texts `YYYY-MM-DD`, so that they can be compared.
@@ -18,6 +21,7 @@ mod dates;
 mod methods;
 mod numbers;
 mod patterns;
+mod texts;
 mod units;
 mod values;
 
@@ -26,6 +30,7 @@ use std::sync::LazyLock;
 
 use minijinja::{Environment, Error, UndefinedBehavior};
 
+pub(crate) use texts::support;
 pub(crate) use units::converted;
 
 /// Slots and derived values by name.
@@ -40,6 +45,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     numbers::register(&mut environment);
     units::register(&mut environment);
     patterns::register(&mut environment);
+    texts::register(&mut environment);
     environment.set_unknown_method_callback(methods::call);
     environment
 });

@@ -67,7 +67,11 @@ impl Form {
                     self.labels.iter().zip(meanings).map(|(label, meaning)| format!("{label}. {meaning}")).collect();
                 format!("{}\n\nAnswer with one letter: {list}.", legend.join("\n"))
             }
-            (Reading::Expected, None) => format!("Answer {list}."),
+            // The better of two first: small judges tell good from bad better so than the other way round.
+            (Reading::Expected, None) => match self.labels.as_slice() {
+                [worse, better] => format!("Answer {better} or {worse}."),
+                _ => format!("Answer {list}."),
+            },
             (Reading::Json, _) => format!(
                 "Answer with a JSON object: \"reason\" is your reason in one sentence, \"score\" is one of {list}."
             ),
@@ -170,7 +174,7 @@ mod tests {
             let form = form(scale, reading);
             form.instructed(&[Message::new("user", "Good?")], reading)[0].content.clone()
         };
-        assert_eq!(shown(&["No", "Yes"], Reading::Expected), "Good?\n\nAnswer No or Yes.");
+        assert_eq!(shown(&["No", "Yes"], Reading::Expected), "Good?\n\nAnswer Yes or No.");
         assert_eq!(
             shown(&["very bad", "so so", "very good"], Reading::Expected),
             "Good?\n\nA. very bad\nB. so so\nC. very good\n\nAnswer with one letter: A, B or C."

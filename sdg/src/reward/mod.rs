@@ -31,9 +31,9 @@ use serde_json::Value;
 use crate::expressions;
 use algebra::Symbolic;
 use choice::chosen_letter;
-use final_answer::final_answer;
 use number::{last_quantity, same_number};
 
+pub(crate) use final_answer::final_answer;
 pub use number::Tolerance;
 pub use rejection::{Preference, select};
 
