@@ -5,14 +5,16 @@
 
 mod contamination;
 mod masking;
+mod meaning;
 mod near;
 mod rules;
 mod sample;
 mod shingles;
 mod words;
 
-pub use contamination::{Benchmarks, Contained, Hit, Item, Part, read_items};
+pub use contamination::{Alike, Benchmarks, Contained, Hit, Item, Part, read_items};
 pub use masking::{Masked, Personal, mask, mask_row};
+pub use meaning::{Near, Quota, Vectors, choose, nearest, reject_near_by_vectors, reject_over_quota, twins};
 pub use near::{Compared, Duplicate, Fingerprint, NearDuplicates, reject_near_duplicates, scratch_of};
 pub use rules::{Bounds, Breach, Known, Language, Rule, Rules, Seeds};
 pub use sample::Sample;

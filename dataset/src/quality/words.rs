@@ -22,6 +22,25 @@ pub fn words(text: &str) -> Vec<String> {
     words
 }
 
+/// Words as they are counted: of scripts that are written without blanks each letter is one.
+pub(crate) fn units(text: &str) -> Vec<String> {
+    let mut units = Vec::new();
+    for word in words(text) {
+        if word.chars().any(stands_alone) {
+            units.extend(word.chars().map(String::from));
+        } else {
+            units.push(word);
+        }
+    }
+    units
+}
+
+/// Letters of Chinese, Japanese, Thai, Lao, Khmer and Burmese.
+fn stands_alone(letter: char) -> bool {
+    matches!(u32::from(letter), 0x0e00..=0x0eff | 0x1000..=0x109f | 0x1780..=0x17ff | 0x3040..=0x30ff | 0x3400..=0x9fff
+        | 0xf900..=0xfaff | 0x20000..=0x3ffff)
+}
+
 /// A hash of bytes that is the same on every machine and in every version: FNV-1a, then [`mixed`].
 pub(crate) fn hash_of(bytes: impl IntoIterator<Item = u8>) -> u64 {
     let hash = bytes
@@ -45,6 +64,7 @@ mod tests {
     fn words_are_what_a_reader_compares() {
         assert_eq!(words("  Crème\tBRÛLÉE, 3½ (€) — don't!"), ["creme", "brulee", "31", "2", "don", "t"]);
         assert_eq!(words("हिन्दी"), ["हिन", "दी"]);
+        assert_eq!(units("ein Hund 犬が"), ["ein", "hund", "犬", "か"]);
         assert!(words(" ?! ").is_empty());
         // The values of FNV-1a are published; only the finalizer is added.
         assert_eq!(hash_of(*b"a"), mixed(0xaf63_dc4c_8601_ec8c));

@@ -5,10 +5,12 @@
 //! that three different questions have ("which of the following is an example of") says nothing and is left out. Where a part
 //! is too short for a run, only the whole question counts, as a line or a paragraph of its own.
 
+mod alike;
 mod item;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+pub use alike::Alike;
 pub use item::{Item, read_items};
 
 use super::sample::Sample;

@@ -139,6 +139,19 @@ fn files_of_known_benchmarks_are_read() {
     }
 }
 
+#[test]
+fn questions_in_other_words_are_found_by_vectors() {
+    // A model of two topics: whether a text speaks of France, and how long it is.
+    let embed = |texts: &[String]| {
+        let topic = |text: &String| vec![if text.contains("France") { 1.0 } else { 0.0 }, 0.01 * text.len() as f32];
+        crate::quality::Vectors::dense(&texts.iter().map(topic).collect::<Vec<_>>())
+    };
+    let rows = [Sample::pair("", "Name France's capital.", "Paris"), Sample::pair("", "", "")];
+    let found = benchmarks().alike(&rows, 0.95, embed).unwrap();
+    assert_eq!(found[0].as_ref().unwrap().reason(), "contamination: 0.99 like the question of ponds:1");
+    assert_eq!(found[1], None);
+}
+
 mod any_text {
     use proptest::prelude::*;
 

@@ -1,10 +1,10 @@
 //! Whether a question asks, and whether its answer is more than the question.
 
 use super::excerpt;
-use super::prose::units;
 use crate::duplicates::normalized;
 use crate::quality::sample::Sample;
 use crate::quality::shingles::Shingles;
+use crate::quality::words::units;
 
 /// What teachers write in the place of a question.
 const PLACEHOLDERS: [&str; 12] = [

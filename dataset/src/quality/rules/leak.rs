@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::prose::{prose as without_code, units};
+use super::prose::prose as without_code;
 use super::{excerpt, pattern};
 use crate::quality::sample::Sample;
+use crate::quality::words::units;
 
 /// Special tokens of the known chat templates: right in no turn.
 static TOKENS: LazyLock<Regex> = LazyLock::new(|| {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::prose::units;
+use crate::quality::words::units;
 
 /// A longer word is no word: data in some encoding, or a loop of letters.
 const LONGEST_WORD: usize = 1000;

@@ -33,25 +33,6 @@ pub(super) fn is_fence(line: &str) -> bool {
     line.starts_with("```") || line.starts_with("~~~")
 }
 
-/// Words as they are counted: of scripts that are written without blanks each letter is one.
-pub(super) fn units(text: &str) -> Vec<String> {
-    let mut units = Vec::new();
-    for word in crate::quality::words::words(text) {
-        if word.chars().any(stands_alone) {
-            units.extend(word.chars().map(String::from));
-        } else {
-            units.push(word);
-        }
-    }
-    units
-}
-
-/// Letters of Chinese, Japanese, Thai, Lao, Khmer and Burmese.
-fn stands_alone(letter: char) -> bool {
-    matches!(u32::from(letter), 0x0e00..=0x0eff | 0x1000..=0x109f | 0x1780..=0x17ff | 0x3040..=0x30ff | 0x3400..=0x9fff
-        | 0xf900..=0xfaff | 0x20000..=0x3ffff)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +41,5 @@ mod tests {
     fn code_is_left_out() {
         assert_eq!(prose("Say `x = 1` or\n```py\nx = 2\n```\nit's ` so"), "Say   or\n\n\nit's ` so");
         assert_eq!(prose("a\n```\nnever closed"), "a\n\n");
-        assert_eq!(units("ein Hund 犬が"), ["ein", "hund", "犬", "か"]);
     }
 }

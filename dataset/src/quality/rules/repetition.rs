@@ -9,7 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use super::excerpt;
-use super::prose::{prose, units};
+use super::prose::prose;
+use crate::quality::words::units;
 
 /// The longest part of a loop, in words.
 const LONGEST_PART: usize = 40;

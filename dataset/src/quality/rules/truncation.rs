@@ -1,7 +1,8 @@
 //! Answers without an end.
 
 use super::excerpt;
-use super::prose::{is_fence, units};
+use super::prose::is_fence;
+use crate::quality::words::units;
 
 /// Signs that end a sentence, in the scripts that have some.
 const ENDS: [char; 12] = ['.', '!', '?', '…', '。', '！', '？', '؟', '।', '۔', '։', '።'];
