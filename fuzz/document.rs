@@ -1,5 +1,6 @@
 //! Reading a document from memory, and cutting it into chunks.
 
+use espalier_taxonomy::ChunkSettings;
 use espalier_taxonomy::document::{Limits, extract_bytes};
 
 pub fn read(name: &str, bytes: &[u8]) {
@@ -7,5 +8,5 @@ pub fn read(name: &str, bytes: &[u8]) {
     let Ok(extracted) = extract_bytes(name.as_ref(), bytes, &limits) else { return };
     assert!(extracted.text.len() <= limits.text_bytes);
     let document = espalier_taxonomy::Document { path: name.into(), text: extracted.text };
-    let _ = espalier_taxonomy::chunks(&document, 8, &|text: &str| text.len() / 4);
+    let _ = espalier_taxonomy::chunks(&document, &ChunkSettings { max_tokens: 8, overlap: 3 }, &|text: &str| text.len() / 4);
 }

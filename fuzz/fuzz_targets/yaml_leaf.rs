@@ -1,6 +1,7 @@
 //! A leaf of a skills tree of any text, with a document and a held-out test that are good.
 #![no_main]
 
+use espalier_taxonomy::ChunkSettings;
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../scratch.rs"]
@@ -13,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(tree) = espalier_taxonomy::read_tree(&leaf) {
         for leaf in &tree.leaves {
             for document in &leaf.documents {
-                let _ = espalier_taxonomy::chunks(document, 8, &|text: &str| text.len() / 4);
+                let _ = espalier_taxonomy::chunks(document, &ChunkSettings { max_tokens: 8, overlap: 3 }, &|text: &str| text.len() / 4);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use espalier_inference::Message;
-use espalier_taxonomy::{Chunk, Leaf, LeafKind, Seed, Tree, chunks};
+use espalier_taxonomy::{Chunk, ChunkSettings, Leaf, LeafKind, Seed, Tree, chunks};
 use minijinja::context;
 use minijinja::value::Value;
 use serde::Serialize;
@@ -200,6 +200,7 @@ impl Builder<'_> {
                 self.jobs.push(job);
             }
         }
+        let settings = ChunkSettings { max_tokens: self.config.chunk_tokens, ..ChunkSettings::default() };
         let pieces: Vec<(String, Chunk)> = self
             .leaf
             .documents
@@ -207,9 +208,7 @@ impl Builder<'_> {
             .flat_map(|document| {
                 let name =
                     document.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                chunks(document, self.config.chunk_tokens, count_tokens)
-                    .into_iter()
-                    .map(move |chunk| (name.clone(), chunk))
+                chunks(document, &settings, count_tokens).into_iter().map(move |chunk| (name.clone(), chunk))
             })
             .collect();
         if self.config.knowledge_documents {

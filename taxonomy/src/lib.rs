@@ -41,7 +41,7 @@ mod read;
 mod scalar;
 mod tree;
 
-pub use chunk::{Chunk, chunks};
+pub use chunk::{Chunk, ChunkSettings, chunks};
 pub use diagnostic::{Diagnostic, Severity};
 pub use leaf::{Document, Leaf, LeafKind, LeafVersion, Place, Places, QuestionTemplate, Seed, Slot, TestItem, Verify};
 pub use read::Mode;

@@ -6,6 +6,7 @@
 
 mod archive;
 mod blocks;
+mod cache;
 mod docx;
 mod encoding;
 mod format;
@@ -23,6 +24,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use cache::ExtractCache;
 pub use format::Format;
 
 /// The version of the readers: a text that another version extracted is extracted anew.
