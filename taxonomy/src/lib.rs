@@ -31,10 +31,12 @@
 mod attribution;
 mod chunk;
 mod diagnostic;
+mod difference;
 pub mod document;
 mod hash;
 mod layout;
 mod leaf;
+pub mod lint;
 mod node;
 mod parse;
 mod read;
@@ -43,6 +45,7 @@ mod tree;
 
 pub use chunk::{Chunk, ChunkSettings, chunks};
 pub use diagnostic::{Diagnostic, Severity};
+pub use difference::{LeafDifference, LeafState, PartDifference, TreeDifference, TreeState};
 pub use leaf::{Document, Leaf, LeafKind, LeafVersion, Place, Places, QuestionTemplate, Seed, Slot, TestItem, Verify};
 pub use read::Mode;
 pub use tree::{Tree, read_tree, read_tree_with};
@@ -54,3 +57,6 @@ pub mod yaml {
     pub use crate::read::Report;
     pub use crate::read::fields::{Fields, distance, list, text};
 }
+
+/// What texts of a scaffold begin with: words for its author to write their own in place of.
+pub const PLACEHOLDER: &str = "REPLACE: ";

@@ -1,0 +1,86 @@
+//! Seeds that give away what the model is measured by.
+
+use std::collections::{HashMap, HashSet};
+
+use super::words::{jaccard, normal, shingles, words};
+use super::{LintSettings, warning};
+use crate::diagnostic::Diagnostic;
+use crate::leaf::{Leaf, Seed};
+use crate::tree::Tree;
+
+/// Words in a row that two texts do not have in common by chance.
+const RUN: usize = 8;
+
+/// Share of a measured text's runs that a seed may hold.
+const CONTAINED: f64 = 0.5;
+
+/// A text that the model is measured by.
+struct Measured {
+    place: String,
+    what: &'static str,
+    short: HashSet<u64>,
+    runs: HashSet<u64>,
+}
+
+pub(super) fn lint(tree: &Tree, settings: &LintSettings<'_>, found: &mut Vec<Diagnostic>) {
+    let mut measured = Vec::new();
+    for leaf in &tree.leaves {
+        let file = leaf.test_file.as_ref().unwrap_or(&leaf.file);
+        for item in &leaf.test {
+            let place = format!("{}:{}", file.display(), item.line);
+            measured.push(of(place, "a held-out question", &item.question));
+        }
+    }
+    for item in settings.benchmarks {
+        let place = format!("{}:{}", item.file.display(), item.line);
+        measured.extend(item.texts.iter().map(|text| of(place.clone(), "a benchmark", text)));
+    }
+    let mut index: HashMap<u64, Vec<usize>> = HashMap::new();
+    for (number, text) in measured.iter().enumerate() {
+        for shingle in text.short.iter().chain(&text.runs) {
+            index.entry(*shingle).or_default().push(number);
+        }
+    }
+    for leaf in &tree.leaves {
+        for seed in &leaf.seeds {
+            compare(leaf, seed, &measured, &index, settings, found);
+        }
+    }
+}
+
+fn of(place: String, what: &'static str, text: &str) -> Measured {
+    let words = words(text);
+    let runs = if words.len() >= RUN { shingles(&words, RUN) } else { HashSet::new() };
+    Measured { place, what, short: shingles(&words, 2), runs }
+}
+
+fn compare(
+    leaf: &Leaf,
+    seed: &Seed,
+    measured: &[Measured],
+    index: &HashMap<u64, Vec<usize>>,
+    settings: &LintSettings<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let question = shingles(&words(&seed.question), 2);
+    let whole = words(&normal(&[seed.context.as_deref().unwrap_or_default(), &seed.question, &seed.answer].join(" ")));
+    let runs = shingles(&whole, RUN);
+    let mut candidates: Vec<usize> =
+        question.iter().chain(&runs).filter_map(|shingle| index.get(shingle)).flatten().copied().collect();
+    candidates.sort_unstable();
+    candidates.dedup();
+    for number in candidates {
+        let text = &measured[number];
+        let near = jaccard(&question, &text.short);
+        let held = text.runs.intersection(&runs).count() as f64 / text.runs.len().max(1) as f64;
+        let share = if near >= settings.near { near } else { held };
+        if near >= settings.near || held >= CONTAINED {
+            found.push(warning(
+                leaf,
+                seed.line,
+                format!("this seed gives away {} at {} ({:.0} % of it)", text.what, text.place, 100.0 * share),
+                "remove one of them: a model that has seen the question is not measured by it",
+            ));
+        }
+    }
+}
