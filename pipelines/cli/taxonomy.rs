@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum TaxonomyCommand {
     /// Check every leaf; messages have file, line and column.
     #[command(
-        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy validate --strict taxonomy/   # before it goes to InstructLab\n  pipeline taxonomy validate --github taxonomy/   # in a workflow of GitHub"
+        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy validate --strict taxonomy/   # before it goes to InstructLab\n  pipeline taxonomy validate --fix --dry-run taxonomy/\n  pipeline taxonomy validate --github taxonomy/   # in a workflow of GitHub"
     )]
     Validate {
         /// Trees or leaves.
@@ -17,6 +17,12 @@ pub enum TaxonomyCommand {
         /// Be as strict as ilab, which also asks for a layout of its own.
         #[arg(long)]
         strict: bool,
+        /// Mend what can be mended without a change of meaning, and show each change.
+        #[arg(long)]
+        fix: bool,
+        /// Show what --fix would do, and do nothing.
+        #[arg(long, requires = "fix")]
+        dry_run: bool,
         /// Print messages as GitHub annotations.
         #[arg(long)]
         github: bool,

@@ -33,6 +33,7 @@ mod chunk;
 mod diagnostic;
 mod difference;
 pub mod document;
+pub mod fix;
 mod hash;
 mod layout;
 mod leaf;
@@ -48,7 +49,7 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use difference::{LeafDifference, LeafState, PartDifference, TreeDifference, TreeState};
 pub use leaf::{Document, Leaf, LeafKind, LeafVersion, Place, Places, QuestionTemplate, Seed, Slot, TestItem, Verify};
 pub use read::Mode;
-pub use tree::{Tree, read_tree, read_tree_with};
+pub use tree::{Tree, leaf_files, read_tree, read_tree_with};
 
 /// YAML with places, and the reading of mappings whose unknown keys are refused: what every file of ours is read with.
 pub mod yaml {

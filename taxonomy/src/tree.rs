@@ -85,6 +85,16 @@ pub fn read_tree_with(path: &Path, mode: Mode) -> Result<Tree, Vec<Diagnostic>> 
     Ok(Tree { root: path.to_path_buf(), leaves, notes: findings })
 }
 
+/// The files that [`read_tree`] would read as leaves, good or not, in the order of their folders.
+pub fn leaf_files(path: &Path) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.to_path_buf()];
+    }
+    let mut files = Vec::new();
+    find(path, "", &mut files, &mut Vec::new());
+    files.into_iter().map(|(_, file)| file).collect()
+}
+
 /// The name of the folder that a file lies in.
 fn leaf_name(file: &Path) -> String {
     let folder = fs::canonicalize(file).ok().and_then(|file| Some(file.parent()?.file_name()?.to_owned()));

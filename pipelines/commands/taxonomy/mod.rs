@@ -1,5 +1,6 @@
 //! `pipeline taxonomy`: check, show and preview skills trees.
 
+mod fix;
 mod preview;
 mod show;
 mod validate;
@@ -12,7 +13,12 @@ use anyhow::Result;
 /// `pipeline taxonomy ...`.
 pub fn run(command: TaxonomyCommand, session: Session<'_>) -> Result<Status> {
     match command {
-        TaxonomyCommand::Validate { paths, strict, github } => validate::run(&paths, strict, github, session),
+        TaxonomyCommand::Validate { mut paths, strict, fix, dry_run, github } => {
+            if fix {
+                fix::run(&mut paths, dry_run, session)?;
+            }
+            validate::run(&paths, strict, github, session)
+        }
         TaxonomyCommand::Show { path } => show::run(&path, session),
         TaxonomyCommand::Preview { path, samples, seed } => preview::run(&path, samples, seed, session),
     }

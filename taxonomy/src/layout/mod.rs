@@ -6,6 +6,8 @@
 mod indentation;
 mod spacing;
 
+use std::collections::HashSet;
+
 use serde_saphyr::granit_parser::{ScalarStyle, Scanner, Span, StrInput, Token, TokenType};
 
 use crate::leaf::Place;
@@ -142,6 +144,17 @@ fn gap_mark(gap: &str) -> Option<usize> {
         }
         (is_tab_or_line_end(found) && !(found == '\t' && comment)).then_some(at)
     })
+}
+
+/// The lines of block texts (behind `|` and `>`), in which blanks are part of what is said.
+pub(crate) fn line_of_text_blocks(text: &str) -> HashSet<usize> {
+    let mut lines = HashSet::new();
+    for (span, token) in tokens(text) {
+        if let TokenType::Scalar(ScalarStyle::Literal | ScalarStyle::Folded, _) = token {
+            lines.extend(span.start.line()..=span.end.line());
+        }
+    }
+    lines
 }
 
 /// The tokens of a text, up to the first that cannot be read.

@@ -29,10 +29,7 @@ pub(super) fn text(file: &Path, report: &mut Report<'_>) -> Option<String> {
         }
     };
     match String::from_utf8(bytes) {
-        Ok(text) => {
-            let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-            Some(text.replace("\r\n", "\n").replace('\r', "\n"))
-        }
+        Ok(text) => Some(normal(&text)),
         Err(error) => {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = valid.split(|&byte| byte == b'\n').count();
@@ -41,6 +38,12 @@ pub(super) fn text(file: &Path, report: &mut Report<'_>) -> Option<String> {
             None
         }
     }
+}
+
+/// A text with `\n` as line end and without a byte order mark.
+pub(crate) fn normal(text: &str) -> String {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
 /// The keys of a leaf; `None` after an error, and for an empty file (a warning).

@@ -2,7 +2,7 @@
 
 mod document;
 pub(crate) mod fields;
-mod file;
+pub(crate) mod file;
 mod instructlab;
 mod own;
 mod questions;
@@ -93,19 +93,30 @@ pub(crate) fn leaf(id: &str, file: &Path, mode: Mode, findings: &mut Vec<Diagnos
     let mut report = Report::new(file, findings);
     check_name(file, mode, &mut report);
     let text = file::text(file, &mut report)?;
-    let mut fields = file::fields(&text, mode, &mut report)?;
-    let version = version(&mut fields, &mut report)?;
+    leaf_of_text(id, file, &text, mode, &mut report)
+}
+
+/// How many errors a leaf's file would have with this text.
+pub(crate) fn errors_in(file: &Path, text: &str, mode: Mode) -> usize {
+    let mut findings = Vec::new();
+    leaf_of_text("", file, text, mode, &mut Report::new(file, &mut findings));
+    findings.iter().filter(|finding| finding.severity == Severity::Error).count()
+}
+
+fn leaf_of_text(id: &str, file: &Path, text: &str, mode: Mode, report: &mut Report<'_>) -> Option<Leaf> {
+    let mut fields = file::fields(text, mode, report)?;
+    let version = version(&mut fields, report)?;
     let mut leaf = Leaf { id: id.to_owned(), file: file.to_path_buf(), version, ..Leaf::default() };
     if mode == Mode::Strict && matches!(version, LeafVersion::V2 | LeafVersion::V3) {
-        for layout::Flaw { place, message, .. } in layout::lint(&text) {
+        for layout::Flaw { place, message, .. } in layout::lint(text) {
             report.error(place, message, "`pipeline taxonomy validate --fix` mends most of this");
         }
     }
     match version {
-        LeafVersion::Espalier1 => own::read(&mut fields, &mut leaf, &mut report),
-        _ => instructlab::read(&mut fields, &mut leaf, &mut report),
+        LeafVersion::Espalier1 => own::read(&mut fields, &mut leaf, report),
+        _ => instructlab::read(&mut fields, &mut leaf, report),
     }
-    fields.refuse_the_rest(&mut report);
+    fields.refuse_the_rest(report);
     if report.failed {
         return None;
     }
