@@ -1,21 +1,24 @@
-//! Finished rows, one JSON object a line, appended as they come: what a resumed run starts from.
+//! Finished rows (or other records), one JSON object a line, appended as they come: what a resumed run starts from.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::DatasetError;
 use crate::row::Row;
 
 /// An append-only file of rows that survives a kill at any moment: a torn last line is dropped when it is opened again.
 #[derive(Debug)]
-pub struct Journal {
+pub struct Journal<T = Row> {
     path: PathBuf,
     file: File,
-    rows: Vec<Row>,
+    rows: Vec<T>,
 }
 
-impl Journal {
+impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// Opens or creates a journal, reads its rows and cuts off a last line that was not finished.
     ///
     /// # Errors
@@ -49,7 +52,7 @@ impl Journal {
     }
 
     /// All rows, those read back first.
-    pub fn rows(&self) -> &[Row] {
+    pub fn rows(&self) -> &[T] {
         &self.rows
     }
 
@@ -57,7 +60,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be written (a full disk).
-    pub fn append(&mut self, row: &Row) -> Result<(), DatasetError> {
+    pub fn append(&mut self, row: &T) -> Result<(), DatasetError> {
         let mut line = serde_json::to_vec(row).map_err(|error| DatasetError::Line {
             path: self.path.clone(),
             line: self.rows.len() + 1,
@@ -112,7 +115,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.journal");
         std::fs::write(&path, "{\"a\": 1}\n").unwrap();
-        let error = Journal::open(&path).unwrap_err().to_string();
+        let error = Journal::<Row>::open(&path).unwrap_err().to_string();
         assert!(error.contains("rows.journal:1: "), "{error}");
     }
 }

@@ -33,6 +33,7 @@ mod config;
 mod error;
 pub mod estimate;
 mod expressions;
+pub mod flow;
 mod generate;
 mod held_out;
 mod identity;

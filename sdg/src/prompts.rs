@@ -10,7 +10,7 @@ use espalier_inference::Message;
 use espalier_taxonomy::{Leaf, Seed};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, context};
 
 use crate::error::SdgError;
 use crate::expressions::sentence;
@@ -66,7 +66,6 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = L
 /// [`SdgError::Prompt`] when the file is not a template of turns.
 pub(crate) fn fill(file: PromptFile, leaf: &Leaf, shots: &[&Seed], own: Value) -> Result<Vec<Message>, SdgError> {
     let fail = |reason| SdgError::Prompt { file: file.name, leaf: leaf.id.clone(), reason };
-    let environment = ENVIRONMENT.as_ref().map_err(|error| fail(sentence(error)))?;
     let shots: Vec<Value> = shots
         .iter()
         .map(|seed| {
@@ -87,11 +86,29 @@ pub(crate) fn fill(file: PromptFile, leaf: &Leaf, shots: &[&Seed], own: Value) -
         shots => shots,
         ..own
     };
-    let text = environment.render_named_str(file.name, file.text, values).map_err(|error| fail(sentence(&error)))?;
+    let text = render(file.name, file.text, values).map_err(|error| fail(sentence(&error)))?;
     turns(&text).map_err(fail)
 }
 
-fn turns(text: &str) -> Result<Vec<Message>, String> {
+/// What prompt files are compiled with.
+///
+/// # Errors
+/// Why it cannot be, in one sentence.
+pub(crate) fn environment() -> Result<&'static Environment<'static>, String> {
+    ENVIRONMENT.as_ref().map_err(sentence)
+}
+
+/// A prompt file filled in, its turns still marked.
+pub(crate) fn render(name: &str, text: &str, values: Value) -> Result<String, minijinja::Error> {
+    let environment = environment().map_err(|reason| minijinja::Error::new(ErrorKind::InvalidOperation, reason))?;
+    environment.render_named_str(name, text, values)
+}
+
+/// The turns of a filled-in prompt file.
+///
+/// # Errors
+/// Why it is not a conversation.
+pub(crate) fn turns(text: &str) -> Result<Vec<Message>, String> {
     let mut turns = Vec::new();
     let mut rest = text;
     while let Some((outside, after)) = rest.split_once(START) {

@@ -25,6 +25,8 @@ mod texts;
 mod units;
 mod values;
 
+pub(crate) use values::from_json;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
@@ -65,8 +67,20 @@ pub fn evaluate(expression: &str, values: &BTreeMap<String, serde_json::Value>) 
 
 /// The value of an expression.
 pub(crate) fn evaluate_value(expression: &str, values: &Values) -> Result<serde_json::Value, String> {
+    evaluate_in(expression, values::context(values))
+}
+
+/// The value of an expression over the columns of a row.
+pub(crate) fn evaluate_columns(
+    expression: &str,
+    columns: &serde_json::Map<String, serde_json::Value>,
+) -> Result<serde_json::Value, String> {
+    evaluate_in(expression, values::context(columns))
+}
+
+fn evaluate_in(expression: &str, context: minijinja::Value) -> Result<serde_json::Value, String> {
     let compiled = ENVIRONMENT.compile_expression(expression).map_err(|error| sentence(&error))?;
-    let value = compiled.eval(values::context(values)).map_err(|error| sentence(&error))?;
+    let value = compiled.eval(context).map_err(|error| sentence(&error))?;
     if value.is_undefined() {
         return Err("the expression has no value".to_owned());
     }

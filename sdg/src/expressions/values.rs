@@ -2,13 +2,11 @@
 
 use minijinja::value::{Value, ValueKind};
 
-use super::Values;
-
-pub(crate) fn context(values: &Values) -> Value {
-    Value::from_pairs(values.iter().map(|(name, value)| (name.clone(), from_json(value))))
+pub(crate) fn context<'a>(values: impl IntoIterator<Item = (&'a String, &'a serde_json::Value)>) -> Value {
+    Value::from_pairs(values.into_iter().map(|(name, value)| (name.clone(), from_json(value))))
 }
 
-fn from_json(value: &serde_json::Value) -> Value {
+pub(crate) fn from_json(value: &serde_json::Value) -> Value {
     match value {
         serde_json::Value::Null => Value::from(()),
         serde_json::Value::Bool(value) => Value::from(*value),

@@ -1,0 +1,118 @@
+//! Asking engines: all requests of a wave in one call an engine, kept answers first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use espalier_inference::{Request, TokenLogprob};
+
+use super::cache::{Kept, ResponseCache};
+use super::sample::Refused;
+use crate::error::SdgError;
+use crate::generate::Answerer;
+
+/// Something that answers.
+pub struct FlowEngine<'a> {
+    /// Names it in rows and in the cache: model, precision, whatever decides its answers.
+    pub identity: String,
+    /// Answers.
+    pub answer: Answerer<'a>,
+}
+
+impl std::fmt::Debug for FlowEngine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowEngine").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// Engines by the names that blocks call them.
+pub type FlowEngines<'a> = BTreeMap<String, FlowEngine<'a>>;
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub(crate) engine: String,
+    pub(crate) text: String,
+    pub(crate) prompt_tokens: usize,
+    pub(crate) answer_tokens: usize,
+    pub(crate) logprobs: Vec<TokenLogprob>,
+    /// Whether it was kept from before.
+    pub(crate) cached: bool,
+}
+
+/// An answer, or why this row gets none.
+pub(crate) type Replied = Result<Reply, Refused>;
+
+impl Reply {
+    fn new(engine: &str, kept: &Kept, cached: bool) -> Self {
+        Self {
+            engine: engine.to_owned(),
+            text: kept.text.clone(),
+            prompt_tokens: kept.prompt_tokens,
+            answer_tokens: kept.answer_tokens,
+            logprobs: kept.logprobs(),
+            cached,
+        }
+    }
+}
+
+/// Answers to all requests, in their order. Equal requests are asked once.
+///
+/// # Errors
+/// What stops the engine, a cache that cannot be written, a stop from outside. What was answered is in the cache.
+pub(crate) fn ask_all(
+    engine: &mut FlowEngine<'_>,
+    requests: &[Request],
+    cache: &mut ResponseCache,
+    stop: &AtomicBool,
+    on_answer: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Replied>, SdgError> {
+    let keys: Vec<String> = requests.iter().map(|request| ResponseCache::key(&engine.identity, request)).collect();
+    let mut first: HashMap<&str, usize> = HashMap::new();
+    let mut open = Vec::new();
+    for (index, key) in keys.iter().enumerate().filter(|(_, key)| cache.get(key).is_none()) {
+        first.entry(key).or_insert_with(|| {
+            open.push(index);
+            index
+        });
+    }
+    let mut refused: HashMap<&str, Refused> = HashMap::new();
+    let fresh: Vec<Request> = open.iter().map(|&index| requests[index].clone()).collect();
+    let mut failure = None;
+    let mut answered = 0;
+    if !fresh.is_empty() {
+        (engine.answer)(&fresh, &mut |index, answer| {
+            let key = &keys[open[index]];
+            answered += 1;
+            let step = match answer {
+                Ok(answer) => cache.put(key, answer).map_err(SdgError::from),
+                // A prompt that is too long is the fault of one row; whatever else an engine says stops the run.
+                Err(error) if error.is_prompt_too_long() => {
+                    refused.insert(key, Refused::new("prompt too long", error.to_string()));
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
+            };
+            on_answer(answered, fresh.len());
+            if let Err(error) = step {
+                failure = Some(error);
+            } else if stop.load(Ordering::Relaxed) {
+                failure = Some(SdgError::Interrupted { done: answered, total: fresh.len() });
+            }
+            if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+    }
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    let reply = |(index, key): (usize, &String)| match (cache.get(key), refused.get(key.as_str())) {
+        (Some(kept), _) => Some(Ok(Reply::new(&engine.identity, kept, first.get(key.as_str()) != Some(&index)))),
+        (None, refused) => refused.cloned().map(Err),
+    };
+    let replies: Vec<Option<Replied>> = keys.iter().enumerate().map(reply).collect();
+    let missing = replies.iter().filter(|reply| reply.is_none()).count();
+    if missing > 0 {
+        return Err(SdgError::Unanswered { missing, asked: requests.len() });
+    }
+    Ok(replies.into_iter().flatten().collect())
+}

@@ -1,0 +1,397 @@
+//! Running flows: in waves, each of which asks every engine once for everything that can be asked by then.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use espalier_inference::Request;
+use espalier_taxonomy::Leaf;
+
+use super::ask::{FlowEngines, Replied, ask_all};
+use super::block::{Surroundings, Work};
+use super::cache::ResponseCache;
+use super::sample::{Passed, Rejected, Sample};
+use super::{Block, Budget, Flow};
+use crate::error::SdgError;
+
+/// A leaf and the flow that makes its rows.
+#[derive(Clone, Debug)]
+pub struct FlowTask<'a> {
+    /// The leaf.
+    pub leaf: &'a Leaf,
+    /// The flow.
+    pub flow: &'a Flow,
+    /// The rows that the flow starts from; see [`super::sources`].
+    pub sources: Vec<Sample>,
+}
+
+/// How flows run.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowOptions<'a> {
+    /// Decides all sampling.
+    pub seed: u64,
+    /// Answers for each row where a block says `scaled`.
+    pub scale: usize,
+    /// Where a flow does not set its own.
+    pub budget: Budget,
+    /// Set from outside to stop at the next answer.
+    pub stop: &'a AtomicBool,
+}
+
+/// What happens while flows run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FlowEvent {
+    /// A wave begins.
+    Wave {
+        /// Its number, from 1.
+        number: usize,
+        /// Blocks that ask in it, with the number of their requests.
+        requests: BTreeMap<String, usize>,
+    },
+    /// An engine answered.
+    Answered {
+        /// The engine.
+        engine: String,
+        /// Answers so far in the wave.
+        done: usize,
+        /// Requests of the wave that were not answered before.
+        total: usize,
+    },
+    /// A block of a leaf is done.
+    Block {
+        /// The leaf.
+        leaf: String,
+        /// What it did.
+        counts: BlockCounts,
+    },
+}
+
+/// What a block did for a leaf.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockCounts {
+    /// The block.
+    pub block: String,
+    /// Rows that it got.
+    pub rows_in: usize,
+    /// Rows that it gave.
+    pub rows_out: usize,
+    /// Rows that it dropped, by category.
+    pub rejected: BTreeMap<&'static str, usize>,
+    /// What it asked.
+    pub usage: Usage,
+}
+
+/// What was asked of engines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Answers used.
+    pub answers: usize,
+    /// Those of them that were known: from an earlier run, or to an equal request.
+    pub cached: usize,
+    /// Tokens of prompts.
+    pub prompt_tokens: usize,
+    /// Tokens of answers.
+    pub answer_tokens: usize,
+}
+
+impl Usage {
+    fn add(&mut self, replied: &Replied) {
+        if let Ok(reply) = replied {
+            self.answers += 1;
+            self.cached += usize::from(reply.cached);
+            self.prompt_tokens += reply.prompt_tokens;
+            self.answer_tokens += reply.answer_tokens;
+        }
+    }
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.answers += other.answers;
+        self.cached += other.cached;
+        self.prompt_tokens += other.prompt_tokens;
+        self.answer_tokens += other.answer_tokens;
+    }
+}
+
+/// What a flow made of a leaf.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FlowResult {
+    /// The leaf.
+    pub leaf: String,
+    /// The rows, in one order however answers arrived.
+    pub kept: Vec<Sample>,
+    /// Every row that a block dropped, in the order of the blocks.
+    pub rejected: Vec<Rejected>,
+    /// Rows that were under way when the budget ended; the same flow goes on with them when it runs again.
+    pub unfinished: usize,
+    /// What each block did, in the order in which they ran.
+    pub blocks: Vec<BlockCounts>,
+}
+
+impl FlowResult {
+    /// What all its blocks asked.
+    pub fn usage(&self) -> Usage {
+        let mut sum = Usage::default();
+        for block in &self.blocks {
+            sum += block.usage;
+        }
+        sum
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FlowRun {
+    /// One for each task, in their order.
+    pub results: Vec<FlowResult>,
+    /// Why the run ended before everything was done; `None` when everything was.
+    pub budget_ended: Option<String>,
+}
+
+/// Runs flows over leaves. The result follows from tasks, options and answers: the order of arrival and interruptions change
+/// nothing. After a stop or a kill the same call gets what was answered from the cache.
+///
+/// # Errors
+/// A block whose engine is not there, an engine that fails, a stop from outside.
+pub fn run(
+    tasks: &[FlowTask<'_>],
+    engines: &mut FlowEngines<'_>,
+    cache: &mut ResponseCache,
+    options: &FlowOptions<'_>,
+    on_event: &mut dyn FnMut(FlowEvent),
+) -> Result<FlowRun, SdgError> {
+    let started = Instant::now();
+    let mut states = tasks.iter().map(|task| State::new(task, options)).collect::<Result<Vec<_>, _>>()?;
+    let mut spent = 0;
+    for number in 1.. {
+        for state in &mut states {
+            state.advance(on_event);
+        }
+        let asked = collect(&states);
+        if asked.is_empty() {
+            break;
+        }
+        if let Some(reason) = over_budget(tasks, options, spent, started) {
+            let results = states.into_iter().map(State::unfinished).collect();
+            return Ok(FlowRun { results, budget_ended: Some(reason) });
+        }
+        on_event(FlowEvent::Wave { number, requests: counted(&states, &asked) });
+        for (name, wave) in asked {
+            let engine = engines.get_mut(&name).ok_or_else(|| no_engine(&name))?;
+            let requests: Vec<Request> = wave.iter().map(|asked| asked.request.clone()).collect();
+            let replies = ask_all(engine, &requests, cache, options.stop, &mut |done, total| {
+                on_event(FlowEvent::Answered { engine: name.clone(), done, total });
+            })?;
+            for (asked, replied) in wave.iter().zip(replies) {
+                spent += replied
+                    .as_ref()
+                    .map_or(0, |reply| if reply.cached { 0 } else { reply.prompt_tokens + reply.answer_tokens });
+                states[asked.task].answer(asked.block, asked.number, replied);
+            }
+        }
+    }
+    Ok(FlowRun { results: states.into_iter().map(State::result).collect(), budget_ended: None })
+}
+
+fn no_engine(name: &str) -> SdgError {
+    SdgError::Config(format!("a block asks the engine `{name}`, which is not there"))
+}
+
+/// A request with where its answer goes.
+struct Asked {
+    task: usize,
+    block: usize,
+    number: usize,
+    request: Request,
+}
+
+/// What every block that is ready asks, by engine.
+fn collect(states: &[State<'_>]) -> BTreeMap<String, Vec<Asked>> {
+    let mut asked: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
+    for (task, state) in states.iter().enumerate() {
+        for (&block, work) in &state.working {
+            let pending = work.pending().into_iter();
+            asked.entry(work.engine().to_owned()).or_default().extend(pending.map(|(number, request)| Asked {
+                task,
+                block,
+                number,
+                request,
+            }));
+        }
+    }
+    asked.retain(|_, wave| !wave.is_empty());
+    asked
+}
+
+fn counted(states: &[State<'_>], asked: &BTreeMap<String, Vec<Asked>>) -> BTreeMap<String, usize> {
+    let mut requests: BTreeMap<String, usize> = BTreeMap::new();
+    for one in asked.values().flatten() {
+        *requests.entry(states[one.task].flow.blocks[one.block].name.clone()).or_default() += 1;
+    }
+    requests
+}
+
+/// Why no further wave begins.
+fn over_budget(tasks: &[FlowTask<'_>], options: &FlowOptions<'_>, spent: usize, started: Instant) -> Option<String> {
+    let own = tasks.iter().map(|task| task.flow.budget);
+    let budget = own.fold(options.budget, Budget::smaller);
+    if let Some(tokens) = budget.tokens.filter(|tokens| spent >= *tokens) {
+        return Some(format!("the budget of {tokens} tokens is spent"));
+    }
+    let minutes = started.elapsed().as_secs_f64() / 60.0;
+    budget.minutes.filter(|most| minutes >= *most).map(|most| format!("the budget of {most} minutes is over"))
+}
+
+/// A task under way.
+struct State<'a> {
+    task: &'a FlowTask<'a>,
+    flow: &'a Flow,
+    options: &'a FlowOptions<'a>,
+    /// Blocks in an order in which each stands after those that it needs.
+    order: Vec<usize>,
+    /// Blocks before each.
+    before: Vec<Vec<usize>>,
+    /// How many blocks still want what each gave.
+    wanted: Vec<usize>,
+    given: Vec<Option<Vec<Sample>>>,
+    working: BTreeMap<usize, Work<'a>>,
+    /// What blocks refused.
+    rejected: Vec<Vec<Rejected>>,
+    counts: Vec<Option<BlockCounts>>,
+}
+
+impl<'a> State<'a> {
+    fn new(task: &'a FlowTask<'a>, options: &'a FlowOptions<'a>) -> Result<Self, SdgError> {
+        let flow = task.flow;
+        let before = flow.before().map_err(SdgError::Config)?;
+        let order = flow.order().map_err(SdgError::Config)?;
+        let mut wanted = vec![0; flow.blocks.len()];
+        for &block in before.iter().flatten() {
+            wanted[block] += 1;
+        }
+        let blocks = flow.blocks.len();
+        Ok(Self {
+            task,
+            flow,
+            options,
+            order,
+            before,
+            wanted,
+            given: vec![None; blocks],
+            working: BTreeMap::new(),
+            rejected: vec![Vec::new(); blocks],
+            counts: vec![None; blocks],
+        })
+    }
+
+    /// Runs every block that can run without an answer, and readies those that ask.
+    fn advance(&mut self, on_event: &mut dyn FnMut(FlowEvent)) {
+        for place in 0..self.order.len() {
+            let number = self.order[place];
+            if let Some(work) = self.working.get(&number) {
+                if work.is_done()
+                    && let Some(work) = self.working.remove(&number)
+                {
+                    self.done(number, work.finish(), on_event);
+                }
+            } else if self.counts[number].is_none() && self.before[number].iter().all(|&block| self.is_done(block)) {
+                self.start(number, on_event);
+            }
+        }
+    }
+
+    fn is_done(&self, block: usize) -> bool {
+        self.counts[block].is_some() && !self.working.contains_key(&block)
+    }
+
+    fn start(&mut self, number: usize, on_event: &mut dyn FnMut(FlowEvent)) {
+        let flow: &'a Flow = self.flow;
+        let block: &'a Block = &flow.blocks[number];
+        let rows = self.rows_for(number);
+        let rows_in = rows.len();
+        self.counts[number] = Some(BlockCounts { block: block.name.clone(), rows_in, ..BlockCounts::default() });
+        let around = Surroundings { seed: self.options.seed, scale: self.options.scale };
+        let work = Work::start(block, rows, around);
+        if work.is_done() {
+            self.done(number, work.finish(), on_event);
+        } else {
+            self.working.insert(number, work);
+        }
+    }
+
+    /// What the blocks before gave. Where several meet, their names go into the ids: a row that came along two ways is two.
+    fn rows_for(&mut self, number: usize) -> Vec<Sample> {
+        let before = self.before[number].clone();
+        if before.is_empty() {
+            return self.task.sources.clone();
+        }
+        let mut rows = Vec::new();
+        for &block in &before {
+            self.wanted[block] -= 1;
+            let given = &mut self.given[block];
+            let own = if self.wanted[block] == 0 { given.take() } else { given.clone() }.unwrap_or_default();
+            if before.len() == 1 {
+                return own;
+            }
+            let name = &self.flow.blocks[block].name;
+            rows.extend(own.into_iter().map(|sample| sample.child(name, 0)));
+        }
+        rows
+    }
+
+    fn answer(&mut self, block: usize, number: usize, replied: Replied) {
+        if let Some(counts) = &mut self.counts[block] {
+            counts.usage.add(&replied);
+        }
+        if let Some(work) = self.working.get_mut(&block) {
+            work.answer(number, replied);
+        }
+    }
+
+    fn done(&mut self, number: usize, passed: Passed, on_event: &mut dyn FnMut(FlowEvent)) {
+        let Passed { kept, rejected } = self.flow.blocks[number].tidy(passed);
+        if let Some(counts) = &mut self.counts[number] {
+            counts.rows_out = kept.len();
+            for row in &rejected {
+                *counts.rejected.entry(row.category).or_default() += 1;
+            }
+            on_event(FlowEvent::Block { leaf: self.task.leaf.id.clone(), counts: counts.clone() });
+        }
+        self.given[number] = Some(kept);
+        self.rejected[number].extend(rejected);
+    }
+
+    fn result(mut self) -> FlowResult {
+        let kept = self.given.iter_mut().filter_map(Option::take).flatten().collect();
+        self.account(kept, 0)
+    }
+
+    /// What is finished of a task that was not.
+    fn unfinished(mut self) -> FlowResult {
+        let before = |block: usize| self.before.iter().any(|before| before.contains(&block));
+        let ends: Vec<bool> = (0..self.flow.blocks.len()).map(|block| !before(block)).collect();
+        let (mut kept, mut under_way) = (Vec::new(), 0);
+        for (given, is_end) in self.given.iter_mut().zip(ends) {
+            match given.take() {
+                Some(rows) if is_end => kept.extend(rows),
+                Some(rows) => under_way += rows.len(),
+                None => {}
+            }
+        }
+        under_way +=
+            self.working.keys().filter_map(|&block| self.counts[block].as_ref()).map(|c| c.rows_in).sum::<usize>();
+        self.account(kept, under_way)
+    }
+
+    fn account(self, kept: Vec<Sample>, unfinished: usize) -> FlowResult {
+        let Self { task, order, mut rejected, mut counts, .. } = self;
+        FlowResult {
+            leaf: task.leaf.id.clone(),
+            kept,
+            rejected: order.iter().flat_map(|&block| std::mem::take(&mut rejected[block])).collect(),
+            unfinished,
+            blocks: order.iter().filter_map(|&block| counts[block].take()).collect(),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Flows with a scripted engine and with a real one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test may panic")]
+
+mod checks;
+mod golden;
+mod running;
+mod script;
