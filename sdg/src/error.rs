@@ -30,6 +30,14 @@ pub enum SdgError {
         /// Why.
         reason: String,
     },
+    /// A block of a flow cannot do its work.
+    #[error("the block {block} fails: {reason}")]
+    Block {
+        /// Name of the block.
+        block: String,
+        /// Why.
+        reason: String,
+    },
     /// The check of a leaf cannot be used.
     #[error("leaf {leaf}: its `verify` cannot be used: {reason} (correct it in the leaf's qna.yaml)")]
     Verify {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use espalier_inference::{Request, TokenLogprob};
+use espalier_inference::{Answer, Request};
 
 use super::cache::{Kept, ResponseCache};
 use super::sample::Refused;
@@ -32,11 +32,10 @@ pub type FlowEngines<'a> = BTreeMap<String, FlowEngine<'a>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) engine: String,
-    pub(crate) text: String,
-    pub(crate) prompt_tokens: usize,
+    pub(crate) answer: Answer,
+    /// Tokens of the answer; from a server, a quarter of its bytes.
     pub(crate) answer_tokens: usize,
-    pub(crate) logprobs: Vec<TokenLogprob>,
-    /// Whether it was kept from before.
+    /// Whether it was known: from an earlier run, or from an equal request.
     pub(crate) cached: bool,
 }
 
@@ -45,15 +44,15 @@ pub(crate) type Replied = Result<Reply, Refused>;
 
 impl Reply {
     fn new(engine: &str, kept: &Kept, cached: bool) -> Self {
-        Self {
-            engine: engine.to_owned(),
-            text: kept.text.clone(),
-            prompt_tokens: kept.prompt_tokens,
-            answer_tokens: kept.answer_tokens,
-            logprobs: kept.logprobs(),
-            cached,
-        }
+        Self { engine: engine.to_owned(), answer: kept.answer(), answer_tokens: kept.answer_tokens, cached }
     }
+}
+
+/// A request, and whether an engine that cannot follow it may say so without ending the run.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) request: Request,
+    pub(crate) may_fail: bool,
 }
 
 /// Answers to all requests, in their order. Equal requests are asked once.
@@ -62,12 +61,13 @@ impl Reply {
 /// What stops the engine, a cache that cannot be written, a stop from outside. What was answered is in the cache.
 pub(crate) fn ask_all(
     engine: &mut FlowEngine<'_>,
-    requests: &[Request],
+    requests: &[Wanted],
     cache: &mut ResponseCache,
     stop: &AtomicBool,
     on_answer: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Replied>, SdgError> {
-    let keys: Vec<String> = requests.iter().map(|request| ResponseCache::key(&engine.identity, request)).collect();
+    let keys: Vec<String> =
+        requests.iter().map(|wanted| ResponseCache::key(&engine.identity, &wanted.request)).collect();
     let mut first: HashMap<&str, usize> = HashMap::new();
     let mut open = Vec::new();
     for (index, key) in keys.iter().enumerate().filter(|(_, key)| cache.get(key).is_none()) {
@@ -77,7 +77,7 @@ pub(crate) fn ask_all(
         });
     }
     let mut refused: HashMap<&str, Refused> = HashMap::new();
-    let fresh: Vec<Request> = open.iter().map(|&index| requests[index].clone()).collect();
+    let fresh: Vec<Request> = open.iter().map(|&index| requests[index].request.clone()).collect();
     let mut failure = None;
     let mut answered = 0;
     if !fresh.is_empty() {
@@ -89,6 +89,10 @@ pub(crate) fn ask_all(
                 // A prompt that is too long is the fault of one row; whatever else an engine says stops the run.
                 Err(error) if error.is_prompt_too_long() => {
                     refused.insert(key, Refused::new("prompt too long", error.to_string()));
+                    Ok(())
+                }
+                Err(error) if requests[open[index]].may_fail => {
+                    refused.insert(key, Refused::new("refused by the engine", error.to_string()));
                     Ok(())
                 }
                 Err(error) => Err(error.into()),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use espalier_dataset::{DatasetError, Journal};
-use espalier_inference::{Answer, Request, TokenLogprob};
+use espalier_inference::{Answer, Finish, Request, TokenLogprob};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{digest, hexadecimal};
@@ -13,13 +13,18 @@ use crate::identity::{digest, hexadecimal};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     key: String,
-    pub(crate) text: String,
-    pub(crate) prompt_tokens: usize,
+    text: String,
+    prompt_tokens: usize,
     pub(crate) answer_tokens: usize,
-    /// Token, log-probability and alternatives.
+    /// Whether it was cut off at its longest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    cut: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    logprobs: Vec<(u32, f32, Vec<(u32, f32)>)>,
+    logprobs: Vec<KeptToken>,
 }
+
+/// Token, log-probability and alternatives.
+type KeptToken = (u32, f32, Vec<(u32, f32)>);
 
 impl Kept {
     fn new(key: String, answer: Answer) -> Self {
@@ -32,15 +37,28 @@ impl Kept {
             (token.token, finite(token.logprob), top)
         };
         let logprobs = answer.logprobs.into_iter().map(token).collect();
-        Self { key, text: answer.text, prompt_tokens: answer.prompt_tokens, answer_tokens, logprobs }
+        let cut = answer.finish == Finish::Length;
+        Self { key, text: answer.text, prompt_tokens: answer.prompt_tokens, answer_tokens, cut, logprobs }
     }
 
-    pub(crate) fn logprobs(&self) -> Vec<TokenLogprob> {
-        let token = |(token, logprob, top): &(u32, f32, Vec<_>)| TokenLogprob {
-            token: *token,
-            logprob: *logprob,
-            top: top.clone(),
-        };
+    /// The answer as its engine gave it; of its tokens those whose log-probabilities were asked for.
+    pub(crate) fn answer(&self) -> Answer {
+        let logprobs = self.logprobs();
+        Answer {
+            text: self.text.clone(),
+            tokens: logprobs.iter().map(|token| token.token).collect(),
+            finish: if self.cut { Finish::Length } else { Finish::Stop },
+            logprobs,
+            end: None,
+            prompt_logprobs: Vec::new(),
+            prompt_tokens: self.prompt_tokens,
+            prompt_tokens_cut: 0,
+        }
+    }
+
+    fn logprobs(&self) -> Vec<TokenLogprob> {
+        let token =
+            |(token, logprob, top): &KeptToken| TokenLogprob { token: *token, logprob: *logprob, top: top.clone() };
         self.logprobs.iter().map(token).collect()
     }
 }
@@ -100,7 +118,7 @@ impl ResponseCache {
 
 #[cfg(test)]
 mod tests {
-    use espalier_inference::{Finish, Prompt, Sampling};
+    use espalier_inference::{Prompt, Sampling};
 
     use super::*;
 
@@ -134,7 +152,8 @@ mod tests {
             assert_eq!(std::fs::read(&path).unwrap(), whole);
         }
         let kept = cache.get("a").unwrap();
-        assert_eq!((kept.prompt_tokens, kept.answer_tokens, kept.logprobs()), (5, 2, answer("").logprobs));
+        let expected = Answer { tokens: vec![1], ..answer("line\nbreak") };
+        assert_eq!((kept.answer(), kept.answer_tokens), (expected, 2));
         std::fs::write(&path, "{}\n").unwrap();
         assert!(ResponseCache::open(&path).unwrap_err().to_string().contains("answers.jsonl:1: "));
     }

@@ -116,6 +116,9 @@ impl<'a> Checker<'a> {
             self.error(place, message, format!("engines are {}", self.engines.join(", ")));
         }
         self.kind(block, &block.kind, &mut columns);
+        if let BlockKind::Repair(repair) = &block.kind {
+            self.repairs(block, &repair.of);
+        }
         for column in &block.drop_columns {
             columns.remove(column);
         }
@@ -125,14 +128,58 @@ impl<'a> Checker<'a> {
 
     fn kind(&mut self, block: &'a Block, kind: &'a BlockKind, columns: &mut BTreeSet<String>) {
         match kind {
-            BlockKind::Llm(llm, _) => self.llm(block, llm, columns),
+            BlockKind::Llm(llm, _) => self.llm(block, llm, &[], columns),
+            BlockKind::Judge(judge) => self.prompt(block, &judge.prompt, &["swapped"], columns),
+            BlockKind::Verify(verify) => {
+                self.need_one(block, &["answer"], &verify.answer, columns);
+                match &verify.check {
+                    None => self.need_one(block, &["question"], &verify.question, columns),
+                    Some(reward) => {
+                        let names: BTreeSet<String> = reward.needs().into_iter().collect();
+                        self.need(block, "check", &names.into_iter().collect::<Vec<_>>(), columns);
+                    }
+                }
+            }
+            BlockKind::Vote(vote) => {
+                self.need(block, "by", &vote.by, columns);
+                self.need_one(block, &["column"], &vote.column, columns);
+            }
+            BlockKind::Repair(repair) => self.llm(block, &repair.llm, &["reason"], columns),
+            BlockKind::Command(program) => columns.extend(program.outputs.iter().cloned()),
             BlockKind::Filter(filter) => self.filter(block, filter, columns),
             BlockKind::Columns(kind) => self.columns(block, kind, columns),
             BlockKind::Each { block: inner, .. } => self.kind(block, inner, columns),
         }
     }
 
-    fn llm(&mut self, block: &'a Block, llm: &'a Llm, columns: &mut BTreeSet<String>) {
+    /// A repair writes again what a block directly before it refused.
+    fn repairs(&mut self, block: &'a Block, of: &str) {
+        let before = block.after.iter().flatten().any(|(name, _)| name == of);
+        let kind = self.flow.number(of).map(|number| &self.flow.blocks[number].kind);
+        let others = self.flow.blocks.iter().filter(|other| match &other.kind {
+            BlockKind::Repair(repair) => repair.of == of,
+            _ => false,
+        });
+        let others = others.count();
+        let place = place(block, &["of"]);
+        match kind {
+            None => self.error(place, format!("no block is called `{of}`"), "name the block that refuses"),
+            Some(kind) if !kind.can_be_repaired() => {
+                let message = format!("`{of}` gives no reason that a model could mend");
+                self.error(place, message, "name a `judge`, a `verify` or a `filter`");
+            }
+            Some(_) if !before => {
+                let message = format!("the block `{}` repairs `{of}` and does not come after it", block.name);
+                self.error(place, message, format!("add `{of}` to `after`"));
+            }
+            Some(_) if others > 1 => {
+                self.error(place, format!("two blocks repair `{of}`"), "leave one of them out");
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn llm(&mut self, block: &'a Block, llm: &'a Llm, own: &[&str], columns: &mut BTreeSet<String>) {
         if llm.num_samples.is_some() {
             columns.insert("num_samples".to_owned());
         }
@@ -142,7 +189,7 @@ impl<'a> Checker<'a> {
             Ask::Prompt(_) => {}
         }
         for prompt in llm.ask.prompts() {
-            self.prompt(block, prompt, &[], columns);
+            self.prompt(block, prompt, own, columns);
         }
         columns.extend(llm.outputs.iter().cloned());
     }

@@ -108,17 +108,21 @@ impl Block {
 }
 
 impl Flow {
+    /// The number of a block.
+    pub(crate) fn number(&self, name: &str) -> Option<usize> {
+        self.blocks.iter().position(|block| block.name == name)
+    }
+
     /// The blocks before each, by number.
     ///
     /// # Errors
     /// A name that no block has.
     pub(crate) fn before(&self) -> Result<Vec<Vec<usize>>, String> {
-        let number = |name: &str| self.blocks.iter().position(|block| block.name == name);
         let of = |(index, block): (usize, &Block)| match &block.after {
             None => Ok(index.checked_sub(1).into_iter().collect()),
             Some(names) => names
                 .iter()
-                .map(|(name, _)| number(name).ok_or_else(|| format!("no block is called `{name}`")))
+                .map(|(name, _)| self.number(name).ok_or_else(|| format!("no block is called `{name}`")))
                 .collect(),
         };
         self.blocks.iter().enumerate().map(of).collect()

@@ -57,9 +57,9 @@ impl FlowPrompt {
     ///
     /// # Errors
     /// A column that is not there, or a template that fails.
-    pub(crate) fn fill(&self, sample: &Sample, own: &[(&str, String)]) -> Result<Vec<Message>, Refused> {
+    pub(crate) fn fill(&self, sample: &Sample, own: &[(&str, serde_json::Value)]) -> Result<Vec<Message>, Refused> {
         let columns = sample.columns.iter().map(|(name, value)| (name.clone(), from_json(&plain(value))));
-        let own = own.iter().map(|(name, text)| ((*name).to_owned(), Value::from(plain_text(text).into_owned())));
+        let own = own.iter().map(|(name, value)| ((*name).to_owned(), from_json(&plain(value))));
         let context = Value::from_pairs(columns.chain(own));
         let refuse = |error: &minijinja::Error| match error.kind() {
             ErrorKind::UndefinedError => Refused::new("missing column", format!("{}: {}", self.name, sentence(error))),

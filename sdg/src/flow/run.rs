@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use espalier_inference::Request;
 use espalier_taxonomy::Leaf;
 
-use super::ask::{FlowEngines, Replied, ask_all};
-use super::block::{Surroundings, Work};
+use super::ask::{FlowEngines, Replied, Wanted, ask_all};
+use super::block::{BlockKind, Surroundings, Work};
 use super::cache::ResponseCache;
 use super::sample::{Passed, Rejected, Sample};
 use super::{Block, Budget, Flow};
@@ -99,7 +98,7 @@ impl Usage {
         if let Ok(reply) = replied {
             self.answers += 1;
             self.cached += usize::from(reply.cached);
-            self.prompt_tokens += reply.prompt_tokens;
+            self.prompt_tokens += reply.answer.prompt_tokens;
             self.answer_tokens += reply.answer_tokens;
         }
     }
@@ -166,7 +165,7 @@ pub fn run(
     let mut spent = 0;
     for number in 1.. {
         for state in &mut states {
-            state.advance(on_event);
+            state.advance(on_event)?;
         }
         let asked = collect(&states);
         if asked.is_empty() {
@@ -179,15 +178,15 @@ pub fn run(
         on_event(FlowEvent::Wave { number, requests: counted(&states, &asked) });
         for (name, wave) in asked {
             let engine = engines.get_mut(&name).ok_or_else(|| no_engine(&name))?;
-            let requests: Vec<Request> = wave.iter().map(|asked| asked.request.clone()).collect();
+            let requests: Vec<Wanted> = wave.iter().map(|asked| asked.wanted.clone()).collect();
             let replies = ask_all(engine, &requests, cache, options.stop, &mut |done, total| {
                 on_event(FlowEvent::Answered { engine: name.clone(), done, total });
             })?;
             for (asked, replied) in wave.iter().zip(replies) {
                 spent += replied
                     .as_ref()
-                    .map_or(0, |reply| if reply.cached { 0 } else { reply.prompt_tokens + reply.answer_tokens });
-                states[asked.task].answer(asked.block, asked.number, replied);
+                    .map_or(0, |reply| if reply.cached { 0 } else { reply.answer.prompt_tokens + reply.answer_tokens });
+                states[asked.task].answer(asked.block, asked.number, replied)?;
             }
         }
     }
@@ -203,7 +202,7 @@ struct Asked {
     task: usize,
     block: usize,
     number: usize,
-    request: Request,
+    wanted: Wanted,
 }
 
 /// What every block that is ready asks, by engine.
@@ -211,16 +210,13 @@ fn collect(states: &[State<'_>]) -> BTreeMap<String, Vec<Asked>> {
     let mut asked: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
     for (task, state) in states.iter().enumerate() {
         for (&block, work) in &state.working {
-            let pending = work.pending().into_iter();
-            asked.entry(work.engine().to_owned()).or_default().extend(pending.map(|(number, request)| Asked {
-                task,
-                block,
-                number,
-                request,
-            }));
+            let may_fail = work.may_fail();
+            for (number, request) in work.pending() {
+                let wanted = Wanted { request, may_fail };
+                asked.entry(work.engine().to_owned()).or_default().push(Asked { task, block, number, wanted });
+            }
         }
     }
-    asked.retain(|_, wave| !wave.is_empty());
     asked
 }
 
@@ -256,7 +252,7 @@ struct State<'a> {
     wanted: Vec<usize>,
     given: Vec<Option<Vec<Sample>>>,
     working: BTreeMap<usize, Work<'a>>,
-    /// What blocks refused.
+    /// What blocks refused, and no repair took.
     rejected: Vec<Vec<Rejected>>,
     counts: Vec<Option<BlockCounts>>,
 }
@@ -286,38 +282,46 @@ impl<'a> State<'a> {
     }
 
     /// Runs every block that can run without an answer, and readies those that ask.
-    fn advance(&mut self, on_event: &mut dyn FnMut(FlowEvent)) {
+    fn advance(&mut self, on_event: &mut dyn FnMut(FlowEvent)) -> Result<(), SdgError> {
         for place in 0..self.order.len() {
             let number = self.order[place];
-            if let Some(work) = self.working.get(&number) {
+            if let Some(work) = self.working.get_mut(&number) {
+                work.settle()?;
                 if work.is_done()
                     && let Some(work) = self.working.remove(&number)
                 {
                     self.done(number, work.finish(), on_event);
                 }
             } else if self.counts[number].is_none() && self.before[number].iter().all(|&block| self.is_done(block)) {
-                self.start(number, on_event);
+                self.start(number, on_event)?;
             }
         }
+        Ok(())
     }
 
     fn is_done(&self, block: usize) -> bool {
         self.counts[block].is_some() && !self.working.contains_key(&block)
     }
 
-    fn start(&mut self, number: usize, on_event: &mut dyn FnMut(FlowEvent)) {
+    fn start(&mut self, number: usize, on_event: &mut dyn FnMut(FlowEvent)) -> Result<(), SdgError> {
         let flow: &'a Flow = self.flow;
         let block: &'a Block = &flow.blocks[number];
         let rows = self.rows_for(number);
-        let rows_in = rows.len();
+        let refused = match &block.kind {
+            BlockKind::Repair(repair) => flow.number(&repair.of).map(|of| std::mem::take(&mut self.rejected[of])),
+            _ => None,
+        };
+        let refused = refused.unwrap_or_default();
+        let rows_in = rows.len() + refused.len();
         self.counts[number] = Some(BlockCounts { block: block.name.clone(), rows_in, ..BlockCounts::default() });
-        let around = Surroundings { seed: self.options.seed, scale: self.options.scale };
-        let work = Work::start(block, rows, around);
+        let around = Surroundings { flow, leaf: self.task.leaf, seed: self.options.seed, scale: self.options.scale };
+        let work = Work::start(block, rows, refused, around)?;
         if work.is_done() {
             self.done(number, work.finish(), on_event);
         } else {
             self.working.insert(number, work);
         }
+        Ok(())
     }
 
     /// What the blocks before gave. Where several meet, their names go into the ids: a row that came along two ways is two.
@@ -340,13 +344,14 @@ impl<'a> State<'a> {
         rows
     }
 
-    fn answer(&mut self, block: usize, number: usize, replied: Replied) {
+    fn answer(&mut self, block: usize, number: usize, replied: Replied) -> Result<(), SdgError> {
         if let Some(counts) = &mut self.counts[block] {
             counts.usage.add(&replied);
         }
         if let Some(work) = self.working.get_mut(&block) {
-            work.answer(number, replied);
+            work.answer(number, replied)?;
         }
+        Ok(())
     }
 
     fn done(&mut self, number: usize, passed: Passed, on_event: &mut dyn FnMut(FlowEvent)) {

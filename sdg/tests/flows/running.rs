@@ -27,7 +27,7 @@ blocks:
   - {name: long, type: llm, after: [], prompt: p.jinja, output: question, samples: scaled, temperature: 0.9,
      parse: {tags: [["[Start of Question]", "[End of Question]"]]}}
   - {name: same, type: unique, after: [short, long], columns: question, compare: normalized}
-  - {name: odd, type: filter, keep: "question is endingwith '?'"}
+  - {name: odd, type: filter, keep: "question[-1:] == '?'"}
   - {name: answer, type: llm, prompt: answer.jinja, output: response, temperature: 0.5}
 "#;
 const PROMPT: &str = "{% filter turn('user') %}Ask diverse questions - {{ topic }}{% endfilter %}\n";
@@ -35,8 +35,7 @@ const ANSWER: &str = "{% filter turn('user') %}{{ question }} On {{ topic }}.{% 
 
 fn branches() -> (tempfile::TempDir, Flow) {
     let folder = tempfile::tempdir().unwrap();
-    let text = BRANCHES.replace("\"question is endingwith '?'\"", "\"question[-1:] == '?'\"");
-    let flow = flow_of(folder.path(), &text, &[("p.jinja", PROMPT), ("answer.jinja", ANSWER)]);
+    let flow = flow_of(folder.path(), BRANCHES, &[("p.jinja", PROMPT), ("answer.jinja", ANSWER)]);
     assert_eq!(flow.check(&["topic".to_owned()].into(), &["teacher"]), []);
     (folder, flow)
 }
@@ -74,7 +73,10 @@ fn order_of_arrival_changes_nothing() {
 fn each_row_says_how_it_came_about() {
     let (_folder, flow) = branches();
     let mut run = Run::default();
-    let result = run.flow(&flow, topics(), &by_seed).unwrap().results.remove(0);
+    let script = |request: &Request, time| {
+        if text_of(request).ends_with("- reeds") { "No.".to_owned() } else { by_seed(request, time) }
+    };
+    let result = run.flow(&flow, topics(), &script).unwrap().results.remove(0);
     for sample in &result.kept {
         let writing = sample.answer_writing().unwrap();
         assert_eq!((writing.block.as_str(), writing.engine.as_str()), ("answer", "scripted"));
@@ -224,7 +226,7 @@ fn on_the_small_model(engine: &NativeEngine, pipeline: &str) -> FlowRun {
             .iter()
             .map(|request| Request {
                 max_tokens: 12,
-                overflow: espalier_inference::Overflow::CutStart,
+                overflow: espalier_inference::Overflow::TruncateMiddle,
                 constraint: request.constraint.as_ref().map(Arc::clone),
                 ..request.clone()
             })

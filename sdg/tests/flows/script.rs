@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use espalier_inference::{Answer, Finish, Prompt, Request};
 use espalier_sdg::SdgError;
 use espalier_sdg::flow::{
-    Flow, FlowEngine, FlowOptions, FlowRun, FlowTask, Origin, ResponseCache, Sample, read_flow, run,
+    Budget, Flow, FlowEngine, FlowOptions, FlowRun, FlowTask, Origin, ResponseCache, Sample, read_flow, run,
 };
 use espalier_taxonomy::Leaf;
 use serde_json::Value;
@@ -125,7 +125,7 @@ impl Run<'_> {
         let teacher = FlowEngine { identity: "scripted".to_owned(), answer: &mut engine };
         let mut engines = BTreeMap::from([("teacher".to_owned(), teacher)]);
         let task = FlowTask { leaf: &self.leaf, flow, sources };
-        let options = FlowOptions { seed: self.seed, scale: self.scale, budget: Default::default(), stop: &stop };
+        let options = FlowOptions { seed: self.seed, scale: self.scale, budget: Budget::default(), stop: &stop };
         run(&[task], &mut engines, &mut self.cache, &options, &mut |_| {})
     }
 }

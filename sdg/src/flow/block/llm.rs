@@ -106,7 +106,7 @@ impl Default for Generation {
 
 /// The account of an answer.
 pub(crate) fn writing(block: &str, request: &Request, reply: &Reply) -> Writing {
-    let (reasoning, _) = split_reasoning(&reply.text);
+    let (reasoning, _) = split_reasoning(&reply.answer.text);
     Writing {
         block: block.to_owned(),
         engine: reply.engine.clone(),
@@ -114,11 +114,11 @@ pub(crate) fn writing(block: &str, request: &Request, reply: &Reply) -> Writing 
         seed: request.seed,
         temperature: request.sampling.temperature,
         max_tokens: request.max_tokens,
-        prompt_tokens: reply.prompt_tokens,
+        prompt_tokens: reply.answer.prompt_tokens,
         answer_tokens: reply.answer_tokens,
-        raw: reply.text.clone(),
+        raw: reply.answer.text.clone(),
         reasoning: reasoning.map(str::to_owned),
-        logprobs: reply.logprobs.clone(),
+        logprobs: reply.answer.logprobs.clone(),
     }
 }
 
@@ -134,7 +134,7 @@ fn prompt_hash(request: &Request) -> String {
 
 impl Ask {
     /// The conversation for a row.
-    pub(crate) fn turns(&self, sample: &Sample, own: &[(&str, String)]) -> Result<Vec<Message>, Refused> {
+    pub(crate) fn turns(&self, sample: &Sample, own: &[(&str, serde_json::Value)]) -> Result<Vec<Message>, Refused> {
         match self {
             Self::Prompt(prompt) => prompt.fill(sample, own),
             Self::Choice { by, prompts } => {
@@ -159,7 +159,7 @@ impl Ask {
         }
     }
 
-    /// The prompts, for checks and digests.
+    /// The prompts, for checks.
     pub(crate) fn prompts(&self) -> Vec<&FlowPrompt> {
         match self {
             Self::Prompt(prompt) => vec![prompt],
@@ -206,7 +206,7 @@ impl<'a> LlmWork<'a> {
         generation: &'a Generation,
         run: (u64, usize),
         rows: Vec<Sample>,
-        own: &dyn Fn(usize) -> Vec<(&'static str, String)>,
+        own: &dyn Fn(usize) -> Vec<(&'static str, serde_json::Value)>,
     ) -> Self {
         let (run_seed, scale) = run;
         let copies = match llm.samples {
@@ -266,7 +266,7 @@ impl<'a> LlmWork<'a> {
             }
         };
         let writing = Arc::new(writing(self.block, &request, &reply));
-        let (_, said) = split_reasoning(&reply.text);
+        let (_, said) = split_reasoning(&reply.answer.text);
         match llm.parse.rows(said, &llm.outputs) {
             Ok(rows) => item.outcome = Some(Outcome::Rows(rows, writing)),
             Err(_) if item.attempt < llm.retries => item.attempt += 1,

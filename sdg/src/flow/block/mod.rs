@@ -1,28 +1,48 @@
 //! What blocks do, one file a family.
 
 pub(crate) mod columns;
+pub(crate) mod command;
 pub(crate) mod filter;
+pub(crate) mod judge;
 pub(crate) mod llm;
 pub(crate) mod parse;
+pub(crate) mod repair;
+pub(crate) mod verify;
 
 use espalier_inference::Request;
+use espalier_taxonomy::Leaf;
 
-use super::Block;
 use super::ask::Replied;
-use super::sample::{Passed, Sample};
+use super::sample::{Passed, Rejected, Sample};
+use super::{Block, Flow};
+use crate::error::SdgError;
 use columns::Columns;
+use command::Program;
 use filter::Filter;
+use judge::{JudgeBlock, JudgeWork};
 use llm::{Generation, Llm, LlmWork};
+use repair::{Repair, RepairWork};
+use verify::{Verify, Vote};
 
 /// What a block does.
 #[derive(Clone, Debug)]
 pub(crate) enum BlockKind {
     /// A model writes columns.
     Llm(Box<Llm>, Generation),
+    /// A model judges rows.
+    Judge(Box<JudgeBlock>),
+    /// A program of ours checks answers.
+    Verify(Verify),
+    /// Answers are counted.
+    Vote(Vote),
+    /// A model writes again what another block refused.
+    Repair(Box<Repair>),
     /// Rows are kept or dropped by what stands in them.
     Filter(Filter),
     /// Values move between columns and rows.
     Columns(Columns),
+    /// A program of somebody else.
+    Command(Program),
     /// Another block, several times over the same rows; what each time gives comes one after another.
     Each { count: usize, block: Box<BlockKind> },
 }
@@ -32,25 +52,35 @@ impl BlockKind {
     pub(crate) fn engine(&self) -> Option<&str> {
         match self {
             Self::Llm(_, generation) => Some(&generation.engine),
+            Self::Judge(judge) => Some(&judge.engine),
+            Self::Repair(repair) => Some(&repair.generation.engine),
             Self::Each { block, .. } => block.engine(),
-            Self::Filter(_) | Self::Columns(_) => None,
+            Self::Verify(_) | Self::Vote(_) | Self::Filter(_) | Self::Columns(_) | Self::Command(_) => None,
         }
+    }
+
+    /// Whether it drops rows for a reason that a model can mend.
+    pub(crate) fn can_be_repaired(&self) -> bool {
+        matches!(self, Self::Judge(_) | Self::Verify(_) | Self::Filter(Filter::Value(_) | Filter::Expression { .. }))
     }
 
     /// Whether it gives each row what it gives it whatever rows stand beside.
     fn is_row_by_row(&self) -> bool {
         match self {
-            Self::Llm(..) => true,
+            Self::Llm(..) | Self::Judge(_) | Self::Verify(_) => true,
             Self::Filter(filter) => !matches!(filter, Filter::Unique { .. }),
             Self::Columns(columns) => !matches!(columns, Columns::Flatten { .. } | Columns::Majority { .. }),
             Self::Each { block, .. } => block.is_row_by_row(),
+            Self::Vote(_) | Self::Command(_) | Self::Repair(_) => false,
         }
     }
 }
 
 /// What a block knows beside its rows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Surroundings {
+pub(crate) struct Surroundings<'a> {
+    pub(crate) flow: &'a Flow,
+    pub(crate) leaf: &'a Leaf,
     pub(crate) seed: u64,
     pub(crate) scale: usize,
 }
@@ -60,38 +90,69 @@ pub(crate) struct Surroundings {
 pub(crate) enum Work<'a> {
     Done(Passed),
     Llm(LlmWork<'a>),
+    Judge(JudgeWork<'a>),
+    Repair(Box<RepairWork<'a>>),
 }
 
 impl<'a> Work<'a> {
-    pub(crate) fn start(block: &'a Block, rows: Vec<Sample>, around: Surroundings) -> Self {
+    /// Starts a block; `refused` is what a repair is to write again.
+    pub(crate) fn start(
+        block: &'a Block,
+        rows: Vec<Sample>,
+        refused: Vec<Rejected>,
+        around: Surroundings<'a>,
+    ) -> Result<Self, SdgError> {
+        if let BlockKind::Repair(repair) = &block.kind
+            && let Some(of) = around.flow.number(&repair.of)
+        {
+            let of = &around.flow.blocks[of];
+            let work = RepairWork::new(&block.name, repair, of, around, rows, refused)?;
+            return Ok(Self::Repair(Box::new(work)));
+        }
         Self::of(&block.name, &block.kind, rows, around)
     }
 
-    fn of(name: &'a str, kind: &'a BlockKind, rows: Vec<Sample>, around: Surroundings) -> Self {
-        match kind {
+    pub(crate) fn of(
+        name: &'a str,
+        kind: &'a BlockKind,
+        rows: Vec<Sample>,
+        around: Surroundings<'a>,
+    ) -> Result<Self, SdgError> {
+        Ok(match kind {
             BlockKind::Llm(llm, generation) => {
                 let run = (around.seed, around.scale);
                 Self::Llm(LlmWork::new(name, llm, generation, run, rows, &|_| Vec::new()))
             }
+            BlockKind::Judge(judge) => Self::Judge(JudgeWork::new(name, judge, around.seed, rows)),
+            BlockKind::Verify(verify) => Self::Done(verify.apply(name, rows, around.leaf)?),
+            BlockKind::Vote(vote) => Self::Done(vote.apply(name, rows)),
             BlockKind::Filter(filter) => Self::Done(filter.apply(name, rows)),
             BlockKind::Columns(columns) => Self::Done(columns.apply(name, rows)),
-            BlockKind::Each { count, block } => Self::each(name, *count, block, &rows, around),
-        }
+            BlockKind::Command(program) => Self::Done(program.apply(name, rows)?),
+            BlockKind::Each { count, block } => return Self::each(name, *count, block, &rows, around),
+            BlockKind::Repair(_) => Self::Done(Passed { kept: rows, rejected: Vec::new() }),
+        })
     }
 
-    fn each(name: &'a str, count: usize, block: &'a BlockKind, rows: &[Sample], around: Surroundings) -> Self {
+    fn each(
+        name: &'a str,
+        count: usize,
+        block: &'a BlockKind,
+        rows: &[Sample],
+        around: Surroundings<'a>,
+    ) -> Result<Self, SdgError> {
         let time = |number: usize| rows.iter().map(move |row| row.child(name, number));
         if block.is_row_by_row() {
             return Self::of(name, block, (0..count).flat_map(time).collect(), around);
         }
         let mut all = Passed::default();
         for number in 0..count {
-            if let Self::Done(mut passed) = Self::of(name, block, time(number).collect(), around) {
+            if let Self::Done(mut passed) = Self::of(name, block, time(number).collect(), around)? {
                 all.kept.append(&mut passed.kept);
                 all.rejected.append(&mut passed.rejected);
             }
         }
-        Self::Done(all)
+        Ok(Self::Done(all))
     }
 
     /// The engine that it asks; of no meaning for one that asks nothing.
@@ -99,6 +160,17 @@ impl<'a> Work<'a> {
         match self {
             Self::Done(_) => "",
             Self::Llm(work) => work.engine(),
+            Self::Judge(work) => work.engine(),
+            Self::Repair(work) => work.engine(),
+        }
+    }
+
+    /// Whether an engine that cannot follow what is asked may say so without ending the run.
+    pub(crate) fn may_fail(&self) -> bool {
+        match self {
+            Self::Done(_) | Self::Llm(_) => false,
+            Self::Judge(work) => work.may_fail(),
+            Self::Repair(work) => work.may_fail(),
         }
     }
 
@@ -107,13 +179,26 @@ impl<'a> Work<'a> {
         match self {
             Self::Done(_) => Vec::new(),
             Self::Llm(work) => work.pending(),
+            Self::Judge(work) => work.pending(),
+            Self::Repair(work) => work.pending(),
         }
     }
 
-    pub(crate) fn answer(&mut self, number: usize, replied: Replied) {
+    pub(crate) fn answer(&mut self, number: usize, replied: Replied) -> Result<(), SdgError> {
         match self {
             Self::Done(_) => {}
             Self::Llm(work) => work.answer(number, replied),
+            Self::Judge(work) => work.answer(number, replied),
+            Self::Repair(work) => work.answer(number, replied)?,
+        }
+        Ok(())
+    }
+
+    /// Goes on after everything that was asked is answered.
+    pub(crate) fn settle(&mut self) -> Result<(), SdgError> {
+        match self {
+            Self::Repair(work) => work.settle(),
+            Self::Done(_) | Self::Llm(_) | Self::Judge(_) => Ok(()),
         }
     }
 
@@ -121,6 +206,8 @@ impl<'a> Work<'a> {
         match self {
             Self::Done(_) => true,
             Self::Llm(work) => work.is_done(),
+            Self::Judge(work) => work.is_done(),
+            Self::Repair(work) => work.is_done(),
         }
     }
 
@@ -128,6 +215,8 @@ impl<'a> Work<'a> {
         match self {
             Self::Done(passed) => passed,
             Self::Llm(work) => work.finish(),
+            Self::Judge(work) => work.finish(),
+            Self::Repair(work) => work.finish(),
         }
     }
 }

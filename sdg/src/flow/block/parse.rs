@@ -6,7 +6,7 @@ use espalier_inference::Constraint;
 use fancy_regex::Regex;
 use serde_json::Value;
 
-use crate::verify::{excerpt, without_fence};
+use crate::reward::{excerpt, without_fence};
 
 /// How an answer is read. Each form gives any number of rows; a row has a value for some or all of the block's columns.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use espalier_taxonomy::Place;
 use espalier_taxonomy::yaml::{Fields, Node, Report, Value, list, text};
 
 use super::values::{number, pairs, pattern, raw_text, raw_texts, required_words, texts, whole, words};
-use super::{Files, block_name, key_places, unknown_type};
+use super::{Files, block_name, forget, key_places, unknown_type};
 use crate::flow::block::BlockKind;
 use crate::flow::block::columns::Columns;
 use crate::flow::block::filter::{Filter, Operation, Type, ValueFilter};
@@ -91,6 +91,9 @@ fn block(node: Node, taken: &mut Vec<String>, files: &mut Files, report: &mut Re
     Some(Block { name: name?, after: None, kind: kind?, drop_columns, drop_duplicates, place, keys })
 }
 
+/// What stands around each value in an answer.
+type Tags = Vec<(String, String)>;
+
 struct Reader<'a, 'r> {
     files: &'a mut Files,
     report: &'a mut Report<'r>,
@@ -135,6 +138,7 @@ impl Reader<'_, '_> {
                 BlockKind::Columns(Columns::Majority { column: fields.required_text("col_name", report)?.0 })
             }
             "LLMLogProbBlock" => {
+                forget(fields);
                 report.error(
                     place,
                     "LLMLogProbBlock does nothing in instructlab-sdg 0.8.3: its body is switched off there",
@@ -143,7 +147,7 @@ impl Reader<'_, '_> {
                 return None;
             }
             other => {
-                unknown_type(other, place, &TYPES, report);
+                unknown_type(other, place, &TYPES, fields, report);
                 return None;
             }
         })
@@ -158,7 +162,7 @@ impl Reader<'_, '_> {
         let (generation, samples) = gen_kwargs(fields, self.report);
         let custom = fields.take("parser_kwargs").and_then(|(_, node)| parser(node, self.report));
         let num_samples = fields.take("batch_kwargs").and_then(|(_, node)| batch(node, self.report));
-        let (ask, tags, place) = asked?;
+        let (ask, tags, place): (Ask, Tags, Place) = asked?;
         let parse = custom.or_else(|| (!tags.is_empty()).then_some(Parse::Tags(tags)));
         if parse.is_none() {
             let message = "the prompt names no `start_tags` and `end_tags`, and the block has no parser of its own";
@@ -168,14 +172,14 @@ impl Reader<'_, '_> {
         Some(BlockKind::Llm(Box::new(llm), generation))
     }
 
-    fn single(&mut self, fields: &mut Fields) -> Option<(Ask, Vec<(String, String)>, Place)> {
+    fn single(&mut self, fields: &mut Fields) -> Option<(Ask, Tags, Place)> {
         let (path, place) = fields.required_text("config_path", self.report)?;
         let (prompt, tags) = self.config(&path, place)?;
         Some((Ask::Prompt(prompt), tags, place))
     }
 
     /// The tags of all are those of the first.
-    fn choice(&mut self, fields: &mut Fields) -> Option<(Ask, Vec<(String, String)>, Place)> {
+    fn choice(&mut self, fields: &mut Fields) -> Option<(Ask, Tags, Place)> {
         let by = fields.required_text("selector_column_name", self.report);
         let node = fields.require("config_paths", self.report)?;
         let place = node.place;
@@ -227,16 +231,17 @@ impl Reader<'_, '_> {
     }
 
     /// A prompt's file: five parts, of which the first is the system's turn.
-    fn config(&mut self, path: &str, place: Place) -> Option<(FlowPrompt, Vec<(String, String)>)> {
+    fn config(&mut self, path: &str, place: Place) -> Option<(FlowPrompt, Tags)> {
         let node = self.files.yaml(path, place, self.report)?;
         let Value::Mapping(entries) = node.value else {
             self.report.error(place, format!("{path} is not a prompt"), "a prompt has `system`, `introduction`, ...");
             return None;
         };
         let mut parts: BTreeMap<String, Node> = entries.into_iter().map(|(key, node)| (key.name, node)).collect();
-        let mut part = |name: &str, report: &mut Report<'_>| match parts.remove(name) {
-            Some(node) => raw_text(Node { place, ..node }, name, report),
-            None => {
+        let mut part = |name: &str, report: &mut Report<'_>| {
+            if let Some(node) = parts.remove(name) {
+                raw_text(Node { place, ..node }, name, report)
+            } else {
                 let hint = format!("add `{name}: \"\"` to that file");
                 report.error(place, format!("`{name}` is missing in the prompt {path}"), hint);
                 None
@@ -266,12 +271,11 @@ impl Reader<'_, '_> {
                 None | Some("") => path,
                 Some(post_fix) => path.replace(".yaml", &format!("_{post_fix}.yaml")),
             };
-            match self.files.yaml(&path, place, self.report)?.to_json() {
-                serde_json::Value::Object(entries) => found.insert(key, entries),
-                _ => {
-                    self.report.error(place, format!("{path} is not a mapping"), "write `column: value` lines");
-                    return None;
-                }
+            if let serde_json::Value::Object(entries) = self.files.yaml(&path, place, self.report)?.to_json() {
+                found.insert(key, entries)
+            } else {
+                self.report.error(place, format!("{path} is not a mapping"), "write `column: value` lines");
+                return None;
             };
         }
         Some(Columns::Populate { by: by?.0, entries: found })
@@ -362,13 +366,14 @@ fn filter(fields: &mut Fields, report: &mut Report<'_>) -> Option<ValueFilter> {
             let kind = one_of(&kind, place, "convert_dtype", &Type::NAMES, report)?;
             let default = match default {
                 None | Some(serde_json::Value::Null) => kind.default_value(),
-                Some(given) => match kind.convert(&given) {
-                    Some(default) => default,
-                    None => {
+                Some(given) => {
+                    if let Some(default) = kind.convert(&given) {
+                        default
+                    } else {
                         report.error(place, "`default_value` cannot be converted", "give one of the type");
                         return None;
                     }
-                },
+                }
             };
             Some((kind, default))
         }

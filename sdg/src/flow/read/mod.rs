@@ -109,7 +109,7 @@ fn file(path: &Path, files: &mut Files, findings: &mut Vec<Diagnostic>) -> Optio
     fields.refuse_the_rest(&mut report);
     let mut flow = flow?;
     flow.file = path.to_path_buf();
-    let texts = files.texts.iter().map(|text| text.as_bytes());
+    let texts = files.texts.iter().map(std::string::String::as_bytes);
     flow.hash = Flow::digest([text.as_bytes()].into_iter().chain(texts));
     Some(flow)
 }
@@ -191,8 +191,14 @@ fn block_name(fields: &mut Fields, taken: &mut Vec<String>, report: &mut Report<
     Some(name)
 }
 
+/// Keys of which it cannot be said whether they belong there.
+fn forget(fields: &mut Fields) {
+    *fields = Fields::new(Vec::new(), fields.place, "");
+}
+
 /// A type that no block has.
-fn unknown_type(found: &str, place: Place, known: &[&str], report: &mut Report<'_>) {
+fn unknown_type(found: &str, place: Place, known: &[&str], fields: &mut Fields, report: &mut Report<'_>) {
+    forget(fields);
     let close = known.iter().find(|known| espalier_taxonomy::yaml::distance(known, found) <= 2);
     let hint = match close {
         Some(close) => format!("did you mean `{close}`?"),

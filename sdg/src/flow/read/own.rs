@@ -2,19 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use espalier_inference::Constraint;
 use espalier_taxonomy::Place;
 use espalier_taxonomy::yaml::{Fields, Node, Report, Value, list, text};
 
-use super::values::{number, pairs, pattern, raw_text, raw_texts, required_words, texts, whole};
+use super::values::{number, pairs, pattern, raw_text, raw_texts, required_words, texts, whole, words};
 use super::{Files, block_name, key_places, unknown_type};
 use crate::flow::block::BlockKind;
 use crate::flow::block::columns::Columns;
+use crate::flow::block::command::Program;
 use crate::flow::block::filter::Filter;
+use crate::flow::block::judge::JudgeBlock;
 use crate::flow::block::llm::{Ask, Generation, Llm, Samples};
 use crate::flow::block::parse::{Parse, Pattern};
+use crate::flow::block::repair::Repair;
+use crate::flow::block::verify::{Verify, Vote};
 use crate::flow::{Block, Budget, Flow};
+use crate::judging::JudgeConfig;
+use crate::reward::{Reward, RewardConfig};
 
 /// The types of blocks.
 const TYPES: [&str; 10] = ["llm", "filter", "unique", "map", "flatten", "combine", "copy", "rename", "drop", "each"];
@@ -79,6 +86,10 @@ fn block(node: Node, taken: &mut Vec<String>, files: &mut Files, report: &mut Re
     let kind = Reader { files, report }.kind(&kind, kind_place, &mut fields);
     fields.refuse_the_rest(report);
     let kind = kind?;
+    let after = match &kind {
+        BlockKind::Repair(repair) => after.or_else(|| Some(vec![(repair.of.clone(), kind_place)])),
+        _ => after,
+    };
     Some(Block { name: name?, after, kind, drop_columns: Vec::new(), drop_duplicates: Vec::new(), place, keys })
 }
 
@@ -94,6 +105,33 @@ impl Reader<'_, '_> {
             "llm" => {
                 let (llm, generation) = self.llm(fields)?;
                 BlockKind::Llm(Box::new(llm), generation)
+            }
+            "judge" => BlockKind::Judge(Box::new(self.judge(fields)?)),
+            "verify" => BlockKind::Verify(verify(fields, report)?),
+            "vote" => {
+                let by = required_words(fields, "by", report);
+                let column = fields.required_text("column", report);
+                let share = fields.take("share").and_then(|(_, node)| number(&node, "share", 0.0, 1.0, report));
+                BlockKind::Vote(Vote { by: by?, column: column?.0, share: share.unwrap_or(0.0) })
+            }
+            "repair" => {
+                let of = fields.required_text("of", report);
+                let tries = fields.take("tries").map_or(Some(1), |(_, node)| whole(&node, "tries", 1, report));
+                let (llm, generation) = self.llm(fields)?;
+                BlockKind::Repair(Box::new(Repair { of: of?.0, llm, generation, tries: tries? }))
+            }
+            "command" => {
+                let run = fields.require("run", report).and_then(|node| raw_texts(node, "run", report));
+                let seconds = fields.take("timeout_seconds");
+                let seconds = seconds.map_or(Some(600), |(_, node)| whole(&node, "timeout_seconds", 1, report));
+                let outputs = words(fields, "output", report);
+                let run = run?;
+                if run.first().is_none_or(String::is_empty) {
+                    report.error(fields.place, "`run` is empty", "write the program and its arguments as a list");
+                    return None;
+                }
+                let timeout = Duration::from_secs(seconds? as u64);
+                BlockKind::Command(Program { run, folder: self.files.folder.clone(), timeout, outputs })
             }
             "filter" => {
                 let keep = fields.required_text("keep", report);
@@ -136,12 +174,16 @@ impl Reader<'_, '_> {
                 let node = fields.require("block", report)?;
                 let mut inner = Fields::of(node, "the `block` of a block", report)?;
                 let (kind, place) = inner.required_text("type", report)?;
+                if matches!(kind.as_str(), "each" | "repair") {
+                    report.error(place, format!("`each` cannot hold `{kind}`"), "put it behind this block");
+                    return None;
+                }
                 let block = self.kind(&kind, place, &mut inner);
                 inner.refuse_the_rest(self.report);
                 BlockKind::Each { count: count?, block: Box::new(block?) }
             }
             other => {
-                unknown_type(other, place, &TYPES, report);
+                unknown_type(other, place, &TYPES, fields, report);
                 return None;
             }
         })
@@ -178,6 +220,34 @@ impl Reader<'_, '_> {
         };
         let retries = retries.unwrap_or(0);
         Some((Llm { ask: ask?, outputs, parse, samples: samples?, retries, num_samples: None }, generation))
+    }
+
+    /// The keys of [`JudgeConfig`] that are about single rows, beside those of the block.
+    fn judge(&mut self, fields: &mut Fields) -> Option<JudgeBlock> {
+        let prompt = fields.required_text("prompt", self.report);
+        let engine = fields.optional_text("engine", self.report).unwrap_or_else(|| Generation::ENGINE.to_owned());
+        let reject = match fields.take("reject").map(|(_, node)| (node.place, node.value)) {
+            None | Some((_, Value::Bool(true))) => true,
+            Some((_, Value::Bool(false))) => false,
+            Some((place, _)) => {
+                self.report.error(place, "`reject` is true or false", "write one of them");
+                return None;
+            }
+        };
+        let mut given = serde_json::Map::new();
+        let mut place = fields.place;
+        for key in ["scale", "reading", "votes", "temperature", "swap", "keep", "max_tokens", "pattern"] {
+            if let Some((_, node)) = fields.take(key) {
+                place = node.place;
+                given.insert(key.to_owned(), node.to_json());
+            }
+        }
+        let config = serde_json::from_value(given.into()).map_err(|error| error.to_string());
+        let config = config.and_then(|config: JudgeConfig| config.validate().map(|()| config));
+        let config = config.map_err(|reason| self.report.error(place, reason, "docs/flows.md has the keys of a judge"));
+        let (name, place) = prompt?;
+        let prompt = self.files.turns(&name, place, self.report)?;
+        Some(JudgeBlock { prompt, config: config.ok()?, engine, reject })
     }
 
     /// `prompt`, or `prompts` with `by`, or `conversation`.
@@ -232,6 +302,25 @@ impl Reader<'_, '_> {
             }
         }
     }
+}
+
+fn verify(fields: &mut Fields, report: &mut Report<'_>) -> Option<Verify> {
+    let question = fields.optional_text("question", report).unwrap_or_else(|| "question".to_owned());
+    let answer = fields.optional_text("answer", report).unwrap_or_else(|| "response".to_owned());
+    let check = match fields.take("check") {
+        None => None,
+        Some((_, node)) => {
+            let config = serde_json::from_value(node.to_json()).map_err(|error| error.to_string());
+            match config.and_then(|config: RewardConfig| Reward::new(&config)) {
+                Ok(reward) => Some(Arc::new(reward)),
+                Err(reason) => {
+                    report.error(node.place, format!("this check cannot be used: {reason}"), "correct it");
+                    return None;
+                }
+            }
+        }
+    };
+    Some(Verify { question, answer, check })
 }
 
 fn required_pairs(fields: &mut Fields, report: &mut Report<'_>) -> Option<Vec<(String, String)>> {

@@ -58,12 +58,11 @@ pub(super) fn whole(node: &Node, name: &str, least: i64, report: &mut Report<'_>
         Value::Float(number) if number.fract().abs() <= 0.0 && number.abs() < 1e15 => Some(number as i64),
         _ => None,
     };
-    match found.filter(|number| *number >= least).and_then(|number| usize::try_from(number).ok()) {
-        Some(number) => Some(number),
-        None => {
-            report.error(node.place, format!("`{name}` is a whole number from {least} on"), "write such a number");
-            None
-        }
+    if let Some(number) = found.filter(|number| *number >= least).and_then(|number| usize::try_from(number).ok()) {
+        Some(number)
+    } else {
+        report.error(node.place, format!("`{name}` is a whole number from {least} on"), "write such a number");
+        None
     }
 }
 
@@ -93,7 +92,7 @@ pub(super) fn pairs(node: Node, name: &'static str, report: &mut Report<'_>) -> 
 /// A pattern with look-around, in which `.` matches line ends too.
 pub(super) fn pattern(found: &(String, Place), report: &mut Report<'_>) -> Option<fancy_regex::Regex> {
     let (pattern, place) = found;
-    match fancy_regex::Regex::new(&format!("(?s){pattern}")) {
+    match fancy_regex::RegexBuilder::new(pattern).dot_matches_new_line(true).build() {
         Ok(regex) => Some(regex),
         Err(error) => {
             let message = format!("this is not a regular expression: {error}");
