@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use espalier_taxonomy::{Leaf, LeafKind, Seed, chunks};
+use espalier_taxonomy::{ChunkSettings, Leaf, LeafKind, Seed, chunks};
 use serde_json::{Map, Value};
 
 use super::sample::{Origin, Sample};
-use crate::identity::{digest, hexadecimal};
+use crate::identity::digest;
 
 /// Pairs of a context that a prompt shows, as `InstructLab` has it.
 const PAIRS: usize = 3;
@@ -30,9 +30,9 @@ pub fn source_columns(kind: LeafKind) -> BTreeSet<String> {
 
 /// The rows of a leaf: of knowledge each chunk of its documents with each context of its seeds, of a skill each seed. A context
 /// with fewer than three pairs shows its pairs again.
-pub fn sources(leaf: &Leaf, chunk_tokens: usize, count_tokens: &dyn Fn(&str) -> usize) -> Vec<Sample> {
+pub fn sources(leaf: &Leaf, settings: &ChunkSettings, count_tokens: &dyn Fn(&str) -> usize) -> Vec<Sample> {
     let rows = match leaf.kind {
-        LeafKind::Knowledge => knowledge(leaf, chunk_tokens, count_tokens),
+        LeafKind::Knowledge => knowledge(leaf, settings, count_tokens),
         LeafKind::FreeformSkill | LeafKind::GroundedSkill => {
             leaf.seeds.iter().enumerate().map(|(number, seed)| skill(leaf, number, seed)).collect()
         }
@@ -55,14 +55,14 @@ fn skill(leaf: &Leaf, number: usize, seed: &Seed) -> (Map<String, Value>, Origin
 
 fn knowledge(
     leaf: &Leaf,
-    chunk_tokens: usize,
+    settings: &ChunkSettings,
     count_tokens: &dyn Fn(&str) -> usize,
 ) -> Vec<(Map<String, Value>, Origin)> {
     let contexts = contexts(leaf);
     let mut rows = Vec::new();
     for document in &leaf.documents {
         let name = document.path.file_name().map(|name| name.to_string_lossy().into_owned());
-        for chunk in chunks(document, chunk_tokens, count_tokens) {
+        for chunk in chunks(document, settings, count_tokens) {
             for numbers in &contexts {
                 let mut columns = Map::new();
                 columns.insert("document".into(), chunk.text.as_str().into());
@@ -72,7 +72,7 @@ fn knowledge(
                 let origin = Origin {
                     seeds: numbers.iter().map(ToString::to_string).collect(),
                     document: name.clone(),
-                    chunk_hash: Some(hexadecimal(&digest(&[chunk.heading.as_bytes(), chunk.text.as_bytes()]))),
+                    chunk_hash: Some(chunk.hash.clone()),
                 };
                 rows.push((columns, origin));
             }
@@ -147,7 +147,7 @@ mod tests {
             }],
             ..Leaf::default()
         };
-        let rows = sources(&leaf, 100, &|text| text.len());
+        let rows = sources(&leaf, &ChunkSettings::default(), &|text| text.len());
         assert_eq!(rows.len(), 4);
         for row in &rows {
             assert_eq!(row.columns.keys().cloned().collect::<BTreeSet<_>>(), source_columns(LeafKind::Knowledge));
@@ -166,7 +166,7 @@ mod tests {
     fn a_skill_is_its_seeds() {
         for (kind, context) in [(LeafKind::FreeformSkill, None), (LeafKind::GroundedSkill, Some("text"))] {
             let leaf = Leaf { kind, seeds: vec![seed(context, 0), seed(context, 0)], ..Leaf::default() };
-            let rows = sources(&leaf, 100, &|text| text.len());
+            let rows = sources(&leaf, &ChunkSettings::default(), &|text| text.len());
             assert_eq!(rows[0].columns.keys().cloned().collect::<BTreeSet<_>>(), source_columns(kind));
             assert_ne!(rows[0].id, rows[1].id, "equal seeds are two rows");
         }

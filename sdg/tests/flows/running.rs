@@ -11,7 +11,7 @@ use espalier_sdg::flow::{
     Budget, Flow, FlowEngine, FlowOptions, FlowRun, FlowTask, ResponseCache, Sample, read_flows, run, source_columns,
     sources,
 };
-use espalier_taxonomy::{Document, Leaf, LeafKind, Seed};
+use espalier_taxonomy::{ChunkSettings, Document, Leaf, LeafKind, Seed};
 use serde_json::json;
 
 use crate::script::{Run, flow_of, golden_answer, instructlab, samples, text_of};
@@ -167,7 +167,7 @@ fn a_document_that_gives_orders_stays_in_its_place() {
         domain: Some("ponds".into()),
         ..Leaf::default()
     };
-    let rows = sources(&leaf, 1000, &|text| text.len());
+    let rows = sources(&leaf, &ChunkSettings { max_tokens: 1000, overlap: 0 }, &|text| text.len());
     let mut run = Run { leaf, ..Run::default() };
     run.flow(flows.of(LeafKind::Knowledge).unwrap(), rows, &|_, _| canary.to_owned()).unwrap();
     assert!(run.asked.len() >= 2);
@@ -214,7 +214,7 @@ fn on_the_small_model(engine: &NativeEngine, pipeline: &str) -> FlowRun {
     let tasks: Vec<FlowTask<'_>> = leaves
         .iter()
         .map(|leaf| {
-            let sources = sources(leaf, 100, &|text| text.len() / 4);
+            let sources = sources(leaf, &ChunkSettings::default(), &|text| text.len() / 4);
             FlowTask { leaf, flow: flows.of(leaf.kind).unwrap(), sources }
         })
         .collect();
