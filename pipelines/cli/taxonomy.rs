@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum TaxonomyCommand {
     /// Check every leaf; messages have file, line and column.
     #[command(
-        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy validate --strict taxonomy/   # before it goes to InstructLab\n  pipeline taxonomy validate --fix --dry-run taxonomy/\n  pipeline taxonomy validate --github taxonomy/   # in a workflow of GitHub"
+        after_help = "Examples:\n  pipeline taxonomy validate taxonomy/\n  pipeline taxonomy validate --strict taxonomy/   # before it goes to InstructLab\n  pipeline taxonomy validate --fix --dry-run taxonomy/\n  pipeline taxonomy validate --licenses accepted,CC-BY-3.0 taxonomy/\n  pipeline taxonomy validate --github taxonomy/   # in a workflow of GitHub"
     )]
     Validate {
         /// Trees or leaves.
@@ -23,6 +23,10 @@ pub enum TaxonomyCommand {
         /// Show what --fix would do, and do nothing.
         #[arg(long, requires = "fix")]
         dry_run: bool,
+        /// Licences that works may have, as SPDX identifiers; any other, or none, is an error. `accepted` stands for those
+        /// that the public taxonomy takes.
+        #[arg(long, value_name = "LIST", value_delimiter = ',')]
+        licenses: Vec<String>,
         /// Print messages as GitHub annotations.
         #[arg(long)]
         github: bool,

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attribution::Work;
+
 /// What a leaf teaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -222,7 +224,9 @@ pub struct Leaf {
     pub test_file: Option<PathBuf>,
     /// How many samples the leaf wants.
     pub samples: Option<usize>,
-    /// What `attribution.txt` beside the leaf names as licence of the work.
+    /// The works that `attribution.txt` beside the leaf names.
+    pub works: Vec<Work>,
+    /// Their licences as an SPDX expression; what is stated in place of an identifier that is not known.
     pub license: Option<String>,
     /// Hexadecimal sha256 of the leaf's content, documents and test included; names of files and folders do not matter.
     pub hash: String,

@@ -37,6 +37,7 @@ pub mod fix;
 mod hash;
 mod layout;
 mod leaf;
+pub mod license;
 pub mod lint;
 mod node;
 mod parse;
@@ -44,6 +45,7 @@ mod read;
 mod scalar;
 mod tree;
 
+pub use attribution::{Work, check_licenses};
 pub use chunk::{Chunk, ChunkSettings, chunks};
 pub use diagnostic::{Diagnostic, Severity};
 pub use difference::{LeafDifference, LeafState, PartDifference, TreeDifference, TreeState};

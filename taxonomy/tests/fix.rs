@@ -95,7 +95,8 @@ proptest! {
         let file = folder.path().join("qna.yaml");
         let mut text = skill();
         for (place, put) in places {
-            text.insert_str(place.min(text.len()), put);
+            let place = (0..=place.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap();
+            text.insert_str(place, put);
         }
         let valid = strict(folder.path(), &text);
         match mend(&file, text.as_bytes()) {

@@ -13,11 +13,11 @@ use anyhow::Result;
 /// `pipeline taxonomy ...`.
 pub fn run(command: TaxonomyCommand, session: Session<'_>) -> Result<Status> {
     match command {
-        TaxonomyCommand::Validate { mut paths, strict, fix, dry_run, github } => {
+        TaxonomyCommand::Validate { mut paths, strict, fix, dry_run, licenses, github } => {
             if fix {
                 fix::run(&mut paths, dry_run, session)?;
             }
-            validate::run(&paths, strict, github, session)
+            validate::run(&paths, strict, &licenses, github, session)
         }
         TaxonomyCommand::Show { path } => show::run(&path, session),
         TaxonomyCommand::Preview { path, samples, seed } => preview::run(&path, samples, seed, session),

@@ -4,18 +4,27 @@ use super::plural;
 use crate::commands::Session;
 use crate::outcome::{Failure, Status};
 use anyhow::Result;
-use espalier_taxonomy::{Diagnostic, Leaf, Mode, Severity};
+use espalier_taxonomy::license::{self, ACCEPTED};
+use espalier_taxonomy::{Diagnostic, Leaf, Mode, Severity, check_licenses};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub(super) fn run(paths: &[PathBuf], strict: bool, github: bool, session: Session<'_>) -> Result<Status> {
+pub(super) fn run(
+    paths: &[PathBuf],
+    strict: bool,
+    licenses: &[String],
+    github: bool,
+    session: Session<'_>,
+) -> Result<Status> {
+    let (accepted, severity) = accepted(licenses)?;
     let mode = if strict { Mode::Strict } else { Mode::Lenient };
     let mut leaves = 0;
     let mut found: Vec<Diagnostic> = Vec::new();
     for path in paths {
         match espalier_taxonomy::read_tree_with(path, mode) {
             Ok(tree) => {
-                let lints = espalier_sdg::lint_tree(&tree);
+                let mut lints = espalier_sdg::lint_tree(&tree);
+                lints.extend(check_licenses(&tree, &accepted, severity));
                 leaves += tree.leaves.iter().filter(|leaf| !has_error(leaf, &lints)).count();
                 found.extend(tree.notes);
                 found.extend(lints);
@@ -49,11 +58,32 @@ pub(super) fn run(paths: &[PathBuf], strict: bool, github: bool, session: Sessio
     Ok(Status::Done)
 }
 
+/// The licences that works may have, and how much another one matters.
+fn accepted(licenses: &[String]) -> Result<(Vec<String>, Severity)> {
+    let usual = || ACCEPTED.map(str::to_owned);
+    if licenses.is_empty() {
+        return Ok((usual().into(), Severity::Warning));
+    }
+    let mut accepted = Vec::new();
+    for name in licenses {
+        match license::spdx(name) {
+            _ if name == "accepted" => accepted.extend(usual()),
+            Some(identifier) => accepted.push(identifier),
+            None => {
+                return Err(Failure::usage(format!("the licence {name:?} of --licenses is not known"))
+                    .hint("give SPDX identifiers with commas between them: --licenses accepted,CC-BY-3.0")
+                    .into());
+            }
+        }
+    }
+    Ok((accepted, Severity::Error))
+}
+
 /// Whether an error stands in a leaf's file or in that of its test.
 fn has_error(leaf: &Leaf, findings: &[Diagnostic]) -> bool {
     findings.iter().any(|finding| {
         finding.severity == Severity::Error
-            && (finding.file == leaf.file || leaf.test_file.as_ref() == Some(&finding.file))
+            && (finding.file.parent() == leaf.file.parent() || leaf.test_file.as_ref() == Some(&finding.file))
     })
 }
 

@@ -32,6 +32,9 @@ pub enum Mode {
     Strict,
 }
 
+/// An `attribution.txt` larger than this is something else.
+const MAX_ATTRIBUTION_BYTES: u64 = 1 << 20;
+
 /// Most findings that are kept of one file.
 const MAX_FINDINGS: usize = 200;
 
@@ -120,11 +123,18 @@ fn leaf_of_text(id: &str, file: &Path, text: &str, mode: Mode, report: &mut Repo
     if report.failed {
         return None;
     }
-    if let Ok(text) = fs::read_to_string(file.with_file_name("attribution.txt")) {
-        leaf.license = attribution::license(&text);
-    }
+    leaf.works = works(file);
+    leaf.license = attribution::license(&leaf.works);
     leaf.hash = content_hash(&leaf);
     Some(leaf)
+}
+
+/// The works that `attribution.txt` names; a file that is too large to be one names none.
+fn works(file: &Path) -> Vec<attribution::Work> {
+    let file = file.with_file_name(attribution::FILE);
+    let fits = fs::metadata(&file).is_ok_and(|metadata| metadata.len() <= MAX_ATTRIBUTION_BYTES);
+    let content = if fits { fs::read(&file).unwrap_or_default() } else { Vec::new() };
+    attribution::works(&String::from_utf8_lossy(&content))
 }
 
 fn check_name(file: &Path, mode: Mode, report: &mut Report<'_>) {
