@@ -2,7 +2,8 @@
 //!
 //! The model's own chat template renders a conversation up to an assistant's turn, opened for its answer, and once with that
 //! answer; what the second adds is what the model would have to write. Learned are the tokens of the answer and the token
-//! that ends it; the text of the template behind it is not. Templates know no clock and no chance here, so that a row always
+//! that ends it; the text of the template behind it is not. Of a turn of another role that is learned by its own weight,
+//! only what it says is. Templates know no clock and no chance here, so that a row always
 //! renders the same.
 
 use espalier_dataset::{Content, Example, WeightedTurn};
@@ -148,12 +149,11 @@ impl Encoder<'_> {
         let mut done = 0;
         for turn in (0..=last).filter(|&turn| weights[turn].to_bits() != between.to_bits()) {
             let answer = turns[turn].role == "assistant";
-            let before = match (answer, turn) {
-                (true, _) => render(turn, true)?,
-                (false, 0) => String::new(),
-                (false, _) => render(turn, false)?,
+            let (before, after) = if answer {
+                (render(turn, true)?, render(turn + 1, false)?)
+            } else {
+                self.around(&messages[..=turn], &render(turn + 1, false)?)?
             };
-            let after = render(turn + 1, false)?;
             if !after.starts_with(&before) || !whole.starts_with(&after) || before.len() < done {
                 return Err(format!(
                     "the chat template does not write turn {turn} as a continuation of the turns before it, so what the \
@@ -169,6 +169,28 @@ impl Encoder<'_> {
             stretches.push(Stretch { end: whole.len(), weight: between, behind });
         }
         Ok((whole, stretches))
+    }
+
+    /// What a conversation's text is before the content of its last turn, and up to the content's end: what the template
+    /// writes around a question is never the model's to write.
+    fn around(&self, messages: &[Message], rendered: &str) -> Result<(String, String), String> {
+        // The template writes its own parts around any content, this one as well.
+        const MARK: &str = "\u{e000}content\u{e000}";
+        let mut marked = messages.to_vec();
+        if let Some(last) = marked.last_mut() {
+            *last = Message::new(last.role.clone(), MARK);
+        }
+        let marked = self.template.render(&marked, false).map_err(|error| error.to_string())?;
+        let around = marked.split_once(MARK).filter(|(before, behind)| {
+            rendered.len() >= before.len() + behind.len() && rendered.starts_with(before) && rendered.ends_with(behind)
+        });
+        let (before, behind) = around.ok_or(
+            "the chat template writes a turn that is not the assistant's in a way that depends on what it says, so that its \
+             words cannot be learned; remove its weight, or use another template",
+        )?;
+        // A space is a part of the word behind it in most vocabularies.
+        let before = before.trim_end_matches(' ');
+        Ok((before.to_owned(), rendered[..rendered.len() - behind.len()].to_owned()))
     }
 
     /// Tokens of rendered text.
@@ -284,5 +306,58 @@ fn turn_weights(turns: &[WeightedTurn], learned: Learned) -> Result<Vec<f32>, St
             "turn {at} of the assistant is empty: the model would learn to say nothing; remove the conversation or write an answer"
         )),
         None => Ok(weights),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use espalier_dataset::Records;
+    use espalier_model::gguf::{GgufFile, Value};
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Golden {
+        row: serde_json::Value,
+        input_ids: Vec<u32>,
+        labels: Vec<i64>,
+    }
+
+    /// Made by scripts/golden-instructlab-mask.py. What stands behind the last learned token is theirs alone: it is masked.
+    #[test]
+    fn lines_are_tokens_and_labels_as_instructlab_makes_them() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let file = GgufFile::open(&folder.join("../tests/assets/vocab/ggml-vocab-qwen2.gguf")).unwrap();
+        let tokenizer = Tokenizer::from_gguf_metadata(file.metadata()).unwrap();
+        let Some(Value::String(source)) = file.metadata().get("tokenizer.chat_template") else { panic!("a template") };
+        let template = ChatTemplate::new(Some(source), "", "<|im_end|>").unwrap();
+        let encoder = Encoder { tokenizer: &tokenizer, template: &template, longest: 512, over_long: OverLong::Error };
+        let golden = std::fs::read_to_string(folder.join("tests/golden/instructlab_mask.json")).unwrap();
+        let golden: Vec<Golden> = serde_json::from_str(&golden).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let rows = temporary.path().join("rows.jsonl");
+        std::fs::write(&rows, golden.iter().map(|golden| format!("{}\n", golden.row)).collect::<String>()).unwrap();
+        let records = Records::open(&rows, None).unwrap();
+        for (record, golden) in records.zip(&golden) {
+            let example = record.unwrap().example().unwrap();
+            let Encoded::Whole(ours) = encoder.encode(&example, Learned::Answers).unwrap() else {
+                panic!("a whole row")
+            };
+            let [ours] = <[_; 1]>::try_from(ours).unwrap();
+            let kept = ours.tokens.len();
+            assert_eq!(ours.tokens, golden.input_ids[..kept], "{}", golden.row);
+            let labels: Vec<i64> = ours
+                .tokens
+                .iter()
+                .zip(&ours.weights)
+                .map(|(&token, &weight)| if weight == 0.0 { -100 } else { i64::from(token) })
+                .collect();
+            assert_eq!(labels, golden.labels[..kept], "{}", golden.row);
+            assert!(golden.labels[kept..].iter().all(|&label| label == -100), "{}", golden.row);
+        }
+        assert_eq!(golden.len(), 9);
     }
 }

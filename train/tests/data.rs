@@ -73,7 +73,7 @@ fn what_is_learned_is_what_the_row_and_the_settings_say() {
     let flags = r#"{"weight": 2, "messages": [{"role": "user", "content": "Hi", "weight": 0.25}, {"role": "assistant", "content": "One", "train": false}, {"role": "user", "content": "And"}, {"role": "assistant", "content": "Two", "weight": 0.5}, {"role": "user", "content": "Bye"}]}"#;
     assert_eq!(
         shown(flags, &with(Learned::Answers)),
-        "⟦<s>⟧⟪0.5: User: Hi\n\n⟫⟦Assistant: One</s> \n\nUser: And\n\nAssistant:⟧ Two</s>"
+        "⟦<s> User:⟧⟪0.5: Hi⟫⟦\n\nAssistant: One</s> \n\nUser: And\n\nAssistant:⟧ Two</s>"
     );
     let completion = r#"{"prompt": "1 + 1 =", "completion": " 2"}"#;
     assert_eq!(shown(completion, &config()), "⟦<s> 1 + 1 =⟧ 2</s>");
