@@ -1,8 +1,9 @@
 //! Holds docs/pipeline-file.md to the configuration that the stages accept: the same keys, in the same order, with the
-//! same defaults.
+//! same defaults. Holds docs/rows.md to the columns of rows.
 
 use crate::stages::{EvaluateStage, GenerateStage, QuantizeStage, ReportStage, TeachStage};
 use anyhow::{Context, Result};
+use espalier_dataset::COLUMNS;
 use espalier_train::TrainConfig;
 use serde_json::Value;
 
@@ -49,5 +50,23 @@ fn the_page_lists_the_keys_and_defaults_of_every_stage() -> Result<()> {
             assert!(equal, "{stage}.{key}: the page says {default}, the code {}", accepted[key]);
         }
     }
+    Ok(())
+}
+
+#[test]
+fn the_page_of_rows_lists_the_columns() -> Result<()> {
+    const ROWS: &str = include_str!("../docs/rows.md");
+    let (_, section) = ROWS.split_once("\n## Columns\n").context("no section of columns")?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let documented: Vec<Vec<&str>> = section
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').splitn(3, '|').map(str::trim).collect())
+        .collect();
+    let known: Vec<Vec<String>> = COLUMNS
+        .iter()
+        .map(|column| vec![format!("`{}`", column.name), column.type_words().to_owned(), column.meaning.to_owned()])
+        .collect();
+    assert_eq!(documented, known);
     Ok(())
 }

@@ -9,7 +9,7 @@ pub(crate) struct Draw(u64);
 impl Draw {
     /// The stream of this seed and place.
     pub(crate) fn new(seed: u64, place: &[&[u8]]) -> Self {
-        Self(key(seed, place))
+        Self(draw_key(seed, place))
     }
 
     pub(crate) fn next(&mut self) -> u64 {
@@ -37,8 +37,8 @@ impl Draw {
     }
 }
 
-/// 64 bits of the hash of a seed and a place.
-pub(crate) fn key(seed: u64, place: &[&[u8]]) -> u64 {
+/// 64 bits of the hash of a seed and a place: what draws are sorted by or begin from.
+pub fn draw_key(seed: u64, place: &[&[u8]]) -> u64 {
     let mut hash = Sha256::new();
     hash.update(seed.to_le_bytes());
     for part in place {
@@ -71,6 +71,6 @@ mod tests {
             again
         });
         // The parts of a place do not run into each other.
-        assert_ne!(key(1, &[b"ab", b"c"]), key(1, &[b"a", b"bc"]));
+        assert_ne!(draw_key(1, &[b"ab", b"c"]), draw_key(1, &[b"a", b"bc"]));
     }
 }

@@ -33,6 +33,8 @@
 //! ```
 
 mod atomic;
+mod card;
+mod convert;
 mod draw;
 mod duplicates;
 mod error;
@@ -45,24 +47,29 @@ mod messages;
 mod mixing;
 pub mod quality;
 mod row;
+mod statistics;
 mod table;
 mod teacher_file;
 mod versions;
 
 pub use atomic::{rename_durably, write_atomically};
+pub use card::data_card;
+pub use convert::{Converted, OutputForm, convert};
+pub use draw::draw_key;
 pub use duplicates::{drop_duplicates, normalized};
 pub use error::DatasetError;
 pub use formats::{Content, Example, Format, Problem, Record, Records, TrainingLine, WeightedTurn};
 pub use funnel::{Funnel, FunnelLine, funnel};
 pub use instructlab::{
-    AuxiliaryInstructions, FolderOptions, FolderSummary, KnowledgeForms, Recipe, RecipeFile, RecipeMetadata,
-    SamplingSize, write_folder,
+    AuxiliaryInstructions, BranchTask, FolderOptions, FolderSummary, KnowledgeForms, MultipleChoice, Recipe,
+    RecipeFile, RecipeMetadata, SamplingSize, write_branch_tasks, write_folder,
 };
 pub use journal::Journal;
 pub use lines::{LineForm, LineSource};
 pub use messages::write_messages_jsonl;
 pub use mixing::{MixRecipe, MixSource, MixSummary, SourceSummary, SplitBy, SplitSummary, mix, mix_recipe, split};
 pub use row::{Row, Score, Split, Turn, Verdict};
+pub use statistics::{LengthSummary, Lengths, Statistics};
 pub use table::{COLUMNS, Column, RowReader, RowWriter, read_parquet, row_schema, write_parquet};
 pub use teacher_file::{TeacherOrigin, TeacherRow, read_teacher, write_teacher};
 pub use versions::{Change, Difference, Origin, Part, RowSource, Rows, Version, Versions, difference};

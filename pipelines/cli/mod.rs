@@ -4,7 +4,7 @@ mod data;
 mod subcommands;
 mod taxonomy;
 
-pub use data::DataCommand;
+pub use data::{ConvertArguments, DataCommand, FilterArguments, RowsArgument};
 pub use subcommands::{AdapterCommand, BaseWeightsArgument, BenchCommand, FloatTypeArgument, ModelCommand};
 pub use taxonomy::TaxonomyCommand;
 

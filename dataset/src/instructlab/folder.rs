@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{AuxiliaryInstructions, KnowledgeForms, Recipe, RecipeFile, RecipeMetadata, SamplingSize};
 use crate::atomic::rename_durably;
+use crate::convert::train_test;
 use crate::draw;
 use crate::error::DatasetError;
 use crate::formats::{Problem, TrainingLine};
@@ -104,12 +105,12 @@ fn fill(rows: &RowSource, options: &FolderOptions, part: &Path) -> Result<Folder
             continue;
         }
         if row.split == Split::HeldOut {
-            test.write(&asked(&row, &options.system_prompt))?;
+            test.write(&train_test(&row, &options.system_prompt))?;
             continue;
         }
         let Some(name) = names.get(&row.leaf) else { continue };
         let mut whole = TrainingLine::of_row(&row);
-        train.write(&asked(&row, &options.system_prompt))?;
+        train.write(&train_test(&row, &options.system_prompt))?;
         messages.write(&json!({"messages": whole.messages, "metadata": serde_json::Value::from(whole.metadata.clone()).to_string()}))?;
         if row.kind == "knowledge" {
             forms.phase07(&row).iter().try_for_each(|line| files.write(&format!("{name}_p07"), line))?;
@@ -153,12 +154,6 @@ fn listed(name: &str, skill_lines: SamplingSize) -> RecipeFile {
     RecipeFile { path: format!("node_datasets/{name}.jsonl").into(), sampling_size }
 }
 
-/// A line of `train.jsonl` and `test.jsonl`.
-fn asked(row: &Row, system: &str) -> serde_json::Value {
-    let said = |role: &str| row.turns.iter().find(|turn| turn.role == role).map_or("", |turn| turn.content.trim());
-    json!({"system": system, "user": said("user"), "assistant": said("assistant")})
-}
-
 /// The name of each leaf's file: its path joined by `_`, and where two leaves have the same, a hash behind it.
 pub(super) fn file_names(leaves: &BTreeSet<String>) -> BTreeMap<String, String> {
     let joined = |leaf: &str| -> String {
@@ -172,7 +167,7 @@ pub(super) fn file_names(leaves: &BTreeSet<String>) -> BTreeMap<String, String> 
     }
     let name = |leaf: &String| match joined(leaf) {
         name if count.get(&name) == Some(&1) => name,
-        name => format!("{name}_{:08x}", draw::key(0, &[leaf.as_bytes()]) >> 32),
+        name => format!("{name}_{:08x}", draw::draw_key(0, &[leaf.as_bytes()]) >> 32),
     };
     leaves.iter().map(|leaf| (leaf.clone(), name(leaf))).collect()
 }

@@ -46,7 +46,7 @@ impl Shuffle {
 
     /// Adds an item.
     pub(super) fn add(&mut self, item: &[u8]) -> io::Result<()> {
-        let place = draw::key(self.seed, &[b"order", &self.count.to_le_bytes()]);
+        let place = draw::draw_key(self.seed, &[b"order", &self.count.to_le_bytes()]);
         let file = &mut self.files[(place >> 58) as usize];
         for number in [place, self.count, item.len() as u64] {
             file.write_all(&number.to_le_bytes())?;

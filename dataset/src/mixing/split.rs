@@ -61,8 +61,8 @@ pub fn split(source: &RowSource, by: SplitBy, share: f64, seed: u64, out: &Path)
     };
     if !held_out.values().any(|&held_out| held_out) {
         return Err(refuse(format!(
-            "nothing can be held out: the rows hang together in {} groups, and the smallest is more than the share of {share}; \
-             split by chunk, hold out more, or generate from more documents",
+            "nothing can be held out: of the {} groups of rows that hang together, even the smallest is more than the share of \
+             {share}; hold out more, let less hang together (chunks), or generate from more documents",
             summary.groups
         )));
     }
@@ -84,7 +84,7 @@ pub fn split(source: &RowSource, by: SplitBy, share: f64, seed: u64, out: &Path)
 
 /// What holds a row together with others, hashed. A chunk is known by its text too, as a flow may not give its hash.
 fn keys(row: &Row, by: SplitBy) -> Vec<u64> {
-    let key = |parts: &[&[u8]]| draw::key(0, parts);
+    let key = |parts: &[&[u8]]| draw::draw_key(0, parts);
     let mut keys = Vec::new();
     keys.extend(row.chunk_hash.as_ref().map(|hash| key(&[b"chunk hash", hash.as_bytes()])));
     keys.extend(row.chunk.as_ref().map(|text| key(&[b"chunk", normalized(text).as_bytes()])));
@@ -168,7 +168,7 @@ impl Groups {
         let sizes = self.sizes();
         let most = sizes.values().sum::<u64>() as f64 * share;
         let mut order: Vec<(u64, u64)> =
-            sizes.keys().map(|&name| (draw::key(seed, &[b"split", &name.to_le_bytes()]), name)).collect();
+            sizes.keys().map(|&name| (draw::draw_key(seed, &[b"split", &name.to_le_bytes()]), name)).collect();
         order.sort_unstable();
         let mut taken = 0;
         let choose = |(_, name): (u64, u64)| {

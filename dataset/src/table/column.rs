@@ -133,6 +133,19 @@ pub fn row_schema() -> Schema {
 }
 
 impl Column {
+    /// Its type in words.
+    pub fn type_words(&self) -> &'static str {
+        match self.access {
+            Access::Text(..) | Access::Word(..) => "text",
+            Access::Optional(..) => "text or nothing",
+            Access::Number(..) => "u64",
+            Access::Count(..) => "u32",
+            Access::Texts(..) => "list of text",
+            Access::Turns => "list of {role, content}",
+            Access::Scores => "list of {block, score}",
+        }
+    }
+
     fn field(&self) -> Field {
         let (kind, nullable) = match self.access {
             Access::Text(..) | Access::Word(..) => (DataType::Utf8, false),

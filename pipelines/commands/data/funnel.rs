@@ -3,11 +3,14 @@
 use crate::commands::Session;
 use crate::outcome::Status;
 use anyhow::Result;
-use espalier_dataset::{funnel, read_parquet};
-use std::path::Path;
+use espalier_dataset::{Funnel, RowSource};
 
-pub(super) fn run(file: &Path, session: Session<'_>) -> Result<Status> {
-    let lines = funnel(&read_parquet(file)?);
+pub(super) fn run(source: &RowSource, session: Session<'_>) -> Result<Status> {
+    let mut funnel = Funnel::default();
+    for row in source.rows() {
+        funnel.add(&row?);
+    }
+    let lines = funnel.lines();
     session.reporter.line(format!("{:44} {:>8} {:>8}  rejected because", "leaf", "written", "kept"));
     for line in &lines {
         let reasons: Vec<String> = line.rejected_by.iter().map(|(reason, count)| format!("{count} {reason}")).collect();

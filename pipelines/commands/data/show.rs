@@ -1,23 +1,34 @@
 //! `pipeline data show`: rows as text.
 
+use super::filter::Filter;
 use crate::commands::Session;
 use crate::outcome::Status;
 use anyhow::Result;
-use espalier_dataset::{Row, Verdict, read_parquet};
-use std::path::Path;
+use espalier_dataset::{Row, RowSource, Verdict};
 
-pub(super) fn run(file: &Path, limit: usize, rejected: bool, session: Session<'_>) -> Result<Status> {
-    let rows = read_parquet(file)?;
-    let wanted: Vec<&Row> =
-        rows.iter().filter(|row| !rejected || row.verdict == Verdict::Rejected).take(limit).collect();
-    for row in &wanted {
+pub(super) fn run(source: &RowSource, filter: &Filter, limit: usize, session: Session<'_>) -> Result<Status> {
+    let mut wanted = Vec::new();
+    let mut fitting = 0;
+    for row in filter.rows(source) {
+        let row = row?;
+        fitting += 1;
+        if wanted.len() < limit {
+            wanted.push(row);
+        }
+    }
+    print(&wanted, fitting, session);
+    Ok(Status::Done)
+}
+
+/// Rows with how many they are of.
+pub(super) fn print(rows: &[Row], of: usize, session: Session<'_>) {
+    for row in rows {
         let mark = if row.verdict == Verdict::Accepted { "kept" } else { "rejected" };
         session.reporter.line(format!("{}  {}  {mark}: {}", row.id, row.leaf, row.reason));
         for turn in &row.turns {
             session.reporter.line(format!("    {:>9}: {}", turn.role, turn.content.replace('\n', "\n               ")));
         }
     }
-    session.reporter.line(format!("{} of {} rows", wanted.len(), rows.len()));
-    session.reporter.result(serde_json::json!({"rows": wanted}));
-    Ok(Status::Done)
+    session.reporter.line(format!("{} of {of} rows", rows.len()));
+    session.reporter.result(serde_json::json!({"rows": rows, "of": of}));
 }

@@ -1,0 +1,141 @@
+//! The words of `pipeline data`: looking at rows, comparing, converting, mixing, splitting.
+#![allow(clippy::unwrap_used)]
+
+#[path = "binary/mod.rs"]
+mod binary;
+
+use binary::Bench;
+use espalier_dataset::{Origin, Row, Score, Split, Turn, Verdict, Versions, write_parquet};
+
+fn row(leaf: &str, index: u64, question: &str, answer: &str) -> Row {
+    Row {
+        id: format!("{:016x}", 0x3f9a_1c00_0000_0000_u64 + index * 0x0101_0000_0000),
+        leaf: leaf.into(),
+        kind: "knowledge".into(),
+        index,
+        turns: vec![Turn::new("user", question), Turn::new("assistant", answer)],
+        slots: "{}".into(),
+        seed_ids: vec!["0".into(), "2".into()],
+        document: Some("pond.md".into()),
+        chunk_hash: Some(format!("ab{index}2")),
+        chunk: Some(format!("# A pond\n\nIt is nine metres deep, part {index}.")),
+        flow: "knowledge".into(),
+        flow_version: "v1".into(),
+        block: "question".into(),
+        parameters: r#"{"temperature":0.7}"#.into(),
+        prompt_hash: "cd34".into(),
+        model: "tiny (5e6f)".into(),
+        sampling_seed: 7,
+        prompt_tokens: 90 + index as u32,
+        answer_tokens: 4 + index as u32,
+        answer: format!("Q: {question} A: {answer}"),
+        scores: vec![Score { block: "faithful".into(), score: 0.875 }],
+        verifier: Some("numeric: 9 is 9".into()),
+        verdict: Verdict::Accepted,
+        reason: "faithful".into(),
+        licenses: vec!["CC-BY-4.0".into()],
+        ..Row::default()
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let four = "Which is it?\nA) one\nB) two\nC) three\nD) four";
+    vec![
+        row("knowledge/ponds", 0, "How deep is it?", "Nine metres."),
+        row("knowledge/ponds", 1, "Where are carp?", "In the pond."),
+        Row {
+            verdict: Verdict::Rejected,
+            reason: "not faithful: the text does not say so".into(),
+            ..row("knowledge/ponds", 2, "How old is it?", "A century.")
+        },
+        Row { split: Split::HeldOut, ..row("knowledge/wells", 3, "How deep is the well?", "It has no floor.") },
+        row("knowledge/wells", 4, four, "B) two"),
+    ]
+}
+
+#[test]
+fn rows_are_looked_at() {
+    let bench = Bench::new();
+    let table = bench.text("rows.parquet");
+    write_parquet(table.as_ref(), &rows()).unwrap();
+    let mut words = String::new();
+    for arguments in [
+        vec!["show", &table, "--limit", "1"],
+        vec!["show", &table, "--leaf", "knowledge/ponds", "--text", "CARP"],
+        vec!["show", &table, "--rejected"],
+        vec!["show", &table, "--reason", "does not say", "--accepted"],
+        vec!["sample", &table, "--count", "2", "--seed", "3"],
+        vec!["stats", &table],
+        vec!["funnel", &table],
+        vec!["why", &table, "3f9a1d"],
+        vec!["why", &table, "3f9a1e"],
+        vec!["why", &table, "3f9a"],
+        vec!["why", &table, "77"],
+        vec!["card", &table],
+        vec!["show", &table, "--version", "2"],
+    ] {
+        let said = bench.run(&[&["data"], arguments.as_slice()].concat());
+        words += &format!("$ data {}\n{}{}({})\n\n", arguments.join(" "), said.out, said.err, said.code);
+    }
+    insta::assert_snapshot!(words.replace(&table, "rows.parquet"));
+    let json = bench.run(&["data", "stats", &table, "--json"]).out;
+    let result: serde_json::Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+    assert_eq!(result["result"]["leaves"]["knowledge/ponds"]["accepted"], 2, "{json}");
+}
+
+#[test]
+fn versions_are_listed_and_compared() {
+    let bench = Bench::new();
+    let folder = bench.text("set");
+    let versions = Versions::new(&folder);
+    versions.add(rows().into_iter().map(Ok), Origin { taxonomy: Some("9c".into()), ..Origin::default() }).unwrap();
+    let mut changed = rows();
+    changed[0].reason = "faithful and short".into();
+    changed.remove(1);
+    changed.push(row("knowledge/wells", 9, "New?", "Yes."));
+    versions.add(changed.into_iter().map(Ok), Origin::default()).unwrap();
+    let mut words = String::new();
+    for arguments in [
+        vec!["versions", &folder, "--verify"],
+        vec!["diff", &folder],
+        vec!["diff", &folder, "--from", "2", "--to", "1", "--limit", "0"],
+        vec!["diff", &folder, "--from", "3"],
+        vec!["show", &folder, "--version", "1", "--limit", "1"],
+    ] {
+        let said = bench.run(&[&["data"], arguments.as_slice()].concat());
+        words += &format!("$ data {}\n{}{}({})\n\n", arguments.join(" "), said.out, said.err, said.code);
+    }
+    insta::assert_snapshot!(words.replace(&folder, "set"));
+}
+
+#[test]
+fn rows_are_converted_mixed_and_split() {
+    let bench = Bench::new();
+    let table = bench.text("rows.parquet");
+    write_parquet(table.as_ref(), &rows()).unwrap();
+    let [ilab, tasks, skills, mixed, legacy, split] =
+        ["ilab", "tasks", "skills.jsonl", "mixed.jsonl", "legacy.jsonl", "split.parquet"].map(|name| bench.text(name));
+    let ours = bench.write(
+        "ours.yaml",
+        "espalier: 1\nsources:\n- {rows: rows.parquet, form: phase10, share: 0.5}\n- {rows: skills.jsonl, part: 0.5}\n",
+    );
+    let empty = bench.write("empty.yaml", "datasets: []\nmetadata: {sys_prompt: ''}\n");
+    let recipe = bench.text("ilab/skills_recipe.yaml");
+    let mut words = String::new();
+    for arguments in [
+        vec!["convert", &table, "--to", "skills_train_msgs", "--out", &skills],
+        vec!["convert", &table, "--to", "instructlab", "--out", &ilab, "--system", "Be kind."],
+        vec!["convert", &table, "--to", "instructlab", "--out", &ilab],
+        vec!["convert", &table, "--to", "lm_eval", "--out", &tasks],
+        vec!["mix", &ours, "--out", &mixed],
+        vec!["mix", &ours, "--out", &mixed, "--legacy"],
+        vec!["mix", &recipe, "--out", &legacy, "--legacy"],
+        vec!["mix", &empty, "--out", &mixed],
+        vec!["split", &table, "--held-out", "0.4", "--by", "chunk", "--out", &split],
+        vec!["split", &table, "--held-out", "0.4", "--out", &split],
+    ] {
+        let said = bench.run(&[&["data"], arguments.as_slice()].concat());
+        words += &format!("$ data {}\n{}{}({})\n\n", arguments.join(" "), said.out, said.err, said.code);
+    }
+    insta::assert_snapshot!(words.replace(&bench.text(""), ""));
+}
