@@ -59,6 +59,23 @@ impl Record {
         self.line
     }
 
+    /// The JSON of the row as it stands in its file; nothing of a row of a table and of a document.
+    pub fn json(&self) -> Option<&[u8]> {
+        match &self.source {
+            Source::Json(bytes, _) => Some(bytes),
+            Source::Document(_) | Source::Row(_) => None,
+        }
+    }
+
+    /// The same row with other JSON in the place of its own.
+    #[must_use]
+    pub fn with_json(self, json: Vec<u8>) -> Self {
+        match self.source {
+            Source::Json(_, format) => Self { source: Source::Json(json, format), ..self },
+            Source::Document(_) | Source::Row(_) => self,
+        }
+    }
+
     /// Reads the row.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //!
 //! Every check sees a [`Sample`], whatever file the row came from, and gives a reason that a funnel can count.
 
+mod cleaning;
 mod contamination;
 mod masking;
 mod meaning;
@@ -12,6 +13,7 @@ mod sample;
 mod shingles;
 mod words;
 
+pub use cleaning::{Cleaning, CleaningReport, Deduplication, Found, Outputs, clean};
 pub use contamination::{Alike, Benchmarks, Contained, Hit, Item, Part, read_items};
 pub use masking::{Masked, Personal, mask, mask_row};
 pub use meaning::{Near, Quota, Vectors, choose, nearest, reject_near_by_vectors, reject_over_quota, twins};

@@ -10,6 +10,8 @@ mod item;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use serde::Serialize;
+
 pub use alike::Alike;
 pub use item::{Item, read_items};
 
@@ -30,7 +32,8 @@ const RUNS_ALONE: usize = 4;
 const CONTAINED: f64 = 0.5;
 
 /// A part of an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Part {
     /// What is asked.
     Question,
@@ -41,7 +44,7 @@ pub enum Part {
 }
 
 /// How much of an item stands in a row: of each part the share of its runs of words, from 0 to 1; 0 of a part without any.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Contained {
     /// Of the question; 1 where it stands in the row as it is.
     pub question: f64,
@@ -62,7 +65,7 @@ impl Contained {
 }
 
 /// An item that stands in a row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hit {
     /// Name of the benchmark.
     pub benchmark: String,

@@ -15,6 +15,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde::Serialize;
 
 use self::bands::Bands;
 use self::log::{Entry, Log};
@@ -76,7 +77,7 @@ impl Fingerprint {
 }
 
 /// The row that a near-duplicate repeats.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Duplicate {
     /// Id of the row that was kept.
     pub kept: String,
