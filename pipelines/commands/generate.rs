@@ -1,29 +1,27 @@
 //! `pipeline generate`: the first stage alone.
 
-use super::{Session, servers};
+use super::{Session, assignment, servers};
+use crate::cli::GenerateArguments;
+use crate::graph::StageKind;
 use crate::models::resolve;
 use crate::outcome::Status;
 use crate::stages::generate::{GenerateStage, Places};
-use crate::stages::{self, StageContext};
+use crate::stages::{self, StageConfig, StageContext};
 use anyhow::Result;
-use std::path::{Path, PathBuf};
 
 /// `pipeline generate`.
-pub fn run(
-    taxonomy: PathBuf,
-    model: &str,
-    out: &Path,
-    samples: Option<usize>,
-    seed: Option<u64>,
-    engine: &str,
-    session: Session<'_>,
-) -> Result<Status> {
-    let urls = servers(engine)?;
-    let teacher = resolve(model, session.reporter, session.stop)?;
-    let mut config = GenerateStage::over(taxonomy);
-    config.samples = samples.unwrap_or(config.samples);
-    config.seed = seed.unwrap_or(config.seed);
-    let places = Places { rows: out.to_path_buf(), work: out.join(".work") };
+pub fn run(arguments: &GenerateArguments, session: Session<'_>) -> Result<Status> {
+    let config = config(arguments)?;
+    let urls = servers(&arguments.engine)?;
+    let teacher = resolve(&arguments.model, session.reporter, session.stop)?;
+    if let Some(file) = &arguments.sources {
+        let count = stages::generate::write_sources(&config, &teacher, file)?;
+        session.reporter.closing(format!("{count} rows that flows start from\n{}", file.display()));
+        session.reporter.result(serde_json::json!({"sources": count, "file": file}));
+        return Ok(Status::Done);
+    }
+    let out = &arguments.out;
+    let places = Places { rows: out.clone(), work: out.join(".work") };
     let context = StageContext {
         stage: "generate",
         reporter: session.reporter,
@@ -34,4 +32,20 @@ pub fn run(
     session.reporter.closing(format!("{summary}\n{}", out.join("rows.parquet").display()));
     session.reporter.result(serde_json::json!({"summary": summary, "rows": out.join("rows.parquet")}));
     Ok(Status::Done)
+}
+
+fn config(arguments: &GenerateArguments) -> Result<GenerateStage> {
+    let defaults = serde_json::to_value(GenerateStage::over(&arguments.taxonomy))?;
+    let mut config = StageConfig::read(StageKind::Generate, defaults)?;
+    let flags = [
+        ("flow", arguments.flow.as_ref().map(|flow| flow.as_str().into())),
+        ("samples", arguments.samples.map(serde_json::Value::from)),
+        ("seed", arguments.seed.map(serde_json::Value::from)),
+    ];
+    let set = arguments.set.iter().map(|text| assignment(text)).collect::<Result<Vec<_>>>()?;
+    let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    for (key, value) in set.into_iter().chain(flags) {
+        config = config.with(&key, value).map_err(|words| words.failure(""))?;
+    }
+    Ok(serde_json::from_value(config.json())?)
 }

@@ -81,9 +81,7 @@ pub fn run(cli: Cli) -> Result<Status> {
         Command::Report { run } => status::report(&run, session),
         Command::Init { folder } => init::run(&folder, session),
         Command::Taxonomy(command) => taxonomy::run(command, session),
-        Command::Generate { taxonomy, model, out, samples, seed, engine } => {
-            generate::run(taxonomy, &model, &out, samples, seed, &engine, session)
-        }
+        Command::Generate(arguments) => generate::run(&arguments, session),
         Command::Data(command) => data::run(command, session),
         Command::Teach { model, adapter, student, data, out, top_k } => {
             let config = crate::stages::TeachStage { top_k, adapter };
@@ -186,4 +184,13 @@ fn servers(engine: &str) -> Result<Option<String>> {
         }
     }
     Ok(Some(engine.to_owned()))
+}
+
+/// Key and value of one `--set`.
+fn assignment(text: &str) -> Result<(String, serde_json::Value)> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| Failure::usage(format!("cannot understand --set {text}")).hint("the form is `--set rank=8`"))?;
+    let value = serde_yaml::from_str(value).map_err(|error| Failure::usage(format!("--set {text}: {error}")))?;
+    Ok((key.to_owned(), value))
 }

@@ -1,6 +1,6 @@
 //! `pipeline train`: the second stage alone.
 
-use super::{Session, show_batch};
+use super::{Session, assignment, show_batch};
 use crate::graph::StageKind;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
@@ -95,13 +95,9 @@ fn config(arguments: &Arguments) -> Result<TrainConfig> {
         config = config.with(key, value).map_err(|words| words.failure(""))?;
         Ok(())
     };
-    for assignment in &arguments.set {
-        let (key, value) = assignment.split_once('=').ok_or_else(|| {
-            Failure::usage(format!("cannot understand --set {assignment}")).hint("the form is `--set rank=8`")
-        })?;
-        let value =
-            serde_yaml::from_str(value).map_err(|error| Failure::usage(format!("--set {assignment}: {error}")))?;
-        set(key, value)?;
+    for text in &arguments.set {
+        let (key, value) = assignment(text)?;
+        set(&key, value)?;
     }
     if !arguments.data.is_empty() {
         let items = arguments.data.iter().map(|text| stages::data::parse(text)).collect::<Result<Vec<_>>>()?;

@@ -251,6 +251,9 @@ impl<'a> Bound<'a> {
                 let engine = self.runner.engine.as_deref().map_or_else(|| "native".into(), servers::canonical);
                 from.add("engine", engine);
                 from.add("prompts", espalier_sdg::prompts_digest());
+                for flow in generate::flow_versions(config, &tree)? {
+                    from.add(format!("flow.{flow}"), String::new());
+                }
                 generate::VERSION
             }
             StageConfig::Teach(config) => {

@@ -1,17 +1,23 @@
 //! Skills tree to rows: the teacher writes, checks decide, every row keeps its origin.
 
+mod flows;
+mod review;
+
+use self::flows::{Flows, Surroundings};
 use super::StageContext;
 use crate::content::hash_bytes;
 use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
 use crate::servers;
 use anyhow::{Context, Result};
-use espalier_dataset::{Journal, Row, Verdict, drop_duplicates, write_messages_jsonl, write_parquet};
+use espalier_dataset::quality::{Masked, Rule, mask_row};
+use espalier_dataset::{Journal, Origin, Row, Verdict, Versions, drop_duplicates, write_messages_jsonl, write_parquet};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::Model;
 use espalier_sdg::{GenerateConfig, GenerateEvent, LeafGeneration, SdgError};
 use espalier_taxonomy::{Leaf, Severity, Tree};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +51,30 @@ pub struct GenerateStage {
     /// Longest chunk of a document in tokens.
     #[serde(default = "default_chunk_tokens")]
     pub chunk_tokens: usize,
+    /// The flow of leaves without a question template that do not name their own: `direct`, a shipped one, or a path.
+    #[serde(default = "default_flow")]
+    pub flow: String,
+    /// How often a flow may use each source of a leaf until the leaf has its rows.
+    #[serde(default = "default_rounds")]
+    pub rounds: usize,
+    /// Answers for each row where a block of a flow says `scaled`.
+    #[serde(default = "default_scale")]
+    pub scale: usize,
+    /// Rules that flows' rows must not break; an empty list looks at none.
+    #[serde(default = "default_rules")]
+    pub rules: Vec<Rule>,
+    /// Similarity from which two rows of flows are twins; 0 looks for none.
+    #[serde(default = "default_near_duplicates")]
+    pub near_duplicates: f64,
+    /// Whether e-mail addresses, telephone numbers, keys and the like are masked in rows.
+    #[serde(default)]
+    pub mask_pii: bool,
+    /// Tokens of prompts and answers that flows may cost.
+    #[serde(default)]
+    pub budget_tokens: Option<usize>,
+    /// Minutes that flows may take.
+    #[serde(default)]
+    pub budget_minutes: Option<f64>,
 }
 
 fn default_samples() -> usize {
@@ -68,6 +98,21 @@ fn default_max_tokens() -> usize {
 fn default_chunk_tokens() -> usize {
     300
 }
+fn default_flow() -> String {
+    flows::DIRECT.to_owned()
+}
+fn default_rounds() -> usize {
+    3
+}
+fn default_scale() -> usize {
+    10
+}
+fn default_rules() -> Vec<Rule> {
+    Rule::ALL.to_vec()
+}
+fn default_near_duplicates() -> f64 {
+    0.8
+}
 
 impl GenerateStage {
     /// The defaults over a tree.
@@ -81,7 +126,30 @@ impl GenerateStage {
             temperature: default_temperature(),
             max_tokens: default_max_tokens(),
             chunk_tokens: default_chunk_tokens(),
+            flow: default_flow(),
+            rounds: default_rounds(),
+            scale: default_scale(),
+            rules: default_rules(),
+            near_duplicates: default_near_duplicates(),
+            mask_pii: false,
+            budget_tokens: None,
+            budget_minutes: None,
         }
+    }
+
+    /// The first choice that cannot be, with the remedy.
+    fn validate(&self) -> Result<(), Failure> {
+        let refuse = |what: String| Err(Failure::usage(format!("generate: {what}")));
+        if !(0.0..=1.0).contains(&self.near_duplicates) {
+            return refuse(format!("`near_duplicates` is {}; choose 0 to 1", self.near_duplicates));
+        }
+        if self.budget_minutes.is_some_and(|minutes| !(minutes > 0.0 && minutes.is_finite())) {
+            return refuse("`budget_minutes` is not above 0; choose minutes, or leave it out".to_owned());
+        }
+        if self.rounds == 0 || self.scale == 0 {
+            return refuse("`rounds` and `scale` are 1 or more".to_owned());
+        }
+        Ok(())
     }
 
     fn flows(&self) -> GenerateConfig {
@@ -143,7 +211,8 @@ pub fn read_checked_tree(path: &Path) -> Result<Tree> {
     Err(Failure::usage(format!("the skills tree {} has errors:\n{}", path.display(), lines.join("\n"))).into())
 }
 
-/// Writes the rows of every leaf; a leaf whose journal is complete is not written again.
+/// Writes the rows of every leaf. Leaves of flows run side by side, the others one after another; what was finished or answered
+/// before is not asked again.
 pub fn run(
     config: &GenerateStage,
     teacher: &ResolvedModel,
@@ -151,10 +220,12 @@ pub fn run(
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<String> {
+    config.validate()?;
     let tree = read_checked_tree(&config.taxonomy)?;
     for note in &tree.notes {
         context.note(note.to_string());
     }
+    let flows = Flows::of_tree(&tree, config)?;
     let model = Model::open(&teacher.path)?;
     let engine = match choice {
         EngineChoice::Native => {
@@ -163,26 +234,105 @@ pub fn run(
         }
         EngineChoice::Servers(urls) => servers::open(urls, None)?,
     };
-    let mut rows = Vec::new();
+    let mut by_leaf: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
     let mut journals = Vec::new();
-    for leaf in &tree.leaves {
+    for leaf in tree.leaves.iter().filter(|leaf| flows.of(leaf).is_none()) {
         context.check_stop()?;
         let journal = places.work.join(format!("{}.jsonl", journal_key(leaf, &tree, config, engine.identity())));
-        rows.extend(leaf_rows(leaf, &tree, config, &engine, &model, &journal, context)?);
+        by_leaf.insert(&leaf.id, leaf_rows(leaf, &tree, config, &engine, &model, &journal, context)?);
         journals.push(journal);
     }
+    let answers = places.work.join(flows::ANSWERS);
+    let made = flows.run(&Surroundings { config, tree: &tree, engine: &engine, model: &model, context }, &answers)?;
+    journals.push(answers);
+    for outcome in made {
+        if let Some(leaf) = tree.leaf(&outcome.leaf) {
+            by_leaf.insert(&leaf.id, outcome.rows);
+        }
+    }
+    let mut rows: Vec<Row> = tree.leaves.iter().filter_map(|leaf| by_leaf.remove(leaf.id.as_str())).flatten().collect();
     drop_duplicates(&mut rows);
+    if config.mask_pii {
+        mask(&mut rows, context);
+    }
     let accepted = rows.iter().filter(|row| row.verdict == Verdict::Accepted).count();
     if accepted == 0 {
-        return Err(Failure::usage("no row passed its checks: there is nothing to train on")
-            .hint("the warnings above say what was wrong with the answers; give more seeds, or a stronger `teacher:`")
-            .into());
+        return Err(nothing_to_train_on(&rows, places)?.into());
     }
     write_parquet(&places.rows.join("rows.parquet"), &rows)?;
     write_messages_jsonl(&places.rows.join("messages.jsonl"), &rows)?;
+    let count = rows.len();
+    let origin = Origin {
+        taxonomy: Some(tree_hash(&tree)),
+        engines: vec![engine.identity().to_owned()],
+        flows: flows.versions(),
+    };
+    let version = Versions::new(&places.rows).add(rows.into_iter().map(Ok), origin)?;
     remove_others(&places.work, &journals);
     let leaves = if tree.leaves.len() == 1 { "leaf" } else { "leaves" };
-    Ok(format!("{accepted} of {} rows passed their checks, {} {leaves}", rows.len(), tree.leaves.len()))
+    Ok(format!(
+        "{accepted} of {count} rows passed their checks, {} {leaves}, version {}",
+        tree.leaves.len(),
+        version.version
+    ))
+}
+
+/// Writes the rows that the flows of a tree start from, one JSON object a line; gives their number.
+pub fn write_sources(config: &GenerateStage, teacher: &ResolvedModel, file: &Path) -> Result<usize> {
+    config.validate()?;
+    let tree = read_checked_tree(&config.taxonomy)?;
+    let model = Model::open(&teacher.path)?;
+    let count = |text: &str| model.tokenizer().encode(text, espalier_model::SpecialTokens::AsText).len();
+    let found: Vec<_> =
+        tree.leaves.iter().flat_map(|leaf| espalier_sdg::flow::sources(leaf, config.chunk_tokens, &count)).collect();
+    espalier_dataset::write_atomically(file, |out| {
+        for sample in &found {
+            serde_json::to_writer(&mut *out, &sample.columns)?;
+            std::io::Write::write_all(out, b"\n")?;
+        }
+        Ok(())
+    })
+    .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(found.len())
+}
+
+/// Name and hash of each flow that a tree's rows come from.
+pub fn flow_versions(config: &GenerateStage, tree: &Tree) -> Result<Vec<String>> {
+    Ok(Flows::of_tree(tree, config)?.versions())
+}
+
+/// The failure of a run without a usable row. What was refused is written, so that a person can look at it.
+fn nothing_to_train_on(rows: &[Row], places: &Places) -> Result<Failure> {
+    let refused = places.rows.join("refused.parquet");
+    let hint = if rows.is_empty() {
+        "the warnings above say why nothing was asked".to_owned()
+    } else {
+        write_parquet(&refused, rows)?;
+        format!(
+            "`pipeline data show {}` shows what was refused and why; give more seeds, another `flow:`, or a stronger `teacher:`",
+            refused.display()
+        )
+    };
+    Ok(Failure::usage("no row passed its checks: there is nothing to train on").hint(hint))
+}
+
+fn mask(rows: &mut [Row], context: &StageContext<'_>) {
+    let mut masked = Masked::new();
+    for row in rows.iter_mut() {
+        for (kind, count) in mask_row(row) {
+            *masked.entry(kind).or_default() += count;
+        }
+    }
+    let counts: Vec<String> = masked.iter().map(|(kind, count)| format!("{count} {}", kind.name())).collect();
+    if !counts.is_empty() {
+        context.note(format!("masked in rows: {}", counts.join(", ")));
+    }
+}
+
+/// One hash for all leaves: their ids and contents, in order.
+fn tree_hash(tree: &Tree) -> String {
+    let text: String = tree.leaves.iter().map(|leaf| format!("{}\n{}\n", leaf.id, leaf.hash)).collect();
+    hash_bytes(text.as_bytes())
 }
 
 fn leaf_rows(

@@ -1,0 +1,217 @@
+//! Leaves whose rows a flow makes: which flow, whether it can run, its engines, its rounds.
+
+use super::review::Reviewer;
+use super::{GenerateStage, StageContext};
+use crate::outcome::{Failure, Interrupted};
+use crate::servers;
+use anyhow::Result;
+use espalier_inference::Engine;
+use espalier_model::{Model, SpecialTokens};
+use espalier_sdg::flow::{
+    Budget, Flow, FlowEngine, FlowEngines, FlowEvent, FlowSet, ResponseCache, read_flow, read_flows, source_columns,
+};
+use espalier_sdg::{Answerer, LeafOutcome, LeafRounds, RoundEvent, RoundOptions, SdgError, run_rounds};
+use espalier_taxonomy::{Diagnostic, Leaf, LeafKind, Severity, Tree};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The word for the way without a flow: one call a row, the leaf's seeds as the teacher's example.
+pub(super) const DIRECT: &str = "direct";
+
+/// File of the answers of engines in the folder of unfinished work.
+pub(super) const ANSWERS: &str = "answers.jsonl";
+
+/// Engines that blocks may ask.
+const ENGINES: [&str; 2] = ["teacher", "judge"];
+
+/// The flows of a tree.
+pub(super) struct Flows<'t> {
+    /// By the name that a leaf or the configuration gave.
+    sets: BTreeMap<String, FlowSet>,
+    /// The name for each leaf that has a flow.
+    names: Vec<(&'t Leaf, String)>,
+}
+
+/// What flows run in.
+pub(super) struct Surroundings<'a> {
+    pub(super) config: &'a GenerateStage,
+    pub(super) tree: &'a Tree,
+    pub(super) engine: &'a Engine,
+    pub(super) model: &'a Model,
+    pub(super) context: &'a StageContext<'a>,
+}
+
+impl<'t> Flows<'t> {
+    /// Reads and checks the flow of every leaf that has one.
+    pub(super) fn of_tree(tree: &'t Tree, config: &GenerateStage) -> Result<Self> {
+        let mut flows = Self { sets: BTreeMap::new(), names: Vec::new() };
+        let mut findings = Vec::new();
+        for leaf in &tree.leaves {
+            let name = &config.flow;
+            if name == DIRECT || leaf.questions.is_some() {
+                continue;
+            }
+            if !flows.sets.contains_key(name) {
+                flows.sets.insert(name.clone(), find(name, leaf)?);
+            }
+            match flows.sets[name].of(leaf.kind) {
+                Some(flow) => findings.extend(flow.check(&source_columns(leaf.kind), &ENGINES)),
+                None => {
+                    let kind = leaf.kind.name().replace('_', " ");
+                    return Err(Failure::usage(format!("the flow {name} has no part for leaf {}, {kind}", leaf.id))
+                        .hint("give the leaf another `flow:`, or the flow a file for leaves of this kind")
+                        .into());
+                }
+            }
+            flows.names.push((leaf, name.clone()));
+        }
+        let errors: Vec<String> = findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .map(ToString::to_string)
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        if errors.is_empty() { Ok(flows) } else { Err(refused(&errors).into()) }
+    }
+
+    /// The flow of a leaf.
+    pub(super) fn of(&self, leaf: &Leaf) -> Option<&Flow> {
+        let (_, name) = self.names.iter().find(|(other, _)| other.id == leaf.id)?;
+        self.sets[name].of(leaf.kind)
+    }
+
+    /// Name and hash of each flow that is used.
+    pub(super) fn versions(&self) -> Vec<String> {
+        let used = self.names.iter().filter_map(|(leaf, _)| self.of(leaf));
+        let names = used.map(|flow| format!("{} {}", flow.name, &flow.hash[..16]));
+        names.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Runs them all.
+    pub(super) fn run(&self, around: &Surroundings<'_>, answers: &Path) -> Result<Vec<LeafOutcome>> {
+        let Surroundings { config, tree, engine, model, context } = *around;
+        if self.names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let plans: Vec<LeafRounds<'_>> = self
+            .names
+            .iter()
+            .filter_map(|(leaf, _)| {
+                let wanted = leaf.samples.unwrap_or(config.samples);
+                self.of(leaf).map(|flow| LeafRounds { leaf, flow, wanted })
+            })
+            .collect();
+        let count = |text: &str| model.tokenizer().encode(text, SpecialTokens::AsText).len();
+        let options = RoundOptions {
+            tree,
+            seed: config.seed,
+            chunk_tokens: config.chunk_tokens,
+            count_tokens: &count,
+            scale: config.scale,
+            rounds: config.rounds,
+            budget: Budget { tokens: config.budget_tokens, minutes: config.budget_minutes },
+            stop: context.stop,
+        };
+        let ask = |requests: &[_], on_answer: &mut dyn FnMut(usize, _) -> _| {
+            engine.generate_with_events(requests, on_answer, &mut |event| {
+                servers::report(event, context.stage, context.reporter);
+            })
+        };
+        let (mut teacher, mut judge) = (ask, ask);
+        let [teacher, judge]: [Answerer<'_>; 2] = [&mut teacher, &mut judge];
+        let mut engines: FlowEngines<'_> = ENGINES
+            .iter()
+            .zip([teacher, judge])
+            .map(|(name, answer)| ((*name).to_owned(), FlowEngine { identity: engine.identity().to_owned(), answer }))
+            .collect();
+        let mut cache = ResponseCache::open(answers)?;
+        if !cache.is_empty() {
+            context.note(format!("{} answers of an earlier run are there", cache.len()));
+        }
+        let mut reviewer = Reviewer::new(config);
+        let mut progress = Progress { context, asked: String::new() };
+        let made = run_rounds(
+            &plans,
+            &options,
+            &mut engines,
+            &mut cache,
+            &mut |leaf, rows| reviewer.review(leaf, rows),
+            &mut |event| progress.report(event),
+        );
+        let made = match made {
+            Err(SdgError::Interrupted { .. }) => return Err(Interrupted.into()),
+            made => made?,
+        };
+        if let Some(reason) = &made.budget_ended {
+            context.warn(format!("{reason}: what was finished is written; with a larger budget the same run goes on"));
+        }
+        for outcome in &made.leaves {
+            if let Some(shortfall) = &outcome.shortfall {
+                context.warn(format!("{}: {shortfall}", outcome.leaf));
+            }
+        }
+        Ok(made.leaves)
+    }
+}
+
+/// The flows of a name: a folder of flows for each kind of leaf, or one file for leaves like this one.
+fn find(name: &str, leaf: &Leaf) -> Result<FlowSet> {
+    let path = Path::new(name);
+    let read = if path.is_dir() {
+        read_flows(path)
+    } else if path.is_file() {
+        read_flow(path).map(|flow| {
+            let mut set = FlowSet::default();
+            match leaf.kind {
+                LeafKind::Knowledge => set.knowledge = Some(flow),
+                LeafKind::FreeformSkill => set.freeform = Some(flow),
+                LeafKind::GroundedSkill => set.grounded = Some(flow),
+            }
+            set
+        })
+    } else {
+        return Err(Failure::usage(format!("there is no flow {name}"))
+            .hint(format!("write `{DIRECT}`, or the path of a flow's file or folder; docs/flows.md describes them"))
+            .into());
+    };
+    read.map_err(|found: Vec<Diagnostic>| {
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        refused(&lines).into()
+    })
+}
+
+fn refused(lines: &[String]) -> Failure {
+    Failure::usage(format!("the flow cannot run:\n{}", lines.join("\n")))
+}
+
+/// Tells people what a wave asks and how far it is.
+struct Progress<'a> {
+    context: &'a StageContext<'a>,
+    /// What the wave under way asks.
+    asked: String,
+}
+
+impl Progress<'_> {
+    fn report(&mut self, event: RoundEvent) {
+        match event {
+            RoundEvent::Flow(FlowEvent::Wave { requests, .. }) => {
+                let blocks: Vec<String> = requests.iter().map(|(block, count)| format!("{block} {count}")).collect();
+                self.asked = blocks.join(", ");
+            }
+            RoundEvent::Flow(FlowEvent::Answered { engine, done, total }) => {
+                self.context.progress(&engine, done as u64, total as u64, "answers", self.asked.clone());
+            }
+            RoundEvent::Flow(FlowEvent::Block { leaf, counts }) => {
+                self.context.figures(serde_json::json!({
+                    "event": "block", "leaf": leaf, "block": counts.block, "rows_in": counts.rows_in,
+                    "rows_out": counts.rows_out, "rejected": counts.rejected, "answers": counts.usage.answers,
+                    "prompt_tokens": counts.usage.prompt_tokens, "answer_tokens": counts.usage.answer_tokens,
+                }));
+            }
+            RoundEvent::Leaf { leaf, accepted, wanted } => {
+                self.context.progress(&leaf, accepted.min(wanted) as u64, wanted as u64, "rows", String::new());
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What rows of flows must pass beside their flow: rules, and no twins.
+
+use super::GenerateStage;
+use espalier_dataset::quality::{
+    Bounds, Compared, Known, NearDuplicates, Rule, Rules, Sample, Seeds, reject_near_duplicates,
+};
+use espalier_dataset::{Row, Verdict};
+use espalier_sdg::SdgError;
+use espalier_taxonomy::{Leaf, LeafKind};
+use std::collections::BTreeMap;
+
+/// Looks at each accepted row once.
+pub(super) struct Reviewer {
+    rules: Rules,
+    near: Option<NearDuplicates>,
+    /// Of each leaf: how many of its rows were looked at, and its seeds.
+    leaves: BTreeMap<String, (usize, Seeds)>,
+}
+
+impl Reviewer {
+    pub(super) fn new(config: &GenerateStage) -> Self {
+        let near = config.near_duplicates;
+        Self {
+            rules: Rules::new(config.rules.clone(), Bounds::default()),
+            near: (near > 0.0).then(|| NearDuplicates::new(near, Compared::Conversation)),
+            leaves: BTreeMap::new(),
+        }
+    }
+
+    /// Refuses accepted rows that break a rule or repeat an earlier one.
+    pub(super) fn review(&mut self, leaf: &Leaf, rows: &mut [Row]) -> Result<(), SdgError> {
+        let (seen, seeds) = self.leaves.entry(leaf.id.clone()).or_insert_with(|| {
+            (0, Seeds::new(leaf.seeds.iter().map(|seed| (seed.question.as_str(), seed.answer.as_str()))))
+        });
+        let new = &mut rows[*seen..];
+        *seen += new.len();
+        let known = Known { seeds: Some(seeds), question_mark: leaf.kind == LeafKind::Knowledge, ..Known::default() };
+        for row in new.iter_mut().filter(|row| row.verdict == Verdict::Accepted) {
+            if let Some(breach) = self.rules.check(&Sample::from(&*row), &known) {
+                row.verdict = Verdict::Rejected;
+                row.block = "rules".to_owned();
+                row.reason = breach.reason();
+            }
+        }
+        if let Some(near) = &mut self.near {
+            reject_near_duplicates(new, near)?;
+        }
+        Ok(())
+    }
+}
