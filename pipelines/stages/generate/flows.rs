@@ -11,7 +11,7 @@ use espalier_sdg::flow::{
     Budget, Flow, FlowEngine, FlowEngines, FlowEvent, FlowSet, ResponseCache, read_flow, read_flows, source_columns,
 };
 use espalier_sdg::{Answerer, LeafOutcome, LeafRounds, RoundEvent, RoundOptions, SdgError, run_rounds};
-use espalier_taxonomy::{Diagnostic, Leaf, LeafKind, Severity, Tree};
+use espalier_taxonomy::{Diagnostic, Leaf, Severity, Tree};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -54,15 +54,13 @@ impl<'t> Flows<'t> {
             if !flows.sets.contains_key(name) {
                 flows.sets.insert(name.clone(), find(name, leaf)?);
             }
-            match flows.sets[name].of(leaf.kind) {
-                Some(flow) => findings.extend(flow.check(&source_columns(leaf.kind), &ENGINES)),
-                None => {
-                    let kind = leaf.kind.name().replace('_', " ");
-                    return Err(Failure::usage(format!("the flow {name} has no part for leaf {}, {kind}", leaf.id))
-                        .hint("give the leaf another `flow:`, or the flow a file for leaves of this kind")
-                        .into());
-                }
-            }
+            let Some(flow) = flows.sets[name].of(leaf.kind) else {
+                let kind = leaf.kind.name().replace('_', " ");
+                return Err(Failure::usage(format!("the flow {name} has no part for leaf {}, {kind}", leaf.id))
+                    .hint("give the leaf another `flow:`, or the flow a file for leaves of this kind")
+                    .into());
+            };
+            findings.extend(flow.check(&source_columns(leaf.kind), &ENGINES));
             flows.names.push((leaf, name.clone()));
         }
         let errors: Vec<String> = findings
@@ -106,7 +104,7 @@ impl<'t> Flows<'t> {
         let options = RoundOptions {
             tree,
             seed: config.seed,
-            chunk_tokens: config.chunk_tokens,
+            chunks: &config.chunks(),
             count_tokens: &count,
             scale: config.scale,
             rounds: config.rounds,
@@ -161,15 +159,7 @@ fn find(name: &str, leaf: &Leaf) -> Result<FlowSet> {
     let read = if path.is_dir() {
         read_flows(path)
     } else if path.is_file() {
-        read_flow(path).map(|flow| {
-            let mut set = FlowSet::default();
-            match leaf.kind {
-                LeafKind::Knowledge => set.knowledge = Some(flow),
-                LeafKind::FreeformSkill => set.freeform = Some(flow),
-                LeafKind::GroundedSkill => set.grounded = Some(flow),
-            }
-            set
-        })
+        read_flow(path).map(|flow| FlowSet::one(leaf.kind, flow))
     } else {
         return Err(Failure::usage(format!("there is no flow {name}"))
             .hint(format!("write `{DIRECT}`, or the path of a flow's file or folder; docs/flows.md describes them"))

@@ -15,7 +15,7 @@ use espalier_dataset::{Journal, Origin, Row, Verdict, Versions, drop_duplicates,
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::Model;
 use espalier_sdg::{GenerateConfig, GenerateEvent, LeafGeneration, SdgError};
-use espalier_taxonomy::{Leaf, Severity, Tree};
+use espalier_taxonomy::{ChunkSettings, Leaf, Severity, Tree};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,6 +51,9 @@ pub struct GenerateStage {
     /// Longest chunk of a document in tokens.
     #[serde(default = "default_chunk_tokens")]
     pub chunk_tokens: usize,
+    /// Tokens of whole sentences that a flow's chunk repeats of the one before it.
+    #[serde(default)]
+    pub chunk_overlap: usize,
     /// The flow of leaves without a question template that do not name their own: `direct`, a shipped one, or a path.
     #[serde(default = "default_flow")]
     pub flow: String,
@@ -126,6 +129,7 @@ impl GenerateStage {
             temperature: default_temperature(),
             max_tokens: default_max_tokens(),
             chunk_tokens: default_chunk_tokens(),
+            chunk_overlap: 0,
             flow: default_flow(),
             rounds: default_rounds(),
             scale: default_scale(),
@@ -135,6 +139,11 @@ impl GenerateStage {
             budget_tokens: None,
             budget_minutes: None,
         }
+    }
+
+    /// How flows cut documents.
+    fn chunks(&self) -> ChunkSettings {
+        ChunkSettings { max_tokens: self.chunk_tokens, overlap: self.chunk_overlap }
     }
 
     /// The first choice that cannot be, with the remedy.
@@ -284,7 +293,7 @@ pub fn write_sources(config: &GenerateStage, teacher: &ResolvedModel, file: &Pat
     let model = Model::open(&teacher.path)?;
     let count = |text: &str| model.tokenizer().encode(text, espalier_model::SpecialTokens::AsText).len();
     let found: Vec<_> =
-        tree.leaves.iter().flat_map(|leaf| espalier_sdg::flow::sources(leaf, config.chunk_tokens, &count)).collect();
+        tree.leaves.iter().flat_map(|leaf| espalier_sdg::flow::sources(leaf, &config.chunks(), &count)).collect();
     espalier_dataset::write_atomically(file, |out| {
         for sample in &found {
             serde_json::to_writer(&mut *out, &sample.columns)?;

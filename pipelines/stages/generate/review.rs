@@ -2,7 +2,7 @@
 
 use super::GenerateStage;
 use espalier_dataset::quality::{
-    Bounds, Compared, Known, NearDuplicates, Rule, Rules, Sample, Seeds, reject_near_duplicates,
+    Bounds, Compared, Known, NearDuplicates, Rules, Sample, Seeds, reject_near_duplicates,
 };
 use espalier_dataset::{Row, Verdict};
 use espalier_sdg::SdgError;
@@ -38,7 +38,7 @@ impl Reviewer {
         for row in new.iter_mut().filter(|row| row.verdict == Verdict::Accepted) {
             if let Some(breach) = self.rules.check(&Sample::from(&*row), &known) {
                 row.verdict = Verdict::Rejected;
-                row.block = "rules".to_owned();
+                "rules".clone_into(&mut row.block);
                 row.reason = breach.reason();
             }
         }

@@ -12,7 +12,7 @@ mod rows;
 use std::sync::atomic::AtomicBool;
 
 use espalier_dataset::{Row, Verdict};
-use espalier_taxonomy::{Leaf, Tree};
+use espalier_taxonomy::{ChunkSettings, Leaf, Tree};
 
 use crate::error::SdgError;
 use crate::flow::{
@@ -39,8 +39,8 @@ pub struct RoundOptions<'a> {
     pub tree: &'a Tree,
     /// Decides the order of sources and all sampling.
     pub seed: u64,
-    /// Longest piece of a document, in tokens.
-    pub chunk_tokens: usize,
+    /// How documents are cut.
+    pub chunks: &'a ChunkSettings,
     /// Counts the tokens of a text.
     pub count_tokens: &'a dyn Fn(&str) -> usize,
     /// Answers for each row where a block says `scaled`.
@@ -170,7 +170,7 @@ struct LeafState<'a> {
 
 impl<'a> LeafState<'a> {
     fn new(plan: LeafRounds<'a>, options: &RoundOptions<'a>) -> Result<Self, SdgError> {
-        let mut sources = sources(plan.leaf, options.chunk_tokens, options.count_tokens);
+        let mut sources = sources(plan.leaf, options.chunks, options.count_tokens);
         let seed = options.seed.to_le_bytes();
         sources.sort_by_key(|sample| number(&[b"order of sources", &seed, sample.id.as_bytes()]));
         let portion = plan.wanted.div_ceil(8).max(4);

@@ -5,5 +5,6 @@ mod blocks;
 mod checks;
 mod documented;
 mod golden;
+mod rounds;
 mod running;
 mod script;

@@ -26,6 +26,17 @@ pub struct FlowSet {
 }
 
 impl FlowSet {
+    /// One flow for leaves of one kind.
+    pub fn one(kind: LeafKind, flow: Flow) -> Self {
+        let mut set = Self::default();
+        *match kind {
+            LeafKind::Knowledge => &mut set.knowledge,
+            LeafKind::FreeformSkill => &mut set.freeform,
+            LeafKind::GroundedSkill => &mut set.grounded,
+        } = Some(flow);
+        set
+    }
+
     /// The flow for leaves of a kind, where the folder has one.
     pub fn of(&self, kind: LeafKind) -> Option<&Flow> {
         match kind {
