@@ -11,7 +11,7 @@ fn a_full_disk_stops_the_run_with_a_remedy_and_space_lets_it_go_on() {
     let expected = bench.results("whole");
     let mut words = String::new();
     // Blocks of 512 bytes: the limits stop different stages, from the first journal to the last file.
-    for (number, blocks) in [4, 40, 100, 400, 640].into_iter().enumerate() {
+    for (number, blocks) in [4, 72, 100, 400, 640].into_iter().enumerate() {
         let folder = format!("run{number}");
         let mut command = Command::new("sh");
         // The signal that a passed limit sends is ignored, so that the write fails instead.

@@ -46,8 +46,8 @@ fn script(request: &Request) -> String {
     match text.split_once(' ').unwrap() {
         ("Answer", question) if question.contains("mute") => " ".into(),
         ("Answer", question) => format!("An answer to {question}"),
-        (_, seed) if request.seed % 3 == 0 => format!("{seed} {}", request.seed),
-        _ if request.seed % 5 == 0 => "Is it held out?".into(),
+        (_, seed) if request.seed.is_multiple_of(3) => format!("{seed} {}", request.seed),
+        _ if request.seed.is_multiple_of(5) => "Is it held out?".into(),
         (_, seed) => format!("{seed} {}?", request.seed),
     }
 }
