@@ -213,7 +213,13 @@ mod tests {
         };
         Leaf {
             id: "skills/dates/add days".into(),
-            seeds: vec![Seed { question: "Q0".into(), answer: "A0".into(), context: Some("C0\n".into()), line: 1 }],
+            seeds: vec![Seed {
+                question: "Q0".into(),
+                answer: "A0".into(),
+                context: Some("C0\n".into()),
+                line: 1,
+                ..Seed::default()
+            }],
             test: vec![test("Q1", "B", &["A", "B"]), test("Q2", "two", &[])],
             ..Leaf::default()
         }

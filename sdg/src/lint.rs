@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn seeds_are_checked() {
         let leaf = Leaf {
-            seeds: vec![Seed { question: "q".into(), answer: "no".into(), context: None, line: 4 }],
+            seeds: vec![Seed { question: "q".into(), answer: "no".into(), context: None, line: 4, ..Seed::default() }],
             verify: Some(Verify::Regex { pattern: "^yes".into() }),
             ..Leaf::default()
         };

@@ -143,6 +143,7 @@ mod tests {
             answer: format!("Answer {number}\n"),
             context: context.map(str::to_owned),
             line: 1,
+            ..Seed::default()
         };
         Leaf { task_description: " Count. \n".into(), seeds: vec![seed(1), seed(2)], ..Leaf::default() }
     }

@@ -38,11 +38,12 @@ pub struct Mended {
 /// Most steps: a file that needs more is not mended to the end in one go.
 const MAX_STEPS: usize = 2_000;
 
-/// Mends the content of a leaf's file at `file`, where its documents and test lie; `None` where nothing can be mended.
-pub fn mend(file: &Path, content: &[u8]) -> Option<Mended> {
+/// Mends the content of a leaf's file at `file`, in a tree whose paths stay below `root`; `None` where nothing can be mended.
+pub fn mend(file: &Path, root: &Path, content: &[u8]) -> Option<Mended> {
+    let leaf = Leaf { file, root };
     let original = std::str::from_utf8(content).ok()?;
     let mut text = read::file::normal(original);
-    if faults(file, &text) == 0 {
+    if leaf.errors(&text, Mode::Strict) == 0 {
         return None;
     }
     let mut changes = Vec::new();
@@ -51,11 +52,11 @@ pub fn mend(file: &Path, content: &[u8]) -> Option<Mended> {
         changes.push(Change { what, line: 1, before: Vec::new(), after: Vec::new() });
     }
     for _ in 0..MAX_STEPS {
-        let step = tabs(file, &text)
-            .or_else(|| version(file, &text))
+        let step = tabs(leaf, &text)
+            .or_else(|| version(leaf, &text))
             .or_else(|| trailing_blanks(&text))
             .or_else(|| layout_flaw(&text))
-            .or_else(|| repeated_seed(file, &text));
+            .or_else(|| repeated_seed(leaf, &text));
         let Some((what, mended)) = step else { break };
         changes.push(change(what, &text, &mended));
         text = mended;
@@ -63,12 +64,21 @@ pub fn mend(file: &Path, content: &[u8]) -> Option<Mended> {
     (!changes.is_empty()).then_some(Mended { text, changes })
 }
 
+/// A leaf's file in its tree.
+#[derive(Clone, Copy, Debug)]
+struct Leaf<'a> {
+    file: &'a Path,
+    root: &'a Path,
+}
+
+impl Leaf<'_> {
+    fn errors(self, text: &str, mode: Mode) -> usize {
+        read::errors_in(self.file, self.root, text, mode)
+    }
+}
+
 /// A step: what it does and the text behind it.
 type Step = (&'static str, String);
-
-fn faults(file: &Path, text: &str) -> usize {
-    read::errors_in(file, text, Mode::Strict)
-}
 
 /// What a text says, to every reader; `None` where it cannot be read.
 fn meaning(text: &str) -> Option<[Json; 2]> {
@@ -81,7 +91,7 @@ fn same_meaning(before: &str, after: &str) -> bool {
 }
 
 /// Tabs in front of lines of a file that they make unreadable, and tabs between words that only some readers take.
-fn tabs(file: &Path, text: &str) -> Option<Step> {
+fn tabs(leaf: Leaf<'_>, text: &str) -> Option<Step> {
     if meaning(text).is_none() {
         let indent = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
         let spread = |width: usize| {
@@ -90,7 +100,7 @@ fn tabs(file: &Path, text: &str) -> Option<Step> {
         };
         // The width at which the leaf is whole, or else one at which it can be read.
         let mended = [2, 4, 8].map(spread);
-        let whole = mended.iter().find(|mended| read::errors_in(file, mended, Mode::Lenient) == 0);
+        let whole = mended.iter().find(|mended| leaf.errors(mended, Mode::Lenient) == 0);
         let mended = whole.or_else(|| mended.iter().find(|mended| meaning(mended).is_some()))?;
         return (mended != text).then(|| ("tabs in front of lines become blanks", mended.clone()));
     }
@@ -103,7 +113,7 @@ fn tabs(file: &Path, text: &str) -> Option<Step> {
 }
 
 /// `version: "3"` becomes a number; knowledge of version 3 that names no version gets one.
-fn version(file: &Path, text: &str) -> Option<Step> {
+fn version(leaf: Leaf<'_>, text: &str) -> Option<Step> {
     let root = parse_file(text, Dialect::Yaml12).ok()?.root;
     let Value::Mapping(entries) = &root.value else { return None };
     let entry = |name: &str| entries.iter().find(|(key, _)| key.name == name);
@@ -128,7 +138,7 @@ fn version(file: &Path, text: &str) -> Option<Step> {
     let first = entries.iter().map(|(key, _)| key.place.line).min()?;
     lines.insert(first - 1, "version: 3".to_owned());
     let mended = lines.join("\n");
-    (read::errors_in(file, &mended, Mode::Lenient) == 0).then_some(("the version is named", mended))
+    (leaf.errors(&mended, Mode::Lenient) == 0).then_some(("the version is named", mended))
 }
 
 /// Blanks at the ends of lines, but in block texts, which they are part of.
@@ -182,7 +192,7 @@ fn mend_flaw(text: &str, flaw: &Flaw) -> Option<Step> {
 }
 
 /// The first seed example that repeats an earlier one, where enough remain.
-fn repeated_seed(file: &Path, text: &str) -> Option<Step> {
+fn repeated_seed(leaf: Leaf<'_>, text: &str) -> Option<Step> {
     let root = parse_file(text, Dialect::Yaml12).ok()?.root;
     let json = root.to_json();
     let Value::Mapping(entries) = root.value else { return None };
@@ -201,7 +211,8 @@ fn repeated_seed(file: &Path, text: &str) -> Option<Step> {
     let mut expected = json;
     expected["seed_examples"].as_array_mut()?.remove(index);
     let same = parse_file(&mended, Dialect::Yaml12).ok()?.root.to_json() == expected;
-    (same && faults(file, &mended) < faults(file, text)).then_some(("a seed example that stands twice", mended))
+    (same && leaf.errors(&mended, Mode::Strict) < leaf.errors(text, Mode::Strict))
+        .then_some(("a seed example that stands twice", mended))
 }
 
 /// The text without the lines of an item of a block list.

@@ -7,7 +7,8 @@ use crate::leaf::Leaf;
 /// Hexadecimal sha256 over everything that decides what the leaf teaches. Where it lies, how its YAML is laid out and who
 /// wrote it do not matter.
 pub(crate) fn content_hash(leaf: &Leaf) -> String {
-    let seeds: Vec<_> = leaf.seeds.iter().map(|seed| (&seed.question, &seed.answer, &seed.context)).collect();
+    let seeds: Vec<_> =
+        leaf.seeds.iter().map(|seed| (&seed.question, &seed.answer, &seed.context, &seed.history)).collect();
     let documents: Vec<&String> = leaf.documents.iter().map(|document| &document.text).collect();
     let content = serde_json::json!({
         "version": leaf.version,
@@ -21,6 +22,10 @@ pub(crate) fn content_hash(leaf: &Leaf) -> String {
         "verify": leaf.verify,
         "test": leaf.test,
         "samples": leaf.samples,
+        "flow": leaf.flow,
+        "temperature": leaf.temperature,
+        "weight": leaf.weight,
+        "language": leaf.language,
         "license": leaf.license,
     });
     hexadecimal(&Sha256::digest(content.to_string().as_bytes()))

@@ -62,8 +62,20 @@ pub struct Seed {
     pub answer: String,
     /// The text that the question is about. Seeds of one context stand one after another.
     pub context: Option<String>,
+    /// What was said before the question, in a seed of several turns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Exchange>,
     /// Line of the question in the leaf's file, from 1.
     pub line: usize,
+}
+
+/// What a user said and what was answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Exchange {
+    /// The user's words.
+    pub user: String,
+    /// The answer to them.
+    pub assistant: String,
 }
 
 /// A held-out question: it never reaches a prompt of generation nor a training row.
@@ -224,6 +236,14 @@ pub struct Leaf {
     pub test_file: Option<PathBuf>,
     /// How many samples the leaf wants.
     pub samples: Option<usize>,
+    /// The flow that makes them: the name of a shipped one, or a YAML file in the leaf's folder.
+    pub flow: Option<String>,
+    /// The temperature that the teacher writes at, 0 to 2.
+    pub temperature: Option<f64>,
+    /// How much of a mixture the leaf's rows are, against 1 for a leaf that does not say.
+    pub weight: Option<f64>,
+    /// The language of its questions and answers, as a BCP 47 tag such as `en` or `pt-BR`.
+    pub language: Option<String>,
     /// The works that `attribution.txt` beside the leaf names.
     pub works: Vec<Work>,
     /// Their licences as an SPDX expression; what is stated in place of an identifier that is not known.

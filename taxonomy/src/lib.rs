@@ -49,9 +49,11 @@ pub use attribution::{Work, check_licenses};
 pub use chunk::{Chunk, ChunkSettings, chunks};
 pub use diagnostic::{Diagnostic, Severity};
 pub use difference::{LeafDifference, LeafState, PartDifference, TreeDifference, TreeState};
-pub use leaf::{Document, Leaf, LeafKind, LeafVersion, Place, Places, QuestionTemplate, Seed, Slot, TestItem, Verify};
+pub use leaf::{
+    Document, Exchange, Leaf, LeafKind, LeafVersion, Place, Places, QuestionTemplate, Seed, Slot, TestItem, Verify,
+};
 pub use read::Mode;
-pub use tree::{Tree, leaf_files, read_tree, read_tree_with};
+pub use tree::{Tree, leaf_files, read_tree, read_tree_with, tree_root};
 
 /// YAML with places, and the reading of mappings whose unknown keys are refused: what every file of ours is read with.
 pub mod yaml {

@@ -73,9 +73,10 @@ pub fn read_tree_with(path: &Path, mode: Mode) -> Result<Tree, Vec<Diagnostic>> 
                 .with_hint("a tree has one folder for each leaf, with a qna.yaml in it"),
         );
     }
+    let root = &tree_root(path);
     let mut leaves = Vec::with_capacity(files.len());
     for (id, file) in files {
-        leaves.extend(read::leaf(&id, &file, mode, &mut findings));
+        leaves.extend(read::leaf(&id, &file, root, mode, &mut findings));
     }
     leaves.sort_by(|a, b| a.id.cmp(&b.id));
     findings.sort_by(Diagnostic::by_place);
@@ -83,6 +84,13 @@ pub fn read_tree_with(path: &Path, mode: Mode) -> Result<Tree, Vec<Diagnostic>> 
         return Err(findings);
     }
     Ok(Tree { root: path.to_path_buf(), leaves, notes: findings })
+}
+
+/// The folder that no path of a leaf may leave, for a tree that is read from `path`: itself, or the folder of a file.
+pub fn tree_root(path: &Path) -> PathBuf {
+    let root = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+    // A bare file name has an empty folder in front of it.
+    if root.as_os_str().is_empty() { PathBuf::from(".") } else { root.to_path_buf() }
 }
 
 /// The files that [`read_tree`] would read as leaves, good or not, in the order of their folders.

@@ -81,7 +81,7 @@ fn keys_and_types() {
     a/qna.yaml:4:16: error: `seed_examples` is a list, this is text
       hint: begin each item with `- `, indented below
     a/qna.yaml:5:1: error: unknown key `colour` in a leaf
-      hint: remove it; known here: espalier, version, created_by, task_description, seed_examples, questions, verify, samples, test
+      hint: remove it; known here: espalier, version, created_by, task_description, seed_examples, questions, verify, samples, flow, temperature, weight, language, test
     b/qna.yaml:1:11: error: this version of our form is not known
       hint: write `espalier: 1`
     c/qna.yaml:1:10: error: `version` is 1, 2 or 3, a number without quotes
@@ -143,8 +143,8 @@ fn parts_of_our_own_form() {
       hint: put it at TREE/document/gone.md, or correct `path`
     exact/qna.yaml:11:1: error: `verify: {exact: ...}` computes the truth from slots, and this leaf has no `questions`
       hint: add `questions: {template, slots}`, or verify by `regex`, `json_schema` or `expression`
-    outside/qna.yaml:4:18: error: the document ../x.md lies outside the folder of its leaf
-      hint: copy it into the folder and give its name there: a leaf must be whole when it is moved
+    outside/qna.yaml:4:18: error: the document ../x.md cannot be read: No such file or directory (os error 2)
+      hint: put it at TREE/outside/../x.md, or correct `path`
     samples/qna.yaml:11:10: error: `samples` is a whole number from 1 to 1000000
       hint: write how many samples the leaf is to give: `samples: 40`
     slots/qna.yaml:14:8: error: the slot `n` is not a range that can be drawn from

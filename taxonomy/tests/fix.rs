@@ -38,7 +38,9 @@ fn strict(folder: &Path, text: &str) -> bool {
 /// Mends a text, shows the changes and says whether strict reading takes the result.
 fn shown(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mended) = mend(&folder.path().join("qna.yaml"), text.as_bytes()) else { return "unchanged".to_owned() };
+    let Some(mended) = mend(&folder.path().join("qna.yaml"), folder.path(), text.as_bytes()) else {
+        return "unchanged".to_owned();
+    };
     let mut lines = Vec::new();
     for change in &mended.changes {
         lines.push(format!("{} {}", change.line, change.what));
@@ -46,7 +48,12 @@ fn shown(text: &str) -> String {
         lines.extend(change.after.iter().map(|line| format!("+ {}", line.replace(' ', "·"))));
     }
     lines.push(if strict(folder.path(), &mended.text) { "good" } else { "still wrong" }.to_owned());
-    assert_eq!(mend(&folder.path().join("qna.yaml"), mended.text.as_bytes()), None, "mended twice:\n{}", mended.text);
+    assert_eq!(
+        mend(&folder.path().join("qna.yaml"), folder.path(), mended.text.as_bytes()),
+        None,
+        "mended twice:\n{}",
+        mended.text
+    );
     lines.join("\n")
 }
 
@@ -99,11 +106,11 @@ proptest! {
             text.insert_str(place, put);
         }
         let valid = strict(folder.path(), &text);
-        match mend(&file, text.as_bytes()) {
+        match mend(&file, folder.path(), text.as_bytes()) {
             None => {}
             Some(mended) => {
                 prop_assert!(!valid, "a valid file was changed:\n{text}");
-                prop_assert_eq!(mend(&file, mended.text.as_bytes()), None, "mended again:\n{}", mended.text);
+                prop_assert_eq!(mend(&file, folder.path(), mended.text.as_bytes()), None, "mended again:\n{}", mended.text);
             }
         }
     }

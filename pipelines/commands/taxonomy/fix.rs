@@ -4,7 +4,7 @@ use super::plural;
 use crate::commands::Session;
 use crate::content::write_atomically;
 use anyhow::{Context, Result};
-use espalier_taxonomy::{fix, leaf_files};
+use espalier_taxonomy::{fix, leaf_files, tree_root};
 use std::fs;
 use std::path::PathBuf;
 
@@ -14,11 +14,12 @@ const LEAF_FILE: &str = "qna.yaml";
 /// Mends every leaf below the paths, or shows what it would do. A path of a file that is renamed becomes its name.
 pub(super) fn run(paths: &mut [PathBuf], dry_run: bool, session: Session<'_>) -> Result<()> {
     let (mut files, mut changes) = (0, 0);
-    let leaves: Vec<PathBuf> = paths.iter().flat_map(|path| leaf_files(path)).collect();
-    for file in leaves {
+    let in_tree = |path: &PathBuf| leaf_files(path).into_iter().map(|file| (file, tree_root(path))).collect::<Vec<_>>();
+    let leaves: Vec<(PathBuf, PathBuf)> = paths.iter().flat_map(in_tree).collect();
+    for (file, root) in leaves {
         // What cannot be read is said by the check that follows.
         let Ok(content) = fs::read(&file) else { continue };
-        let mended = fix::mend(&file, &content);
+        let mended = fix::mend(&file, &root, &content);
         let renamed = (file.file_name().is_some_and(|name| name != LEAF_FILE)).then(|| file.with_file_name(LEAF_FILE));
         let renamed = renamed.filter(|renamed| !renamed.exists());
         let steps = mended.as_ref().map_or(&[][..], |mended| &mended.changes);

@@ -132,6 +132,7 @@ mod tests {
             answer: format!("Answer {number}."),
             context: context.map(str::to_owned),
             line: 1,
+            ..Seed::default()
         }
     }
 

@@ -247,6 +247,7 @@ mod tests {
             answer: answer(number),
             context: None,
             line: 1,
+            ..Seed::default()
         };
         Leaf { id: "x".into(), seeds: (0..8).map(seed).collect(), ..Leaf::default() }
     }

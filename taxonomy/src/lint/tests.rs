@@ -2,7 +2,7 @@ use super::*;
 use crate::leaf::{LeafKind, TestItem};
 
 fn seed(line: usize, question: &str, answer: &str, context: Option<&str>) -> Seed {
-    Seed { question: question.into(), answer: answer.into(), context: context.map(Into::into), line }
+    Seed { question: question.into(), answer: answer.into(), context: context.map(Into::into), line, ..Seed::default() }
 }
 
 fn leaf(id: &str, kind: LeafKind, seeds: Vec<Seed>) -> Leaf {

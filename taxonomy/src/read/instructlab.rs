@@ -7,10 +7,11 @@
 use std::fs;
 
 use super::Report;
+use super::document;
 use super::fields::{Blank, Fields};
 use super::seeds::{self, Rules, Shape, Twins};
 use super::skill_kind;
-use crate::leaf::{Leaf, LeafKind, LeafVersion};
+use crate::leaf::{Document, Leaf, LeafKind, LeafVersion};
 
 pub(crate) fn read(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>) {
     if is_knowledge(fields, leaf) {
@@ -37,7 +38,7 @@ fn is_knowledge(fields: &Fields, leaf: &Leaf) -> bool {
 
 fn rules(version: LeafVersion, shape: Shape) -> Rules {
     let (minimum, twins) = if version == LeafVersion::V1 { (1, Twins::Suffered) } else { (5, Twins::Items) };
-    Rules { minimum, twins, blank: Blank::Blanks, shape, minimum_pairs: 3, tolerant_pairs: true }
+    Rules { minimum, twins, blank: Blank::Blanks, shape, turns: false, minimum_pairs: 3, tolerant_pairs: true }
 }
 
 fn skill(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>) {
@@ -65,38 +66,15 @@ fn knowledge(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>) {
     leaf.domain = fields.text_or_blank("domain", Blank::Blanks, report);
     leaf.document_outline = fields.text_or_blank("document_outline", Blank::Blanks, report);
     leaf.seeds = seeds::read(fields, rules(leaf.version, Shape::Grouped), report);
-    git_document(fields, report);
+    leaf.documents = git_document(fields, report);
 }
 
-/// A document in git is checked for its form and noted; nothing is fetched.
-fn git_document(fields: &mut Fields, report: &mut Report<'_>) {
-    let Some(node) = fields.require("document", report) else { return };
+/// A document in git: read where its clone is on this machine, else noted.
+fn git_document(fields: &mut Fields, report: &mut Report<'_>) -> Vec<Document> {
+    let Some(node) = fields.require("document", report) else { return Vec::new() };
     let place = node.place;
-    let Some(mut document) = Fields::of(node, "`document`", report) else { return };
-    let repository = document.text_or_blank("repo", Blank::Blanks, report);
-    let commit = document.text_or_blank("commit", Blank::Blanks, report);
-    let node = document.require("patterns", report);
-    if let Some(node) = node {
-        let place = node.place;
-        if let Some(patterns) = seeds::texts(node, "patterns", Blank::Blanks, report) {
-            if patterns.is_empty() {
-                report.error(place, "`patterns` is empty", "add the name of a file in the repository: `- page.md`");
-            }
-            let mut sorted = patterns.clone();
-            sorted.sort();
-            sorted.dedup();
-            if sorted.len() < patterns.len() {
-                report.error(place, "`patterns` names a file twice", "remove one of the two");
-            }
-        }
-    }
+    let Some(mut document) = Fields::of(node, "`document`", report) else { return Vec::new() };
+    let documents = document::git(&mut document, place, report);
     document.refuse_the_rest(report);
-    if let (Some(repository), Some(commit)) = (repository, commit) {
-        let commit: String = commit.chars().take(12).collect();
-        report.note(
-            place,
-            format!("the document is in {repository} at {commit} and not here; nothing is fetched"),
-            "to generate from it, save it beside the leaf and use `espalier: 1` with `document: {path: FILE.md}`",
-        );
-    }
+    documents
 }

@@ -3,6 +3,7 @@
 mod document;
 pub(crate) mod fields;
 pub(crate) mod file;
+mod files;
 mod instructlab;
 mod own;
 mod questions;
@@ -54,6 +55,11 @@ impl<'a> Report<'a> {
         Self { file, findings, failed: false, count: 0 }
     }
 
+    /// The file that the findings are about.
+    pub fn file(&self) -> &Path {
+        self.file
+    }
+
     /// Whether an error was among the findings.
     pub fn failed(&self) -> bool {
         self.failed
@@ -92,21 +98,21 @@ impl<'a> Report<'a> {
 const START: Place = Place { line: 1, column: 1 };
 
 /// Reads one leaf; `None` after an error (which is among the findings), and for an empty file (a warning).
-pub(crate) fn leaf(id: &str, file: &Path, mode: Mode, findings: &mut Vec<Diagnostic>) -> Option<Leaf> {
+pub(crate) fn leaf(id: &str, file: &Path, root: &Path, mode: Mode, findings: &mut Vec<Diagnostic>) -> Option<Leaf> {
     let mut report = Report::new(file, findings);
     check_name(file, mode, &mut report);
     let text = file::text(file, &mut report)?;
-    leaf_of_text(id, file, &text, mode, &mut report)
+    leaf_of_text(id, file, root, &text, mode, &mut report)
 }
 
 /// How many errors a leaf's file would have with this text.
-pub(crate) fn errors_in(file: &Path, text: &str, mode: Mode) -> usize {
+pub(crate) fn errors_in(file: &Path, root: &Path, text: &str, mode: Mode) -> usize {
     let mut findings = Vec::new();
-    leaf_of_text("", file, text, mode, &mut Report::new(file, &mut findings));
+    leaf_of_text("", file, root, text, mode, &mut Report::new(file, &mut findings));
     findings.iter().filter(|finding| finding.severity == Severity::Error).count()
 }
 
-fn leaf_of_text(id: &str, file: &Path, text: &str, mode: Mode, report: &mut Report<'_>) -> Option<Leaf> {
+fn leaf_of_text(id: &str, file: &Path, root: &Path, text: &str, mode: Mode, report: &mut Report<'_>) -> Option<Leaf> {
     let mut fields = file::fields(text, mode, report)?;
     let version = version(&mut fields, report)?;
     let mut leaf = Leaf { id: id.to_owned(), file: file.to_path_buf(), version, ..Leaf::default() };
@@ -116,7 +122,7 @@ fn leaf_of_text(id: &str, file: &Path, text: &str, mode: Mode, report: &mut Repo
         }
     }
     match version {
-        LeafVersion::Espalier1 => own::read(&mut fields, &mut leaf, report),
+        LeafVersion::Espalier1 => own::read(&mut fields, root, &mut leaf, report),
         _ => instructlab::read(&mut fields, &mut leaf, report),
     }
     fields.refuse_the_rest(report);

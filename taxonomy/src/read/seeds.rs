@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Report;
 use super::fields::{Blank, Fields, list, text_or_blank};
-use crate::leaf::{Place, Seed};
+use crate::leaf::{Exchange, Place, Seed};
 use crate::node::{Node, Value};
 
 /// What a form asks of its examples.
@@ -18,6 +18,8 @@ pub(crate) struct Rules {
     pub(crate) blank: Blank,
     /// How an example may look.
     pub(crate) shape: Shape,
+    /// Whether an example may have several turns.
+    pub(crate) turns: bool,
     /// Fewest entries of `questions_and_answers`.
     pub(crate) minimum_pairs: usize,
     /// Whether other keys beside question and answer are suffered in `questions_and_answers`.
@@ -77,7 +79,10 @@ pub(crate) fn read(fields: &mut Fields, rules: Rules, report: &mut Report<'_>) -
                 Some((_, node)) => text_or_blank(node, "context", rules.blank, report).map(|(text, _)| text),
                 None => None,
             };
-            seeds.extend(pair(&mut example, context, rules.blank, report));
+            match rules.turns.then(|| example.take("turns")).flatten() {
+                Some((_, node)) => seeds.extend(turns(node, context, report)),
+                None => seeds.extend(pair(&mut example, context, rules.blank, report)),
+            }
         }
         example.refuse_the_rest(report);
     }
@@ -118,7 +123,35 @@ fn pair(fields: &mut Fields, context: Option<String>, blank: Blank, report: &mut
     let question = question.and_then(|node| text_or_blank(node, "question", blank, report));
     let answer = fields.text_or_blank("answer", blank, report);
     let ((question, _), answer) = (question?, answer?);
-    Some(Seed { question, answer, context, line })
+    Some(Seed { question, answer, context, line, ..Seed::default() })
+}
+
+/// A conversation: `{user: ...}` and `{assistant: ...}` by turns. Its last exchange is the question and the answer.
+fn turns(node: Node, context: Option<String>, report: &mut Report<'_>) -> Option<Seed> {
+    let line = node.place.line;
+    let place = node.place;
+    let mut said = Vec::new();
+    for (index, item) in list(node, "turns", report)?.into_iter().enumerate() {
+        let start = item.place;
+        let mut turn = Fields::of(item, "a turn", report)?;
+        let name = if index % 2 == 0 { "user" } else { "assistant" };
+        if !turn.has(name) {
+            let hint = "turns begin with `- user: ...` and go on with `- assistant: ...` by turns";
+            report.error(start, format!("turn {} is the {name}'s", index + 1), hint);
+            return None;
+        }
+        let (text, _) = turn.required_text(name, report)?;
+        turn.refuse_the_rest(report);
+        said.push(text);
+    }
+    if said.is_empty() || said.len() % 2 == 1 {
+        report.error(place, "a conversation ends with the assistant", "add `- assistant: ...` as its last turn");
+        return None;
+    }
+    let answer = said.pop()?;
+    let question = said.pop()?;
+    let history = said.chunks_exact(2).map(|pair| Exchange { user: pair[0].clone(), assistant: pair[1].clone() });
+    Some(Seed { question, answer, context, history: history.collect(), line })
 }
 
 fn refuse_equal_items(items: &[Node], what: &str, report: &mut Report<'_>) {
@@ -168,7 +201,7 @@ fn canonical(node: &Node, out: &mut String) {
 fn refuse_twins(seeds: &[Seed], report: &mut Report<'_>) {
     let mut first = HashMap::new();
     for seed in seeds {
-        let key = (&seed.question, &seed.answer, &seed.context);
+        let key = (&seed.question, &seed.answer, &seed.context, &seed.history);
         match first.get(&key) {
             None => {
                 first.insert(key, seed.line);
