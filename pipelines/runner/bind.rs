@@ -251,6 +251,9 @@ impl<'a> Bound<'a> {
                 let engine = self.runner.engine.as_deref().map_or_else(|| "native".into(), servers::canonical);
                 from.add("engine", engine);
                 from.add("prompts", espalier_sdg::prompts_digest());
+                for file in &config.decontaminate {
+                    from.add(format!("benchmark.{}", file.display()), hash_path(&self.tree_path(file))?);
+                }
                 for flow in generate::flow_versions(config, &tree)? {
                     from.add(format!("flow.{flow}"), String::new());
                 }
@@ -349,6 +352,7 @@ impl<'a> Bound<'a> {
             StageConfig::Generate(config) => {
                 let mut config = config.clone();
                 config.taxonomy = self.tree_path(&config.taxonomy);
+                config.decontaminate = config.decontaminate.iter().map(|file| self.tree_path(file)).collect();
                 let places = generate::Places { rows: folder.join("rows"), work: self.work() };
                 generate::run(&config, &models.teacher, runner.engine.as_deref().into(), &places, &context)
             }

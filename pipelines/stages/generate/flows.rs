@@ -87,7 +87,12 @@ impl<'t> Flows<'t> {
     }
 
     /// Runs them all.
-    pub(super) fn run(&self, around: &Surroundings<'_>, answers: &Path) -> Result<Vec<LeafOutcome>> {
+    pub(super) fn run(
+        &self,
+        around: &Surroundings<'_>,
+        answers: &Path,
+        reviewer: &mut Reviewer,
+    ) -> Result<Vec<LeafOutcome>> {
         let Surroundings { config, tree, engine, model, context } = *around;
         if self.names.is_empty() {
             return Ok(Vec::new());
@@ -127,7 +132,6 @@ impl<'t> Flows<'t> {
         if !cache.is_empty() {
             context.note(format!("{} answers of an earlier run are there", cache.len()));
         }
-        let mut reviewer = Reviewer::new(config);
         let mut progress = Progress { context, asked: String::new() };
         let made = run_rounds(
             &plans,

@@ -4,13 +4,14 @@ mod flows;
 mod review;
 
 use self::flows::{Flows, Surroundings};
+use self::review::Reviewer;
 use super::StageContext;
 use crate::content::hash_bytes;
 use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
 use crate::servers;
 use anyhow::{Context, Result};
-use espalier_dataset::quality::{Masked, Rule, mask_row};
+use espalier_dataset::quality::{Masked, Rule, Vectors, mask_row, reject_over_quota};
 use espalier_dataset::{Journal, Origin, Row, Verdict, Versions, drop_duplicates, write_messages_jsonl, write_parquet};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::Model;
@@ -18,6 +19,7 @@ use espalier_sdg::{GenerateConfig, GenerateEvent, LeafGeneration, SdgError};
 use espalier_taxonomy::{ChunkSettings, Leaf, Severity, Tree};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +71,9 @@ pub struct GenerateStage {
     /// Similarity from which two rows of flows are twins; 0 looks for none.
     #[serde(default = "default_near_duplicates")]
     pub near_duplicates: f64,
+    /// Files of benchmark items, one JSON object a line: no accepted row holds one of them.
+    #[serde(default)]
+    pub decontaminate: Vec<PathBuf>,
     /// Whether e-mail addresses, telephone numbers, keys and the like are masked in rows.
     #[serde(default)]
     pub mask_pii: bool,
@@ -135,6 +140,7 @@ impl GenerateStage {
             scale: default_scale(),
             rules: default_rules(),
             near_duplicates: default_near_duplicates(),
+            decontaminate: Vec::new(),
             mask_pii: false,
             budget_tokens: None,
             budget_minutes: None,
@@ -235,6 +241,7 @@ pub fn run(
         context.note(note.to_string());
     }
     let flows = Flows::of_tree(&tree, config)?;
+    let mut reviewer = Reviewer::new(config)?;
     let model = Model::open(&teacher.path)?;
     let engine = match choice {
         EngineChoice::Native => {
@@ -252,7 +259,8 @@ pub fn run(
         journals.push(journal);
     }
     let answers = places.work.join(flows::ANSWERS);
-    let made = flows.run(&Surroundings { config, tree: &tree, engine: &engine, model: &model, context }, &answers)?;
+    let around = Surroundings { config, tree: &tree, engine: &engine, model: &model, context };
+    let made = flows.run(&around, &answers, &mut reviewer)?;
     journals.push(answers);
     for outcome in made {
         if let Some(leaf) = tree.leaf(&outcome.leaf) {
@@ -260,7 +268,13 @@ pub fn run(
         }
     }
     let mut rows: Vec<Row> = tree.leaves.iter().filter_map(|leaf| by_leaf.remove(leaf.id.as_str())).flatten().collect();
+    reviewer.decontaminate(&mut rows);
     drop_duplicates(&mut rows);
+    let quota = |id: &str| {
+        let leaf = tree.leaf(id).filter(|leaf| flows.of(leaf).is_some())?;
+        Some(leaf.samples.unwrap_or(config.samples))
+    };
+    reject_over_quota(&mut rows, &quota, |texts| Ok::<_, Infallible>(Vectors::of_words(texts)))?;
     if config.mask_pii {
         mask(&mut rows, context);
     }

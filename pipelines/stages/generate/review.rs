@@ -1,10 +1,10 @@
-//! What rows of flows must pass beside their flow: rules, and no twins.
+//! What rows of flows must pass beside their flow: rules, no item of a benchmark, no twins.
 
 use super::GenerateStage;
 use espalier_dataset::quality::{
-    Bounds, Compared, Known, NearDuplicates, Rules, Sample, Seeds, reject_near_duplicates,
+    Benchmarks, Bounds, Compared, Known, NearDuplicates, Rules, Sample, Seeds, read_items, reject_near_duplicates,
 };
-use espalier_dataset::{Row, Verdict};
+use espalier_dataset::{DatasetError, Row, Verdict};
 use espalier_sdg::SdgError;
 use espalier_taxonomy::{Leaf, LeafKind};
 use std::collections::BTreeMap;
@@ -12,19 +12,22 @@ use std::collections::BTreeMap;
 /// Looks at each accepted row once.
 pub(super) struct Reviewer {
     rules: Rules,
+    benchmarks: Option<Benchmarks>,
     near: Option<NearDuplicates>,
     /// Of each leaf: how many of its rows were looked at, and its seeds.
     leaves: BTreeMap<String, (usize, Seeds)>,
 }
 
 impl Reviewer {
-    pub(super) fn new(config: &GenerateStage) -> Self {
+    pub(super) fn new(config: &GenerateStage) -> Result<Self, DatasetError> {
         let near = config.near_duplicates;
-        Self {
+        let items = config.decontaminate.iter().map(|file| read_items(file)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            benchmarks: (!items.is_empty()).then(|| Benchmarks::new(items.concat())),
             rules: Rules::new(config.rules.clone(), Bounds::default()),
             near: (near > 0.0).then(|| NearDuplicates::new(near, Compared::Conversation)),
             leaves: BTreeMap::new(),
-        }
+        })
     }
 
     /// Refuses accepted rows that break a rule or repeat an earlier one.
@@ -42,9 +45,22 @@ impl Reviewer {
                 row.reason = breach.reason();
             }
         }
+        self.decontaminate(new);
         if let Some(near) = &mut self.near {
             reject_near_duplicates(new, near)?;
         }
         Ok(())
+    }
+
+    /// Refuses accepted rows in which an item of a benchmark stands.
+    pub(super) fn decontaminate(&self, rows: &mut [Row]) {
+        let Some(benchmarks) = &self.benchmarks else { return };
+        for row in rows.iter_mut().filter(|row| row.verdict == Verdict::Accepted) {
+            if let Some(hit) = benchmarks.hits(&Sample::from(&*row)).first() {
+                row.verdict = Verdict::Rejected;
+                "benchmarks".clone_into(&mut row.block);
+                row.reason = hit.reason();
+            }
+        }
     }
 }
