@@ -31,6 +31,24 @@ pub enum TaxonomyCommand {
         #[arg(long)]
         github: bool,
     },
+    /// Turn leaves of versions 1, 2 and 3 into the form `espalier: 1`; comments stay.
+    #[command(
+        after_help = "Examples:\n  pipeline taxonomy upgrade --dry-run taxonomy/\n  pipeline taxonomy upgrade --out garden/ taxonomy/"
+    )]
+    #[command(group = clap::ArgGroup::new("where").required(true))]
+    Upgrade {
+        /// Tree or leaf.
+        path: PathBuf,
+        /// Write a copy of the tree to this folder.
+        #[arg(long, group = "where", value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Change the files where they are.
+        #[arg(long, group = "where")]
+        in_place: bool,
+        /// Tell which leaves can be upgraded, and write nothing.
+        #[arg(long, group = "where")]
+        dry_run: bool,
+    },
     /// The tree with its seeds, documents and tests.
     #[command(after_help = "Example:\n  pipeline taxonomy show taxonomy/")]
     Show {

@@ -44,6 +44,7 @@ mod parse;
 mod read;
 mod scalar;
 mod tree;
+pub mod upgrade;
 
 pub use attribution::{Work, check_licenses};
 pub use chunk::{Chunk, ChunkSettings, chunks};

@@ -3,6 +3,7 @@
 mod fix;
 mod preview;
 mod show;
+mod upgrade;
 mod validate;
 
 use super::Session;
@@ -18,6 +19,9 @@ pub fn run(command: TaxonomyCommand, session: Session<'_>) -> Result<Status> {
                 fix::run(&mut paths, dry_run, session)?;
             }
             validate::run(&paths, strict, &licenses, github, session)
+        }
+        TaxonomyCommand::Upgrade { path, out, in_place, dry_run: _ } => {
+            upgrade::run(&path, out.as_deref(), in_place, session)
         }
         TaxonomyCommand::Show { path } => show::run(&path, session),
         TaxonomyCommand::Preview { path, samples, seed } => preview::run(&path, samples, seed, session),

@@ -112,6 +112,14 @@ pub(crate) fn errors_in(file: &Path, root: &Path, text: &str, mode: Mode) -> usi
     findings.iter().filter(|finding| finding.severity == Severity::Error).count()
 }
 
+/// Reads a leaf's file as if it had this text; `None` for one that is empty.
+pub(crate) fn leaf_of(file: &Path, root: &Path, text: &str, mode: Mode) -> Result<Option<Leaf>, Vec<Diagnostic>> {
+    let mut findings = Vec::new();
+    let mut report = Report::new(file, &mut findings);
+    let leaf = leaf_of_text("", file, root, text, mode, &mut report);
+    if report.failed { Err(findings) } else { Ok(leaf) }
+}
+
 fn leaf_of_text(id: &str, file: &Path, root: &Path, text: &str, mode: Mode, report: &mut Report<'_>) -> Option<Leaf> {
     let mut fields = file::fields(text, mode, report)?;
     let version = version(&mut fields, report)?;
