@@ -3,10 +3,12 @@
 mod data;
 mod subcommands;
 mod taxonomy;
+mod trees;
 
 pub use data::{ConvertArguments, DataCommand, FilterArguments, RowsArgument};
 pub use subcommands::{AdapterCommand, BaseWeightsArgument, BenchCommand, FloatTypeArgument, ModelCommand};
 pub use taxonomy::TaxonomyCommand;
+pub use trees::{DiffArgs, LintArgs, NewArgs, NewKind, PreviewArgs};
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -1,5 +1,6 @@
 //! The command line of `pipeline taxonomy`.
 
+use super::trees::{DiffArgs, LintArgs, NewArgs, PreviewArgs};
 use clap::Subcommand;
 use std::path::PathBuf;
 
@@ -55,16 +56,24 @@ pub enum TaxonomyCommand {
         /// Tree or leaf.
         path: PathBuf,
     },
-    /// Questions that a leaf's template draws, with their true answers.
-    #[command(after_help = "Example:\n  pipeline taxonomy preview taxonomy/skills/dates_to_iso --samples 3")]
-    Preview {
-        /// Leaf.
-        path: PathBuf,
-        /// How many.
-        #[arg(long, default_value_t = 8)]
-        samples: usize,
-        /// Seed of the draws.
-        #[arg(long, default_value_t = 7)]
-        seed: u64,
-    },
+    /// What is made of a leaf: its documents as they are read, their chunks, and what its template draws.
+    #[command(
+        after_help = "Examples:\n  pipeline taxonomy preview taxonomy/skills/dates_to_iso --samples 3\n  pipeline taxonomy preview taxonomy/knowledge/espalier_pruning --model base.gguf --chunk-tokens 200\n  pipeline taxonomy preview manual.pdf --text   # a document that no leaf holds yet"
+    )]
+    Preview(PreviewArgs),
+    /// What changed: leaves new, changed, moved and gone, and what changed in them.
+    #[command(
+        after_help = "Examples:\n  pipeline taxonomy diff ../older/taxonomy taxonomy/\n  pipeline taxonomy diff --git main taxonomy/\n  pipeline taxonomy diff --save last.json taxonomy/ && pipeline taxonomy diff last.json taxonomy/"
+    )]
+    Diff(DiffArgs),
+    /// What the form allows and its author hardly meant: seeds twice, answers without support, leaks, thin leaves.
+    #[command(
+        after_help = "Examples:\n  pipeline taxonomy lint taxonomy/\n  pipeline taxonomy lint --deny --github taxonomy/   # in a workflow of GitHub\n  pipeline taxonomy lint --against mmlu.jsonl taxonomy/"
+    )]
+    Lint(LintArgs),
+    /// A scaffold of a leaf, or one that a model proposes from documents and a person confirms.
+    #[command(
+        after_help = "Examples:\n  pipeline taxonomy new taxonomy/skills/haiku\n  pipeline taxonomy new taxonomy/knowledge/manual --from manual.pdf --model base.gguf\n  pipeline taxonomy new taxonomy/knowledge/manual --accept"
+    )]
+    New(NewArgs),
 }

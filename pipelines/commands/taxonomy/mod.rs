@@ -1,6 +1,9 @@
-//! `pipeline taxonomy`: check, show and preview skills trees.
+//! `pipeline taxonomy`: check, show, preview, compare, lint and begin skills trees.
 
+mod diff;
 mod fix;
+mod lint;
+mod new;
 mod preview;
 mod show;
 mod upgrade;
@@ -8,8 +11,10 @@ mod validate;
 
 use super::Session;
 use crate::cli::TaxonomyCommand;
+use crate::models::resolve;
 use crate::outcome::Status;
 use anyhow::Result;
+use espalier_model::{Model, SpecialTokens};
 
 /// `pipeline taxonomy ...`.
 pub fn run(command: TaxonomyCommand, session: Session<'_>) -> Result<Status> {
@@ -24,10 +29,26 @@ pub fn run(command: TaxonomyCommand, session: Session<'_>) -> Result<Status> {
             upgrade::run(&path, out.as_deref(), in_place, session)
         }
         TaxonomyCommand::Show { path } => show::run(&path, session),
-        TaxonomyCommand::Preview { path, samples, seed } => preview::run(&path, samples, seed, session),
+        TaxonomyCommand::Preview(arguments) => preview::run(&arguments, session),
+        TaxonomyCommand::Diff(arguments) => diff::run(&arguments, session),
+        TaxonomyCommand::Lint(arguments) => lint::run(&arguments, session),
+        TaxonomyCommand::New(arguments) => new::run(&arguments, session),
     }
 }
 
 fn plural(count: usize, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
+/// How long a text is for a reader.
+type Counter = Box<dyn Fn(&str) -> usize>;
+
+/// Counts tokens of a model, or words where there is none; with the name of what is counted.
+fn counter(model: Option<&str>, session: Session<'_>) -> Result<(Counter, &'static str)> {
+    let Some(model) = model else {
+        return Ok((Box::new(|text| text.split_whitespace().count()), "words"));
+    };
+    let found = resolve(model, session.reporter, session.stop)?;
+    let model = Model::open(&found.path)?;
+    Ok((Box::new(move |text| model.tokenizer().encode(text, SpecialTokens::AsText).len()), "tokens"))
 }

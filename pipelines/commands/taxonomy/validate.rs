@@ -88,7 +88,7 @@ fn has_error(leaf: &Leaf, findings: &[Diagnostic]) -> bool {
 }
 
 /// The form that GitHub shows beside the line of a change.
-fn annotation(diagnostic: &Diagnostic) -> String {
+pub(super) fn annotation(diagnostic: &Diagnostic) -> String {
     let level = match diagnostic.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
