@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 export RUSTC_BOOTSTRAP=1
-mkdir -p corpus/{gguf,safetensors,yaml_leaf,json_tokenizer,jsonl,rows,request_body,pdf,docx,html,text_document}
+mkdir -p corpus/{gguf,safetensors,yaml_leaf,json_tokenizer,jsonl,rows,request_body,pdf,docx,html,text_document,quality}
 cp seeds/gguf/whole corpus/gguf/
 cp seeds/safetensors/* corpus/safetensors/
 cp seeds/json_tokenizer/whole corpus/json_tokenizer/
@@ -25,7 +25,8 @@ for name in md txt csv tsv json jsonl rs; do
     cat "seeds/document/pond.$name" >> "corpus/text_document/$name" 2> /dev/null || true
     number=$((number + 1))
 done
-for target in "${@:-gguf safetensors yaml_leaf json_tokenizer jsonl rows request_body pdf docx html text_document}"; do
+printf '\2Write to anna@example.org.\0I am sorry, but as an AI I cannot. Tel. 030 1234567' > corpus/quality/text
+for target in "${@:-gguf safetensors yaml_leaf json_tokenizer jsonl rows request_body pdf docx html text_document quality}"; do
     for name in $target; do
         cargo fuzz run "$name" -- -max_total_time="${SECONDS_EACH:-60}" -max_len=16384 -timeout=10 -rss_limit_mb=1024
     done

@@ -46,6 +46,11 @@ impl DatasetError {
         move |source| Self::File { action, path: path.to_path_buf(), source }
     }
 
+    /// A fault of a whole file.
+    pub(crate) fn whole(path: &Path, what: &str) -> Self {
+        Self::Problem(Problem { path: path.to_path_buf(), line: None, what: what.to_owned() })
+    }
+
     pub(crate) fn table(path: &Path, reason: &impl ToString) -> Self {
         Self::Table { path: path.to_path_buf(), reason: reason.to_string() }
     }

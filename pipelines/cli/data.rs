@@ -1,5 +1,6 @@
 //! The command line of `pipeline data`.
 
+use super::clean::CleanArguments;
 use clap::{Args, Subcommand, ValueEnum};
 use espalier_dataset::{OutputForm, SplitBy};
 use std::path::PathBuf;
@@ -237,6 +238,12 @@ pub enum DataCommand {
         #[command(flatten)]
         options: ConvertArguments,
     },
+    /// Reject near-duplicates, faults and items of benchmarks, and mask what is personal, in one pass over a file of any size. Without
+    /// a check named: near-duplicates from 0.8 on, and every rule.
+    #[command(
+        after_help = "Examples:\n  pipeline data clean --input rows.jsonl --output clean.jsonl\n  pipeline data clean --input rows.parquet --output clean.parquet --minhash 0.8 --rules --mask-pii --decontaminate mmlu.jsonl --report funnel.json\n  pipeline data clean --input rows.jsonl --dry-run --rules repetition,refusal"
+    )]
+    Clean(CleanArguments),
     /// Mix sources by a recipe, ours or ilab's, into one file of messages.
     #[command(after_help = "Example:\n  pipeline data mix recipe.yaml --out train.jsonl")]
     Mix {

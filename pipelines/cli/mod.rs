@@ -1,10 +1,12 @@
 //! The command line: types only. What each command does is in `commands/`.
 
+mod clean;
 mod data;
 mod subcommands;
 mod taxonomy;
 mod trees;
 
+pub use clean::CleanArguments;
 pub use data::{ConvertArguments, DataCommand, FilterArguments, RowsArgument};
 pub use subcommands::{AdapterCommand, BaseWeightsArgument, BenchCommand, FloatTypeArgument, ModelCommand};
 pub use taxonomy::TaxonomyCommand;

@@ -1,6 +1,7 @@
 //! `pipeline data`: rows, what became of them, and where each one comes from.
 
 mod card;
+mod clean;
 mod convert;
 mod diff;
 mod filter;
@@ -36,6 +37,7 @@ pub fn run(command: DataCommand, session: Session<'_>) -> Result<Status> {
         DataCommand::Card { rows, name, out } => card::run(&rows, name, out.as_deref(), session),
         DataCommand::Versions { folder, verify } => versions::run(&folder, verify, session),
         DataCommand::Convert { rows, options } => convert::run(&source(&rows)?, &options, session),
+        DataCommand::Clean(arguments) => clean::run(&arguments, session),
         DataCommand::Mix { recipe, out, legacy } => mix::run(&recipe, &out, legacy, session),
         DataCommand::Split { rows, held_out, by, seed, out } => {
             split::run(&source(&rows)?, held_out, by.into(), seed, &out, session)

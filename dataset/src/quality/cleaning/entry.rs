@@ -27,11 +27,10 @@ impl Entries {
         let records = Records::open(path, None)?;
         match records.format() {
             Format::Rows => Ok(Self::Table { reader: RowReader::open(path)?, read: 0 }),
-            Format::Document => Err(DatasetError::Line {
-                path: path.to_path_buf(),
-                line: 1,
-                reason: "a document has no rows to clean (name a file of rows: .parquet, .jsonl or .json)".to_owned(),
-            }),
+            Format::Document => Err(DatasetError::whole(
+                path,
+                "a document has no rows to clean (name a file of rows: .parquet, .jsonl or .json)",
+            )),
             _ => Ok(Self::Lines(records)),
         }
     }
@@ -183,7 +182,7 @@ pub(super) enum Output {
 impl Output {
     pub(super) fn create(path: &Path, entries: &Entries) -> Result<Self, DatasetError> {
         let table = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet"));
-        let refuse = |reason: &str| DatasetError::Line { path: path.to_path_buf(), line: 1, reason: reason.to_owned() };
+        let refuse = |reason: &str| DatasetError::whole(path, reason);
         match entries {
             Entries::Table { .. } if table => Ok(Self::Table(Box::new(RowWriter::create(path)?))),
             Entries::Lines(_) if !table => {

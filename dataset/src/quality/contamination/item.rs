@@ -61,11 +61,7 @@ pub fn read_items(path: &Path) -> Result<Vec<Item>, DatasetError> {
         items.push(item);
     }
     if items.is_empty() {
-        return Err(DatasetError::Line {
-            path: path.to_path_buf(),
-            line: 1,
-            reason: "no item is in this file".to_owned(),
-        });
+        return Err(DatasetError::whole(path, "no item is in this file"));
     }
     Ok(items)
 }

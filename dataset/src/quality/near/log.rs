@@ -152,7 +152,7 @@ fn scan(file: &File, path: &Path, source: &str) -> Result<(Vec<u64>, u64), Datas
     let started = reader.seek(SeekFrom::Start(0)).and_then(|_| reader.read_exact(&mut magic));
     if started.is_err() || magic != MAGIC {
         let reason = "this is not an index of near-duplicates (name another file; it is made where there is none)";
-        return Err(DatasetError::Line { path: path.to_path_buf(), line: 1, reason: reason.to_owned() });
+        return Err(DatasetError::whole(path, reason));
     }
     let mut place = MAGIC.len() as u64;
     let mut by_source: HashMap<String, Vec<u64>> = HashMap::new();

@@ -211,7 +211,7 @@ impl NearDuplicates {
                 .collect();
             for (sample, (fingerprint, keys)) in samples.iter().zip(sketches) {
                 let duplicate = self.find(&fingerprint, &keys)?;
-                if duplicate.is_none() && !keys.is_empty() {
+                if duplicate.is_none() && !fingerprint.whole.is_empty() {
                     let place = self.here.append(sample.id, &fingerprint)?;
                     self.link(place, &fingerprint, &keys);
                 }
@@ -268,7 +268,11 @@ impl NearDuplicates {
         }
     }
 
+    /// A row without shingles has no keys, and is like no other row.
     fn link(&mut self, at: u64, fingerprint: &Fingerprint, keys: &[u32]) {
+        if keys.is_empty() {
+            return;
+        }
         let place = self.kept.len() as u32;
         self.kept.push((at, fingerprint.whole.hashes().len() as u32));
         for (band, &key) in keys.iter().enumerate() {
