@@ -81,7 +81,9 @@ fn questions(leaf: &Leaf, template: &QuestionTemplate, findings: &mut Findings<'
         if let Err(error) = draw(leaf, template, 0, index) {
             let place = match &error {
                 crate::SdgError::Expression { part, .. } if part.starts_with("questions.") => leaf.places.template,
-                crate::SdgError::Expression { part, .. } if matches!(&leaf.verify, Some(Verify::Exact { expression, .. }) if expression == part) => {
+                crate::SdgError::Expression { part, .. }
+                    if leaf.verify.as_ref().and_then(Verify::truth) == Some(part.as_str()) =>
+                {
                     leaf.places.verify
                 }
                 crate::SdgError::Expression { part, .. } => place(part.split(", ").next().unwrap_or(part)),
@@ -113,10 +115,7 @@ fn questions(leaf: &Leaf, template: &QuestionTemplate, findings: &mut Findings<'
 }
 
 fn unused(template: &QuestionTemplate, leaf: &Leaf, findings: &mut Findings<'_>, place: &dyn Fn(&str) -> Place) {
-    let check = match &leaf.verify {
-        Some(Verify::Exact { expression, .. } | Verify::Expression { expression }) => expression.as_str(),
-        _ => "",
-    };
+    let check = leaf.verify.as_ref().map(Verify::expressions).unwrap_or_default().join(" ");
     let expressions: Vec<&String> = template.derive.values().collect();
     let uses = |name: &str| {
         template.template.contains(name)
@@ -161,12 +160,13 @@ fn seeds(leaf: &Leaf, verifier: &Verifier, findings: &mut Findings<'_>) {
 }
 
 fn needs_slots(leaf: &Leaf) -> bool {
-    match &leaf.verify {
-        Some(Verify::Exact { .. }) => true,
-        Some(Verify::Expression { expression }) => expressions::needs(expression)
-            .is_ok_and(|needs| needs.iter().any(|name| !["question", "answer", "context"].contains(&name.as_str()))),
-        _ => false,
-    }
+    let Some(verify) = &leaf.verify else { return false };
+    // A truth that is no plain number is computed from slots.
+    verify.truth().is_some_and(|truth| truth.parse::<f64>().is_err())
+        || verify.expressions().into_iter().any(|expression| {
+            expressions::needs(expression)
+                .is_ok_and(|needs| needs.iter().any(|name| !["question", "answer", "context"].contains(&name.as_str())))
+        })
 }
 
 /// A test answer that its own check refuses would count every right model as wrong.

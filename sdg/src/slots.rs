@@ -49,11 +49,9 @@ pub fn draw(leaf: &Leaf, template: &QuestionTemplate, seed: u64, index: u64) -> 
     if question.is_empty() {
         return Err(fail("questions.template", "the question is empty".to_owned()));
     }
-    let truth = match &leaf.verify {
-        Some(Verify::Exact { expression, .. }) => {
-            Some(expressions::evaluate(expression, &slots).map_err(|reason| fail(expression, reason))?)
-        }
-        _ => None,
+    let truth = match leaf.verify.as_ref().and_then(Verify::truth) {
+        Some(expression) => Some(expressions::evaluate(expression, &slots).map_err(|reason| fail(expression, reason))?),
+        None => None,
     };
     Ok(Drawn { slots, question, truth })
 }

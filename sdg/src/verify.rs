@@ -6,7 +6,7 @@ use espalier_taxonomy::{Leaf, TestItem, Verify};
 use serde_json::Value;
 
 use crate::error::SdgError;
-use crate::reward::{CheckOutcome, Reward, RewardConfig, Truth, equals, normalized_answer};
+use crate::reward::{CheckOutcome, Reward, RewardConfig, Tolerance, Truth, equals, normalized_answer};
 use crate::slots::{derive_known, suffices};
 
 /// The `verify` of a leaf, compiled once.
@@ -87,7 +87,7 @@ impl Verifier {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn check_key(&self, leaf: &Leaf, item: &TestItem) -> Result<CheckOutcome, SdgError> {
-        if let Some(Verify::Exact { expression, .. }) = &leaf.verify {
+        if let Some(expression) = leaf.verify.as_ref().and_then(Verify::truth) {
             let values = known(leaf, item);
             if suffices(&values, expression) {
                 return self.check(leaf, &values, &item.question, &item.answer);
@@ -120,6 +120,12 @@ fn reward_of(verify: &Verify) -> RewardConfig {
         Verify::Regex { pattern } => RewardConfig::Regex { pattern: pattern.clone() },
         Verify::JsonSchema { schema } => RewardConfig::JsonSchema { schema: schema.clone() },
         Verify::Expression { expression } => RewardConfig::Expression { expression: expression.clone() },
+        Verify::Numeric { expression, tolerance } => RewardConfig::Numeric {
+            truth: expression.clone(),
+            tolerance: Tolerance { absolute: *tolerance, ..Tolerance::default() },
+        },
+        Verify::AnyOf(parts) => RewardConfig::AnyOf(parts.iter().map(reward_of).collect()),
+        Verify::AllOf(parts) => RewardConfig::AllOf(parts.iter().map(reward_of).collect()),
     }
 }
 
@@ -158,6 +164,11 @@ mod tests {
         assert!(outcome(schema(), "```json\n{\"a\": 1}\n```").passed);
         assert!(outcome(schema(), "{\"b\": 1}").reason.contains("required"));
         assert!(outcome(schema(), "{").reason.starts_with("wrong answer: not JSON"));
+        let numeric = |tolerance| Verify::Numeric { expression: "n / 2".into(), tolerance };
+        assert!(outcome(numeric(0.0), "It is 1.5.").passed);
+        assert!(!outcome(numeric(0.01), "1.6").passed && outcome(numeric(0.2), "1.6").passed);
+        let both = || Verify::AllOf(vec![numeric(0.0), regex()]);
+        assert!(!outcome(both(), "1.5").passed && outcome(Verify::AnyOf(vec![both(), regex()]), "7").passed);
         let expression = || Verify::Expression { expression: "answer | to_number == n + 1".into() };
         assert!(outcome(expression(), "4").passed);
         assert!(!outcome(expression(), "5").passed);

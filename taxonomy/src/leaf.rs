@@ -179,6 +179,39 @@ pub enum Verify {
         /// Gives true or false.
         expression: String,
     },
+    /// The answer's last number must be near the value of a jinja expression over slots and derived values.
+    Numeric {
+        /// Gives the truth: a number, with its unit where it has one.
+        expression: String,
+        /// How far the answer may lie from it.
+        tolerance: f64,
+    },
+    /// The answer must pass one of these.
+    AnyOf(Vec<Verify>),
+    /// The answer must pass each of these.
+    AllOf(Vec<Verify>),
+}
+
+impl Verify {
+    /// The expression that gives the truth, where the check (or the first part of it that has one) compares with a truth.
+    pub fn truth(&self) -> Option<&str> {
+        match self {
+            Self::Exact { expression, .. } | Self::Numeric { expression, .. } => Some(expression),
+            Self::AnyOf(parts) | Self::AllOf(parts) => parts.iter().find_map(Self::truth),
+            Self::Regex { .. } | Self::JsonSchema { .. } | Self::Expression { .. } => None,
+        }
+    }
+
+    /// Every expression in it.
+    pub fn expressions(&self) -> Vec<&str> {
+        match self {
+            Self::Exact { expression, .. } | Self::Numeric { expression, .. } | Self::Expression { expression } => {
+                vec![expression]
+            }
+            Self::AnyOf(parts) | Self::AllOf(parts) => parts.iter().flat_map(Self::expressions).collect(),
+            Self::Regex { .. } | Self::JsonSchema { .. } => Vec::new(),
+        }
+    }
 }
 
 /// A place in a leaf's file; zero when the leaf does not have the thing.

@@ -141,7 +141,7 @@ fn parts_of_our_own_form() {
     ]), @r#"
     document/qna.yaml:4:18: error: the document gone.md cannot be read: No such file or directory (os error 2)
       hint: put it at TREE/document/gone.md, or correct `path`
-    exact/qna.yaml:11:1: error: `verify: {exact: ...}` computes the truth from slots, and this leaf has no `questions`
+    exact/qna.yaml:11:1: error: this `verify` computes the truth from slots, and this leaf has no `questions`
       hint: add `questions: {template, slots}`, or verify by `regex`, `json_schema` or `expression`
     outside/qna.yaml:4:18: error: the document ../x.md cannot be read: No such file or directory (os error 2)
       hint: put it at TREE/outside/../x.md, or correct `path`
@@ -156,7 +156,7 @@ fn parts_of_our_own_form() {
     slots/qna.yaml:17:12: error: the slot `e` has "a" twice
       hint: remove one of the two
     verify/qna.yaml:11:9: error: `verify` has exactly one check
-      hint: write one of {exact: EXPRESSION}, {regex: PATTERN}, {json_schema: SCHEMA}, {expression: EXPRESSION}
+      hint: write one of {exact: EXPRESSION}, {regex: PATTERN}, {json_schema: SCHEMA}, {expression: EXPRESSION}, {numeric: EXPRESSION}, {any_of: [CHECK, ...]}, {all_of: [CHECK, ...]}
     "#);
 }
 

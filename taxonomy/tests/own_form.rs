@@ -63,3 +63,27 @@ fn a_seed_may_have_several_turns() {
     let both = read("  - {turns: [{user: x}, {assistant: y}], question: q}\n").unwrap_err();
     assert!(both[0].starts_with("unknown key `question`"), "{both:?}");
 }
+
+#[test]
+fn checks_of_numbers_and_of_several_kinds() {
+    use espalier_taxonomy::Verify;
+    let verify = |text: &str| read(&format!("{THIRD}verify: {text}\n")).map(|leaf| leaf.verify.unwrap());
+    let numeric = |expression: &str, tolerance| Verify::Numeric { expression: expression.into(), tolerance };
+    assert_eq!(verify("{numeric: {value: 3.5, tolerance: 0.1}}"), Ok(numeric("3.5", 0.1)));
+    let drawn = "questions: {template: '{{ a }}?', slots: {a: {from: 1, to: 9}}}\nverify: {all_of: [{numeric: a * 2}, {any_of: [{regex: x}, {regex: y}]}]}";
+    let leaf = read(&format!("{THIRD}{drawn}\n")).unwrap();
+    let regex = |pattern: &str| Verify::Regex { pattern: pattern.into() };
+    let expected = Verify::AllOf(vec![numeric("a * 2", 0.0), Verify::AnyOf(vec![regex("x"), regex("y")])]);
+    assert_eq!(leaf.verify, Some(expected.clone()));
+    assert_eq!((expected.truth(), expected.expressions()), (Some("a * 2"), vec!["a * 2"]));
+    for (check, message) in [
+        ("{numeric: a * 2}", "this `verify` computes the truth from slots, and this leaf has no `questions`"),
+        ("{numeric: {value: 3, tolerance: -1}}", "`tolerance` is a number, 0 or more"),
+        ("{numeric: {tolerance: 1}}", "`numeric` has `expression` or `value`"),
+        ("{any_of: []}", "`any_of` is empty"),
+        ("{any_of: [{regex: a, exact: b}]}", "`verify` has exactly one check"),
+        ("{all_of: {regex: a}}", "`all_of` is a list, this is a mapping"),
+    ] {
+        assert_eq!(verify(check).unwrap_err()[0], message, "{check}");
+    }
+}

@@ -73,10 +73,11 @@ fn optional_parts(fields: &mut Fields, leaf: &mut Leaf, report: &mut Report<'_>)
     if let Some((key, node)) = fields.take("verify") {
         leaf.places.verify = node.place;
         leaf.verify = questions::verify(node, report);
-        if matches!(leaf.verify, Some(Verify::Exact { .. })) && leaf.questions.is_none() && !report.failed {
+        let computed = leaf.verify.as_ref().and_then(Verify::truth).is_some_and(|truth| truth.parse::<f64>().is_err());
+        if computed && leaf.questions.is_none() && !report.failed {
             report.error(
                 key.place,
-                "`verify: {exact: ...}` computes the truth from slots, and this leaf has no `questions`",
+                "this `verify` computes the truth from slots, and this leaf has no `questions`",
                 "add `questions: {template, slots}`, or verify by `regex`, `json_schema` or `expression`",
             );
         }

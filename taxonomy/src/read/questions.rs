@@ -158,38 +158,84 @@ fn is_date(text: &str) -> bool {
     year >= 1 && (1..=days).contains(&day)
 }
 
-const VERIFY_HINT: &str =
-    "write one of {exact: EXPRESSION}, {regex: PATTERN}, {json_schema: SCHEMA}, {expression: EXPRESSION}";
+const VERIFY_HINT: &str = "write one of {exact: EXPRESSION}, {regex: PATTERN}, {json_schema: SCHEMA}, {expression: EXPRESSION}, {numeric: EXPRESSION}, {any_of: [CHECK, ...]}, {all_of: [CHECK, ...]}";
+
+/// Deepest nesting of `any_of` and `all_of`.
+const MAX_DEPTH: usize = 8;
 
 /// Reads `verify`.
 pub(crate) fn verify(node: Node, report: &mut Report<'_>) -> Option<Verify> {
+    check(node, 0, report)
+}
+
+fn check(node: Node, depth: usize, report: &mut Report<'_>) -> Option<Verify> {
     let place = node.place;
+    if depth > MAX_DEPTH {
+        report.error(place, "checks stand too deep in each other", "write them in one `all_of` or `any_of`");
+        return None;
+    }
     let mut fields = Fields::of(node, "`verify`", report)?;
-    let exact = fields.take("exact");
-    let regex = fields.take("regex");
-    let schema = fields.take("json_schema");
-    let expression = fields.take("expression");
+    let names = ["exact", "regex", "json_schema", "expression", "numeric", "any_of", "all_of"];
+    let mut found: Vec<(&str, Node)> =
+        names.into_iter().filter_map(|name| fields.take(name).map(|(_, node)| (name, node))).collect();
     fields.refuse_the_rest(report);
-    match (exact, regex, schema, expression) {
-        (Some((_, node)), None, None, None) => exact_check(node, report),
-        (None, Some((_, node)), None, None) => {
-            text(node, "regex", report).map(|(pattern, _)| Verify::Regex { pattern })
-        }
-        (None, None, Some((_, node)), None) => match node.value {
+    let (Some((name, node)), true) = (found.pop(), found.is_empty()) else {
+        report.error(place, "`verify` has exactly one check", VERIFY_HINT);
+        return None;
+    };
+    match name {
+        "exact" => exact_check(node, report),
+        "regex" => text(node, name, report).map(|(pattern, _)| Verify::Regex { pattern }),
+        "expression" => text(node, name, report).map(|(expression, _)| Verify::Expression { expression }),
+        "numeric" => numeric_check(node, report),
+        "json_schema" => match node.value {
             Value::Mapping(_) | Value::Bool(_) => Some(Verify::JsonSchema { schema: node.to_json() }),
             _ => {
                 report.error(node.place, "a JSON schema is a mapping", "write it as YAML: {type: object, ...}");
                 None
             }
         },
-        (None, None, None, Some((_, node))) => {
-            text(node, "expression", report).map(|(expression, _)| Verify::Expression { expression })
-        }
         _ => {
-            report.error(place, "`verify` has exactly one check", VERIFY_HINT);
-            None
+            let place = node.place;
+            let parts = list(node, name, report)?;
+            if parts.is_empty() {
+                report.error(place, format!("`{name}` is empty"), "add checks: `- regex: PATTERN`");
+            }
+            let parts: Vec<Verify> =
+                parts.into_iter().map(|part| check(part, depth + 1, report)).collect::<Option<_>>()?;
+            Some(if name == "any_of" { Verify::AnyOf(parts) } else { Verify::AllOf(parts) })
         }
     }
+}
+
+/// `numeric: EXPRESSION`, or a mapping of `expression` or `value`, and `tolerance`.
+fn numeric_check(node: Node, report: &mut Report<'_>) -> Option<Verify> {
+    if matches!(node.value, Value::Text(_)) {
+        return text(node, "numeric", report).map(|(expression, _)| Verify::Numeric { expression, tolerance: 0.0 });
+    }
+    let place = node.place;
+    let mut fields = Fields::of(node, "`numeric`", report)?;
+    let expression = fields.take("expression");
+    let value = fields.take("value");
+    let tolerance = fields.take("tolerance").map_or(Some(0.0), |(_, node)| number(&node.value));
+    fields.refuse_the_rest(report);
+    let Some(tolerance) = tolerance.filter(|tolerance| *tolerance >= 0.0) else {
+        report.error(place, "`tolerance` is a number, 0 or more", "write `tolerance: 0.01`");
+        return None;
+    };
+    let expression = match (expression, value) {
+        (Some((_, node)), None) => text(node, "expression", report)?.0,
+        (None, Some((_, node))) if number(&node.value).is_some() => number(&node.value)?.to_string(),
+        _ => {
+            report.error(
+                place,
+                "`numeric` has `expression` or `value`",
+                "write `numeric: {expression: a + b, tolerance: 0.01}`",
+            );
+            return None;
+        }
+    };
+    Some(Verify::Numeric { expression, tolerance })
 }
 
 /// `exact: EXPRESSION` or `exact: {expression: EXPRESSION, ignore_case: true}`.
