@@ -35,13 +35,16 @@ pub struct Mended {
     pub changes: Vec<Change>,
 }
 
+/// A file larger than this is not mended: every step reads it again.
+const MAX_BYTES: usize = 1 << 20;
+
 /// Most steps: a file that needs more is not mended to the end in one go.
 const MAX_STEPS: usize = 2_000;
 
 /// Mends the content of a leaf's file at `file`, in a tree whose paths stay below `root`; `None` where nothing can be mended.
 pub fn mend(file: &Path, root: &Path, content: &[u8]) -> Option<Mended> {
     let leaf = Leaf { file, root };
-    let original = std::str::from_utf8(content).ok()?;
+    let original = std::str::from_utf8(content).ok().filter(|text| text.len() <= MAX_BYTES)?;
     let mut text = read::file::normal(original);
     if leaf.errors(&text, Mode::Strict) == 0 {
         return None;

@@ -4,14 +4,15 @@ use serde_saphyr::granit_parser::{Span, TokenType};
 
 use super::{Flaw, Rule, place_of};
 
+/// Most flaws that are told: looking up the place of one takes as long as the text before it.
+const MAX_FLAWS: usize = 500;
+
 /// Blanks that may stand inside a brace or bracket.
 const INSIDE: usize = 1;
 
 pub(super) fn check(text: &str, tokens: &[(Span, TokenType<'_>)]) -> Vec<Flaw> {
-    let mut flaws = Vec::new();
-    let mut flaw = |rule: Rule, offset: usize, message: &str| {
-        flaws.push(Flaw { rule, place: place_of(text, offset), message: message.to_owned() });
-    };
+    let mut flaws: Vec<(Rule, usize, &'static str)> = Vec::new();
+    let mut flaw = |rule: Rule, offset: usize, message: &'static str| flaws.push((rule, offset, message));
     let mut before_is_alias = false;
     for (span, token) in tokens {
         let (Some(start), Some(end)) = (span.start.byte_offset(), span.end.byte_offset()) else { continue };
@@ -58,7 +59,12 @@ pub(super) fn check(text: &str, tokens: &[(Span, TokenType<'_>)]) -> Vec<Flaw> {
             _ => {}
         }
     }
-    flaws
+    let flaw = |(rule, offset, message): (Rule, usize, &str)| Flaw {
+        rule,
+        place: place_of(text, offset),
+        message: message.to_owned(),
+    };
+    flaws.into_iter().take(MAX_FLAWS).map(flaw).collect()
 }
 
 fn bracket(token: &TokenType<'_>) -> Rule {
