@@ -144,6 +144,10 @@ impl<'a> Checker<'a> {
                 self.need(block, "by", &vote.by, columns);
                 self.need_one(block, &["column"], &vote.column, columns);
             }
+            BlockKind::Select(select) => {
+                self.need(block, "by", &select.by, columns);
+                self.need_one(block, &["column"], &select.column, columns);
+            }
             BlockKind::Repair(repair) => self.llm(block, &repair.llm, &["reason"], columns),
             BlockKind::Command(program) => columns.extend(program.outputs.iter().cloned()),
             BlockKind::Filter(filter) => self.filter(block, filter, columns),

@@ -33,7 +33,7 @@ pub use read::{FlowSet, read_flow, read_flows};
 pub use run::{BlockCounts, FlowEvent, FlowOptions, FlowResult, FlowRun, FlowTask, Usage, run};
 use sample::Passed;
 pub use sample::{Origin, Rejected, Sample, Writing};
-pub use source::{source_columns, sources};
+pub use source::{SourceSettings, source_columns, sources};
 
 use crate::identity::{digest, hexadecimal};
 

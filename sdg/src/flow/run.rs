@@ -9,9 +9,10 @@ use espalier_taxonomy::Leaf;
 use super::ask::{FlowEngines, Replied, Wanted, ask_all};
 use super::block::{BlockKind, Surroundings, Work};
 use super::cache::ResponseCache;
-use super::sample::{Passed, Rejected, Sample};
+use super::sample::{Passed, Refused, Rejected, Sample};
 use super::{Block, Budget, Flow};
 use crate::error::SdgError;
+use crate::held_out::HeldOut;
 
 /// A leaf and the flow that makes its rows.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct FlowTask<'a> {
     pub flow: &'a Flow,
     /// The rows that the flow starts from; see [`super::sources`].
     pub sources: Vec<Sample>,
+    /// Questions that no row may ask.
+    pub held_out: &'a HeldOut,
 }
 
 /// How flows run.
@@ -391,12 +394,37 @@ impl<'a> State<'a> {
 
     fn account(self, kept: Vec<Sample>, unfinished: usize) -> FlowResult {
         let Self { task, order, mut rejected, mut counts, .. } = self;
-        FlowResult {
+        let mut result = FlowResult {
             leaf: task.leaf.id.clone(),
-            kept,
+            kept: Vec::new(),
             rejected: order.iter().flat_map(|&block| std::mem::take(&mut rejected[block])).collect(),
             unfinished,
             blocks: order.iter().filter_map(|&block| counts[block].take()).collect(),
+        };
+        let rows_in = kept.len();
+        let Passed { kept, mut rejected } = without_held_out(kept, task.held_out);
+        if !rejected.is_empty() {
+            let counted = [(HELD_OUT_QUESTION, rejected.len())].into();
+            let (block, rows_out) = (HELD_OUT.to_owned(), kept.len());
+            result.blocks.push(BlockCounts { block, rows_in, rows_out, rejected: counted, ..BlockCounts::default() });
+            result.rejected.append(&mut rejected);
         }
+        result.kept = kept;
+        result
     }
+}
+
+/// The name in the ledger of what stands behind every flow.
+const HELD_OUT: &str = "held out";
+const HELD_OUT_QUESTION: &str = "held-out question";
+
+/// Takes away rows that ask what a test asks, with the text that they ask it about or without.
+fn without_held_out(rows: Vec<Sample>, held_out: &HeldOut) -> Passed {
+    Passed::each(rows, HELD_OUT, |sample| {
+        let Some((question, _)) = sample.question_and_answer() else { return Ok(()) };
+        let contexts = ["context", "document", "raw_document", "seed_context"];
+        let contexts = contexts.iter().filter_map(|column| sample.text(column)).map(Some);
+        let asks = |context: Option<&str>| held_out.question(context, &question);
+        if contexts.chain([None]).any(asks) { Err(Refused::new(HELD_OUT_QUESTION, question.clone())) } else { Ok(()) }
+    })
 }

@@ -40,6 +40,7 @@ fn the_page_lists_the_keys_of_every_block() {
         ("judge", "prompt: p.jinja"),
         ("verify", ""),
         ("vote", "by: a, column: b"),
+        ("select", "by: a, column: b"),
         ("repair", "of: a, prompt: p.jinja, output: x"),
         ("filter", "keep: a"),
         ("unique", "columns: a"),

@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 
 use espalier_inference::{EngineOptions, NativeEngine, Request};
 use espalier_model::Model;
-use espalier_sdg::SdgError;
 use espalier_sdg::flow::{
-    Budget, Flow, FlowEngine, FlowOptions, FlowRun, FlowTask, ResponseCache, Sample, read_flows, run, source_columns,
-    sources,
+    Budget, Flow, FlowEngine, FlowOptions, FlowRun, FlowTask, ResponseCache, Sample, SourceSettings, read_flows, run,
+    source_columns, sources,
 };
-use espalier_taxonomy::{ChunkSettings, Document, Leaf, LeafKind, Seed};
+use espalier_sdg::{HeldOut, SdgError};
+use espalier_taxonomy::{Document, Leaf, LeafKind, Seed, TestItem, Tree};
 use serde_json::json;
 
 use crate::script::{Run, flow_of, golden_answer, instructlab, samples, text_of};
@@ -134,6 +134,20 @@ fn a_budget_ends_after_a_wave_and_a_larger_one_goes_on() {
 }
 
 #[test]
+fn a_held_out_question_comes_out_of_no_flow() {
+    let (_folder, flow) = branches();
+    let whole = Run::default().flow(&flow, topics(), &by_seed).unwrap().results.remove(0);
+    let asked = whole.kept[1].text("question").unwrap();
+    let test = TestItem { question: asked.to_uppercase(), answer: "a".into(), ..TestItem::default() };
+    let held_out = HeldOut::new(&[test]);
+    let result = Run { held_out, ..Run::default() }.flow(&flow, topics(), &by_seed).unwrap().results.remove(0);
+    assert_eq!(result.kept.len(), whole.kept.len() - 1);
+    let rejected = result.rejected.last().unwrap();
+    assert_eq!((rejected.category, rejected.detail.as_str()), ("held-out question", asked));
+    assert_eq!(result.blocks.last().unwrap().rows_out, result.kept.len());
+}
+
+#[test]
 fn equal_greedy_prompts_are_asked_once() {
     let folder = tempfile::tempdir().unwrap();
     let text = "espalier: 1\nblocks:\n  - {name: a, type: llm, prompt: p.jinja, output: text, samples: 3}\n";
@@ -173,7 +187,7 @@ fn a_document_that_gives_orders_stays_in_its_place() {
         domain: Some("ponds".into()),
         ..Leaf::default()
     };
-    let rows = sources(&leaf, &ChunkSettings { max_tokens: 1000, overlap: 0 }, &|text| text.len());
+    let rows = sources(&Tree::default(), &leaf, &SourceSettings::default(), &|text| text.len()).unwrap();
     let mut run = Run { leaf, ..Run::default() };
     run.flow(flows.of(LeafKind::Knowledge).unwrap(), rows, &|_, _| canary.to_owned()).unwrap();
     assert!(run.asked.len() >= 2);
@@ -216,13 +230,14 @@ fn on_the_small_model(engine: &NativeEngine, pipeline: &str) -> FlowRun {
         leaf(LeafKind::GroundedSkill, Some("A frog.")),
     ];
     for leaf in &leaves {
-        assert_eq!(flows.of(leaf.kind).unwrap().check(&source_columns(leaf.kind), &["teacher"]), []);
+        assert_eq!(flows.of(leaf.kind).unwrap().check(&source_columns(leaf), &["teacher"]), []);
     }
+    let held_out = HeldOut::default();
     let tasks: Vec<FlowTask<'_>> = leaves
         .iter()
         .map(|leaf| {
-            let sources = sources(leaf, &ChunkSettings::default(), &|text| text.len() / 4);
-            FlowTask { leaf, flow: flows.of(leaf.kind).unwrap(), sources }
+            let sources = sources(&Tree::default(), leaf, &SourceSettings::default(), &|text| text.len() / 4).unwrap();
+            FlowTask { leaf, flow: flows.of(leaf.kind).unwrap(), sources, held_out: &held_out }
         })
         .collect();
     let stop = AtomicBool::new(false);

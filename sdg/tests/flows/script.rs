@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use espalier_inference::{Answer, Finish, Prompt, Request};
-use espalier_sdg::SdgError;
 use espalier_sdg::flow::{
     Budget, Flow, FlowEngine, FlowOptions, FlowRun, FlowTask, Origin, ResponseCache, Sample, read_flow, run,
 };
+use espalier_sdg::{HeldOut, SdgError};
 use espalier_taxonomy::Leaf;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -67,6 +67,7 @@ pub fn answer_of(text: &str) -> Answer {
 /// How a flow is run.
 pub struct Run<'a> {
     pub leaf: Leaf,
+    pub held_out: HeldOut,
     /// Answers come in this order: a permutation of a call's requests.
     pub order: &'a dyn Fn(usize) -> Vec<usize>,
     /// After so many answers a stop is asked for.
@@ -82,6 +83,7 @@ impl Default for Run<'_> {
     fn default() -> Self {
         Self {
             leaf: Leaf { id: "leaf".to_owned(), ..Leaf::default() },
+            held_out: HeldOut::default(),
             order: &|count| (0..count).collect(),
             stop_after: usize::MAX,
             scale: 3,
@@ -124,7 +126,7 @@ impl Run<'_> {
         };
         let teacher = FlowEngine { identity: "scripted".to_owned(), answer: &mut engine };
         let mut engines = BTreeMap::from([("teacher".to_owned(), teacher)]);
-        let task = FlowTask { leaf: &self.leaf, flow, sources };
+        let task = FlowTask { leaf: &self.leaf, flow, sources, held_out: &self.held_out };
         let options = FlowOptions { seed: self.seed, scale: self.scale, budget: Budget::default(), stop: &stop };
         run(&[task], &mut engines, &mut self.cache, &options, &mut |_| {})
     }

@@ -22,7 +22,7 @@ use filter::Filter;
 use judge::{JudgeBlock, JudgeWork};
 use llm::{Generation, Llm, LlmWork};
 use repair::{Repair, RepairWork};
-use verify::{Verify, Vote};
+use verify::{Select, Verify, Vote};
 
 /// What a block does.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub(crate) enum BlockKind {
     Verify(Verify),
     /// Answers are counted.
     Vote(Vote),
+    /// Of answers that belong together the best are kept.
+    Select(Select),
     /// A model writes again what another block refused.
     Repair(Box<Repair>),
     /// Rows are kept or dropped by what stands in them.
@@ -55,7 +57,12 @@ impl BlockKind {
             Self::Judge(judge) => Some(&judge.engine),
             Self::Repair(repair) => Some(&repair.generation.engine),
             Self::Each { block, .. } => block.engine(),
-            Self::Verify(_) | Self::Vote(_) | Self::Filter(_) | Self::Columns(_) | Self::Command(_) => None,
+            Self::Verify(_)
+            | Self::Vote(_)
+            | Self::Select(_)
+            | Self::Filter(_)
+            | Self::Columns(_)
+            | Self::Command(_) => None,
         }
     }
 
@@ -71,7 +78,7 @@ impl BlockKind {
             Self::Filter(filter) => !matches!(filter, Filter::Unique { .. }),
             Self::Columns(columns) => !matches!(columns, Columns::Flatten { .. } | Columns::Majority { .. }),
             Self::Each { block, .. } => block.is_row_by_row(),
-            Self::Vote(_) | Self::Command(_) | Self::Repair(_) => false,
+            Self::Vote(_) | Self::Select(_) | Self::Command(_) | Self::Repair(_) => false,
         }
     }
 }
@@ -126,6 +133,7 @@ impl<'a> Work<'a> {
             BlockKind::Judge(judge) => Self::Judge(JudgeWork::new(name, judge, around.seed, rows)),
             BlockKind::Verify(verify) => Self::Done(verify.apply(name, rows, around.leaf)?),
             BlockKind::Vote(vote) => Self::Done(vote.apply(name, rows)),
+            BlockKind::Select(select) => Self::Done(select.apply(name, rows)),
             BlockKind::Filter(filter) => Self::Done(filter.apply(name, rows)),
             BlockKind::Columns(columns) => Self::Done(columns.apply(name, rows)),
             BlockKind::Command(program) => Self::Done(program.apply(name, rows)?),

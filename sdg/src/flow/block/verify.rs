@@ -7,7 +7,7 @@ use espalier_taxonomy::Leaf;
 use serde_json::Value;
 
 use crate::flow::sample::{Passed, Refused, Rejected, Sample};
-use crate::reward::{Reward, Truth};
+use crate::reward::{Preference, Reward, Truth, select};
 use crate::verify::Verifier;
 use crate::{CheckOutcome, SdgError};
 
@@ -68,9 +68,7 @@ pub(crate) struct Vote {
 impl Vote {
     /// The first row with the most frequent answer stays; of equally frequent ones the first answer.
     pub(crate) fn apply(&self, block: &str, rows: Vec<Sample>) -> Passed {
-        let key = |sample: &Sample| -> Vec<String> {
-            self.by.iter().map(|column| sample.columns.get(column).map_or(String::new(), Value::to_string)).collect()
-        };
+        let key = |sample: &Sample| group_key(sample, &self.by);
         let said = |sample: &Sample| sample.columns.get(&self.column).map(normalized_answer);
         let mut groups: HashMap<Vec<String>, Votes> = HashMap::new();
         for (number, sample) in rows.iter().enumerate() {
@@ -103,6 +101,46 @@ impl Vote {
         }
         passed
     }
+}
+
+/// Of rows with the same values in some columns keeps the best.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Select {
+    /// The columns by which rows belong together.
+    pub(crate) by: Vec<String>,
+    /// The column of the answer.
+    pub(crate) column: String,
+    /// So many are kept of those that belong together.
+    pub(crate) most: usize,
+    pub(crate) prefer: Preference,
+}
+
+impl Select {
+    /// The rows that are kept stay in their order.
+    pub(crate) fn apply(&self, block: &str, rows: Vec<Sample>) -> Passed {
+        let mut groups: HashMap<Vec<String>, Vec<usize>> = HashMap::new();
+        for (number, sample) in rows.iter().enumerate() {
+            groups.entry(group_key(sample, &self.by)).or_default().push(number);
+        }
+        let mut chosen = vec![false; rows.len()];
+        for numbers in groups.values() {
+            let answer = |&number: &usize| rows[number].text(&self.column).map_or(("", false), |text| (text, true));
+            let answers: Vec<(&str, bool)> = numbers.iter().map(answer).collect();
+            for place in select(&answers, self.most, self.prefer) {
+                chosen[numbers[place]] = true;
+            }
+        }
+        let mut chosen = chosen.into_iter();
+        Passed::each(rows, block, |sample| match (chosen.next(), sample.text(&self.column)) {
+            (Some(true), _) => Ok(()),
+            (_, None) => Err(Refused::missing(&self.column)),
+            (_, Some(_)) => Err(Refused::new("not chosen", format!("{} better ones are kept", self.most))),
+        })
+    }
+}
+
+fn group_key(sample: &Sample, by: &[String]) -> Vec<String> {
+    by.iter().map(|column| sample.columns.get(column).map_or(String::new(), Value::to_string)).collect()
 }
 
 fn normalized_answer(value: &Value) -> String {
@@ -139,6 +177,20 @@ mod tests {
 
     use super::*;
     use crate::flow::sample::Origin;
+
+    #[test]
+    fn the_shortest_answers_stay() {
+        let row = |(number, answer): (usize, &&str)| {
+            let columns = json!({"question": 1, "answer": answer}).as_object().unwrap().clone();
+            Sample::new("leaf", &number.to_le_bytes(), columns, Origin::default())
+        };
+        let rows = ["a long one", "short", "Short.", "one"].iter().enumerate().map(row).collect();
+        let by = vec!["question".to_owned()];
+        let select = Select { by, column: "answer".into(), most: 2, prefer: Preference::Shortest };
+        let passed = select.apply("s", rows);
+        assert_eq!(passed.kept.iter().map(|row| row.text("answer").unwrap()).collect::<Vec<_>>(), ["short", "one"]);
+        assert!(passed.rejected.iter().all(|row| row.category == "not chosen"));
+    }
 
     #[test]
     fn the_most_frequent_answer_stays_once() {

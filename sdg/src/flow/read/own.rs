@@ -18,10 +18,10 @@ use crate::flow::block::judge::JudgeBlock;
 use crate::flow::block::llm::{Ask, Generation, Llm, Samples};
 use crate::flow::block::parse::{Parse, Pattern};
 use crate::flow::block::repair::Repair;
-use crate::flow::block::verify::{Verify, Vote};
+use crate::flow::block::verify::{Select, Verify, Vote};
 use crate::flow::{Block, Budget, Flow};
 use crate::judging::JudgeConfig;
-use crate::reward::{Reward, RewardConfig};
+use crate::reward::{Preference, Reward, RewardConfig};
 
 /// The types of blocks.
 const TYPES: [&str; 10] = ["llm", "filter", "unique", "map", "flatten", "combine", "copy", "rename", "drop", "each"];
@@ -113,6 +113,21 @@ impl Reader<'_, '_> {
                 let column = fields.required_text("column", report);
                 let share = fields.take("share").and_then(|(_, node)| number(&node, "share", 0.0, 1.0, report));
                 BlockKind::Vote(Vote { by: by?, column: column?.0, share: share.unwrap_or(0.0) })
+            }
+            "select" => {
+                let by = required_words(fields, "by", report);
+                let column = fields.required_text("column", report);
+                let most = fields.take("most").map_or(Some(1), |(_, node)| whole(&node, "most", 1, report));
+                let prefer = fields.take("prefer").and_then(|(_, node)| text(node, "prefer", report));
+                let prefer = match prefer.as_ref().map(|(word, place)| (word.as_str(), place)) {
+                    None | Some(("shortest", _)) => Preference::Shortest,
+                    Some(("diverse", _)) => Preference::Diverse,
+                    Some((other, place)) => {
+                        report.error(*place, format!("`prefer` is not `{other}`"), "write `shortest` or `diverse`");
+                        return None;
+                    }
+                };
+                BlockKind::Select(Select { by: by?, column: column?.0, most: most?, prefer })
             }
             "repair" => {
                 let of = fields.required_text("of", report);
