@@ -60,7 +60,7 @@ impl<'t> Flows<'t> {
                     .hint("give the leaf another `flow:`, or the flow a file for leaves of this kind")
                     .into());
             };
-            findings.extend(flow.check(&source_columns(leaf.kind), &ENGINES));
+            findings.extend(flow.check(&source_columns(leaf), &ENGINES));
             flows.names.push((leaf, name.clone()));
         }
         let errors: Vec<String> = findings

@@ -15,6 +15,7 @@ use espalier_dataset::quality::{Masked, Rule, Vectors, mask_row, reject_over_quo
 use espalier_dataset::{Journal, Origin, Row, Verdict, Versions, drop_duplicates, write_messages_jsonl, write_parquet};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::Model;
+use espalier_sdg::flow::{SourceSettings, sources};
 use espalier_sdg::{GenerateConfig, GenerateEvent, LeafGeneration, SdgError};
 use espalier_taxonomy::{ChunkSettings, Leaf, Severity, Tree};
 use serde::{Deserialize, Serialize};
@@ -306,8 +307,11 @@ pub fn write_sources(config: &GenerateStage, teacher: &ResolvedModel, file: &Pat
     let tree = read_checked_tree(&config.taxonomy)?;
     let model = Model::open(&teacher.path)?;
     let count = |text: &str| model.tokenizer().encode(text, espalier_model::SpecialTokens::AsText).len();
-    let found: Vec<_> =
-        tree.leaves.iter().flat_map(|leaf| espalier_sdg::flow::sources(leaf, &config.chunks(), &count)).collect();
+    let settings = SourceSettings { chunks: config.chunks(), seed: config.seed, ..SourceSettings::default() };
+    let mut found = Vec::new();
+    for leaf in &tree.leaves {
+        found.append(&mut sources(&tree, leaf, &settings, &count)?);
+    }
     espalier_dataset::write_atomically(file, |out| {
         for sample in &found {
             serde_json::to_writer(&mut *out, &sample.columns)?;

@@ -70,21 +70,41 @@ pub(crate) fn evaluate_value(expression: &str, values: &Values) -> Result<serde_
     evaluate_in(expression, values::context(values))
 }
 
-/// The value of an expression over the columns of a row.
-pub(crate) fn evaluate_columns(
-    expression: &str,
-    columns: &serde_json::Map<String, serde_json::Value>,
-) -> Result<serde_json::Value, String> {
-    evaluate_in(expression, values::context(columns))
+fn evaluate_in(expression: &str, context: minijinja::Value) -> Result<serde_json::Value, String> {
+    Compiled::new(expression)?.value(context)
 }
 
-fn evaluate_in(expression: &str, context: minijinja::Value) -> Result<serde_json::Value, String> {
-    let compiled = ENVIRONMENT.compile_expression(expression).map_err(|error| sentence(&error))?;
-    let value = compiled.eval(context).map_err(|error| sentence(&error))?;
-    if value.is_undefined() {
-        return Err("the expression has no value".to_owned());
+/// An expression that is evaluated over many rows.
+#[derive(Debug)]
+pub(crate) struct Compiled(minijinja::Expression<'static, 'static>);
+
+impl Compiled {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// Why it is none, in one sentence.
+    pub(crate) fn new(expression: &str) -> Result<Self, String> {
+        ENVIRONMENT.compile_expression_owned(expression.to_owned()).map(Self).map_err(|error| sentence(&error))
     }
-    values::to_json(&value)
+
+    /// Its value over the columns of a row.
+    ///
+    /// # Errors
+    /// Why it has none, in one sentence.
+    pub(crate) fn over(
+        &self,
+        columns: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<serde_json::Value, String> {
+        self.value(values::context(columns))
+    }
+
+    fn value(&self, context: minijinja::Value) -> Result<serde_json::Value, String> {
+        let value = self.0.eval(context).map_err(|error| sentence(&error))?;
+        if value.is_undefined() {
+            return Err("the expression has no value".to_owned());
+        }
+        values::to_json(&value)
+    }
 }
 
 /// Names that an expression needs.

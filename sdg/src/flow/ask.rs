@@ -61,7 +61,7 @@ pub(crate) struct Wanted {
 /// What stops the engine, a cache that cannot be written, a stop from outside. What was answered is in the cache.
 pub(crate) fn ask_all(
     engine: &mut FlowEngine<'_>,
-    requests: &[Wanted],
+    requests: Vec<Wanted>,
     cache: &mut ResponseCache,
     stop: &AtomicBool,
     on_answer: &mut dyn FnMut(usize, usize),
@@ -69,15 +69,18 @@ pub(crate) fn ask_all(
     let keys: Vec<String> =
         requests.iter().map(|wanted| ResponseCache::key(&engine.identity, &wanted.request)).collect();
     let mut first: HashMap<&str, usize> = HashMap::new();
-    let mut open = Vec::new();
-    for (index, key) in keys.iter().enumerate().filter(|(_, key)| cache.get(key).is_none()) {
-        first.entry(key).or_insert_with(|| {
+    let (mut open, mut fresh, mut may_fail) = (Vec::new(), Vec::new(), Vec::new());
+    let asked = requests.len();
+    for (index, wanted) in requests.into_iter().enumerate() {
+        let key = keys[index].as_str();
+        if cache.get(key).is_none() && !first.contains_key(key) {
+            first.insert(key, index);
             open.push(index);
-            index
-        });
+            may_fail.push(wanted.may_fail);
+            fresh.push(wanted.request);
+        }
     }
     let mut refused: HashMap<&str, Refused> = HashMap::new();
-    let fresh: Vec<Request> = open.iter().map(|&index| requests[index].request.clone()).collect();
     let mut failure = None;
     let mut answered = 0;
     if !fresh.is_empty() {
@@ -91,7 +94,7 @@ pub(crate) fn ask_all(
                     refused.insert(key, Refused::new("prompt too long", error.to_string()));
                     Ok(())
                 }
-                Err(error) if requests[open[index]].may_fail => {
+                Err(error) if may_fail[index] => {
                     refused.insert(key, Refused::new("refused by the engine", error.to_string()));
                     Ok(())
                 }
@@ -116,7 +119,7 @@ pub(crate) fn ask_all(
     let replies: Vec<Option<Replied>> = keys.iter().enumerate().map(reply).collect();
     let missing = replies.iter().filter(|reply| reply.is_none()).count();
     if missing > 0 {
-        return Err(SdgError::Unanswered { missing, asked: requests.len() });
+        return Err(SdgError::Unanswered { missing, asked });
     }
     Ok(replies.into_iter().flatten().collect())
 }

@@ -64,16 +64,23 @@ impl Kept {
 }
 
 /// Answers by the digest of engine and request: in memory, and in a journal where a file is given.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ResponseCache {
-    answers: HashMap<String, Kept>,
-    journal: Option<Journal<Kept>>,
+    answers: Answers,
+    /// The place of each answer.
+    places: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+enum Answers {
+    Memory(Vec<Kept>),
+    File(Journal<Kept>),
 }
 
 impl ResponseCache {
     /// One that forgets.
     pub fn in_memory() -> Self {
-        Self::default()
+        Self { answers: Answers::Memory(Vec::new()), places: HashMap::new() }
     }
 
     /// Opens or creates a file of answers. A torn last line is cut off.
@@ -82,18 +89,25 @@ impl ResponseCache {
     /// When it cannot be read or written, or when a finished line is not an answer of ours.
     pub fn open(path: &Path) -> Result<Self, DatasetError> {
         let journal: Journal<Kept> = Journal::open(path)?;
-        let answers = journal.rows().iter().map(|kept| (kept.key.clone(), kept.clone())).collect();
-        Ok(Self { answers, journal: Some(journal) })
+        let places = journal.rows().iter().enumerate().map(|(place, kept)| (kept.key.clone(), place)).collect();
+        Ok(Self { answers: Answers::File(journal), places })
+    }
+
+    fn all(&self) -> &[Kept] {
+        match &self.answers {
+            Answers::Memory(answers) => answers,
+            Answers::File(journal) => journal.rows(),
+        }
     }
 
     /// How many answers it has.
     pub fn len(&self) -> usize {
-        self.answers.len()
+        self.places.len()
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.answers.is_empty()
+        self.places.is_empty()
     }
 
     /// Names a request to an engine: sha256 over the engine's identity and every field of the request.
@@ -102,16 +116,17 @@ impl ResponseCache {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Kept> {
-        self.answers.get(key)
+        self.places.get(key).and_then(|&place| self.all().get(place))
     }
 
     /// Keeps an answer; when this returns, a kill of the process cannot lose it.
     pub(crate) fn put(&mut self, key: &str, answer: Answer) -> Result<(), DatasetError> {
         let kept = Kept::new(key.to_owned(), answer);
-        if let Some(journal) = &mut self.journal {
-            journal.append(&kept)?;
+        self.places.insert(key.to_owned(), self.all().len());
+        match &mut self.answers {
+            Answers::Memory(answers) => answers.push(kept),
+            Answers::File(journal) => journal.append(&kept)?,
         }
-        self.answers.insert(key.to_owned(), kept);
         Ok(())
     }
 }

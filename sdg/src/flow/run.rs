@@ -181,15 +181,16 @@ pub fn run(
         on_event(FlowEvent::Wave { number, requests: counted(&states, &asked) });
         for (name, wave) in asked {
             let engine = engines.get_mut(&name).ok_or_else(|| no_engine(&name))?;
-            let requests: Vec<Wanted> = wave.iter().map(|asked| asked.wanted.clone()).collect();
-            let replies = ask_all(engine, &requests, cache, options.stop, &mut |done, total| {
+            let (places, requests): (Vec<Place>, Vec<Wanted>) =
+                wave.into_iter().map(|asked| (asked.place, asked.wanted)).unzip();
+            let replies = ask_all(engine, requests, cache, options.stop, &mut |done, total| {
                 on_event(FlowEvent::Answered { engine: name.clone(), done, total });
             })?;
-            for (asked, replied) in wave.iter().zip(replies) {
+            for (Place { task, block, number }, replied) in places.into_iter().zip(replies) {
                 spent += replied
                     .as_ref()
                     .map_or(0, |reply| if reply.cached { 0 } else { reply.answer.prompt_tokens + reply.answer_tokens });
-                states[asked.task].answer(asked.block, asked.number, replied)?;
+                states[task].answer(block, number, replied)?;
             }
         }
     }
@@ -202,10 +203,16 @@ fn no_engine(name: &str) -> SdgError {
 
 /// A request with where its answer goes.
 struct Asked {
+    place: Place,
+    wanted: Wanted,
+}
+
+/// Where an answer goes: the task, its block, and the number that the block gave the request.
+#[derive(Clone, Copy)]
+struct Place {
     task: usize,
     block: usize,
     number: usize,
-    wanted: Wanted,
 }
 
 /// What every block that is ready asks, by engine.
@@ -215,8 +222,8 @@ fn collect(states: &[State<'_>]) -> BTreeMap<String, Vec<Asked>> {
         for (&block, work) in &state.working {
             let may_fail = work.may_fail();
             for (number, request) in work.pending() {
-                let wanted = Wanted { request, may_fail };
-                asked.entry(work.engine().to_owned()).or_default().push(Asked { task, block, number, wanted });
+                let (place, wanted) = (Place { task, block, number }, Wanted { request, may_fail });
+                asked.entry(work.engine().to_owned()).or_default().push(Asked { place, wanted });
             }
         }
     }
@@ -226,7 +233,7 @@ fn collect(states: &[State<'_>]) -> BTreeMap<String, Vec<Asked>> {
 fn counted(states: &[State<'_>], asked: &BTreeMap<String, Vec<Asked>>) -> BTreeMap<String, usize> {
     let mut requests: BTreeMap<String, usize> = BTreeMap::new();
     for one in asked.values().flatten() {
-        *requests.entry(states[one.task].flow.blocks[one.block].name.clone()).or_default() += 1;
+        *requests.entry(states[one.place.task].flow.blocks[one.place.block].name.clone()).or_default() += 1;
     }
     requests
 }

@@ -168,8 +168,11 @@ fn pairs(leaf: &Leaf, numbers: &[usize], columns: &mut Map<String, Value>) {
 
 /// A row with what all rows have.
 fn finished(leaf: &Leaf, mut columns: Map<String, Value>, shown: &[usize], origin: Origin) -> Row {
-    let example = |seed: &Seed| json!({"question": seed.question, "answer": seed.answer, "context": seed.context});
-    columns.insert("examples".into(), shown.iter().map(|&number| example(&leaf.seeds[number])).collect());
+    let example = |&number: &usize| {
+        let Seed { question, answer, context, .. } = &leaf.seeds[number];
+        json!({"seed": number, "question": question, "answer": answer, "context": context})
+    };
+    columns.insert("examples".into(), shown.iter().map(example).collect());
     columns.insert("leaf_node_type".into(), leaf.kind.name().into());
     columns.insert("leaf_node_path".into(), leaf.id.replace('/', "_").into());
     (columns, Origin { seeds: shown.iter().map(ToString::to_string).collect(), ..origin })

@@ -16,7 +16,8 @@ use espalier_taxonomy::{ChunkSettings, Leaf, Tree};
 
 use crate::error::SdgError;
 use crate::flow::{
-    Budget, Flow, FlowEngines, FlowEvent, FlowOptions, FlowTask, ResponseCache, Sample, Usage, run, sources,
+    Budget, Flow, FlowEngines, FlowEvent, FlowOptions, FlowTask, ResponseCache, Sample, SourceSettings, Usage, run,
+    sources,
 };
 use crate::identity::number;
 use rows::RowMaker;
@@ -115,7 +116,8 @@ pub fn run_rounds(
     let mut budget_ended = None;
     while budget_ended.is_none() {
         let open: Vec<usize> = (0..leaves.len()).filter(|&leaf| leaves[leaf].ended.is_none()).collect();
-        let tasks: Vec<FlowTask<'_>> = open.iter().map(|&leaf| leaves[leaf].next_task()).collect();
+        let tasks: Vec<FlowTask<'_>> =
+            leaves.iter_mut().filter(|leaf| leaf.ended.is_none()).map(LeafState::next_task).collect();
         if tasks.is_empty() {
             break;
         }
@@ -170,7 +172,8 @@ struct LeafState<'a> {
 
 impl<'a> LeafState<'a> {
     fn new(plan: LeafRounds<'a>, options: &RoundOptions<'a>) -> Result<Self, SdgError> {
-        let mut sources = sources(plan.leaf, options.chunks, options.count_tokens);
+        let settings = SourceSettings { chunks: *options.chunks, seed: options.seed, ..SourceSettings::default() };
+        let mut sources = sources(options.tree, plan.leaf, &settings, options.count_tokens)?;
         let seed = options.seed.to_le_bytes();
         sources.sort_by_key(|sample| number(&[b"order of sources", &seed, sample.id.as_bytes()]));
         let portion = plan.wanted.div_ceil(8).max(4);
@@ -198,7 +201,7 @@ impl<'a> LeafState<'a> {
     }
 
     /// The next portion of sources. One that comes a second time is another row, with random numbers of its own.
-    fn next_task(&mut self) -> FlowTask<'a> {
+    fn next_task(&mut self) -> FlowTask<'_> {
         let count = self.portion.min(self.left());
         let sources = (self.used..self.used + count)
             .map(|place| {
@@ -207,7 +210,7 @@ impl<'a> LeafState<'a> {
             })
             .collect();
         self.used += count;
-        FlowTask { leaf: self.plan.leaf, flow: self.plan.flow, sources }
+        FlowTask { leaf: self.plan.leaf, flow: self.plan.flow, sources, held_out: &self.maker.held_out }
     }
 
     fn take(&mut self, result: &crate::flow::FlowResult) -> Result<(), SdgError> {

@@ -16,7 +16,7 @@ use crate::verify::Verifier;
 pub(super) struct RowMaker<'a> {
     leaf: &'a Leaf,
     flow: &'a Flow,
-    held_out: HeldOut,
+    pub(super) held_out: HeldOut,
     verifier: Verifier,
 }
 

@@ -2,6 +2,8 @@
 
 use espalier_sdg::flow::read_flow;
 
+use crate::script::{beside, instructlab};
+
 const PROMPT: &str = "{% filter turn('user') %}On {{ topic }}.{% endfilter %}\n";
 
 /// Everything said about a flow over rows with the columns `topic` and `kind`, with the engine `teacher`.
@@ -106,4 +108,52 @@ fn instructlab_pipelines() {
         said("version: '2.0'\nblocks: []\n"),
     ];
     insta::assert_snapshot!(all.join("\n\n"));
+}
+
+/// Files with lines left out, twice, in another's place, cut off or with a character changed are read or refused.
+#[test]
+fn spoiled_flows_are_read_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flow.yaml");
+    let columns = ["document", "question"].map(str::to_owned).into();
+    let (mut read, mut refused) = (0, 0);
+    for file in [instructlab("full/knowledge.yaml"), beside("instructlab_blocks/pipeline.yaml")] {
+        let good = std::fs::read_to_string(&file).unwrap();
+        // Paths of prompts are made whole, so that what is spoiled is the flow.
+        let home = file.parent().unwrap().display().to_string();
+        let good = good.replace("config_path: ", &format!("config_path: {home}/"));
+        let lines: Vec<&str> = good.lines().collect();
+        let mut state = 7_u64;
+        for _ in 0..150 {
+            let mut next = |limit: usize| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) as usize % limit
+            };
+            let mut spoiled = lines.clone();
+            let at = next(lines.len());
+            match next(4) {
+                0 => drop(spoiled.remove(at)),
+                1 => spoiled.insert(at, lines[next(lines.len())]),
+                2 => spoiled.truncate(at),
+                _ => spoiled.swap(at, next(lines.len())),
+            }
+            let mut text: Vec<char> = spoiled.join("\n").chars().collect();
+            if !text.is_empty() {
+                let at = next(text.len());
+                text[at] = ['-', ':', '{', '[', '&', '\'', '\n', 'x'][next(8)];
+            }
+            std::fs::write(&path, text.into_iter().collect::<String>()).unwrap();
+            match read_flow(&path) {
+                Ok(flow) => {
+                    read += 1;
+                    flow.check(&columns, &["teacher"]);
+                }
+                Err(findings) => {
+                    refused += 1;
+                    assert!(findings.iter().all(|finding| finding.line > 0 && !finding.message.is_empty()));
+                }
+            }
+        }
+    }
+    assert!(read > 20 && refused > 20, "{read} read, {refused} refused");
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value};
 
-use crate::expressions;
+use crate::expressions::Compiled;
 use crate::flow::sample::{Passed, Refused, Sample};
 
 /// What is done with columns.
@@ -60,16 +60,21 @@ impl Columns {
                 Ok(())
             }),
             Self::Majority { column } => majority(block, samples, column),
-            Self::Map(expressions) => Passed::each(samples, block, |sample| {
-                for (column, expression) in expressions {
-                    let value = expressions::evaluate_columns(expression, &sample.columns)
-                        .map_err(|reason| Refused::new("expression fails", format!("`{column}`: {reason}")))?;
-                    sample.put(column, value);
-                }
-                Ok(())
-            }),
+            Self::Map(expressions) => map(block, samples, expressions),
         }
     }
+}
+
+fn map(block: &str, samples: Vec<Sample>, expressions: &[(String, String)]) -> Passed {
+    let compiled: Vec<_> = expressions.iter().map(|(column, text)| (column, Compiled::new(text))).collect();
+    Passed::each(samples, block, |sample| {
+        for (column, expression) in &compiled {
+            let value = expression.as_ref().map_err(Clone::clone).and_then(|one| one.over(&sample.columns));
+            let fails = |reason| Refused::new("expression fails", format!("`{column}`: {reason}"));
+            sample.put(column, value.map_err(fails)?);
+        }
+        Ok(())
+    })
 }
 
 fn no_choice(by: &str, chosen: &str) -> Refused {

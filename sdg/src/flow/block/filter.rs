@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use espalier_dataset::normalized;
 use serde_json::Value;
 
-use crate::expressions;
+use crate::expressions::Compiled;
 use crate::flow::sample::{Passed, Refused, Sample};
 
 /// What a row must be like to be kept.
@@ -156,18 +156,22 @@ impl Filter {
     pub(crate) fn apply(&self, block: &str, samples: Vec<Sample>) -> Passed {
         match self {
             Self::Value(filter) => Passed::each(samples, block, |sample| filter.check(block, sample)),
-            Self::Expression { expression, reason } => Passed::each(samples, block, |sample| {
-                match expressions::evaluate_columns(expression, &sample.columns) {
-                    Ok(Value::Bool(true)) => Ok(()),
-                    Ok(Value::Bool(false)) => {
-                        Err(Refused::new("filtered", reason.clone().unwrap_or_else(|| format!("not {expression}"))))
+            Self::Expression { expression, reason } => {
+                let compiled = Compiled::new(expression);
+                Passed::each(samples, block, |sample| {
+                    let value = compiled.as_ref().map_err(Clone::clone).and_then(|one| one.over(&sample.columns));
+                    let fails = |words: String| Refused::new("expression fails", format!("{expression} {words}"));
+                    match value {
+                        Ok(Value::Bool(true)) => Ok(()),
+                        Ok(Value::Bool(false)) => {
+                            let reason = reason.clone().unwrap_or_else(|| format!("not {expression}"));
+                            Err(Refused::new("filtered", reason))
+                        }
+                        Ok(other) => Err(fails(format!("is {other}, not true or false"))),
+                        Err(reason) => Err(fails(format!("has no value: {reason}"))),
                     }
-                    Ok(other) => {
-                        Err(Refused::new("expression fails", format!("{expression} is {other}, not true or false")))
-                    }
-                    Err(reason) => Err(Refused::new("expression fails", format!("{expression}: {reason}"))),
-                }
-            }),
+                })
+            }
             Self::Unique { columns, normalize } => unique(block, samples, columns, *normalize),
         }
     }

@@ -174,7 +174,11 @@ impl Files {
 
 /// A text with `\n` as line end and without a byte order mark.
 fn read_text(path: &Path) -> Result<String, String> {
-    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    let size = metadata.len();
     if size > MAX_BYTES {
         return Err(format!("it has {size} bytes, more than {MAX_BYTES}"));
     }
