@@ -5,11 +5,14 @@
 //! questions about parts of it).
 //!
 //! # Which forms are read
-//! - Versions 1, 2 and 3 of the `InstructLab` form, strictly: keys that its schema refuses are errors here too. Documents in
-//!   git are named by a note and never fetched.
-//! - Our own form, marked by `espalier: 1` in place of `version`. Beside seeds it may hold a local document
-//!   (`document: {path: doc.md}`), a template that questions are drawn from (`questions`), a check of answers (`verify`),
-//!   a held-out test (`test: test.jsonl`) and the number of samples wanted (`samples`).
+//! - Versions 1, 2 and 3 of the `InstructLab` form: keys that its schema refuses are errors here too, and with
+//!   [`Mode::Strict`] so is all else that its own reader refuses. Documents in git are read from a clone on this machine, else
+//!   named by a note and never fetched.
+//! - Our own form, marked by `espalier: 1` in place of `version`. Beside seeds it may hold documents (files, patterns, text,
+//!   clones), a template that questions are drawn from, a check of answers, a held-out test, and how its rows are made and
+//!   mixed. docs/taxonomy.md has every key.
+//!
+//! [`fix`] mends files without a change of what they say, [`upgrade`] turns the other forms into ours.
 //!
 //! # Errors
 //! [`read_tree`] looks at every file before it gives up: each [`Diagnostic`] says where, what and how to mend it.
