@@ -15,7 +15,7 @@ pub enum Value {
     Integer(i64),
     /// Another number, or a whole one that `i64` does not hold.
     Float(f64),
-    /// A day or a moment, as it is written: only YAML 1.1 knows such values ([`Dialect::Yaml11`]).
+    /// A day or a moment, as it is written: only YAML 1.1 knows such values, and only strict reading reads it.
     Date(String),
     /// A text.
     Text(String),
