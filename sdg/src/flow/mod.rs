@@ -17,6 +17,7 @@ mod prompt;
 mod read;
 mod run;
 mod sample;
+mod shipped;
 mod source;
 
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +34,7 @@ pub use read::{FlowSet, read_flow, read_flows};
 pub use run::{BlockCounts, FlowEvent, FlowOptions, FlowResult, FlowRun, FlowTask, Usage, run};
 use sample::Passed;
 pub use sample::{Origin, Rejected, Sample, Writing};
+pub use shipped::{SHIPPED, ShippedFlow, shipped};
 pub use source::{SourceSettings, source_columns, sources};
 
 use crate::identity::{digest, hexadecimal};

@@ -8,3 +8,4 @@ mod golden;
 mod rounds;
 mod running;
 mod script;
+mod shipped;

@@ -13,6 +13,7 @@ use espalier_taxonomy::{Diagnostic, LeafKind, Place, Severity};
 
 use super::Flow;
 use super::prompt::{FlowPrompt, Template};
+use super::shipped;
 
 /// A file of a flow that is larger than this is a mistake.
 const MAX_BYTES: u64 = 4 << 20;
@@ -60,7 +61,7 @@ pub fn read_flows(folder: &Path) -> Result<FlowSet, Vec<Diagnostic>> {
     let mut findings = Vec::new();
     let mut flow = |name: &str| {
         let path = folder.join(name);
-        if !path.is_file() {
+        if shipped::text(&path).is_none() && !path.is_file() {
             return None;
         }
         read_flow(&path).map_err(|mut found| findings.append(&mut found)).ok()
@@ -174,6 +175,9 @@ impl Files {
 
 /// A text with `\n` as line end and without a byte order mark.
 fn read_text(path: &Path) -> Result<String, String> {
+    if let Some(text) = shipped::text(path) {
+        return Ok(text.to_owned());
+    }
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("it is not a file".to_owned());
