@@ -143,7 +143,7 @@ fn a_held_out_question_comes_out_of_no_flow() {
     let result = Run { held_out, ..Run::default() }.flow(&flow, topics(), &by_seed).unwrap().results.remove(0);
     assert_eq!(result.kept.len(), whole.kept.len() - 1);
     let rejected = result.rejected.last().unwrap();
-    assert_eq!((rejected.category, rejected.detail.as_str()), ("held-out question", asked));
+    assert_eq!((rejected.category, rejected.sample.text("question")), ("held-out question", Some(asked)));
     assert_eq!(result.blocks.last().unwrap().rows_out, result.kept.len());
 }
 
