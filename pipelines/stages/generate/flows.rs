@@ -47,8 +47,9 @@ impl<'t> Flows<'t> {
         let mut flows = Self { sets: BTreeMap::new(), names: Vec::new() };
         let mut findings = Vec::new();
         for leaf in &tree.leaves {
-            let name = &config.flow;
-            if name == DIRECT || leaf.questions.is_some() {
+            let name = leaf.flow.as_ref().unwrap_or(&config.flow);
+            // Questions of a template are drawn and checked without a flow, unless the leaf wants one.
+            if name == DIRECT || (leaf.questions.is_some() && leaf.flow.is_none()) {
                 continue;
             }
             if !flows.sets.contains_key(name) {
@@ -159,7 +160,8 @@ impl<'t> Flows<'t> {
 
 /// The flows of a name: a folder of flows for each kind of leaf, or one file for leaves like this one.
 fn find(name: &str, leaf: &Leaf) -> Result<FlowSet> {
-    let path = Path::new(name);
+    let beside = leaf.file.with_file_name(name);
+    let path = if beside.exists() { beside.as_path() } else { Path::new(name) };
     let read = if path.is_dir() {
         read_flows(path)
     } else if path.is_file() {

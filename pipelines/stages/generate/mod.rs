@@ -376,7 +376,8 @@ fn leaf_rows(
     }
     let mut journal = Journal::open(journal)?;
     let count = |text: &str| model.tokenizer().encode(text, espalier_model::SpecialTokens::AsText).len();
-    let flows = config.flows();
+    let mut flows = config.flows();
+    flows.retry_temperature = leaf.temperature.map_or(flows.retry_temperature, |temperature| temperature as f32);
     let generation = LeafGeneration { tree, leaf, config: &flows, count_tokens: &count, stop: context.stop };
     let answer: espalier_sdg::Answerer<'_> = &mut |requests, on_answer| {
         engine.generate_with_events(requests, on_answer, &mut |event| {

@@ -2,7 +2,8 @@
 
 use super::GenerateStage;
 use espalier_dataset::quality::{
-    Benchmarks, Bounds, Compared, Known, NearDuplicates, Rules, Sample, Seeds, read_items, reject_near_duplicates,
+    Benchmarks, Bounds, Compared, Known, Language, NearDuplicates, Rules, Sample, Seeds, read_items,
+    reject_near_duplicates,
 };
 use espalier_dataset::{DatasetError, Row, Verdict};
 use espalier_sdg::SdgError;
@@ -37,7 +38,9 @@ impl Reviewer {
         });
         let new = &mut rows[*seen..];
         *seen += new.len();
-        let known = Known { seeds: Some(seeds), question_mark: leaf.kind == LeafKind::Knowledge, ..Known::default() };
+        let language = leaf.language.as_deref().and_then(Language::from_name);
+        let known =
+            Known { language, seeds: Some(seeds), question_mark: leaf.kind == LeafKind::Knowledge, ..Known::default() };
         for row in new.iter_mut().filter(|row| row.verdict == Verdict::Accepted) {
             if let Some(breach) = self.rules.check(&Sample::from(&*row), &known) {
                 row.verdict = Verdict::Rejected;
