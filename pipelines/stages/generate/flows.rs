@@ -8,7 +8,8 @@ use anyhow::Result;
 use espalier_inference::Engine;
 use espalier_model::{Model, SpecialTokens};
 use espalier_sdg::flow::{
-    Budget, Flow, FlowEngine, FlowEngines, FlowEvent, FlowSet, ResponseCache, read_flow, read_flows, source_columns,
+    Budget, Flow, FlowEngine, FlowEngines, FlowEvent, FlowSet, ResponseCache, SHIPPED, read_flow, read_flows, shipped,
+    source_columns,
 };
 use espalier_sdg::{Answerer, LeafOutcome, LeafRounds, RoundEvent, RoundOptions, SdgError, run_rounds};
 use espalier_taxonomy::{Diagnostic, Leaf, Severity, Tree};
@@ -161,16 +162,19 @@ impl<'t> Flows<'t> {
 /// The flows of a name: a folder of flows for each kind of leaf, or one file for leaves like this one.
 fn find(name: &str, leaf: &Leaf) -> Result<FlowSet> {
     let beside = leaf.file.with_file_name(name);
-    let path = if beside.exists() { beside.as_path() } else { Path::new(name) };
-    let read = if path.is_dir() {
-        read_flows(path)
-    } else if path.is_file() {
-        read_flow(path).map(|flow| FlowSet::one(leaf.kind, flow))
-    } else {
+    let path = [beside, name.into()].into_iter().find(|path| path.exists()).or_else(|| shipped(name));
+    let Some(path) = path else {
+        let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
         return Err(Failure::usage(format!("there is no flow {name}"))
-            .hint(format!("write `{DIRECT}`, or the path of a flow's file or folder; docs/flows.md describes them"))
+            .hint(format!(
+                "write `{DIRECT}`, a flow that comes with the program ({}), or the path of a flow's file or folder; docs/flows.md \
+                 describes them",
+                names.join(", ")
+            ))
             .into());
     };
+    let is_file = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    let read = if is_file { read_flow(&path).map(|flow| FlowSet::one(leaf.kind, flow)) } else { read_flows(&path) };
     read.map_err(|found: Vec<Diagnostic>| {
         let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
         refused(&lines).into()
