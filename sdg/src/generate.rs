@@ -257,6 +257,7 @@ impl LeafWork<'_> {
             verdict: if outcome.passed { Verdict::Accepted } else { Verdict::Rejected },
             reason: outcome.reason,
             license: self.leaf.license.clone(),
+            licenses: self.leaf.works.iter().filter_map(|work| work.spdx.clone()).collect(),
             ..Row::default()
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use espalier_inference::{Answer, Request};
 
@@ -57,6 +58,8 @@ pub(crate) struct Wanted {
 
 /// Answers to all requests, in their order. Equal requests are asked once.
 ///
+/// `None` where the deadline came before the last answer: those that came are in the cache.
+///
 /// # Errors
 /// What stops the engine, a cache that cannot be written, a stop from outside. What was answered is in the cache.
 pub(crate) fn ask_all(
@@ -64,8 +67,9 @@ pub(crate) fn ask_all(
     requests: Vec<Wanted>,
     cache: &mut ResponseCache,
     stop: &AtomicBool,
+    deadline: Option<Instant>,
     on_answer: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<Replied>, SdgError> {
+) -> Result<Option<Vec<Replied>>, SdgError> {
     let keys: Vec<String> =
         requests.iter().map(|wanted| ResponseCache::key(&engine.identity, &wanted.request)).collect();
     let mut first: HashMap<&str, usize> = HashMap::new();
@@ -106,7 +110,8 @@ pub(crate) fn ask_all(
             } else if stop.load(Ordering::Relaxed) {
                 failure = Some(SdgError::Interrupted { done: answered, total: fresh.len() });
             }
-            if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if failure.is_some() || late { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
     }
     if let Some(error) = failure {
@@ -119,7 +124,8 @@ pub(crate) fn ask_all(
     let replies: Vec<Option<Replied>> = keys.iter().enumerate().map(reply).collect();
     let missing = replies.iter().filter(|reply| reply.is_none()).count();
     if missing > 0 {
-        return Err(SdgError::Unanswered { missing, asked });
+        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        return if late { Ok(None) } else { Err(SdgError::Unanswered { missing, asked }) };
     }
-    Ok(replies.into_iter().flatten().collect())
+    Ok(Some(replies.into_iter().flatten().collect()))
 }

@@ -60,7 +60,8 @@ pub struct Flow {
     pub hash: String,
 }
 
-/// What a run may cost; `None` is no limit. Where one is reached, the wave under way is the last.
+/// What a run may cost; `None` is no limit. Where the tokens are reached, the wave under way is the last; where the minutes are
+/// over, the answer under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Budget {
     /// Tokens of prompts and answers together, kept answers not counted.

@@ -10,11 +10,10 @@ use std::sync::LazyLock;
 use espalier_inference::Message;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior};
-use regex::Regex;
 
 use crate::expressions::{from_json, sentence};
 use crate::flow::sample::{Refused, Sample};
-use crate::prompts;
+use crate::prompts::{self, plain_text};
 
 /// A prompt's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,21 +106,6 @@ impl FlowPrompt {
     }
 }
 
-/// Marks of turns in the templates of today's models.
-static MARKS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    let marks = r"<\|?[a-z_0-9/]{1,40}\|>|<\|[a-z_0-9/]{1,40}\|?>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>";
-    Regex::new(&format!("(?i){marks}")).ok()
-});
-
-/// A text in which no mark of a turn stands: each gets a space behind its first character.
-pub(crate) fn plain_text(text: &str) -> Cow<'_, str> {
-    let Some(marks) = &*MARKS else { return Cow::Borrowed(text) };
-    marks.replace_all(text, |found: &regex::Captures<'_>| {
-        let (first, rest) = found[0].split_at(1);
-        format!("{first} {rest}")
-    })
-}
-
 fn plain(value: &serde_json::Value) -> Cow<'_, serde_json::Value> {
     match value {
         serde_json::Value::String(text) => match plain_text(text) {
@@ -168,7 +152,7 @@ mod tests {
         let row = sample(json!({"document": canary, "list": [canary], "map": {"a": canary}}));
         let turns = config("", "{{document}} {{list[0]}} {{map.a}}").fill(&row, &[("reason", canary.into())]).unwrap();
         assert_eq!(turns.len(), 1);
-        assert!(!MARKS.as_ref().unwrap().is_match(&turns[0].content), "{}", turns[0].content);
+        assert_eq!(plain_text(&turns[0].content), turns[0].content);
         assert!(turns[0].content.contains("CANARY"), "the words stay");
         assert_eq!(row.text("document"), Some(canary), "the row itself is as it was");
         assert_eq!(plain_text("a < b and b > c, x |> y"), "a < b and b > c, x |> y");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use espalier_taxonomy::Leaf;
 
@@ -164,6 +164,9 @@ pub fn run(
     on_event: &mut dyn FnMut(FlowEvent),
 ) -> Result<FlowRun, SdgError> {
     let started = Instant::now();
+    let budget = tasks.iter().map(|task| task.flow.budget).fold(options.budget, Budget::smaller);
+    let allowed = budget.minutes.and_then(|minutes| Duration::try_from_secs_f64(60.0 * minutes).ok());
+    let deadline = allowed.and_then(|allowed| started.checked_add(allowed));
     let mut states = tasks.iter().map(|task| State::new(task, options)).collect::<Result<Vec<_>, _>>()?;
     let mut spent = 0;
     for number in 1.. {
@@ -174,7 +177,7 @@ pub fn run(
         if asked.is_empty() {
             break;
         }
-        if let Some(reason) = over_budget(tasks, options, spent, started) {
+        if let Some(reason) = over_budget(budget, spent, started) {
             let results = states.into_iter().map(State::unfinished).collect();
             return Ok(FlowRun { results, budget_ended: Some(reason) });
         }
@@ -183,9 +186,13 @@ pub fn run(
             let engine = engines.get_mut(&name).ok_or_else(|| no_engine(&name))?;
             let (places, requests): (Vec<Place>, Vec<Wanted>) =
                 wave.into_iter().map(|asked| (asked.place, asked.wanted)).unzip();
-            let replies = ask_all(engine, requests, cache, options.stop, &mut |done, total| {
+            let replies = ask_all(engine, requests, cache, options.stop, deadline, &mut |done, total| {
                 on_event(FlowEvent::Answered { engine: name.clone(), done, total });
             })?;
+            let Some(replies) = replies else {
+                let results = states.into_iter().map(State::unfinished).collect();
+                return Ok(FlowRun { results, budget_ended: over_budget(budget, spent, started) });
+            };
             for (Place { task, block, number }, replied) in places.into_iter().zip(replies) {
                 spent += replied
                     .as_ref()
@@ -239,9 +246,7 @@ fn counted(states: &[State<'_>], asked: &BTreeMap<String, Vec<Asked>>) -> BTreeM
 }
 
 /// Why no further wave begins.
-fn over_budget(tasks: &[FlowTask<'_>], options: &FlowOptions<'_>, spent: usize, started: Instant) -> Option<String> {
-    let own = tasks.iter().map(|task| task.flow.budget);
-    let budget = own.fold(options.budget, Budget::smaller);
+fn over_budget(budget: Budget, spent: usize, started: Instant) -> Option<String> {
     if let Some(tokens) = budget.tokens.filter(|tokens| spent >= *tokens) {
         return Some(format!("the budget of {tokens} tokens is spent"));
     }

@@ -10,6 +10,7 @@
 mod rows;
 
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use espalier_dataset::{Row, Verdict};
 use espalier_taxonomy::{ChunkSettings, Leaf, Tree};
@@ -112,7 +113,7 @@ pub fn run_rounds(
 ) -> Result<RoundsOutcome, SdgError> {
     let mut leaves = plans.iter().map(|plan| LeafState::new(*plan, options)).collect::<Result<Vec<_>, _>>()?;
     let mut spent = 0;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let mut budget_ended = None;
     while budget_ended.is_none() {
         let open: Vec<usize> = (0..leaves.len()).filter(|&leaf| leaves[leaf].ended.is_none()).collect();
@@ -123,7 +124,7 @@ pub fn run_rounds(
         }
         let left = Budget {
             tokens: options.budget.tokens.map(|tokens| tokens.saturating_sub(spent)),
-            minutes: options.budget.minutes.map(|minutes| minutes - started.elapsed().as_secs_f64() / 60.0),
+            minutes: options.budget.minutes.map(|most| (most - minutes(started)).max(0.0)),
         };
         let flow_options = FlowOptions { seed: options.seed, scale: options.scale, budget: left, stop: options.stop };
         let made = run(&tasks, engines, cache, &flow_options, &mut |event| on_event(RoundEvent::Flow(event)))?;
@@ -141,10 +142,23 @@ pub fn run_rounds(
                 wanted: state.plan.wanted,
             });
         }
-        budget_ended = made.budget_ended;
+        // Said of the whole budget, not of what was left of it for this round.
+        budget_ended = made.budget_ended.map(|reason| over(options.budget, spent, started).unwrap_or(reason));
     }
     let ended = budget_ended.as_deref();
     Ok(RoundsOutcome { leaves: leaves.into_iter().map(|state| state.outcome(ended)).collect(), budget_ended })
+}
+
+fn minutes(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() / 60.0
+}
+
+/// What of a budget is used up.
+fn over(budget: Budget, spent: usize, started: Instant) -> Option<String> {
+    if let Some(tokens) = budget.tokens.filter(|tokens| spent >= *tokens) {
+        return Some(format!("the budget of {tokens} tokens is spent"));
+    }
+    budget.minutes.filter(|most| minutes(started) >= *most).map(|most| format!("the budget of {most} minutes is over"))
 }
 
 /// Why a leaf needs no further round.

@@ -94,6 +94,7 @@ impl<'a> RowMaker<'a> {
             flow: self.flow.name.clone(),
             flow_version: self.flow.hash.clone(),
             license: self.leaf.license.clone(),
+            licenses: self.leaf.works.iter().filter_map(|work| work.spdx.clone()).collect(),
             model: "none".to_owned(),
             scores: scores(sample),
             ..Row::default()

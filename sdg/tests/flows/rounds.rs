@@ -174,3 +174,15 @@ fn a_budget_ends_the_run_and_what_was_finished_is_there() {
     assert_eq!(made.budget_ended.as_deref(), Some("the budget of 1 tokens is spent"));
     assert!(made.leaves[0].shortfall.as_deref().unwrap().ends_with("the budget of 1 tokens is spent"));
 }
+
+/// The time is over in the middle of a wave: what was answered by then is kept for the next run.
+#[test]
+fn minutes_end_a_wave_too() {
+    let setting = Setting::new(&["a"]);
+    let mut cache = ResponseCache::in_memory();
+    let budget = Budget { tokens: None, minutes: Some(1e-9) };
+    let (made, answered) = setting.run(30, budget, &mut cache, usize::MAX);
+    let made = made.unwrap();
+    assert_eq!(made.budget_ended.as_deref(), Some("the budget of 0.000000001 minutes is over"));
+    assert!(made.leaves[0].rows.is_empty() && answered <= 1, "{answered}");
+}
