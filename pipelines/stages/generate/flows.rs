@@ -13,7 +13,7 @@ use espalier_sdg::flow::{
 };
 use espalier_sdg::{Answerer, LeafOutcome, LeafRounds, RoundEvent, RoundOptions, SdgError, run_rounds};
 use espalier_taxonomy::{Diagnostic, Leaf, Severity, Tree};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The word for the way without a flow: one call a row, the leaf's seeds as the teacher's example.
@@ -69,7 +69,7 @@ impl<'t> Flows<'t> {
             .iter()
             .filter(|finding| finding.severity == Severity::Error)
             .map(ToString::to_string)
-            .collect::<std::collections::BTreeSet<_>>()
+            .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
         if errors.is_empty() { Ok(flows) } else { Err(refused(&errors).into()) }
@@ -85,7 +85,7 @@ impl<'t> Flows<'t> {
     pub(super) fn versions(&self) -> Vec<String> {
         let used = self.names.iter().filter_map(|(leaf, _)| self.of(leaf));
         let names = used.map(|flow| format!("{} {}", flow.name, &flow.hash[..16]));
-        names.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+        names.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Runs them all.
@@ -134,7 +134,7 @@ impl<'t> Flows<'t> {
         if !cache.is_empty() {
             context.note(format!("{} answers of an earlier run are there", cache.len()));
         }
-        let mut progress = Progress { context, asked: String::new() };
+        let mut progress = Progress { context, asked: String::new(), said: BTreeSet::new() };
         let made = run_rounds(
             &plans,
             &options,
@@ -190,6 +190,8 @@ struct Progress<'a> {
     context: &'a StageContext<'a>,
     /// What the wave under way asks.
     asked: String,
+    /// What was said about blocks.
+    said: BTreeSet<String>,
 }
 
 impl Progress<'_> {
@@ -203,6 +205,13 @@ impl Progress<'_> {
                 self.context.progress(&engine, done as u64, total as u64, "answers", self.asked.clone());
             }
             RoundEvent::Flow(FlowEvent::Block { leaf, counts }) => {
+                // Every round judges planted rows and finds the same.
+                for note in &counts.notes {
+                    let said = format!("{leaf}, {}: {note}", counts.block);
+                    if self.said.insert(said.clone()) {
+                        self.context.note(said);
+                    }
+                }
                 self.context.figures(serde_json::json!({
                     "event": "block", "leaf": leaf, "block": counts.block, "rows_in": counts.rows_in,
                     "rows_out": counts.rows_out, "rejected": counts.rejected, "answers": counts.usage.answers,

@@ -8,7 +8,9 @@ use espalier_taxonomy::{Diagnostic, Place, Severity};
 use super::block::BlockKind;
 use super::block::columns::Columns;
 use super::block::filter::Filter;
+use super::block::judge::JudgeBlock;
 use super::block::llm::{Ask, Llm};
+use super::block::planted::LEAF_COLUMNS;
 use super::prompt::FlowPrompt;
 use super::{Block, Flow};
 use crate::expressions;
@@ -129,7 +131,7 @@ impl<'a> Checker<'a> {
     fn kind(&mut self, block: &'a Block, kind: &'a BlockKind, columns: &mut BTreeSet<String>) {
         match kind {
             BlockKind::Llm(llm, _) => self.llm(block, llm, &[], columns),
-            BlockKind::Judge(judge) => self.prompt(block, &judge.prompt, &["swapped"], columns),
+            BlockKind::Judge(judge) => self.judge(block, judge, columns),
             BlockKind::Verify(verify) => {
                 self.need_one(block, &["answer"], &verify.answer, columns);
                 match &verify.check {
@@ -153,6 +155,23 @@ impl<'a> Checker<'a> {
             BlockKind::Filter(filter) => self.filter(block, filter, columns),
             BlockKind::Columns(kind) => self.columns(block, kind, columns),
             BlockKind::Each { block: inner, .. } => self.kind(block, inner, columns),
+        }
+    }
+
+    /// A judge that is calibrated sees no column that planted rows do not have.
+    fn judge(&mut self, block: &'a Block, judge: &'a JudgeBlock, columns: &BTreeSet<String>) {
+        self.prompt(block, &judge.prompt, &["swapped"], columns);
+        let (Some(planted), Ok(names)) = (&judge.calibrate, judge.prompt.needs()) else { return };
+        let names: BTreeSet<String> = names.into_iter().collect();
+        for name in names.iter().filter(|name| *name != "swapped" && !planted.have(name)) {
+            let prompt = &judge.prompt.name;
+            let message =
+                format!("the prompt {prompt} shows `{name}`, which the planted rows of a calibration do not have");
+            let hint = format!(
+                "name it in `calibrate` as question, answer or context, or leave `calibrate` out; planted rows also have {}",
+                LEAF_COLUMNS.join(", ")
+            );
+            self.error(place(block, &["calibrate"]), message, hint);
         }
     }
 

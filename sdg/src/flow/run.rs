@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use espalier_taxonomy::Leaf;
+use espalier_taxonomy::{Leaf, Seed};
 
 use super::ask::{FlowEngines, Replied, Wanted, ask_all};
 use super::block::{BlockKind, Surroundings, Work};
@@ -25,6 +25,8 @@ pub struct FlowTask<'a> {
     pub sources: Vec<Sample>,
     /// Questions that no row may ask.
     pub held_out: &'a HeldOut,
+    /// Seeds of other leaves: their answers are wrong ones in the calibration of a judge.
+    pub elsewhere: Vec<&'a Seed>,
 }
 
 /// How flows run.
@@ -81,6 +83,8 @@ pub struct BlockCounts {
     pub rejected: BTreeMap<&'static str, usize>,
     /// What it asked.
     pub usage: Usage,
+    /// What a person should know of how it went.
+    pub notes: Vec<String>,
 }
 
 /// What was asked of engines.
@@ -305,6 +309,9 @@ impl<'a> State<'a> {
                 if work.is_done()
                     && let Some(work) = self.working.remove(&number)
                 {
+                    if let Some(counts) = &mut self.counts[number] {
+                        counts.notes = work.notes();
+                    }
                     self.done(number, work.finish(), on_event);
                 }
             } else if self.counts[number].is_none() && self.before[number].iter().all(|&block| self.is_done(block)) {
@@ -329,7 +336,9 @@ impl<'a> State<'a> {
         let refused = refused.unwrap_or_default();
         let rows_in = rows.len() + refused.len();
         self.counts[number] = Some(BlockCounts { block: block.name.clone(), rows_in, ..BlockCounts::default() });
-        let around = Surroundings { flow, leaf: self.task.leaf, seed: self.options.seed, scale: self.options.scale };
+        let task: &'a FlowTask<'a> = self.task;
+        let (seed, scale) = (self.options.seed, self.options.scale);
+        let around = Surroundings { flow, leaf: task.leaf, elsewhere: &task.elsewhere, seed, scale };
         let work = Work::start(block, rows, refused, around)?;
         if work.is_done() {
             self.done(number, work.finish(), on_event);

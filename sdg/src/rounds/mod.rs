@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use espalier_dataset::{Row, Verdict};
-use espalier_taxonomy::{ChunkSettings, Leaf, Tree};
+use espalier_taxonomy::{ChunkSettings, Leaf, Seed, Tree};
 
 use crate::error::SdgError;
 use crate::flow::{
@@ -173,6 +173,8 @@ enum End {
 struct LeafState<'a> {
     plan: LeafRounds<'a>,
     maker: RowMaker<'a>,
+    /// Seeds of other leaves.
+    elsewhere: Vec<&'a Seed>,
     /// All that the leaf gives, in the order drawn by the seed.
     sources: Vec<Sample>,
     rounds: usize,
@@ -191,9 +193,11 @@ impl<'a> LeafState<'a> {
         let seed = options.seed.to_le_bytes();
         sources.sort_by_key(|sample| number(&[b"order of sources", &seed, sample.id.as_bytes()]));
         let portion = plan.wanted.div_ceil(8).max(4);
+        let others = options.tree.leaves.iter().filter(|leaf| leaf.id != plan.leaf.id);
         let mut state = Self {
             plan,
             maker: RowMaker::new(options.tree, plan.leaf, plan.flow)?,
+            elsewhere: others.flat_map(|leaf| &leaf.seeds).collect(),
             rounds: options.rounds.max(1),
             used: 0,
             portion,
@@ -224,7 +228,13 @@ impl<'a> LeafState<'a> {
             })
             .collect();
         self.used += count;
-        FlowTask { leaf: self.plan.leaf, flow: self.plan.flow, sources, held_out: &self.maker.held_out }
+        FlowTask {
+            leaf: self.plan.leaf,
+            flow: self.plan.flow,
+            sources,
+            held_out: &self.maker.held_out,
+            elsewhere: self.elsewhere.clone(),
+        }
     }
 
     fn take(&mut self, result: &crate::flow::FlowResult) -> Result<(), SdgError> {

@@ -2,8 +2,8 @@
 
 use espalier_inference::Request;
 use espalier_sdg::SdgError;
-use espalier_sdg::flow::{Flow, ResponseCache, Sample};
-use espalier_taxonomy::{Leaf, Verify};
+use espalier_sdg::flow::{Flow, FlowResult, ResponseCache, Sample};
+use espalier_taxonomy::{Leaf, Seed, Verify};
 use serde_json::json;
 
 use crate::script::{Run, flow_of, samples, text_of};
@@ -118,4 +118,85 @@ fn a_judge_that_is_told_to_record_drops_nothing() {
     let flow = flow_of(folder.path(), text, &[("judge.jinja", "{% filter turn('user') %}Judge it{% endfilter %}")]);
     let result = Run::default().flow(&flow, questions(), &script).unwrap().results.remove(0);
     assert_eq!((result.kept.len(), result.kept[0].scores.len()), (3, 1));
+}
+
+const CALIBRATED: &str = r"
+espalier: 1
+outputs: [question, response]
+blocks:
+  - name: right
+    type: judge
+    prompt: pair.jinja
+    reading: json
+    scale: [awful, bad, fair, good]
+    on_poor: ON_POOR
+    calibrate: {}
+";
+
+/// A calibrated judge over two rows, with a leaf of ten seeds.
+fn judged(on_poor: &str, script: &dyn Fn(&Request, usize) -> String) -> Result<FlowResult, SdgError> {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = ("pair.jinja", "{% filter turn('user') %}{{ question }} {{ response }}{% endfilter %}");
+    let flow = flow_of(folder.path(), &CALIBRATED.replace("ON_POOR", on_poor), &[pair]);
+    assert_eq!(flow.check(&["question".to_owned(), "response".to_owned()].into(), &["teacher"]), []);
+    let seed = |number: usize| Seed {
+        question: format!("Who lives in pond {number}?"),
+        answer: format!("In pond {number} there lives a toad."),
+        ..Seed::default()
+    };
+    let leaf = Leaf { id: "leaf".into(), seeds: (0..10).map(seed).collect(), ..Leaf::default() };
+    let rows = samples(&[
+        json!({"question": "Who lives in pond 30?", "response": "In pond 30 there lives a toad."}),
+        json!({"question": "Who lives in pond 31?", "response": "In pond 30 there lives a toad."}),
+    ]);
+    Ok(Run { leaf, ..Run::default() }.flow(&flow, rows, script)?.results.remove(0))
+}
+
+fn rating(word: &str) -> String {
+    format!("{{\"reason\": \"r\", \"score\": \"{word}\"}}")
+}
+
+/// Finds right answers bad and wrong ones awful, as small judges do.
+fn stern(request: &Request, _: usize) -> String {
+    let text = text_of(request);
+    let pond = text.split("pond ").nth(1).and_then(|rest| rest.split('?').next()).unwrap_or_default().to_owned();
+    rating(if text.contains(&format!("In pond {pond} there lives a toad.")) { "bad" } else { "awful" })
+}
+
+#[test]
+fn a_judge_drops_rows_by_what_it_showed_on_planted_ones() {
+    let result = judged("stop", &stern).unwrap();
+    assert_eq!(result.kept.len(), 1);
+    assert_eq!(result.kept[0].text("question"), Some("Who lives in pond 30?"));
+    assert_eq!((result.rejected[0].category, result.rejected[0].score), ("judged poor", Some(0.0)));
+    assert_eq!(
+        result.blocks[0].notes,
+        [
+            "a good judge: area under the curve 1.00 (0.80 to 1.00); at 0.17 it passes 100 % of 10 good and 0 % of 10 bad planted \
+         rows"
+        ]
+    );
+    assert_eq!(result.blocks[0].usage.answers, 1 + 20 + 2);
+}
+
+#[test]
+fn a_judge_that_cannot_tell_planted_rows_apart_drops_none_or_ends_the_run() {
+    let kind = |_: &Request, _: usize| rating("awful");
+    let result = judged("record", &kind).unwrap();
+    assert_eq!((result.kept.len(), result.kept[0].scores.len()), (2, 1));
+    assert!(result.blocks[0].notes[0].ends_with("its scores are recorded and reject nothing"), "{:?}", result.blocks);
+    assert_eq!(judged("trust", &kind).unwrap().kept.len(), 0);
+    let error = judged("stop", &kind).unwrap_err().to_string();
+    assert!(error.starts_with("the block right fails: leaf leaf: a poor judge: "), "{error}");
+}
+
+#[test]
+fn a_calibrated_judge_sees_no_column_that_planted_rows_lack() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = ("pair.jinja", "{% filter turn('user') %}{{ question }} {{ kind }}{% endfilter %}");
+    let flow = flow_of(folder.path(), &CALIBRATED.replace("ON_POOR", "record"), &[prompt]);
+    let columns = ["question", "response", "kind"].map(str::to_owned).into();
+    let findings = flow.check(&columns, &["teacher"]);
+    let said = findings[0].to_string();
+    assert!(said.contains("flow.yaml:11:") && said.contains("shows `kind`, which the planted rows"), "{said}");
 }

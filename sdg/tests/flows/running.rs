@@ -237,7 +237,7 @@ fn on_the_small_model(engine: &NativeEngine, pipeline: &str) -> FlowRun {
         .iter()
         .map(|leaf| {
             let sources = sources(&Tree::default(), leaf, &SourceSettings::default(), &|text| text.len() / 4).unwrap();
-            FlowTask { leaf, flow: flows.of(leaf.kind).unwrap(), sources, held_out: &held_out }
+            FlowTask { leaf, flow: flows.of(leaf.kind).unwrap(), sources, held_out: &held_out, elsewhere: Vec::new() }
         })
         .collect();
     let stop = AtomicBool::new(false);

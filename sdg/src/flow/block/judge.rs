@@ -2,11 +2,14 @@
 
 use espalier_inference::{Answer, EngineError, Request};
 
+use super::Surroundings;
+use super::planted::{PlantedColumns, planted_samples};
+use crate::error::SdgError;
 use crate::flow::ask::Replied;
 use crate::flow::prompt::FlowPrompt;
 use crate::flow::sample::{Passed, Refused, Rejected, Sample};
 use crate::identity::number;
-use crate::judging::{Judge, JudgeConfig};
+use crate::judging::{Calibration, Judge, JudgeConfig, Judgement, Plant, Policy, calibrate};
 
 /// Keeps rows that a model finds good.
 #[derive(Clone, Debug)]
@@ -18,14 +21,16 @@ pub(crate) struct JudgeBlock {
     pub(crate) engine: String,
     /// Whether rows below the threshold are dropped, or only get their score.
     pub(crate) reject: bool,
+    /// Where planted rows are judged first.
+    pub(crate) calibrate: Option<PlantedColumns>,
 }
 
-/// A judge at work: first it learns how its engine answers.
+/// A judge at work: it learns how its engine answers, shows what it can on planted rows, and judges.
 #[derive(Debug)]
 pub(crate) struct JudgeWork<'a> {
     block: &'a str,
     judge: &'a JudgeBlock,
-    seed: u64,
+    around: Surroundings<'a>,
     rows: Vec<Sample>,
     step: Step,
 }
@@ -34,19 +39,22 @@ type Answered = Result<Answer, EngineError>;
 
 #[derive(Debug)]
 enum Step {
-    Probing {
-        requests: Vec<Request>,
-        answers: Vec<Option<Answered>>,
+    Probing(Item),
+    Calibrating {
+        judge: Box<Judge>,
+        plants: Vec<Plant>,
+        items: Items,
     },
     Judging {
         judge: Box<Judge>,
-        items: Vec<Result<Item, Refused>>,
+        calibration: Option<Box<Calibration>>,
+        items: Items,
     },
     /// There is nothing to ask, or the engine cannot judge.
     Over(Option<String>),
 }
 
-/// A row under judgement.
+/// What is asked about one row.
 #[derive(Debug)]
 struct Item {
     requests: Vec<Request>,
@@ -57,21 +65,53 @@ impl Item {
     fn of(requests: Vec<Request>) -> Self {
         Self { answers: requests.iter().map(|_| None).collect(), requests }
     }
+
+    fn answered(self) -> Vec<Answered> {
+        self.answers.into_iter().flatten().collect()
+    }
+}
+
+/// What is asked about rows; a row may be refused because its prompt cannot be filled in.
+#[derive(Debug)]
+struct Items(Vec<Result<Item, Refused>>);
+
+impl Items {
+    fn is_answered(&self) -> bool {
+        self.0.iter().flatten().flat_map(|item| &item.answers).all(Option::is_some)
+    }
+
+    fn pending(&self) -> Vec<(usize, Request)> {
+        let all = self.0.iter().flatten().flat_map(|item| item.requests.iter().zip(&item.answers)).enumerate();
+        all.filter(|(_, (_, answer))| answer.is_none()).map(|(at, (request, _))| (at, request.clone())).collect()
+    }
+
+    fn answer(&mut self, number: usize, answered: Answered) {
+        if let Some(place) = self.0.iter_mut().flatten().flat_map(|item| &mut item.answers).nth(number) {
+            *place = Some(answered);
+        }
+    }
+
+    /// What the judge says about each row.
+    fn read(self, judge: &Judge) -> impl Iterator<Item = Result<Judgement, Refused>> {
+        self.0.into_iter().map(|item| item.map(|item| judge.read(&item.answered())))
+    }
 }
 
 impl<'a> JudgeWork<'a> {
-    pub(crate) fn new(block: &'a str, judge: &'a JudgeBlock, seed: u64, rows: Vec<Sample>) -> Self {
+    pub(crate) fn new(
+        block: &'a str,
+        judge: &'a JudgeBlock,
+        around: Surroundings<'a>,
+        rows: Vec<Sample>,
+    ) -> Result<Self, SdgError> {
         let step = match Judge::probes(&judge.config) {
             _ if rows.is_empty() => Step::Over(None),
-            Ok(requests) => {
-                let Item { requests, answers } = Item::of(requests);
-                Step::Probing { requests, answers }
-            }
+            Ok(requests) => Step::Probing(Item::of(requests)),
             Err(reason) => Step::Over(Some(reason)),
         };
-        let mut work = Self { block, judge, seed, rows, step };
-        work.go_on();
-        work
+        let mut work = Self { block, judge, around, rows, step };
+        work.settle()?;
+        Ok(work)
     }
 
     pub(crate) fn engine(&self) -> &'a str {
@@ -80,37 +120,28 @@ impl<'a> JudgeWork<'a> {
 
     pub(crate) fn is_done(&self) -> bool {
         match &self.step {
-            Step::Probing { .. } => false,
-            Step::Judging { items, .. } => items.iter().flatten().flat_map(|item| &item.answers).all(Option::is_some),
+            Step::Probing(_) | Step::Calibrating { .. } => false,
+            Step::Judging { items, .. } => items.is_answered(),
             Step::Over(_) => true,
         }
     }
 
     pub(crate) fn pending(&self) -> Vec<(usize, Request)> {
-        let open = |requests: &[Request], answers: &[Option<Answered>], from: usize| -> Vec<(usize, Request)> {
-            let all = requests.iter().zip(answers).enumerate();
-            all.filter(|(_, (_, answer))| answer.is_none())
-                .map(|(at, (request, _))| (from + at, request.clone()))
-                .collect()
-        };
         match &self.step {
-            Step::Probing { requests, answers } => open(requests, answers, 0),
-            Step::Judging { items, .. } => {
-                let mut from = 0;
-                let mut pending = Vec::new();
-                for item in items.iter().flatten() {
-                    pending.extend(open(&item.requests, &item.answers, from));
-                    from += item.requests.len();
-                }
-                pending
+            Step::Probing(Item { requests, answers }) => {
+                let all = requests.iter().zip(answers).enumerate();
+                all.filter(|(_, (_, answer))| answer.is_none())
+                    .map(|(at, (request, _))| (at, request.clone()))
+                    .collect()
             }
+            Step::Calibrating { items, .. } | Step::Judging { items, .. } => items.pending(),
             Step::Over(_) => Vec::new(),
         }
     }
 
     /// An engine that cannot do what a probe asks says so, and is asked more plainly.
     pub(crate) fn may_fail(&self) -> bool {
-        matches!(self.step, Step::Probing { .. })
+        matches!(self.step, Step::Probing(_))
     }
 
     pub(crate) fn answer(&mut self, number: usize, replied: Replied) {
@@ -119,61 +150,97 @@ impl<'a> JudgeWork<'a> {
             Err(refused) => Err(EngineError::Broken { problem: refused.detail }),
         };
         match &mut self.step {
-            Step::Probing { answers, .. } => answers[number] = Some(answered),
-            Step::Judging { items, .. } => {
-                if let Some(place) = items.iter_mut().flatten().flat_map(|item| &mut item.answers).nth(number) {
-                    *place = Some(answered);
-                }
-            }
+            Step::Probing(item) => item.answers[number] = Some(answered),
+            Step::Calibrating { items, .. } | Step::Judging { items, .. } => items.answer(number, answered),
             Step::Over(_) => {}
         }
-        self.go_on();
     }
 
-    /// From probing to judging when all probes are answered.
-    fn go_on(&mut self) {
-        let Step::Probing { answers, .. } = &mut self.step else { return };
-        if answers.iter().any(Option::is_none) {
-            return;
+    /// To the next step when everything of this one is answered; numbers of requests hold until then.
+    pub(crate) fn settle(&mut self) -> Result<(), SdgError> {
+        loop {
+            self.step = match std::mem::replace(&mut self.step, Step::Over(None)) {
+                Step::Probing(item) if item.answers.iter().all(Option::is_some) => {
+                    match Judge::new(&self.judge.config, &item.answered()) {
+                        Ok(judge) => self.after_probes(Box::new(judge)),
+                        Err(reason) => Step::Over(Some(reason)),
+                    }
+                }
+                Step::Calibrating { judge, plants, items } if items.is_answered() => {
+                    self.after_calibration(judge, &plants, items)?
+                }
+                waiting => {
+                    self.step = waiting;
+                    return Ok(());
+                }
+            };
         }
-        let answers: Vec<Answered> = std::mem::take(answers).into_iter().flatten().collect();
-        self.step = match Judge::new(&self.judge.config, &answers) {
-            Ok(judge) => {
-                let items = self.rows.iter().map(|sample| self.item(&judge, sample)).collect();
-                Step::Judging { judge: Box::new(judge), items }
-            }
-            Err(reason) => Step::Over(Some(reason)),
-        };
+    }
+
+    fn after_probes(&self, judge: Box<Judge>) -> Step {
+        let Some(columns) = &self.judge.calibrate else { return self.judging(judge, None) };
+        let planted = planted_samples(columns, self.around.leaf, self.around.elsewhere, self.around.seed);
+        let items = Items(planted.iter().map(|(_, sample)| self.item(&judge, sample)).collect());
+        Step::Calibrating { judge, plants: planted.into_iter().map(|(plant, _)| plant).collect(), items }
+    }
+
+    fn after_calibration(&self, judge: Box<Judge>, plants: &[Plant], items: Items) -> Result<Step, SdgError> {
+        let scores: Vec<(Plant, Option<f64>)> = plants
+            .iter()
+            .zip(items.read(&judge))
+            .filter_map(|(plant, judgement)| Some((*plant, judgement.ok()?.score)))
+            .collect();
+        let found = calibrate(&self.judge.config, &scores);
+        if found.policy == Policy::Stop {
+            let reason = format!("leaf {}: {}", self.around.leaf.id, found.sentence());
+            return Err(SdgError::Block { block: self.block.to_owned(), reason });
+        }
+        let judge = Box::new(judge.with_threshold(found.threshold));
+        Ok(self.judging(judge, Some(Box::new(found))))
+    }
+
+    fn judging(&self, judge: Box<Judge>, calibration: Option<Box<Calibration>>) -> Step {
+        let items = Items(self.rows.iter().map(|sample| self.item(&judge, sample)).collect());
+        Step::Judging { judge, calibration, items }
     }
 
     fn item(&self, judge: &Judge, sample: &Sample) -> Result<Item, Refused> {
         let renderings = (0..judge.orders())
             .map(|order| self.judge.prompt.fill(sample, &[("swapped", (order == 1).into())]))
             .collect::<Result<Vec<_>, _>>()?;
-        let seed = number(&[b"judge", &self.seed.to_le_bytes(), sample.id.as_bytes(), self.block.as_bytes()]);
+        let seed = number(&[b"judge", &self.around.seed.to_le_bytes(), sample.id.as_bytes(), self.block.as_bytes()]);
         Ok(Item::of(judge.requests(&renderings, seed)))
+    }
+
+    /// What a person should know of the judge: how it is read where not as asked for, and what it can.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let Step::Judging { judge, calibration, .. } = &self.step else { return Vec::new() };
+        judge.notes().iter().cloned().chain(calibration.iter().map(|found| found.sentence())).collect()
     }
 
     pub(crate) fn finish(self) -> Passed {
         let Self { block, judge: kind, rows, step, .. } = self;
-        let (judge, items) = match step {
-            Step::Judging { judge, items } => (judge, items),
-            Step::Probing { .. } | Step::Over(None) => return Passed { kept: rows, rejected: Vec::new() },
+        let (judge, calibration, items) = match step {
+            Step::Judging { judge, calibration, items } => (judge, calibration, items),
             Step::Over(Some(reason)) => {
                 return Passed::each(rows, block, |_| Err(Refused::new("no rating", reason.clone())));
             }
+            Step::Probing(_) | Step::Calibrating { .. } | Step::Over(None) => {
+                return Passed { kept: rows, rejected: Vec::new() };
+            }
         };
+        // A judge that cannot tell planted rows apart says nothing about others.
+        let trusted = calibration.is_none_or(|found| found.policy == Policy::Reject);
         let mut passed = Passed::default();
-        for (mut sample, item) in rows.into_iter().zip(items) {
-            let refused = match item {
+        for (mut sample, judgement) in rows.into_iter().zip(items.read(&judge)) {
+            let refused = match judgement {
                 Err(refused) => Some(refused),
-                Ok(item) => {
-                    let judgement = judge.read(&item.answers.into_iter().flatten().collect::<Vec<_>>());
+                Ok(judgement) => {
                     if let Some(score) = judgement.score {
                         sample.scores.push((block.to_owned(), score));
                     }
                     let category = if judgement.score.is_none() { "no rating" } else { "judged poor" };
-                    let dropped = kind.reject && !judgement.passed;
+                    let dropped = kind.reject && trusted && !judgement.passed;
                     dropped.then(|| Refused { score: judgement.score, ..Refused::new(category, judgement.text) })
                 }
             };

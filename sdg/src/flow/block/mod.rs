@@ -6,11 +6,12 @@ pub(crate) mod filter;
 pub(crate) mod judge;
 pub(crate) mod llm;
 pub(crate) mod parse;
+pub(crate) mod planted;
 pub(crate) mod repair;
 pub(crate) mod verify;
 
 use espalier_inference::Request;
-use espalier_taxonomy::Leaf;
+use espalier_taxonomy::{Leaf, Seed};
 
 use super::ask::Replied;
 use super::sample::{Passed, Rejected, Sample};
@@ -88,6 +89,8 @@ impl BlockKind {
 pub(crate) struct Surroundings<'a> {
     pub(crate) flow: &'a Flow,
     pub(crate) leaf: &'a Leaf,
+    /// Seeds of other leaves.
+    pub(crate) elsewhere: &'a [&'a Seed],
     pub(crate) seed: u64,
     pub(crate) scale: usize,
 }
@@ -130,7 +133,7 @@ impl<'a> Work<'a> {
                 let run = (around.seed, around.scale);
                 Self::Llm(LlmWork::new(name, llm, generation, run, rows, &|_| Vec::new()))
             }
-            BlockKind::Judge(judge) => Self::Judge(JudgeWork::new(name, judge, around.seed, rows)),
+            BlockKind::Judge(judge) => Self::Judge(JudgeWork::new(name, judge, around, rows)?),
             BlockKind::Verify(verify) => Self::Done(verify.apply(name, rows, around.leaf)?),
             BlockKind::Vote(vote) => Self::Done(vote.apply(name, rows)),
             BlockKind::Select(select) => Self::Done(select.apply(name, rows)),
@@ -205,8 +208,9 @@ impl<'a> Work<'a> {
     /// Goes on after everything that was asked is answered.
     pub(crate) fn settle(&mut self) -> Result<(), SdgError> {
         match self {
+            Self::Judge(work) => work.settle(),
             Self::Repair(work) => work.settle(),
-            Self::Done(_) | Self::Llm(_) | Self::Judge(_) => Ok(()),
+            Self::Done(_) | Self::Llm(_) => Ok(()),
         }
     }
 
@@ -216,6 +220,14 @@ impl<'a> Work<'a> {
             Self::Llm(work) => work.is_done(),
             Self::Judge(work) => work.is_done(),
             Self::Repair(work) => work.is_done(),
+        }
+    }
+
+    /// What a person should know of how it went.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        match self {
+            Self::Judge(work) => work.notes(),
+            Self::Done(_) | Self::Llm(_) | Self::Repair(_) => Vec::new(),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::flow::block::filter::Filter;
 use crate::flow::block::judge::JudgeBlock;
 use crate::flow::block::llm::{Ask, Generation, Llm, Samples};
 use crate::flow::block::parse::{Parse, Pattern};
+use crate::flow::block::planted::PlantedColumns;
 use crate::flow::block::repair::Repair;
 use crate::flow::block::verify::{Select, Verify, Vote};
 use crate::flow::{Block, Budget, Flow};
@@ -25,6 +26,10 @@ use crate::reward::{Preference, Reward, RewardConfig};
 
 /// The types of blocks.
 const TYPES: [&str; 10] = ["llm", "filter", "unique", "map", "flatten", "combine", "copy", "rename", "drop", "each"];
+
+/// The keys of [`JudgeConfig`].
+const JUDGE_KEYS: [&str; 10] =
+    ["scale", "reading", "votes", "temperature", "swap", "keep", "max_tokens", "pattern", "least_auc", "on_poor"];
 
 /// Longest answer where a block does not say, in tokens.
 const MAX_TOKENS: usize = 1024;
@@ -237,7 +242,7 @@ impl Reader<'_, '_> {
         Some((Llm { ask: ask?, outputs, parse, samples: samples?, retries, num_samples: None }, generation))
     }
 
-    /// The keys of [`JudgeConfig`] that are about single rows, beside those of the block.
+    /// The keys of [`JudgeConfig`] beside those of the block.
     fn judge(&mut self, fields: &mut Fields) -> Option<JudgeBlock> {
         let prompt = fields.required_text("prompt", self.report);
         let engine = fields.optional_text("engine", self.report).unwrap_or_else(|| Generation::ENGINE.to_owned());
@@ -249,9 +254,10 @@ impl Reader<'_, '_> {
                 return None;
             }
         };
+        let calibrate = fields.take("calibrate").map(|(_, node)| planted_columns(node, self.report));
         let mut given = serde_json::Map::new();
         let mut place = fields.place;
-        for key in ["scale", "reading", "votes", "temperature", "swap", "keep", "max_tokens", "pattern"] {
+        for key in JUDGE_KEYS {
             if let Some((_, node)) = fields.take(key) {
                 place = node.place;
                 given.insert(key.to_owned(), node.to_json());
@@ -262,7 +268,11 @@ impl Reader<'_, '_> {
         let config = config.map_err(|reason| self.report.error(place, reason, "docs/flows.md has the keys of a judge"));
         let (name, place) = prompt?;
         let prompt = self.files.turns(&name, place, self.report)?;
-        Some(JudgeBlock { prompt, config: config.ok()?, engine, reject })
+        let calibrate = match calibrate {
+            None => None,
+            Some(columns) => Some(columns?),
+        };
+        Some(JudgeBlock { prompt, config: config.ok()?, engine, reject, calibrate })
     }
 
     /// `prompt`, or `prompts` with `by`, or `conversation`.
@@ -317,6 +327,15 @@ impl Reader<'_, '_> {
             }
         }
     }
+}
+
+fn planted_columns(node: Node, report: &mut Report<'_>) -> Option<PlantedColumns> {
+    let mut fields = Fields::of(node, "`calibrate`", report)?;
+    let question = fields.optional_text("question", report).unwrap_or_else(|| "question".to_owned());
+    let answer = fields.optional_text("answer", report).unwrap_or_else(|| "response".to_owned());
+    let context = fields.optional_text("context", report);
+    fields.refuse_the_rest(report);
+    Some(PlantedColumns { question, answer, context })
 }
 
 fn verify(fields: &mut Fields, report: &mut Report<'_>) -> Option<Verify> {
