@@ -25,7 +25,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Raised when the rows that a tree gives would come out otherwise.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Configuration of `generate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ pub struct GenerateStage {
     /// Rules that flows' rows must not break; an empty list looks at none.
     #[serde(default = "default_rules")]
     pub rules: Vec<Rule>,
-    /// Similarity from which two rows of flows are twins; 0 looks for none.
+    /// Similarity from which two rows are twins; 0 looks for none.
     #[serde(default = "default_near_duplicates")]
     pub near_duplicates: f64,
     /// Files of benchmark items, one JSON object a line: no accepted row holds one of them.
@@ -256,7 +256,9 @@ pub fn run(
     for leaf in tree.leaves.iter().filter(|leaf| flows.of(leaf).is_none()) {
         context.check_stop()?;
         let journal = places.work.join(format!("{}.jsonl", journal_key(leaf, &tree, config, engine.identity())));
-        by_leaf.insert(&leaf.id, leaf_rows(leaf, &tree, config, &engine, &model, &journal, context)?);
+        let mut rows = leaf_rows(leaf, &tree, config, &engine, &model, &journal, context)?;
+        reviewer.reject_twins(&mut rows)?;
+        by_leaf.insert(&leaf.id, rows);
         journals.push(journal);
     }
     let answers = places.work.join(flows::ANSWERS);

@@ -1,4 +1,4 @@
-//! What rows of flows must pass beside their flow: rules, no item of a benchmark, no twins.
+//! What rows must pass beside their checks: rules (those of flows), no item of a benchmark, no twins.
 
 use super::GenerateStage;
 use espalier_dataset::quality::{
@@ -49,8 +49,14 @@ impl Reviewer {
             }
         }
         self.decontaminate(new);
+        self.reject_twins(new)?;
+        Ok(())
+    }
+
+    /// Refuses accepted rows that say nearly what an earlier one says.
+    pub(super) fn reject_twins(&mut self, rows: &mut [Row]) -> Result<(), DatasetError> {
         if let Some(near) = &mut self.near {
-            reject_near_duplicates(new, near)?;
+            reject_near_duplicates(rows, near)?;
         }
         Ok(())
     }
