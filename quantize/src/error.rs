@@ -88,6 +88,35 @@ pub enum QuantizeError {
         /// What differs.
         problem: String,
     },
+    /// A file that should be an importance matrix.
+    #[error("{}: {problem}; make an importance matrix with `pipeline imatrix`, or with llama-imatrix", path.display())]
+    ImportanceFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An importance matrix whose entry does not fit the tensor.
+    #[error(
+        "the importance matrix has {found} values for tensor {tensor:?}, which takes {needed}: it was measured on another \
+         model; make one of this model with `pipeline imatrix`"
+    )]
+    ForeignImportance {
+        /// GGUF name.
+        tensor: String,
+        /// Values of the entry.
+        found: usize,
+        /// Columns of the tensor's matrices.
+        needed: usize,
+    },
+    /// Two importance matrices that cannot be added.
+    #[error("the importance matrices differ in tensor {tensor:?}: {problem}; merge those of one model")]
+    UnlikeImportance {
+        /// GGUF name.
+        tensor: String,
+        /// What differs.
+        problem: String,
+    },
     /// Texts that give nothing to compare.
     #[error("divergence needs at least one text of two tokens or more; {texts} texts were given")]
     NothingToCompare {
