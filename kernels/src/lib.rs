@@ -16,6 +16,7 @@ pub mod parallel;
 mod stored;
 mod transpose;
 mod values;
+mod widest;
 
 pub use block_product::{QuantizedRows, has_block_product, matmul_quantized};
 pub use blocks::{BlockError, BlockType};
@@ -28,3 +29,4 @@ pub use isa::InstructionSet;
 pub use matrix::{PackedMatrix, Precision, UnknownPrecision};
 pub use stored::{BlockRows, SharedBytes, StoredMatrix};
 pub use values::{Element, Values, ValuesMut};
+pub use widest::{PlainWork, run_widest, run_with};

@@ -88,7 +88,7 @@ pub fn merge_into_folder(
             values.resize(count, 0.0);
             encoded.resize(count * block_type.block_bytes(), 0);
             read_folder_rows(&source, module, tensor, first, &mut values)?;
-            encode_into(block_type, &values, &mut encoded)
+            encode_into(block_type, &values, None, &mut encoded)
                 .map_err(|error| in_tensor(&tensor.gguf_name, first, tensor.columns, error))?;
             writer.write_tensor_data(&encoded).map_err(full)?;
             written += encoded.len() as u64;

@@ -241,7 +241,7 @@ impl Buffers {
             read_rows(source, module, first, &mut self.values)?;
             let bytes = count * columns / block_type.block_size() * block_type.block_bytes();
             self.blocks.resize(bytes, 0);
-            encode_into(block_type, &self.values, &mut self.blocks)
+            encode_into(block_type, &self.values, None, &mut self.blocks)
                 .map_err(|error| in_tensor(&info.name, first, columns, error))?;
             emit(&self.blocks)?;
         }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 /// Largest difference as a part of the largest magnitude in its block, after encoding and decoding.
 fn round_trip_error(block_type: BlockType, values: &[f32]) -> f32 {
     let mut bytes = Vec::new();
-    encode(block_type, values, &mut bytes).unwrap();
+    encode(block_type, values, None, &mut bytes).unwrap();
     let mut decoded = vec![0.0; values.len()];
     decode(block_type, &bytes, &mut decoded).unwrap();
     relative_error(block_type, values, &decoded)
@@ -43,7 +43,7 @@ fn more_bits_mean_less_error() {
     let values = weights(64 * 256, 0.05);
     let mean_square = |block_type: BlockType| -> f64 {
         let mut bytes = Vec::new();
-        encode(block_type, &values, &mut bytes).unwrap();
+        encode(block_type, &values, None, &mut bytes).unwrap();
         let mut decoded = vec![0.0; values.len()];
         decode(block_type, &bytes, &mut decoded).unwrap();
         values.iter().zip(&decoded).map(|(value, decoded)| f64::from(value - decoded).powi(2)).sum()
@@ -78,10 +78,10 @@ fn blocks_do_not_see_their_neighbours() {
     let values = weights(300 * 256, 1.0);
     for block_type in BlockType::ALL {
         let mut together = Vec::new();
-        encode(block_type, &values, &mut together).unwrap();
+        encode(block_type, &values, None, &mut together).unwrap();
         let mut apart = Vec::new();
         for row in values.chunks(256) {
-            encode(block_type, row, &mut apart).unwrap();
+            encode(block_type, row, None, &mut apart).unwrap();
         }
         assert!(together == apart, "{}", block_type.name());
     }
@@ -95,7 +95,7 @@ fn what_is_no_number_is_refused_with_its_place() {
         values[20_002] = bad;
         for block_type in BlockType::ALL {
             let mut out = vec![7];
-            let error = encode(block_type, &values, &mut out).unwrap_err();
+            let error = encode(block_type, &values, None, &mut out).unwrap_err();
             assert!(matches!(error, EncodeError::NotFinite { index: 20_001, .. }), "{error}");
             assert_eq!(out, [7]);
         }
@@ -109,18 +109,18 @@ fn values_beyond_half_precision_are_refused_with_their_block() {
     for (block_type, first) in
         [(BlockType::Q4_0, 672), (BlockType::Q8_0, 672), (BlockType::Q4K, 512), (BlockType::F16, 700)]
     {
-        let error = encode(block_type, &values, &mut Vec::new()).unwrap_err();
+        let error = encode(block_type, &values, None, &mut Vec::new()).unwrap_err();
         assert_eq!(error, EncodeError::Overflow { block_type, index: first });
     }
-    encode(BlockType::F32, &values, &mut Vec::new()).unwrap();
-    encode(BlockType::Bf16, &values, &mut Vec::new()).unwrap();
+    encode(BlockType::F32, &values, None, &mut Vec::new()).unwrap();
+    encode(BlockType::Bf16, &values, None, &mut Vec::new()).unwrap();
 }
 
 #[test]
 fn lengths_are_checked() {
-    let error = encode(BlockType::Q4K, &[0.0; 300], &mut Vec::new()).unwrap_err();
+    let error = encode(BlockType::Q4K, &[0.0; 300], None, &mut Vec::new()).unwrap_err();
     assert_eq!(error, EncodeError::PartialBlock { block_type: BlockType::Q4K, elements: 300 });
-    let error = encode_into(BlockType::Q8_0, &[0.0; 64], &mut [0; 67]).unwrap_err();
+    let error = encode_into(BlockType::Q8_0, &[0.0; 64], None, &mut [0; 67]).unwrap_err();
     assert_eq!(error, EncodeError::OutputLength { block_type: BlockType::Q8_0, needed: 68, given: 67 });
 }
 
@@ -154,7 +154,7 @@ proptest! {
         let values: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
         for block_type in BlockType::ALL {
             let mut out = Vec::new();
-            match encode(block_type, &values, &mut out) {
+            match encode(block_type, &values, None, &mut out) {
                 Ok(()) => prop_assert_eq!(out.len(), 256 / block_type.block_size() * block_type.block_bytes()),
                 Err(_) => prop_assert!(out.is_empty()),
             }
@@ -169,7 +169,7 @@ proptest! {
             .map(|bits| f32::from_bits(bits & !(mask << 28) & !(1 << 30)))
             .collect();
         for block_type in BlockType::ALL {
-            let _ = encode(block_type, &values, &mut Vec::new());
+            let _ = encode(block_type, &values, None, &mut Vec::new());
         }
     }
 }

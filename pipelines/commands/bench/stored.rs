@@ -30,7 +30,7 @@ pub fn gemm(type_name: &str, session: Session<'_>) -> Result<Status> {
     for (k, n) in WEIGHTS.into_iter().filter(|(k, _)| k.is_multiple_of(block_type.block_size())) {
         let values: Vec<f32> = (0..n * k).map(|i| (i * 31 % 9973 * 17 % 97) as f32 / 97.0 - 0.5).collect();
         let mut bytes = Vec::new();
-        encode(block_type, &values, &mut bytes)?;
+        encode(block_type, &values, None, &mut bytes)?;
         let range = 0..bytes.len();
         let blocks = BlockRows::new(block_type, k, Arc::new(bytes), range)?;
         let stored = StoredMatrix::new(session.precision, vec![blocks]);

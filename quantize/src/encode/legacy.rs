@@ -1,12 +1,16 @@
 //! The formats with blocks of 32 elements and one scale: `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`, `Q8_0`.
 //!
-//! The element of the largest magnitude is met exactly by the formats without a minimum; the least and the greatest
-//! element by the others. A block of equal values has scale 0 and inverse 0.
+//! Without importance the element of the largest magnitude is met exactly by the formats without a minimum; the least
+//! and the greatest element by the others. A block of equal values has scale 0 and inverse 0. With importance the scale
+//! (and the minimum) with the least weighted error is searched for, in sixteen blocks at a time; `Q8_0` has no such form.
 
 use espalier_kernels::blocks::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, LEGACY_BLOCK};
 
 use super::EncodeBlock;
-use super::nearest::{half_is_finite, to_half, truncate_to_byte};
+use super::lanes::{Lanes, blocks_side_by_side};
+use super::nearest::{to_half, truncate_to_byte};
+use super::search::{Grid, Scaled, Shifted, squares, symmetric, with_minimum};
+use super::weighted::{Batch, EncodeWeighted, weigh};
 
 type Values = [f32; LEGACY_BLOCK];
 
@@ -17,7 +21,7 @@ const HALF_BLOCK: usize = LEGACY_BLOCK / 2;
 const WIDTH: usize = 8;
 
 /// The least and the greatest element; which of two zeros is open.
-#[inline]
+#[inline(always)]
 fn bounds(values: &Values) -> (f32, f32) {
     let mut least = [f32::MAX; WIDTH];
     let mut greatest = [-f32::MAX; WIDTH];
@@ -31,7 +35,7 @@ fn bounds(values: &Values) -> (f32, f32) {
 }
 
 /// The least and the greatest element; of zeros with both signs the first counts, because its sign is stored.
-#[inline]
+#[inline(always)]
 fn signed_bounds(values: &Values) -> (f32, f32) {
     let first_zero = |bound: f32| {
         if bound == 0.0 { values.iter().copied().find(|value| *value == 0.0) } else { None }
@@ -41,14 +45,14 @@ fn signed_bounds(values: &Values) -> (f32, f32) {
 }
 
 /// The largest magnitude.
-#[inline]
+#[inline(always)]
 fn largest_magnitude(values: &Values) -> f32 {
     let (least, greatest) = bounds(values);
     least.abs().max(greatest.abs())
 }
 
 /// The element of the largest magnitude, the first of several; 0 for a block of zeros.
-#[inline]
+#[inline(always)]
 fn largest(values: &Values) -> f32 {
     let (least, greatest) = bounds(values);
     if greatest > -least {
@@ -63,13 +67,13 @@ fn largest(values: &Values) -> f32 {
 }
 
 /// `1 / d`, or 0 where there is nothing to scale.
-#[inline]
+#[inline(always)]
 fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
 /// The values as levels from 0 to `bound`: `value * id + offset`, truncated.
-#[inline]
+#[inline(always)]
 fn levels(values: &Values, least: f32, id: f32, offset: f32, bound: u8) -> [u8; LEGACY_BLOCK] {
     if id.is_infinite() {
         return values.map(|value| truncate_to_byte((value - least) * id + offset).min(bound as i8) as u8);
@@ -78,7 +82,7 @@ fn levels(values: &Values, least: f32, id: f32, offset: f32, bound: u8) -> [u8; 
 }
 
 /// Numbers of the first half below those of the second.
-#[inline]
+#[inline(always)]
 fn nibbles(numbers: &[u8; LEGACY_BLOCK]) -> [u8; HALF_BLOCK] {
     let mut packed = [0; HALF_BLOCK];
     for j in 0..HALF_BLOCK {
@@ -88,13 +92,13 @@ fn nibbles(numbers: &[u8; LEGACY_BLOCK]) -> [u8; HALF_BLOCK] {
 }
 
 /// The four low bits of each number, packed.
-#[inline]
+#[inline(always)]
 fn low_nibbles(numbers: &[u8; LEGACY_BLOCK]) -> [u8; HALF_BLOCK] {
     nibbles(&numbers.map(|number| number & 0x0F))
 }
 
 /// Bit `j` is the fifth bit of number `j`.
-#[inline]
+#[inline(always)]
 fn fifth_bits(numbers: &[u8; LEGACY_BLOCK]) -> [u8; 4] {
     let mut bits = 0u32;
     for (j, number) in numbers.iter().enumerate() {
@@ -104,65 +108,45 @@ fn fifth_bits(numbers: &[u8; LEGACY_BLOCK]) -> [u8; 4] {
 }
 
 impl EncodeBlock<LEGACY_BLOCK> for BlockQ4_0 {
-    #[inline]
+    #[inline(always)]
     fn encode_block(values: &Values) -> Self {
         let d = largest(values) / -8.0;
         let levels = levels(values, 0.0, inverse(d), 8.5, 15);
         Self { d: to_half(d), qs: nibbles(&levels) }
     }
-
-    #[inline]
-    fn is_finite(&self) -> bool {
-        half_is_finite(self.d)
-    }
 }
 
 impl EncodeBlock<LEGACY_BLOCK> for BlockQ4_1 {
-    #[inline]
+    #[inline(always)]
     fn encode_block(values: &Values) -> Self {
         let (least, greatest) = signed_bounds(values);
         let d = (greatest - least) / 15.0;
         let levels = levels(values, least, inverse(d), 0.5, 15);
         Self { d: to_half(d), m: to_half(least), qs: nibbles(&levels) }
     }
-
-    #[inline]
-    fn is_finite(&self) -> bool {
-        half_is_finite(self.d) && half_is_finite(self.m)
-    }
 }
 
 impl EncodeBlock<LEGACY_BLOCK> for BlockQ5_0 {
-    #[inline]
+    #[inline(always)]
     fn encode_block(values: &Values) -> Self {
         let d = largest(values) / -16.0;
         let levels = levels(values, 0.0, inverse(d), 16.5, 31);
         Self { d: to_half(d), qh: fifth_bits(&levels), qs: low_nibbles(&levels) }
     }
-
-    #[inline]
-    fn is_finite(&self) -> bool {
-        half_is_finite(self.d)
-    }
 }
 
 impl EncodeBlock<LEGACY_BLOCK> for BlockQ5_1 {
-    #[inline]
+    #[inline(always)]
     fn encode_block(values: &Values) -> Self {
         let (least, greatest) = signed_bounds(values);
         let d = (greatest - least) / 31.0;
         let levels = levels(values, least, inverse(d), 0.5, 31);
         Self { d: to_half(d), m: to_half(least), qh: fifth_bits(&levels), qs: low_nibbles(&levels) }
     }
-
-    #[inline]
-    fn is_finite(&self) -> bool {
-        half_is_finite(self.d) && half_is_finite(self.m)
-    }
 }
 
 impl EncodeBlock<LEGACY_BLOCK> for BlockQ8_0 {
-    #[inline]
+    #[inline(always)]
     fn encode_block(values: &Values) -> Self {
         let d = largest_magnitude(values) / 127.0;
         let id = inverse(d);
@@ -173,19 +157,113 @@ impl EncodeBlock<LEGACY_BLOCK> for BlockQ8_0 {
         };
         Self { d: to_half(d), qs }
     }
-
-    #[inline]
-    fn is_finite(&self) -> bool {
-        half_is_finite(self.d)
-    }
 }
 
 /// C's `roundf`, half away from zero, of a value within the range of a byte, in operations that vectorise.
 ///
 /// What is added is the number below one half: one half itself would carry 0.49999997 to 1.
-#[inline]
+#[inline(always)]
 fn round_to_byte(value: f32) -> i8 {
     (value + 0.499_999_97_f32.copysign(value)) as i8
+}
+
+/// Blocks side by side: one for each lane.
+pub(super) const LEGACY_BATCH: usize = 16;
+
+type LegacyBatch<'a> = Batch<'a, LEGACY_BLOCK, LEGACY_BATCH>;
+type LegacyLanes = Lanes<f32, LEGACY_BATCH, LEGACY_BLOCK>;
+
+/// The blocks side by side, and the weights of their elements.
+#[inline(always)]
+fn weighted_lanes(batch: &LegacyBatch<'_>) -> (LegacyLanes, LegacyLanes) {
+    let x = blocks_side_by_side(&batch.values);
+    let weights = match &batch.importance {
+        Some(importance) => weigh(&x, &blocks_side_by_side(importance), &batch.row_mean_square),
+        None => squares(&x),
+    };
+    (x, weights)
+}
+
+/// The scale of each block with levels `-half..half`, and the levels from 0.
+#[inline(always)]
+fn scaled(batch: &LegacyBatch<'_>, half: f32) -> Scaled<LEGACY_BATCH, LEGACY_BLOCK> {
+    let (x, weights) = weighted_lanes(batch);
+    symmetric(&x, &weights, half)
+}
+
+/// Scale and minimum of each block with levels `0..=greatest`, and the levels.
+#[inline(always)]
+fn shifted(batch: &LegacyBatch<'_>, greatest: f32) -> Shifted<LEGACY_BATCH, LEGACY_BLOCK> {
+    let (x, weights) = weighted_lanes(batch);
+    with_minimum::<LEGACY_BATCH, LEGACY_BLOCK, false>(
+        &x,
+        &weights,
+        &Grid { greatest, first: -0.9, delta: 0.05, steps: 36 },
+    )
+}
+
+/// The levels of one block.
+#[inline(always)]
+fn of_block(levels: &LegacyLanes, block: usize) -> [u8; LEGACY_BLOCK] {
+    let mut numbers = [0; LEGACY_BLOCK];
+    for (number, levels) in numbers.iter_mut().zip(levels) {
+        *number = levels[block] as u8;
+    }
+    numbers
+}
+
+impl EncodeWeighted<LEGACY_BLOCK, LEGACY_BATCH> for BlockQ4_0 {
+    const NEEDS_ROW: bool = true;
+
+    #[inline(always)]
+    fn encode_weighted(batch: &LegacyBatch<'_>) -> [Self; LEGACY_BATCH] {
+        let found = scaled(batch, 8.0);
+        std::array::from_fn(|block| Self {
+            d: to_half(found.scale[block]),
+            qs: nibbles(&of_block(&found.levels, block)),
+        })
+    }
+}
+
+impl EncodeWeighted<LEGACY_BLOCK, LEGACY_BATCH> for BlockQ4_1 {
+    const NEEDS_ROW: bool = true;
+
+    #[inline(always)]
+    fn encode_weighted(batch: &LegacyBatch<'_>) -> [Self; LEGACY_BATCH] {
+        let found = shifted(batch, 15.0);
+        std::array::from_fn(|block| Self {
+            d: to_half(found.scale[block]),
+            m: to_half(-found.minimum[block]),
+            qs: nibbles(&of_block(&found.levels, block)),
+        })
+    }
+}
+
+impl EncodeWeighted<LEGACY_BLOCK, LEGACY_BATCH> for BlockQ5_0 {
+    const NEEDS_ROW: bool = true;
+
+    #[inline(always)]
+    fn encode_weighted(batch: &LegacyBatch<'_>) -> [Self; LEGACY_BATCH] {
+        let found = scaled(batch, 16.0);
+        std::array::from_fn(|block| {
+            let levels = of_block(&found.levels, block);
+            Self { d: to_half(found.scale[block]), qh: fifth_bits(&levels), qs: low_nibbles(&levels) }
+        })
+    }
+}
+
+impl EncodeWeighted<LEGACY_BLOCK, LEGACY_BATCH> for BlockQ5_1 {
+    const NEEDS_ROW: bool = true;
+
+    #[inline(always)]
+    fn encode_weighted(batch: &LegacyBatch<'_>) -> [Self; LEGACY_BATCH] {
+        let found = shifted(batch, 31.0);
+        std::array::from_fn(|block| {
+            let levels = of_block(&found.levels, block);
+            let (d, m) = (to_half(found.scale[block]), to_half(-found.minimum[block]));
+            Self { d, m, qh: fifth_bits(&levels), qs: low_nibbles(&levels) }
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,25 +1,31 @@
 //! Encoding of `f32` rows to the block formats of GGUF.
 //!
-//! The arithmetic is that of ggml's reference encoders without an importance matrix: plain `f32` multiplications and
-//! additions in one fixed order, never fused, so that the bytes equal llama-quantize's. What is vectorised runs across
-//! groups that do not depend on each other, so that each group keeps its own order of sums. Blocks do not depend on
-//! their neighbours either: threads split them freely.
+//! The arithmetic is that of ggml's reference encoders, with and without an importance matrix: plain `f32` multiplications
+//! and additions in one fixed order, never fused, so that the bytes equal llama-quantize's. What is vectorised runs across
+//! groups that do not depend on each other, so that each group keeps its own order of sums. Rows do not depend on their
+//! neighbours either: threads split them freely.
 
 #![allow(clippy::float_cmp, reason = "the formats are defined by exact comparisons")]
+// Plain loops are compiled anew for each instruction set, which needs their bodies in the callers.
+#![allow(clippy::inline_always)]
 
 mod float;
+mod half_scales;
 mod k_quants;
 mod lanes;
 mod legacy;
 mod nearest;
 mod search;
+mod weighted;
 
-use bytemuck::Pod;
-use espalier_kernels::BlockType;
 use espalier_kernels::blocks::{
     BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
+use espalier_kernels::{BlockType, PlainWork, run_widest};
 use rayon::prelude::*;
+
+use self::half_scales::HalfScales;
+use self::weighted::{EncodeWeighted, WeightedRows};
 
 /// Elements that one task of the thread pool encodes: large enough to hide its cost, a multiple of every block.
 const ELEMENTS_PER_TASK: usize = 16 * 1024;
@@ -58,6 +64,25 @@ pub enum EncodeError {
         /// The value.
         value: f32,
     },
+    /// The importance does not fit the rows.
+    #[error(
+        "the importance of {columns} columns does not fit {elements} values; pass whole rows of the tensor that the \
+         importance was collected for"
+    )]
+    ImportanceLength {
+        /// Columns that the importance was given for.
+        columns: usize,
+        /// Number of values given.
+        elements: usize,
+    },
+    /// A number of the importance is NaN, infinite or negative.
+    #[error("the importance of column {column} is {value}; collect the importance matrix again")]
+    Importance {
+        /// The first such column.
+        column: usize,
+        /// Its importance.
+        value: f32,
+    },
     /// A value or the scale of a block is too large for half precision.
     #[error(
         "the values from element {index} are too large for the half-precision numbers of {name}; choose F32 or BF16 for \
@@ -73,26 +98,31 @@ pub enum EncodeError {
 }
 
 /// A block format that encodes `N` elements at a time.
-trait EncodeBlock<const N: usize>: Pod + Send {
+trait EncodeBlock<const N: usize>: HalfScales {
     /// Encodes finite values.
     fn encode_block(values: &[f32; N]) -> Self;
-    /// Whether the half-precision scales are finite.
-    fn is_finite(&self) -> bool;
 }
 
-/// Appends the blocks of `row` to `out`.
+/// Appends the blocks of `values` to `out`.
 ///
-/// `row` may be any number of rows one after another, as long as each is a whole number of blocks. The result does not
-/// depend on the number of threads.
+/// Without `importance`, `values` may be any number of rows one after another, as long as each is a whole number of
+/// blocks. With it they are rows as long as `importance`, which holds one number for each column: how much an error there
+/// matters, in any unit. The formats that make no choice (floats, `Q8_0`) do not look at it. The result does not depend on
+/// the number of threads.
 ///
 /// # Errors
 ///
-/// When `row` is not a whole number of blocks, holds NaN or infinity, or does not fit the format's half-precision
-/// scales; `out` is then as before.
-pub fn encode(block_type: BlockType, row: &[f32], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+/// When the values are not whole blocks, or not whole rows of the length of `importance`; when they hold NaN or infinity,
+/// or do not fit the format's half-precision scales; when the importance is negative or no number. `out` is then as before.
+pub fn encode(
+    block_type: BlockType,
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     let start = out.len();
-    out.resize(start + row.len() / block_type.block_size() * block_type.block_bytes(), 0);
-    let result = encode_into(block_type, row, &mut out[start..]);
+    out.resize(start + values.len() / block_type.block_size() * block_type.block_bytes(), 0);
+    let result = encode_into(block_type, values, importance, &mut out[start..]);
     if result.is_err() {
         out.truncate(start);
     }
@@ -104,7 +134,12 @@ pub fn encode(block_type: BlockType, row: &[f32], out: &mut Vec<u8>) -> Result<(
 /// # Errors
 ///
 /// As [`encode`], and when `out` has another length.
-pub fn encode_into(block_type: BlockType, values: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+pub fn encode_into(
+    block_type: BlockType,
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) -> Result<(), EncodeError> {
     if !values.len().is_multiple_of(block_type.block_size()) {
         return Err(EncodeError::PartialBlock { block_type, elements: values.len() });
     }
@@ -112,20 +147,39 @@ pub fn encode_into(block_type: BlockType, values: &[f32], out: &mut [u8]) -> Res
     if out.len() != needed {
         return Err(EncodeError::OutputLength { block_type, needed, given: out.len() });
     }
-    let bytes_per_task = ELEMENTS_PER_TASK / block_type.block_size() * block_type.block_bytes();
+    if let Some(importance) = importance {
+        check_importance(block_type, values, importance)?;
+    }
+    // With importance a task is whole rows.
+    let elements_per_task =
+        importance.map_or(ELEMENTS_PER_TASK, |row| (ELEMENTS_PER_TASK / row.len().max(1)).max(1) * row.len().max(1));
+    let bytes_per_task = elements_per_task / block_type.block_size() * block_type.block_bytes();
     values
-        .par_chunks(ELEMENTS_PER_TASK)
+        .par_chunks(elements_per_task)
         .zip(out.par_chunks_mut(bytes_per_task))
         .enumerate()
         .find_map_first(|(task, (values, out))| {
-            let offset = task * ELEMENTS_PER_TASK;
+            let offset = task * elements_per_task;
             if let Some(index) = first_not_finite(values) {
                 return Some(EncodeError::NotFinite { index: offset + index, value: values[index] });
             }
-            encode_task(block_type, values, out)
+            encode_task(block_type, values, importance, out)
                 .map(|index| EncodeError::Overflow { block_type, index: offset + index })
         })
         .map_or(Ok(()), Err)
+}
+
+/// Whether the importance fits the values and holds weights.
+fn check_importance(block_type: BlockType, values: &[f32], importance: &[f32]) -> Result<(), EncodeError> {
+    let columns = importance.len();
+    let whole = columns > 0 && columns.is_multiple_of(block_type.block_size()) && values.len().is_multiple_of(columns);
+    if !whole {
+        return Err(EncodeError::ImportanceLength { columns, elements: values.len() });
+    }
+    match importance.iter().position(|weight| !weight.is_finite() || *weight < 0.0) {
+        Some(column) => Err(EncodeError::Importance { column, value: importance[column] }),
+        None => Ok(()),
+    }
 }
 
 /// Position of the first NaN or infinity.
@@ -145,31 +199,64 @@ fn first_not_finite(values: &[f32]) -> Option<usize> {
 }
 
 /// Encodes finite values on this thread; gives the first element of the first block that overflows.
-fn encode_task(block_type: BlockType, values: &[f32], out: &mut [u8]) -> Option<usize> {
-    match block_type {
-        BlockType::F32 => float::encode_f32(values, out),
-        BlockType::F16 => float::encode_f16(values, out),
-        BlockType::Bf16 => float::encode_bf16(values, out),
-        BlockType::Q4_0 => encode_blocks::<32, BlockQ4_0>(values, out),
-        BlockType::Q4_1 => encode_blocks::<32, BlockQ4_1>(values, out),
-        BlockType::Q5_0 => encode_blocks::<32, BlockQ5_0>(values, out),
-        BlockType::Q5_1 => encode_blocks::<32, BlockQ5_1>(values, out),
-        BlockType::Q8_0 => encode_blocks::<32, BlockQ8_0>(values, out),
-        BlockType::Q2K => encode_blocks::<256, BlockQ2K>(values, out),
-        BlockType::Q3K => encode_blocks::<256, BlockQ3K>(values, out),
-        BlockType::Q4K => encode_blocks::<256, BlockQ4K>(values, out),
-        BlockType::Q5K => encode_blocks::<256, BlockQ5K>(values, out),
-        BlockType::Q6K => encode_blocks::<256, BlockQ6K>(values, out),
+fn encode_task(block_type: BlockType, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) -> Option<usize> {
+    match (block_type, importance) {
+        (BlockType::F32, _) => float::encode_f32(values, out),
+        (BlockType::F16, _) => float::encode_f16(values, out),
+        (BlockType::Bf16, _) => float::encode_bf16(values, out),
+        (BlockType::Q8_0, _) => plainly::<32, BlockQ8_0>(values, out),
+        (BlockType::Q4_0, None) => plainly::<32, BlockQ4_0>(values, out),
+        (BlockType::Q4_1, None) => plainly::<32, BlockQ4_1>(values, out),
+        (BlockType::Q5_0, None) => plainly::<32, BlockQ5_0>(values, out),
+        (BlockType::Q5_1, None) => plainly::<32, BlockQ5_1>(values, out),
+        (BlockType::Q2K, None) => plainly::<256, BlockQ2K>(values, out),
+        (BlockType::Q3K, None) => plainly::<256, BlockQ3K>(values, out),
+        (BlockType::Q4K, None) => plainly::<256, BlockQ4K>(values, out),
+        (BlockType::Q5K, None) => plainly::<256, BlockQ5K>(values, out),
+        (BlockType::Q4_0, _) => weighted::<32, 16, BlockQ4_0>(values, importance, out),
+        (BlockType::Q4_1, _) => weighted::<32, 16, BlockQ4_1>(values, importance, out),
+        (BlockType::Q5_0, _) => weighted::<32, 16, BlockQ5_0>(values, importance, out),
+        (BlockType::Q5_1, _) => weighted::<32, 16, BlockQ5_1>(values, importance, out),
+        (BlockType::Q2K, _) => weighted::<256, 8, BlockQ2K>(values, importance, out),
+        (BlockType::Q3K, _) => weighted::<256, 8, BlockQ3K>(values, importance, out),
+        (BlockType::Q4K, _) => weighted::<256, 8, BlockQ4K>(values, importance, out),
+        (BlockType::Q5K, _) => weighted::<256, 8, BlockQ5K>(values, importance, out),
+        (BlockType::Q6K, _) => weighted::<256, 8, BlockQ6K>(values, importance, out),
     }
 }
 
-fn encode_blocks<const N: usize, B: EncodeBlock<N>>(values: &[f32], out: &mut [u8]) -> Option<usize> {
-    let blocks: &mut [B] = bytemuck::cast_slice_mut(out);
-    for (index, (block, values)) in blocks.iter_mut().zip(values.as_chunks::<N>().0).enumerate() {
-        *block = B::encode_block(values);
-        if !block.is_finite() {
-            return Some(index * N);
+/// One block after another.
+fn plainly<const N: usize, B: EncodeBlock<N>>(values: &[f32], out: &mut [u8]) -> Option<usize> {
+    run_widest(PlainBlocks::<'_, B, N> { values, out: bytemuck::cast_slice_mut(out) })
+}
+
+/// Several blocks side by side.
+fn weighted<const N: usize, const S: usize, B: EncodeWeighted<N, S>>(
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) -> Option<usize> {
+    run_widest(WeightedRows::<'_, B, N, S> { values, importance, out: bytemuck::cast_slice_mut(out) })
+}
+
+/// Blocks to be encoded one after another on one thread.
+struct PlainBlocks<'a, B, const N: usize> {
+    values: &'a [f32],
+    out: &'a mut [B],
+}
+
+impl<B: EncodeBlock<N>, const N: usize> PlainWork for PlainBlocks<'_, B, N> {
+    /// The first element of the first block that overflows.
+    type Output = Option<usize>;
+
+    #[inline(always)]
+    fn run(self) -> Option<usize> {
+        for (index, (block, values)) in self.out.iter_mut().zip(self.values.as_chunks::<N>().0).enumerate() {
+            *block = B::encode_block(values);
+            if !block.is_finite() {
+                return Some(index * N);
+            }
         }
+        None
     }
-    None
 }

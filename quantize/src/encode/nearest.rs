@@ -6,7 +6,7 @@ use half::f16;
 ///
 /// Adding 1.5 x 2^23 leaves no bits below the point, so that the addition itself rounds; the integer is then the low
 /// 23 bits. Beyond 2^22 the result is meaningless but the same on every machine.
-#[inline]
+#[inline(always)]
 pub(super) fn nearest_integer(value: f32) -> i32 {
     let shifted = value + 12_582_912.0;
     (shifted.to_bits() & 0x007F_FFFF) as i32 - 0x0040_0000
@@ -16,7 +16,7 @@ pub(super) fn nearest_integer(value: f32) -> i32 {
 ///
 /// Bounding first leaves nothing that the addition could not round, and the number stays an `f32`, so that this takes
 /// four instructions over all lanes. For finite magnitudes up to 2^22 it is [`nearest_integer`] bounded afterwards.
-#[inline]
+#[inline(always)]
 pub(super) fn nearest_level(value: f32, least: f32, greatest: f32) -> f32 {
     let above = if value > least { value } else { least };
     let within = if above < greatest { above } else { greatest };
@@ -24,7 +24,7 @@ pub(super) fn nearest_level(value: f32, least: f32, greatest: f32) -> f32 {
 }
 
 /// Truncation as the x86 conversion instruction does it: what does not fit an `i32` gives its smallest value.
-#[inline]
+#[inline(always)]
 pub(super) fn truncate(value: f32) -> i32 {
     if value.abs() < 2_147_483_648.0 { value as i32 } else { i32::MIN }
 }
@@ -33,25 +33,25 @@ pub(super) fn truncate(value: f32) -> i32 {
 ///
 /// C leaves a conversion beyond the range undefined; clang's code for ggml bounds it, GCC's gives 0. It happens only in
 /// blocks so near zero that the inverse of their scale is infinite, and the scale then decodes to 0.
-#[inline]
+#[inline(always)]
 pub(super) fn truncate_to_byte(value: f32) -> i8 {
     truncate(value).clamp(-128, 127) as i8
 }
 
 /// Nearest even half-precision number, little endian.
-#[inline]
+#[inline(always)]
 pub(super) fn to_half(value: f32) -> [u8; 2] {
     f16::from_f32(value).to_le_bytes()
 }
 
 /// The value of little-endian half precision.
-#[inline]
+#[inline(always)]
 pub(super) fn from_half(raw: [u8; 2]) -> f32 {
     f16::from_le_bytes(raw).to_f32()
 }
 
 /// Whether little-endian half precision is neither infinite nor NaN.
-#[inline]
+#[inline(always)]
 pub(super) fn half_is_finite(raw: [u8; 2]) -> bool {
     raw[1] & 0x7C != 0x7C
 }

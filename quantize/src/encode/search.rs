@@ -1,7 +1,8 @@
 //! The searches for scales of the k-quants: for each group the grid of levels with the least weighted error.
 //!
 //! Each function works on `L` groups side by side and gives for each of them the result, to the bit, of ggml's search
-//! over that group alone (`make_qkx2_quants`, `make_qx_quants`, `make_q3_quants`, without importance weights).
+//! over that group alone (`make_qkx2_quants` and `make_qkx3_quants`, `make_qx_quants`, `make_qp_quants`,
+//! `make_q3_quants`).
 
 use super::lanes::Lanes;
 use super::nearest::{nearest_integer, nearest_level};
@@ -35,14 +36,14 @@ pub(super) struct Grid {
 }
 
 /// The inverse of a range too small to have one counts as 0, which gives level 0 to all as infinity would.
-#[inline]
+#[inline(always)]
 fn finite_or_zero(inverse: f32) -> f32 {
     if inverse.abs() <= f32::MAX { inverse } else { 0.0 }
 }
 
 /// Searches scale and minimum: for each trial grid the weighted least-squares line through the rounded levels, kept
 /// when its weighted error (squared, or absolute where `ABSOLUTE`) is the least so far.
-#[inline]
+#[inline(always)]
 pub(super) fn with_minimum<const L: usize, const N: usize, const ABSOLUTE: bool>(
     x: &Lanes<f32, L, N>,
     weights: &Lanes<f32, L, N>,
@@ -150,16 +151,20 @@ pub(super) fn with_minimum<const L: usize, const N: usize, const ABSOLUTE: bool>
     Shifted { scale, minimum: negated, levels }
 }
 
-/// Searches the scale of levels `-half..half`, weighted by the square of the values; levels come out from 0.
-#[inline]
-pub(super) fn symmetric<const L: usize, const N: usize>(x: &Lanes<f32, L, N>, half: f32) -> Scaled<L, N> {
+/// Searches the scale of levels `-half..half` with the least weighted error; levels come out from 0.
+#[inline(always)]
+pub(super) fn symmetric<const L: usize, const N: usize>(
+    x: &Lanes<f32, L, N>,
+    weights: &Lanes<f32, L, N>,
+    half: f32,
+) -> Scaled<L, N> {
     let (largest, magnitude) = largest(x);
     let mut inverse = [0.0; L];
     for l in 0..L {
         inverse[l] = -half / largest[l];
     }
     let mut levels = [[0.0; L]; N];
-    let (sum_lx, sum_l2) = weigh(x, &inverse, half, &mut levels);
+    let (sum_lx, sum_l2) = weigh(x, weights, &inverse, half, &mut levels);
     let mut scale = [0.0; L];
     let mut best = [0.0; L];
     for l in 0..L {
@@ -172,7 +177,7 @@ pub(super) fn symmetric<const L: usize, const N: usize>(x: &Lanes<f32, L, N>, ha
         for l in 0..L {
             inverse[l] = numerator / largest[l];
         }
-        let (sum_lx, sum_l2) = weigh(x, &inverse, half, &mut trial);
+        let (sum_lx, sum_l2) = weigh(x, weights, &inverse, half, &mut trial);
         let mut better = [false; L];
         for l in 0..L {
             better[l] = sum_l2[l] > 0.0 && sum_lx[l] * sum_lx[l] > best[l] * sum_l2[l];
@@ -193,7 +198,7 @@ pub(super) fn symmetric<const L: usize, const N: usize>(x: &Lanes<f32, L, N>, ha
 
 /// Finds the scale of levels `-half..half` by moving one level at a time while the weighted fit gets better, in at
 /// most five rounds; levels come out from 0.
-#[inline]
+#[inline(always)]
 pub(super) fn refined<const L: usize, const N: usize>(x: &Lanes<f32, L, N>, half: f32) -> Scaled<L, N> {
     let (largest, magnitude) = largest(x);
     let mut inverse = [0.0; L];
@@ -201,7 +206,7 @@ pub(super) fn refined<const L: usize, const N: usize>(x: &Lanes<f32, L, N>, half
         inverse[l] = -half / largest[l];
     }
     let mut levels = [[0.0; L]; N];
-    let (mut sum_lx, mut sum_l2) = weigh(x, &inverse, half, &mut levels);
+    let (mut sum_lx, mut sum_l2) = weigh(x, &squares(x), &inverse, half, &mut levels);
     for _ in 0..5 {
         let mut changed = false;
         for i in 0..N {
@@ -239,8 +244,107 @@ pub(super) fn refined<const L: usize, const N: usize>(x: &Lanes<f32, L, N>, half
     Scaled { scale, levels }
 }
 
+/// Searches the scale of levels `0..=greatest` of numbers that are themselves scales or minima, with the least weighted
+/// error: trial scales first, then one level at a time while the fit gets better, in at most five rounds.
+///
+/// Levels wrap to a byte as ggml stores them: a number below zero, which no grid here has, becomes a large level.
+#[inline(always)]
+pub(super) fn positive<const L: usize, const N: usize>(
+    x: &Lanes<f32, L, N>,
+    weights: &Lanes<f32, L, N>,
+    greatest: f32,
+) -> Scaled<L, N> {
+    let mut maximum = [0.0; L];
+    for x in x {
+        for l in 0..L {
+            maximum[l] = if x[l] > maximum[l] { x[l] } else { maximum[l] };
+        }
+    }
+    let mut inverse = maximum.map(|maximum| greatest / maximum);
+    let mut best_error = [0.0; L];
+    let scale = inverse.map(|inverse| 1.0 / inverse);
+    for i in 0..N {
+        for l in 0..L {
+            let level = byte_level(nearest_integer(inverse[l] * x[i][l]));
+            let difference = x[i][l] - scale[l] * level;
+            best_error[l] += weights[i][l] * difference * difference;
+        }
+    }
+    for step in (-4..=4).filter(|step| *step != 0) {
+        let numerator = 0.1 * step as f32 + greatest;
+        let mut error = [0.0; L];
+        let trial = maximum.map(|maximum| numerator / maximum);
+        let scale = trial.map(|trial| 1.0 / trial);
+        for i in 0..N {
+            for l in 0..L {
+                let level = bounded_level(trial[l] * x[i][l], greatest);
+                let difference = x[i][l] - scale[l] * level;
+                error[l] += weights[i][l] * difference * difference;
+            }
+        }
+        for l in 0..L {
+            let better = error[l] < best_error[l];
+            best_error[l] = if better { error[l] } else { best_error[l] };
+            inverse[l] = if better { trial[l] } else { inverse[l] };
+        }
+    }
+    let mut levels = [[0.0; L]; N];
+    let (mut sum_lx, mut sum_l2) = ([0.0; L], [0.0; L]);
+    for i in 0..N {
+        for l in 0..L {
+            let (x, w) = (x[i][l], weights[i][l]);
+            let level = bounded_level(inverse[l] * x, greatest);
+            levels[i][l] = byte_level(level as i32);
+            sum_lx[l] += w * x * level;
+            sum_l2[l] += w * level * level;
+        }
+    }
+    for _ in 0..5 {
+        let mut changed = false;
+        for i in 0..N {
+            for l in 0..L {
+                let (x, w, level) = (x[i][l], weights[i][l], levels[i][l]);
+                let mut without_lx = sum_lx[l] - w * x * level;
+                let mut without_l2 = sum_l2[l] - w * level * level;
+                let moved = bounded_level(x * without_l2 / without_lx, greatest);
+                let candidate = without_lx > 0.0 && without_l2 > 0.0 && moved != level;
+                without_lx += w * x * moved;
+                without_l2 += w * moved * moved;
+                let better = candidate && without_lx * without_lx * sum_l2[l] > sum_lx[l] * sum_lx[l] * without_l2;
+                levels[i][l] = if better { byte_level(moved as i32) } else { level };
+                sum_lx[l] = if better { without_lx } else { sum_lx[l] };
+                sum_l2[l] = if better { without_l2 } else { sum_l2[l] };
+                changed |= better;
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    let mut scale = [0.0; L];
+    let mut zero = [false; L];
+    for l in 0..L {
+        zero[l] = maximum[l] < ZERO_MAGNITUDE;
+        scale[l] = if !zero[l] && sum_l2[l] > 0.0 { sum_lx[l] / sum_l2[l] } else { 0.0 };
+    }
+    keep(&mut levels, &[[0.0; L]; N], zero);
+    Scaled { scale, levels }
+}
+
+/// The nearest integer, no greater than `greatest`.
+#[inline(always)]
+fn bounded_level(value: f32, greatest: f32) -> f32 {
+    (nearest_integer(value) as f32).min(greatest)
+}
+
+/// What is left of a level in a byte.
+#[inline(always)]
+fn byte_level(level: i32) -> f32 {
+    (level & 0xFF) as f32
+}
+
 /// The element of the largest magnitude of each group (the first of several) and that magnitude.
-#[inline]
+#[inline(always)]
 fn largest<const L: usize, const N: usize>(x: &Lanes<f32, L, N>) -> ([f32; L], [f32; L]) {
     let mut largest = [0.0; L];
     let mut magnitude = [0.0; L];
@@ -254,10 +358,23 @@ fn largest<const L: usize, const N: usize>(x: &Lanes<f32, L, N>) -> ([f32; L], [
     (largest, magnitude)
 }
 
-/// Rounds to levels (stored from 0) and sums `x^2 x level` and `x^2 level^2`.
-#[inline]
+/// The squares of the values: the weights of the searches without an importance matrix.
+#[inline(always)]
+pub(super) fn squares<const L: usize, const N: usize>(x: &Lanes<f32, L, N>) -> Lanes<f32, L, N> {
+    let mut squares = [[0.0; L]; N];
+    for i in 0..N {
+        for l in 0..L {
+            squares[i][l] = x[i][l] * x[i][l];
+        }
+    }
+    squares
+}
+
+/// Rounds to levels (stored from 0) and sums `weight x level` and `weight level^2`.
+#[inline(always)]
 fn weigh<const L: usize, const N: usize>(
     x: &Lanes<f32, L, N>,
+    weights: &Lanes<f32, L, N>,
     inverse: &[f32; L],
     half: f32,
     levels: &mut Lanes<f32, L, N>,
@@ -266,10 +383,9 @@ fn weigh<const L: usize, const N: usize>(
     let mut sum_l2 = [0.0; L];
     for i in 0..N {
         for l in 0..L {
-            let x = x[i][l];
+            let (x, w) = (x[i][l], weights[i][l]);
             let level = nearest_level(inverse[l] * x, -half, half - 1.0);
             levels[i][l] = level + half;
-            let w = x * x;
             sum_lx[l] += w * x * level;
             sum_l2[l] += w * level * level;
         }
@@ -278,7 +394,7 @@ fn weigh<const L: usize, const N: usize>(
 }
 
 /// Takes the levels of `trial` for the groups where it is `better`.
-#[inline]
+#[inline(always)]
 fn keep<const L: usize, const N: usize>(levels: &mut Lanes<f32, L, N>, trial: &Lanes<f32, L, N>, better: [bool; L]) {
     if better.iter().any(|better| *better) {
         for i in 0..N {
