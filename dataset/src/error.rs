@@ -26,6 +26,12 @@ pub enum DatasetError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Rows cannot be grouped.
+    #[error("the rows cannot be grouped: {reason}")]
+    Grouping {
+        /// Why.
+        reason: String,
+    },
     /// A file of training data cannot be used.
     #[error("{0}")]
     Problem(Problem),

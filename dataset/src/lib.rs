@@ -40,6 +40,7 @@ mod duplicates;
 mod error;
 mod formats;
 mod funnel;
+mod grouping;
 mod instructlab;
 mod journal;
 mod lines;
@@ -60,6 +61,7 @@ pub use duplicates::{drop_duplicates, normalized};
 pub use error::DatasetError;
 pub use formats::{Content, Example, Format, Problem, Record, Records, TrainingLine, WeightedTurn};
 pub use funnel::{Funnel, FunnelLine, funnel};
+pub use grouping::{Group, GroupColumn, grouped};
 pub use instructlab::{
     AuxiliaryInstructions, BranchTask, FolderOptions, FolderSummary, KnowledgeForms, MultipleChoice, Recipe,
     RecipeFile, RecipeMetadata, SamplingSize, write_branch_tasks, write_folder,

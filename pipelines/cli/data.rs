@@ -160,7 +160,9 @@ pub enum DataCommand {
         seed: u64,
     },
     /// Counts and lengths, of all and by leaf.
-    #[command(after_help = "Example:\n  pipeline data stats runs/quickstart/rows/rows.parquet")]
+    #[command(
+        after_help = "Examples:\n  pipeline data stats runs/quickstart/rows/rows.parquet\n  pipeline data stats rows/ --by leaf,reason --rejected"
+    )]
     Stats {
         /// Where the rows lie.
         #[command(flatten)]
@@ -168,6 +170,9 @@ pub enum DataCommand {
         /// Which of them.
         #[command(flatten)]
         filter: FilterArguments,
+        /// Count by these columns: leaf, kind, flow, block, reason, verdict, split, document, model, license.
+        #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+        by: Vec<String>,
     },
     /// What became of the rows of each leaf.
     #[command(after_help = "Example:\n  pipeline data funnel runs/quickstart/rows/rows.parquet")]

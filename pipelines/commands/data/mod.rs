@@ -6,6 +6,7 @@ mod convert;
 mod diff;
 mod filter;
 mod funnel;
+mod groups;
 mod mix;
 mod sample;
 mod show;
@@ -28,7 +29,10 @@ pub fn run(command: DataCommand, session: Session<'_>) -> Result<Status> {
         DataCommand::Sample { rows, filter, count, seed } => {
             sample::run(&source(&rows)?, &Filter::new(filter), count, seed, session)
         }
-        DataCommand::Stats { rows, filter } => stats::run(&source(&rows)?, &Filter::new(filter), session),
+        DataCommand::Stats { rows, filter, by } if by.is_empty() => {
+            stats::run(&source(&rows)?, &Filter::new(filter), session)
+        }
+        DataCommand::Stats { rows, filter, by } => groups::run(&source(&rows)?, &Filter::new(filter), &by, session),
         DataCommand::Funnel { rows } => funnel::run(&source(&rows)?, session),
         DataCommand::Diff { before, after, from, to, limit } => {
             diff::run(&before, after.as_deref(), [from, to], limit, session)
