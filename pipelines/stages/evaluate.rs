@@ -8,7 +8,7 @@ use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
 use anyhow::{Context, Result};
 use espalier_eval::results::{self, RunDescription};
-use espalier_eval::statistics::equivalence::USUAL_CHANGED;
+use espalier_eval::statistics::power::USUAL_CHANGED;
 use espalier_eval::{
     Checker, Comparison, ComparisonOptions, EvalError, Evaluation, EvaluationOptions, Generation, Prompting, Task,
     compare, evaluate,
@@ -307,7 +307,7 @@ fn compare_all(
     for (task, leaf) in leaves.iter().enumerate() {
         let mut scores = Vec::new();
         let items = all.first().map_or(0, |evaluations| evaluations[task].items.len());
-        let detectable = espalier_eval::statistics::equivalence::detectable(items, USUAL_CHANGED);
+        let detectable = espalier_eval::statistics::power::detectable(items, USUAL_CHANGED);
         for (index, candidate) in candidates.iter().enumerate() {
             let evaluation = &all[index][task];
             let against = match candidate.side {

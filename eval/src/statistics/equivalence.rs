@@ -1,4 +1,4 @@
-//! How small a difference can be told: margins for two models on the same items, and what a number of items can show.
+//! Whether one model is at most a margin worse than another on the same items, by the counts of what changed.
 
 use serde::{Deserialize, Serialize};
 
@@ -81,32 +81,9 @@ fn bisect(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> f64 {
     f64::midpoint(low, high)
 }
 
-/// The share of items on which two related models differ, when nothing better is known.
-pub const USUAL_CHANGED: f64 = 0.1;
-
-/// The smallest difference of two accuracies that `items` items can show at 95 %, when a share `changed` of the items is right
-/// in one model only: half the width of the paired interval, 1.96 sqrt(changed / items). Not less than 6 / items, because
-/// five changes in one direction and none in the other happen by chance once in 16 times. At most 1.
-pub fn detectable(items: usize, changed: f64) -> f64 {
-    if items == 0 {
-        return 1.0;
-    }
-    let n = items as f64;
-    (normal::quantile(0.975) * (changed.max(0.0) / n).sqrt()).max(6.0 / n).min(1.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_number_of_items_can_show() {
-        assert!((detectable(1000, 0.1) - 0.019_600).abs() < 1e-6);
-        assert!((detectable(14_042, 0.1) - 0.005_230).abs() < 1e-6);
-        assert!((detectable(27, 0.1) - 6.0 / 27.0).abs() < 1e-12);
-        assert!(detectable(5, 0.1) > 0.999_999);
-        assert!(detectable(0, 0.1) > 0.999_999);
-    }
 
     #[test]
     fn at_zero_the_score_is_that_of_mcnemar() {

@@ -1,14 +1,20 @@
-//! Statistics of right and wrong answers, each in its own file with the source of its formula.
+//! Statistics of answers, each in its own file with the source of its formula.
 //!
-//! For one model: [`wilson`]. For two models on the same items: [`mcnemar`] says whether they differ, [`bootstrap`] by how much,
-//! [`equivalence`] whether one is at most a margin worse and what a number of items can show at all. For many claims at once:
-//! [`holm`].
+//! For one model: [`wilson`] for right and wrong answers, [`mean`] for other scores and for items that hang together. For two
+//! models on the same items: [`mcnemar`] or the t of [`mean`] says whether they differ, [`bootstrap`] by how much, [`equivalence`]
+//! whether one is at most a margin worse, [`power`] what a number of items can show at all. For many claims at once:
+//! [`multiple`]. For judges: [`agreement`] with others, and [`correlation`] with what should not matter.
 
+pub mod agreement;
 pub mod bootstrap;
+pub mod correlation;
 pub mod equivalence;
-pub mod holm;
 pub mod mcnemar;
+pub mod mean;
+pub mod multiple;
 pub mod normal;
+pub mod power;
+pub mod student;
 pub mod wilson;
 
 use serde::{Deserialize, Serialize};

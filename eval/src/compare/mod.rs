@@ -8,8 +8,9 @@ use crate::error::EvalError;
 use crate::evaluation::Evaluation;
 use crate::statistics::Interval;
 use crate::statistics::bootstrap::{BootstrapIntervals, BootstrapOptions, bootstrap_mean};
-use crate::statistics::equivalence::{Paired, USUAL_CHANGED, detectable};
+use crate::statistics::equivalence::Paired;
 use crate::statistics::mcnemar::{McNemar, mcnemar};
+use crate::statistics::power::{USUAL_CHANGED, detectable};
 
 /// What counts as shown.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -310,7 +311,7 @@ mod tests {
         );
         assert_eq!(
             comparison.words(),
-            "no difference shown between q4 and base (0.0 points; p = 1.0000; 1 gained, 1 lost of 20): 20 items can show 30.0 points or more"
+            "no difference shown between q4 and base (0.0 points; p = 1.0000; 1 gained, 1 lost of 20): 20 items can show 34.8 points or more"
         );
         assert!(
             comparison
