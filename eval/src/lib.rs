@@ -18,6 +18,7 @@ pub mod benchmark;
 pub mod compare;
 mod error;
 mod evaluation;
+pub mod ifeval;
 mod journal;
 pub mod perplexity;
 pub mod results;
