@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Small random models of each architecture, with what transformers and peft make of them in f32.
 
-    golden-architectures.py OUT [--llama-cpp FOLDER]
+    golden-architectures.py OUT [--llama-cpp FOLDER] [--only NAME]
 
 Writes for each architecture a Hugging Face folder OUT/NAME (weights in BF16) with
   adapter/      a LoRA adapter of rank 2 on all seven projections, both factors random
@@ -19,12 +19,17 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import (AutoModelForCausalLM, Gemma3TextConfig, GraniteConfig, MistralConfig, Qwen3Config,
-                          SmolLM3Config)
+from transformers import (AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, GraniteConfig, LlamaConfig, MistralConfig,
+                          PreTrainedTokenizerFast, Qwen2Config, Qwen3Config, SmolLM3Config)
 
 COMMON = dict(vocab_size=259, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2,
               max_position_embeddings=512, bos_token_id=0, eos_token_id=1, pad_token_id=1)
 CONFIGS = {
+    "llama": LlamaConfig(**COMMON, num_hidden_layers=2, rms_norm_eps=1e-5, tie_word_embeddings=False,
+                         rope_parameters={"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
+                                          "high_freq_factor": 4.0, "original_max_position_embeddings": 128}),
+    "qwen2": Qwen2Config(**COMMON, num_hidden_layers=2, rms_norm_eps=1e-6, tie_word_embeddings=True,
+                         rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
     "qwen3": Qwen3Config(**COMMON, num_hidden_layers=2, head_dim=16, rms_norm_eps=1e-6, tie_word_embeddings=True,
                          rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
     "granite": GraniteConfig(**COMMON, num_hidden_layers=2, rms_norm_eps=1e-5, tie_word_embeddings=True,
@@ -133,6 +138,8 @@ def convert(folder, target, sources, kind):
     import convert_hf_to_gguf
     from conversion import base
     base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
+    # The class for qwen2 adds a token of its own to any vocabulary.
+    AutoTokenizer.from_pretrained = lambda path, **options: PreTrainedTokenizerFast.from_pretrained(path)
     sys.argv = ["convert_hf_to_gguf.py", str(folder), "--outfile", str(target), "--outtype", kind]
     convert_hf_to_gguf.main()
 
@@ -155,8 +162,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--llama-cpp", type=Path)
+    parser.add_argument("--only", choices=list(CONFIGS))
     arguments = parser.parse_args()
     for name, config in CONFIGS.items():
+        if arguments.only not in (None, name):
+            continue
         shutil.rmtree(arguments.out / name, ignore_errors=True)
         logits = make(name, config, arguments.out)
         print(name, f"logits up to {max(rows.abs().max() for rows in logits):.2f}", flush=True)

@@ -56,6 +56,8 @@ pub(crate) fn open(folder: &Path) -> Result<Parts, ModelError> {
 
     let weights = weights::open(folder, &config, factors.as_deref(), &mut files)?;
     let mut metadata = config.to_metadata();
+    let elements = weights.tensors.iter().map(|tensor| tensor.info.rows as u64 * tensor.info.columns as u64).sum();
+    metadata.insert("general.size_label", size_label(elements));
     metadata.insert("general.file_type", weights.file_type);
     metadata.extend(tokenizer.to_gguf_metadata());
     settings.add_token_ids(&mut metadata);
@@ -71,6 +73,19 @@ pub(crate) fn open(folder: &Path) -> Result<Parts, ModelError> {
     files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
     let (backings, tensors) = (weights.backings, weights.tensors);
     Ok(Parts { metadata, backings, tensors, tokenizer, files })
+}
+
+/// The number of weights as people say it, with two digits or more: `135M`, `1.5B`.
+fn size_label(elements: u64) -> String {
+    let (unit, letter) = match elements {
+        1_000_000_000_001.. => (1e12, 'T'),
+        1_000_000_001.. => (1e9, 'B'),
+        1_000_001.. => (1e6, 'M'),
+        _ => (1e3, 'K'),
+    };
+    let scaled = elements as f64 / unit;
+    let digits = if scaled < 9.5 { 1 } else { 0 };
+    format!("{scaled:.digits$}{letter}")
 }
 
 /// The last part of the path, also of `.`; files must not hold a whole path.
@@ -124,5 +139,19 @@ fn add_token_id(metadata: &mut Metadata, name: &str, id: Option<u32>) {
         && !metadata.contains(&key)
     {
         metadata.insert(key, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_two_digits_or_more() {
+        let cases =
+            [(32_064, "32K"), (134_515_008, "135M"), (494_032_768, "494M"), (1_543_714_304, "1.5B"), (7_241, "7.2K")];
+        for (elements, label) in cases {
+            assert_eq!(size_label(elements), label);
+        }
     }
 }

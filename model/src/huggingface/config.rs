@@ -60,6 +60,8 @@ pub(super) struct Settings {
     bos_token_id: Option<Json>,
     #[serde(default)]
     eos_token_id: Option<Json>,
+    #[serde(default)]
+    pad_token_id: Option<Json>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -386,6 +388,7 @@ impl Settings {
         };
         add_token_id(metadata, "bos", id(&self.bos_token_id));
         add_token_id(metadata, "eos", id(&self.eos_token_id));
+        add_token_id(metadata, "padding", id(&self.pad_token_id));
     }
 }
 
