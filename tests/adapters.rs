@@ -186,3 +186,21 @@ fn a_full_disk_leaves_nothing() {
     assert!(names(&bench, ".").is_empty(), "{:?}", names(&bench, "."));
     insta::assert_snapshot!("full_disk", words);
 }
+
+#[test]
+fn models_go_from_one_form_to_the_other_and_back() {
+    let bench = Bench::new();
+    let [folder, file] = ["folder", "again.gguf"].map(|name| bench.text(name));
+    let words = done(bench.run(&["model", "convert", TINY, "--out", &folder, "--dtype", "f32"])).out
+        + &done(bench.run(&["model", "convert", &folder, "--out", &file, "--dtype", "f32"])).out;
+    insta::assert_snapshot!(words.replace(&folder, "folder").replace(&file, "again.gguf"));
+    let text = ["perplexity", "--text", "tests/assets/text/wiki.test.raw", "--chunks", "1", "--json", "--model"];
+    let [before, after] = [TINY, file.as_str()].map(|model| {
+        let arguments: Vec<&str> = text.iter().copied().chain([model]).collect();
+        result(&done(bench.run(&arguments)))["mean_nll"].clone()
+    });
+    assert_eq!(before, after);
+    let refused = bench.run(&["model", "convert", TINY, "--out", &folder]);
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    assert!(refused.err.contains("--force") || refused.err.contains("folder"), "{}", refused.err);
+}

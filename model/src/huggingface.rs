@@ -84,7 +84,7 @@ fn size_label(elements: u64) -> String {
         _ => (1e3, 'K'),
     };
     let scaled = elements as f64 / unit;
-    let digits = if scaled < 9.5 { 1 } else { 0 };
+    let digits = usize::from(scaled < 9.5);
     format!("{scaled:.digits$}{letter}")
 }
 

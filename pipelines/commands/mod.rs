@@ -8,6 +8,7 @@ mod data;
 mod doctor;
 mod embed;
 mod eval;
+mod folder;
 mod generate;
 mod init;
 mod model;

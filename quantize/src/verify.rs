@@ -97,7 +97,7 @@ fn failed(path: &Path, problem: String) -> QuantizeError {
 pub(crate) fn verify_folder(
     folder: &Path,
     model: &Model,
-    adapter: &LoraAdapter,
+    adapter: Option<&LoraAdapter>,
     tensors: &[TensorReport],
     texts: &[String],
 ) -> Result<Verification, QuantizeError> {
@@ -111,8 +111,8 @@ pub(crate) fn verify_folder(
             return Err(failed(folder, problem));
         }
     }
-    let (rows, largest_error) = compare_rows(folder, model, Some(adapter), &written, tensors)?;
-    let texts = compare_tokens(folder, (model, Some(adapter)), &written, texts)?;
+    let (rows, largest_error) = compare_rows(folder, model, adapter, &written, tensors)?;
+    let texts = compare_tokens(folder, (model, adapter), &written, texts)?;
     Ok(Verification { tensors: tensors.len(), rows, largest_error, metadata_keys: 0, texts })
 }
 

@@ -1,5 +1,6 @@
 //! `pipeline model`: the cache, and what a model file is.
 
+mod convert;
 mod show;
 
 use super::Session;
@@ -19,6 +20,7 @@ pub fn run(command: ModelCommand, session: Session<'_>) -> Result<Status> {
         ModelCommand::Show { model, tensors, template, tokens } => {
             show::run(&model, &show::Parts { tensors, template, tokens }, session)
         }
+        ModelCommand::Convert { model, out, dtype, force } => convert::run(&model, &out, dtype, force, session),
         ModelCommand::Verify { model } => verify(&model, session),
         ModelCommand::Rm { model } => {
             let cache = ModelCache::open()?;

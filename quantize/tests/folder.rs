@@ -9,7 +9,7 @@ use espalier_inference::{EngineOptions, NativeEngine};
 use espalier_kernels::Precision;
 use espalier_model::huggingface::{FloatType, HuggingFaceOptions};
 use espalier_model::{Existing, LoraAdapter, Message, Model, SpecialTokens};
-use espalier_quantize::{FileType, FolderReport, QuantizeError, QuantizeOptions, merge_into_folder, quantize};
+use espalier_quantize::{FileType, FolderReport, QuantizeError, QuantizeOptions, quantize, write_folder};
 use serde_json::Value;
 
 fn tests() -> PathBuf {
@@ -29,7 +29,7 @@ fn merge(
     float_type: FloatType,
 ) -> Result<FolderReport, QuantizeError> {
     let options = HuggingFaceOptions { float_type, ..HuggingFaceOptions::of(model) };
-    merge_into_folder(model, adapter, out, options, &[], &mut |_| {})
+    write_folder(model, Some(adapter), out, options, &[], &mut |_| {})
 }
 
 /// All logits of a text in f32.
@@ -144,7 +144,7 @@ fn a_folder_that_is_there_is_replaced_only_when_asked() {
     assert!(refused.contains("already there"), "{refused}");
     assert_eq!(FloatType::of(&Model::open(&out).unwrap()), FloatType::F32);
     let options = HuggingFaceOptions { existing: Existing::Replace, ..HuggingFaceOptions::of(&base) };
-    merge_into_folder(&base, &adapter, &out, options, &[], &mut |_| {}).unwrap();
+    write_folder(&base, Some(&adapter), &out, options, &[], &mut |_| {}).unwrap();
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
     let model = Model::open(&out).unwrap();
     assert_eq!(model.tensor("blk.0.attn_q.weight").unwrap().info().block_type.name(), "BF16");

@@ -1,4 +1,4 @@
-//! From a model and an adapter to a merged Hugging Face folder in one pass.
+//! From a model, and an adapter, to a Hugging Face folder in one pass.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::verify::{Verification, verify_folder};
 use crate::write::{SLAB_ELEMENTS, disk_full, in_tensor, read_rows};
 use crate::{QuantizeError, QuantizeEvent};
 
-/// What became of a merge.
+/// What became of a folder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FolderReport {
     /// The folder.
@@ -28,7 +28,7 @@ pub struct FolderReport {
     pub verification: Verification,
 }
 
-/// Writes `model` with `adapter` folded in as a folder that transformers, vLLM and [`Model::open`] read.
+/// Writes `model`, with `adapter` folded in, as a folder that transformers, vLLM and [`Model::open`] read.
 ///
 /// Each row goes from the source through `f32` into the folder once: merged in `f32`, rounded to the nearest. The folder is
 /// opened again and compared with the source (sampled rows, token ids of `texts` and a few of our own, the chat template)
@@ -38,9 +38,9 @@ pub struct FolderReport {
 ///
 /// When the adapter does not fit, transformers has no class for the model, a weight is NaN, infinite or too large for the
 /// type, a folder of this name is there, the disk is full (the partial folder is removed), or the check finds a difference.
-pub fn merge_into_folder(
+pub fn write_folder(
     model: &Model,
-    adapter: &LoraAdapter,
+    adapter: Option<&LoraAdapter>,
     out: &Path,
     options: HuggingFaceOptions,
     texts: &[String],
@@ -51,14 +51,16 @@ pub fn merge_into_folder(
         .iter()
         .map(|info| TensorShape { name: &info.name, dimensions: &info.dimensions, block_type: info.block_type })
         .collect();
-    check_adapter(adapter, &shapes)?;
+    if let Some(adapter) = adapter {
+        check_adapter(adapter, &shapes)?;
+    }
     let block_type = options.float_type.block_type();
     let bytes = |info: &TensorInfo| (info.rows * info.columns * block_type.block_bytes()) as u64;
     // A little more than will be written: the rotary factors become settings.
     let needed = infos.iter().map(|info| bytes(info)).sum();
     let full = |error: ModelError| disk_full(error, out, needed);
     let mut writer = HuggingFaceWriter::create(model, out, options).map_err(full)?;
-    if let Some(template) = &adapter.chat_template {
+    if let Some(template) = adapter.and_then(|adapter| adapter.chat_template.as_ref()) {
         writer.write_chat_template(template).map_err(full)?;
     }
     let folder_tensors = writer.tensors().to_vec();
@@ -70,7 +72,7 @@ pub fn merge_into_folder(
             from: info.block_type,
             to: block_type,
             bytes: bytes(info),
-            merged: MergedModule::of(adapter, &info.name).is_some(),
+            merged: adapter.is_some_and(|adapter| MergedModule::of(adapter, &info.name).is_some()),
             fallback: None,
         })
     };
@@ -81,7 +83,7 @@ pub fn merge_into_folder(
     let (mut values, mut encoded, mut written) = (Vec::new(), Vec::new(), 0);
     for (index, (tensor, report)) in folder_tensors.iter().zip(&tensors).enumerate() {
         let source = model.tensor(&tensor.gguf_name)?;
-        let module = MergedModule::of(adapter, &tensor.gguf_name);
+        let module = adapter.and_then(|adapter| MergedModule::of(adapter, &tensor.gguf_name));
         let rows_per_slab = (SLAB_ELEMENTS / tensor.columns.max(1)).max(1);
         for first in (0..tensor.rows).step_by(rows_per_slab) {
             let count = rows_per_slab.min(tensor.rows - first) * tensor.columns;
