@@ -1,72 +1,109 @@
 #!/usr/bin/env bash
-# Compares our quantized files with llama-quantize's, tensor by tensor: names, order, types, bytes.
-# usage: quantize-parity.sh [--golden] [MODEL.gguf]
-#   MODEL.gguf   a model to compare on, made F32 first (default: $ESPALIER_TEST_SMOLLM2 if set); besides it always the 260K
-#                model and a random llama whose widths are multiples of 256
-#   --golden     also writes quantize/tests/golden/*.json from llama-quantize's files
-# environment: LLAMA_QUANTIZE (default: llama-quantize on PATH), TYPES (default: all that we write)
+# Compares our quantized files with llama-quantize's, whole files, with and without an importance matrix; where they differ
+# it says which tensors do.
+# usage: quantize-parity.sh [--golden] [NAME=MODEL.gguf ...]
+#   NAME=MODEL   models to compare on, made F32 first; besides them always the 260K model and a random llama whose widths are
+#                multiples of 256 (BUILT_IN= leaves these two out)
+#   --golden     also writes the SHA-256 of llama-quantize's files into quantize/tests/golden/files.sha256
+# environment: LLAMA_QUANTIZE and LLAMA_IMATRIX (default: on PATH; the second may be missing), TYPES (default: all that we
+# write), WEIGHED ("no yes": without and with an importance matrix)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 golden=""; [ "${1:-}" = "--golden" ] && { golden=1; shift; }
-model="${1:-${ESPALIER_TEST_SMOLLM2:-}}"
-peer="${LLAMA_QUANTIZE:-llama-quantize}"
-types="${TYPES:-F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K}"
+peer="${LLAMA_QUANTIZE:-llama-quantize}"; collector="${LLAMA_IMATRIX:-llama-imatrix}"
+types="${TYPES:-F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 IQ4_NL IQ4_XS MXFP4_MOE TQ1_0 TQ2_0 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K}"
 command -v "$peer" >/dev/null || { echo "no llama-quantize: set LLAMA_QUANTIZE to its path" >&2; exit 2; }
 
-cargo build -q --release -p espalier-quantize --examples
-bin="${CARGO_TARGET_DIR:-target}/release/examples"
+nice -n 15 cargo build -q --release -p espalier-quantize --examples
+bin="$(realpath "${CARGO_TARGET_DIR:-target}")/release/examples"
+root="$PWD"; hashes="$root/quantize/tests/golden/files.sha256"
 work="$(mktemp -d)"; trap 'rm -rf "$work"' EXIT
-stories=tests/assets/model/stories260K.bin
-"$bin/quantize" "$stories" "$work/stories260K.gguf" F32 >/dev/null
-"$bin/random_llama" "$stories" "$work/random_llama.gguf"
-inputs=("$work/stories260K.gguf" "$work/random_llama.gguf")
-if [ -n "$model" ]; then
-  "$peer" --allow-requantize "$model" "$work/model.gguf" F32 >/dev/null 2>&1
-  "$bin/quantize" "$model" "$work/ours.gguf" F32 >/dev/null
-  if cmp -s "$work/model.gguf" "$work/ours.gguf"; then whole="whole file equal"; else whole="file differs"; fi
-  diff <("$bin/tensor_hashes" "$work/model.gguf") <("$bin/tensor_hashes" "$work/ours.gguf") >/dev/null \
-    && echo "model F32: tensors equal, $whole" || { echo "model F32: DIFFERENT"; exit 1; }
-  inputs+=("$work/model.gguf")
+# Paths as given end up in the metadata: both run where the files are.
+cd "$work"
+inputs=()
+if [ "${BUILT_IN-yes}" = yes ]; then
+  stories="$root/tests/assets/model/stories260K.bin"
+  "$bin/quantize" "$stories" stories260K.gguf F32 >/dev/null
+  "$bin/random_llama" "$stories" random_llama.gguf
+  inputs+=(stories260K random_llama)
 fi
-
 failed=0
-for input in "${inputs[@]}"; do
-  name="$(basename "$input" .gguf)"
-  if [ -n "$golden" ] && [ "$name" != model ]; then
-    printf '{"command": "scripts/quantize-parity.sh --golden: llama-quantize %s.gguf OUT.gguf TYPE; tensor_hashes OUT.gguf",\n "files": {' \
-      "$name" >"$work/$name.json"; comma=""
-  fi
-  for type in $types; do
-    start=$(date +%s.%N); "$peer" "$input" "$work/theirs.gguf" "$type" "$(nproc)" >/dev/null 2>&1
-    between=$(date +%s.%N); NO_VERIFY=1 "$bin/quantize" "$input" "$work/ours.gguf" "$type" >/dev/null
-    end=$(date +%s.%N)
-    "$bin/tensor_hashes" "$work/theirs.gguf" >"$work/theirs.txt"
-    "$bin/tensor_hashes" "$work/ours.gguf" >"$work/ours.txt"
-    different=$(diff "$work/theirs.txt" "$work/ours.txt" | grep -c '^<' || true)
-    [ "$different" = 0 ] || failed=1
-    cmp -s "$work/theirs.gguf" "$work/ours.gguf" && whole="whole file equal" || whole="other metadata"
-    printf '%-14s %-7s %3d of %3d tensors differ, %s; llama-quantize %.2f s, ours %.2f s\n' "$name" "$type" "$different" \
-      "$(wc -l <"$work/theirs.txt")" "$whole" "$(echo "$between - $start" | bc)" "$(echo "$end - $between" | bc)"
-    if [ -n "$golden" ] && [ "$name" != model ]; then
-      { printf '%s\n  "%s": [\n' "$comma" "$type"; sed 's/.*/    "&",/; $s/,$//' "$work/theirs.txt"; printf '  ]'; } >>"$work/$name.json"; comma=","
-    fi
-  done
-  if [ -n "$golden" ] && [ "$name" != model ]; then
-    printf '\n }}\n' >>"$work/$name.json"; mv "$work/$name.json" "quantize/tests/golden/$name.json"
-  fi
+for model in "$@"; do
+  name="${model%%=*}"; path="${model#*=}"
+  "$peer" --allow-requantize "$path" "$name.gguf" F32 >/dev/null 2>&1
+  "$bin/quantize" "$path" ours.gguf F32 >/dev/null
+  if cmp -s "$name.gguf" ours.gguf; then echo "$name F32: whole file equal"; else echo "$name F32: DIFFERENT"; failed=1; fi
+  inputs+=("$name")
 done
 
-# The options, on the model in which every type occurs.
-while read -r options; do
-  # shellcheck disable=SC2086  # the words of $options are arguments
-  "$peer" $options "$work/random_llama.gguf" "$work/theirs.gguf" Q4_K_M >/dev/null 2>&1
-  # shellcheck disable=SC2086
-  NO_VERIFY=1 "$bin/quantize" $options "$work/random_llama.gguf" "$work/ours.gguf" Q4_K_M >/dev/null
-  if cmp -s "$work/theirs.gguf" "$work/ours.gguf"; then echo "whole file equal: $options"; else echo "DIFFERENT: $options"; failed=1; fi
-done <<'OPTIONS'
+# note FILE NAME: keeps the hash of a file of llama-quantize.
+note() {
+  [ -n "$golden" ] || return 0
+  { grep -v "  $2\$" "$hashes" 2>/dev/null || true; printf '%s  %s\n' "$(sha256sum <"$1" | cut -d' ' -f1)" "$2"; } >hashes.new
+  LC_ALL=C sort -k2 hashes.new >"$hashes"
+}
+
+# compare NAME FILE OPTIONS...: both quantize NAME.gguf with these options, the last of which is the type.
+compare() {
+  local name="$1" label="$2"; shift 2
+  local type="${*: -1}"; local options=("${@:1:$#-1}")
+  local start between end
+  start=$(date +%s.%N)
+  if ! "$peer" "${options[@]}" "$name.gguf" theirs.gguf "$type" "$(nproc)" >peer.log 2>&1; then
+    if NO_VERIFY=1 "$bin/quantize" "${options[@]}" "$name.gguf" ours.gguf "$type" >ours.log 2>&1; then
+      echo "$label: DIFFERENT: llama-quantize refuses, we do not"; failed=1
+    else echo "$label: both refuse: $(tail -1 ours.log | cut -c1-100)"; fi
+    return
+  fi
+  between=$(date +%s.%N)
+  NO_VERIFY=1 "$bin/quantize" "${options[@]}" "$name.gguf" ours.gguf "$type" >ours.log
+  end=$(date +%s.%N)
+  note theirs.gguf "$label"
+  local result="whole file equal"
+  if ! cmp -s theirs.gguf ours.gguf; then
+    "$bin/tensor_hashes" theirs.gguf >theirs.txt; "$bin/tensor_hashes" ours.gguf >ours.txt
+    result="DIFFERENT: $(diff theirs.txt ours.txt | grep -c '^<' || true) of $(wc -l <theirs.txt) tensors"
+    diff theirs.txt ours.txt | cut -c1-60 | head -6 || true
+    failed=1
+  fi
+  printf '%-28s %s; llama-quantize %.2f s, ours %.2f s\n' "$label" "$result" \
+    "$(echo "$between - $start" | bc)" "$(echo "$end - $between" | bc)"
+}
+
+for name in "${inputs[@]}"; do
+  note "$name.gguf" "$name.F32"
+  "$bin/importance_matrix" "$name.gguf" "$name.imatrix.gguf"
+  for type in $types; do
+    for weighed in ${WEIGHED:-no yes}; do
+      if [ "$weighed" = yes ]; then compare "$name" "$name.imatrix.$type" --imatrix "$name.imatrix.gguf" "$type"
+      else compare "$name" "$name.$type" "$type"; fi
+    done
+  done
+done
+
+if [ "${BUILT_IN-yes}" = yes ]; then
+  # The options, on the model in which every type occurs.
+  while read -r options; do
+    # shellcheck disable=SC2086  # the words of $options are arguments
+    golden="" compare random_llama "random_llama $options" $options Q4_K_M
+  done <<'OPTIONS'
 --pure
 --tensor-type ffn_(up|gate)=q5_k --tensor-type ffn=q2_k
 --token-embedding-type q8_0 --output-tensor-type q4_0
 --pure --tensor-type attn_v=q6_k --output-tensor-type f16
+--imatrix random_llama.imatrix.gguf --pure --token-embedding-type iq4_nl
+--tensor-type ffn_up=mxfp4 --tensor-type ffn_(down|gate)=tq1_0 --token-embedding-type mxfp4
+--imatrix random_llama.imatrix.gguf --tensor-type attn_(q|k)=iq4_xs --output-tensor-type tq2_0
 OPTIONS
+  # A matrix that llama-imatrix measured, in both of its forms.
+  if command -v "$collector" >/dev/null; then
+    head -c 60000 "$root/tests/assets/text/wiki.test.raw" >text.txt
+    for form in gguf dat; do
+      "$collector" -m random_llama.gguf -f text.txt -o "measured.$form" --output-format "$form" -c 128 --chunks 8 --no-ppl >collector.log 2>&1
+      for type in Q4_K_M IQ4_XS Q2_K_S; do
+        golden="" compare random_llama "random_llama measured.$form $type" --imatrix "measured.$form" "$type"
+      done
+    done
+  fi
+fi
 exit $failed

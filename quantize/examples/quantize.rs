@@ -1,23 +1,15 @@
 //! Quantizes a model and prints what became of it, with the options of llama-quantize:
-//! `quantize [--pure] [--tensor-type REGEX=TYPE]... [--token-embedding-type TYPE] [--output-tensor-type TYPE] MODEL OUT.gguf
-//! TYPE`. The environment variable `NO_VERIFY` leaves out the check of the file.
+//! `quantize [--imatrix FILE] [--pure] [--tensor-type REGEX=TYPE]... [--token-embedding-type TYPE] [--output-tensor-type
+//! TYPE] MODEL OUT.gguf TYPE`. The environment variable `NO_VERIFY` leaves out the check of the file.
 
 use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use espalier_kernels::BlockType;
 use espalier_model::Model;
-use espalier_quantize::{FileType, QuantizeOptions, quantize};
+use espalier_quantize::{FileType, ImportanceMatrix, ImportanceSource, QuantizeOptions, encodable_type, quantize};
 
 const USAGE: &str = "usage: quantize [OPTIONS] MODEL OUT.gguf TYPE";
-
-fn block_type(name: &str) -> Result<BlockType, Box<dyn Error>> {
-    BlockType::ALL
-        .into_iter()
-        .find(|block_type| block_type.name().eq_ignore_ascii_case(name))
-        .ok_or_else(|| format!("unknown type {name}").into())
-}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut options = QuantizeOptions { verify: std::env::var_os("NO_VERIFY").is_none(), ..QuantizeOptions::default() };
@@ -26,12 +18,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(USAGE);
         match argument.as_str() {
+            "--imatrix" => {
+                let file = value()?;
+                let matrix = ImportanceMatrix::read(Path::new(&file))?;
+                options.importance = Some(ImportanceSource { matrix, file });
+            }
             "--pure" => options.mix.pure = true,
             "--tensor-type" => options.mix.tensor_types.push(value()?.parse()?),
             "--token-embedding-type" => {
-                options.mix.token_embedding_type = Some(block_type(&value()?)?);
+                options.mix.token_embedding_type = Some(encodable_type(&value()?)?);
             }
-            "--output-tensor-type" => options.mix.output_tensor_type = Some(block_type(&value()?)?),
+            "--output-tensor-type" => options.mix.output_tensor_type = Some(encodable_type(&value()?)?),
             _ => places.push(argument),
         }
     }

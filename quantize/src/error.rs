@@ -7,6 +7,7 @@ use espalier_kernels::BlockType;
 use espalier_model::ModelError;
 
 use crate::encode::EncodeError;
+use crate::file_type::FileType;
 
 /// An error of this crate; the message says what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +109,29 @@ pub enum QuantizeError {
         found: usize,
         /// Columns of the tensor's matrices.
         needed: usize,
+    },
+    /// A mix that rounds too coarsely without importance.
+    #[error(
+        "{file_type} takes an importance matrix: tensor {tensor:?} becomes {name}, which is useless without one; make one with \
+         `pipeline imatrix` and pass it, or choose a larger type such as Q2_K",
+        name = .block_type.name()
+    )]
+    ImportanceNeeded {
+        /// The mix.
+        file_type: FileType,
+        /// First tensor that needs it.
+        tensor: String,
+        /// Its type.
+        block_type: BlockType,
+    },
+    /// An importance matrix that does not know a tensor.
+    #[error(
+        "the importance matrix has no entry for tensor {tensor:?}: it was measured on another model, or on too little text \
+         to reach it; measure it on this model"
+    )]
+    MissingImportance {
+        /// GGUF name.
+        tensor: String,
     },
     /// Two importance matrices that cannot be added.
     #[error("the importance matrices differ in tensor {tensor:?}: {problem}; merge those of one model")]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use espalier_kernels::BlockType;
 
 use crate::QuantizeError;
+use crate::encode::ENCODABLE;
 
 /// A mix of block types, named as llama-quantize names it.
 #[allow(non_camel_case_types, reason = "the names of the mixes carry underscores")]
@@ -27,8 +28,20 @@ pub enum FileType {
     Q5_0,
     /// 6 bits a weight.
     Q5_1,
+    /// 4.5 bits a weight on uneven levels, with more for the first down projections where there is no importance matrix.
+    IQ4_NL,
+    /// 4.25 bits a weight on uneven levels, otherwise as `IQ4_NL`.
+    IQ4_XS,
+    /// `MXFP4` for experts, `Q8_0` for all else.
+    MXFP4_MOE,
+    /// Three levels, 1.69 bits a weight.
+    TQ1_0,
+    /// Three levels, 2.06 bits a weight.
+    TQ2_0,
     /// `Q2_K` with more for values, outputs and down projections.
     Q2_K,
+    /// `Q2_K` almost throughout; takes an importance matrix.
+    Q2_K_S,
     /// `Q3_K` throughout.
     Q3_K_S,
     /// `Q3_K` with `Q4_K` and `Q5_K` where it matters.
@@ -49,7 +62,7 @@ pub enum FileType {
 
 impl FileType {
     /// Every mix, in the order of the declaration.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 23] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
@@ -58,7 +71,13 @@ impl FileType {
         Self::Q4_1,
         Self::Q5_0,
         Self::Q5_1,
+        Self::IQ4_NL,
+        Self::IQ4_XS,
+        Self::MXFP4_MOE,
+        Self::TQ1_0,
+        Self::TQ2_0,
         Self::Q2_K,
+        Self::Q2_K_S,
         Self::Q3_K_S,
         Self::Q3_K_M,
         Self::Q3_K_L,
@@ -80,7 +99,13 @@ impl FileType {
             Self::Q4_1 => ("Q4_1", 3, BlockType::Q4_1),
             Self::Q5_0 => ("Q5_0", 8, BlockType::Q5_0),
             Self::Q5_1 => ("Q5_1", 9, BlockType::Q5_1),
+            Self::IQ4_NL => ("IQ4_NL", 25, BlockType::Iq4Nl),
+            Self::IQ4_XS => ("IQ4_XS", 30, BlockType::Iq4Xs),
+            Self::MXFP4_MOE => ("MXFP4_MOE", 38, BlockType::Mxfp4),
+            Self::TQ1_0 => ("TQ1_0", 36, BlockType::Tq1_0),
+            Self::TQ2_0 => ("TQ2_0", 37, BlockType::Tq2_0),
             Self::Q2_K => ("Q2_K", 10, BlockType::Q2K),
+            Self::Q2_K_S => ("Q2_K_S", 21, BlockType::Q2K),
             Self::Q3_K_S => ("Q3_K_S", 11, BlockType::Q3K),
             Self::Q3_K_M => ("Q3_K_M", 12, BlockType::Q3K),
             Self::Q3_K_L => ("Q3_K_L", 13, BlockType::Q3K),
@@ -144,9 +169,19 @@ impl<'de> serde::Deserialize<'de> for FileType {
     }
 }
 
-/// The block type with this name (`Q4_K`, in any case).
-pub(crate) fn block_type_named(name: &str) -> Option<BlockType> {
-    BlockType::ALL.into_iter().find(|block_type| block_type.name().eq_ignore_ascii_case(name))
+/// The block type with this name (`Q4_K`, in any case), if it can be written.
+///
+/// # Errors
+///
+/// In words, with the names of those that can.
+pub fn encodable_type(name: &str) -> Result<BlockType, String> {
+    let known = || ENCODABLE.map(BlockType::name).join(", ");
+    let found = BlockType::ALL.into_iter().find(|block_type| block_type.name().eq_ignore_ascii_case(name));
+    match found {
+        None => Err(format!("unknown type {name:?}, known are {}", known())),
+        Some(block_type) if ENCODABLE.contains(&block_type) => Ok(block_type),
+        Some(block_type) => Err(format!("{block_type} is only read, not written; choose one of {}", known())),
+    }
 }
 
 #[cfg(test)]
@@ -162,5 +197,18 @@ mod tests {
         assert_eq!("q4_k".parse::<FileType>().unwrap(), FileType::Q4_K_M);
         let error = "Q9".parse::<FileType>().unwrap_err().to_string();
         assert!(error.contains("Q4_K_M"), "{error}");
+    }
+
+    #[test]
+    fn types_that_are_only_read_cannot_be_asked_for() {
+        for block_type in BlockType::ALL {
+            let written = ENCODABLE.contains(&block_type);
+            assert_eq!(encodable_type(&block_type.name().to_lowercase()).is_ok(), written, "{block_type}");
+            let mut out = Vec::new();
+            assert_eq!(crate::encode::encode(block_type, &[0.5; 256], None, &mut out).is_ok(), written, "{block_type}");
+        }
+        let error = encodable_type("iq3_s").unwrap_err();
+        assert!(error.contains("only read") && error.contains("IQ4_XS"), "{error}");
+        assert!(encodable_type("Q9").unwrap_err().contains("unknown type"));
     }
 }

@@ -73,6 +73,7 @@ pub fn write_folder(
             to: block_type,
             bytes: bytes(info),
             merged: adapter.is_some_and(|adapter| MergedModule::of(adapter, &info.name).is_some()),
+            weighed: false,
             fallback: None,
         })
     };

@@ -24,6 +24,7 @@ mod error;
 mod file_type;
 mod folder;
 mod imatrix;
+mod importance_source;
 mod merge;
 mod mix;
 mod provenance;
@@ -34,11 +35,14 @@ mod write;
 pub use divergence::{Divergence, divergence};
 pub use encode::EncodeError;
 pub use error::QuantizeError;
-pub use file_type::FileType;
+pub use file_type::{FileType, encodable_type};
 pub use folder::{FolderReport, write_folder};
 pub use imatrix::{CHUNK_TOKENS, Importance, ImportanceMatrix, TensorStatistics};
+pub use importance_source::ImportanceSource;
 pub use merge::{MergedModule, check_adapter};
-pub use mix::{Fallback, MixOptions, ModelDimensions, TensorPlan, TensorShape, TypeOverride, plan, tensor_order};
+pub use mix::{
+    Fallback, MixOptions, ModelDimensions, TensorPlan, TensorShape, TypeOverride, Weighing, plan, tensor_order,
+};
 pub use provenance::{Origin, Provenance};
 pub use report::{FallbackGroup, QuantizeReport, TensorReport};
 pub use verify::{Verification, error_bound, relative_error, verify};

@@ -26,6 +26,8 @@ pub struct TensorReport {
     pub bytes: u64,
     /// Whether an adapter was folded in.
     pub merged: bool,
+    /// Whether its errors were weighed by an importance matrix.
+    pub weighed: bool,
     /// The type that the mix asked for, where its block does not divide the rows.
     #[serde(serialize_with = "wanted_name", skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,

@@ -8,6 +8,7 @@ use espalier_model::{LoraAdapter, Model, SpecialTokens, Tensor};
 use serde::Serialize;
 
 use crate::QuantizeError;
+use crate::importance_source::ImportanceSource;
 use crate::merge::MergedModule;
 use crate::provenance::Provenance;
 use crate::report::{QuantizeReport, TensorReport};
@@ -40,6 +41,9 @@ pub struct Verification {
     pub texts: usize,
 }
 
+/// The same where importance weighs the errors: a column that hardly matters may lie anywhere in the range of its block.
+const WEIGHED_BOUND: f32 = 2.0;
+
 /// How far a decoded value may lie from the source, as a part of the largest magnitude among the 256 around it (32 for
 /// the types with blocks of 32).
 ///
@@ -48,7 +52,6 @@ pub struct Verification {
 /// one value for less in many, a bound that holds with a wide margin on weights; a wrong block misses all of them.
 pub fn error_bound(block_type: BlockType) -> f32 {
     match block_type {
-        BlockType::F32 => 0.0,
         BlockType::F16 => 1.0 / 2048.0,
         BlockType::Bf16 => 1.0 / 256.0,
         BlockType::Q8_0 => 0.5 / 127.0 + 1.0 / 1024.0,
@@ -56,11 +59,26 @@ pub fn error_bound(block_type: BlockType) -> f32 {
         BlockType::Q5_0 => 1.0 / 16.0 + 1.0 / 1024.0,
         BlockType::Q4_1 => 1.0 / 15.0 + 1.0 / 512.0,
         BlockType::Q4_0 => 1.0 / 8.0 + 1.0 / 1024.0,
+        // The step from 4 to 6, or a value of 7.99 in units of the scale.
+        BlockType::Mxfp4 => 1.0 / 4.0 + 1.0 / 1024.0,
+        BlockType::Tq1_0 | BlockType::Tq2_0 => 1.0 / 2.0 + 1.0 / 1024.0,
         BlockType::Q6K => 0.08,
         BlockType::Q5K => 0.12,
-        BlockType::Q4K => 0.25,
+        BlockType::Q4K | BlockType::Iq4Nl | BlockType::Iq4Xs => 0.25,
         BlockType::Q3K => 0.5,
         BlockType::Q2K => 1.0,
+        // Exact, or not written.
+        BlockType::F32
+        | BlockType::Nvfp4
+        | BlockType::Q1_0
+        | BlockType::Q2_0
+        | BlockType::Iq1S
+        | BlockType::Iq1M
+        | BlockType::Iq2Xxs
+        | BlockType::Iq2Xs
+        | BlockType::Iq2S
+        | BlockType::Iq3Xxs
+        | BlockType::Iq3S => 0.0,
     }
 }
 
@@ -146,7 +164,8 @@ fn compare_metadata(path: &Path, source: &Metadata, written: &Metadata) -> Resul
     for (key, value) in source.iter() {
         let set_here = ["general.file_type", "general.quantization_version", "general.alignment"].contains(&key)
             || key.starts_with("split.")
-            || Provenance::owns(key);
+            || Provenance::owns(key)
+            || ImportanceSource::owns(key);
         if set_here {
             continue;
         }
@@ -189,14 +208,14 @@ fn compare_rows(
         for row in sampled_rows(source.info().rows) {
             let error = row_error(&source, module, &copy, tensor.to, row)?;
             rows += 1;
-            if error > error_bound(tensor.to) {
+            let bound = if tensor.weighed { WEIGHED_BOUND } else { error_bound(tensor.to) };
+            if error > bound {
                 return Err(failed(
                     path,
                     format!(
-                        "row {row} of tensor {:?} ({}) is off by {error:.3} of its largest weight, more than {:.3}",
+                        "row {row} of tensor {:?} ({}) is off by {error:.3} of its largest weight, more than {bound:.3}",
                         tensor.name,
                         tensor.to.name(),
-                        error_bound(tensor.to)
                     ),
                 ));
             }
@@ -256,17 +275,19 @@ pub fn relative_error(block_type: BlockType, expected: &[f32], decoded: &[f32]) 
 /// The greatest number by which a format multiplies its half-precision scales, over all of them.
 fn greatest_factor(block_type: BlockType) -> f32 {
     match block_type {
-        BlockType::F32 | BlockType::Bf16 => 0.0,
-        BlockType::F16 => 1.0,
+        BlockType::F16 | BlockType::Tq1_0 | BlockType::Tq2_0 => 1.0,
         BlockType::Q4_0 => 8.0,
         BlockType::Q4_1 | BlockType::Q5_0 => 16.0,
         BlockType::Q5_1 => 32.0,
-        BlockType::Q8_0 => 127.0,
+        BlockType::Q8_0 | BlockType::Iq4Nl => 127.0,
         BlockType::Q2K => 15.0 * 3.0 + 15.0,
         BlockType::Q3K => 32.0 * 4.0,
         BlockType::Q4K => 63.0 * 15.0 + 63.0,
         BlockType::Q5K => 63.0 * 31.0 + 63.0,
         BlockType::Q6K => 128.0 * 32.0,
+        BlockType::Iq4Xs => 32.0 * 127.0,
+        // No half-precision scale, or not written.
+        _ => 0.0,
     }
 }
 

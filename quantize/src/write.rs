@@ -10,10 +10,11 @@ use espalier_model::{LoraAdapter, Model, ModelError, Tensor, TensorInfo};
 use rayon::prelude::*;
 
 use crate::QuantizeError;
-use crate::encode::{EncodeError, encode_into};
+use crate::encode::{EncodeError, encode_into, weighs_importance};
 use crate::file_type::FileType;
+use crate::importance_source::ImportanceSource;
 use crate::merge::{MergedModule, check_adapter};
-use crate::mix::{MixOptions, ModelDimensions, TensorPlan, TensorShape, plan};
+use crate::mix::{MixOptions, ModelDimensions, TensorPlan, TensorShape, Weighing, plan};
 use crate::provenance::Provenance;
 use crate::report::{QuantizeReport, TensorReport};
 use crate::verify::verify;
@@ -29,6 +30,8 @@ const QUANTIZATION_VERSION: u32 = 2;
 pub struct QuantizeOptions {
     /// Changes to the mix.
     pub mix: MixOptions,
+    /// What weighs the errors of rounding; without it all columns of a matrix count alike.
+    pub importance: Option<ImportanceSource>,
     /// Where the weights come from, for the metadata.
     pub provenance: Provenance,
     /// Reopen the file and compare it with the source.
@@ -39,7 +42,13 @@ pub struct QuantizeOptions {
 
 impl Default for QuantizeOptions {
     fn default() -> Self {
-        Self { mix: MixOptions::default(), provenance: Provenance::default(), verify: true, verify_texts: Vec::new() }
+        Self {
+            mix: MixOptions::default(),
+            importance: None,
+            provenance: Provenance::default(),
+            verify: true,
+            verify_texts: Vec::new(),
+        }
     }
 }
 
@@ -79,8 +88,9 @@ pub enum QuantizeEvent {
 ///
 /// # Errors
 ///
-/// When the adapter does not fit, a type asked for by name does not fit, a weight is NaN or infinite, the disk is full
-/// (the partial file is removed), or the written file fails its check.
+/// When the adapter or the importance matrix does not fit, or the mix takes one and there is none; when a type asked for by
+/// name does not fit, a weight is NaN or infinite, the disk is full (the partial file is removed), or the written file
+/// fails its check.
 pub fn quantize(
     model: &Model,
     adapter: Option<&LoraAdapter>,
@@ -97,10 +107,12 @@ pub fn quantize(
     if let Some(adapter) = adapter {
         check_adapter(adapter, &shapes)?;
     }
-    let plans = plan(file_type, ModelDimensions::from(model.config()), &shapes, &options.mix)?;
+    let importance = options.importance.as_ref();
+    let weighing = if importance.is_some() { Weighing::Importance } else { Weighing::Even };
+    let plans = plan(file_type, ModelDimensions::from(model.config()), &shapes, &options.mix, weighing)?;
     let tensors = plans
         .iter()
-        .map(|plan| planned(infos[plan.index], plan, adapter))
+        .map(|plan| planned(infos[plan.index], plan, adapter, importance))
         .collect::<Result<Vec<TensorReport>, QuantizeError>>()?;
     let headers: Vec<TensorHeader> = tensors
         .iter()
@@ -114,7 +126,7 @@ pub fn quantize(
     on_progress(QuantizeEvent::Planned { tensors: tensors.len(), bytes: total });
 
     let source_metadata = with_template_of(model, adapter);
-    let metadata = output_metadata(&source_metadata, file_type, &options.provenance);
+    let metadata = output_metadata(&source_metadata, file_type, options);
     let full = |error: ModelError| disk_full(error, out, total);
     let mut writer = GgufWriter::create(out, &metadata, &headers).map_err(full)?;
     let mut buffers = Buffers::default();
@@ -134,7 +146,13 @@ pub fn quantize(
                     emit(chunk)?;
                 }
             }
-            _ => buffers.encode_tensor(&source, module, tensor.to, &mut emit)?,
+            _ => {
+                let means = match importance {
+                    Some(importance) if tensor.weighed => importance.means(&tensor.name, &tensor.dimensions)?,
+                    _ => None,
+                };
+                buffers.encode_tensor(&source, module, tensor.to, means.as_deref(), &mut emit)?;
+            }
         }
         on_progress(QuantizeEvent::Tensor { index, report: tensor.clone() });
     }
@@ -161,36 +179,54 @@ pub(crate) fn with_template_of<'a>(model: &'a Model, adapter: Option<&LoraAdapte
 }
 
 /// The report on a tensor, before it is written.
-fn planned(info: &TensorInfo, plan: &TensorPlan, adapter: Option<&LoraAdapter>) -> Result<TensorReport, QuantizeError> {
+fn planned(
+    info: &TensorInfo,
+    plan: &TensorPlan,
+    adapter: Option<&LoraAdapter>,
+    importance: Option<&ImportanceSource>,
+) -> Result<TensorReport, QuantizeError> {
     let row_bytes = plan.block_type.row_bytes(info.columns).ok_or_else(|| QuantizeError::RowLength {
         option: "the mix",
         tensor: info.name.clone(),
         columns: info.columns,
         block_type: plan.block_type,
     })?;
+    let merged = adapter.is_some_and(|adapter| MergedModule::of(adapter, &info.name).is_some());
+    let encoded = merged || info.block_type != plan.block_type;
+    let weighed = match importance {
+        Some(importance) if encoded && weighs_importance(plan.block_type) => {
+            importance.means(&info.name, &info.dimensions)?.is_some()
+        }
+        _ => false,
+    };
     Ok(TensorReport {
         name: info.name.clone(),
         dimensions: info.dimensions.clone(),
         from: info.block_type,
         to: plan.block_type,
         bytes: info.rows as u64 * row_bytes as u64,
-        merged: adapter.is_some_and(|adapter| MergedModule::of(adapter, &info.name).is_some()),
+        merged,
+        weighed,
         fallback: plan.fallback,
     })
 }
 
-/// The metadata of the new file: all of the source's, without the marks of a split file, with the type last.
-fn output_metadata(source: &Metadata, file_type: FileType, provenance: &Provenance) -> Metadata {
+/// The metadata of the new file: all of the source's, without the marks of a split file, then the type, and at last the
+/// importance matrix.
+fn output_metadata(source: &Metadata, file_type: FileType, options: &QuantizeOptions) -> Metadata {
     let mut metadata = source.clone();
     for key in ["split.no", "split.count", "split.tensors.count"] {
         metadata.remove(key);
     }
-    provenance.write_to(&mut metadata);
+    options.provenance.write_to(&mut metadata);
     for (key, value) in
         [("general.quantization_version", QUANTIZATION_VERSION), ("general.file_type", file_type.ggml_id())]
     {
         metadata.remove(key);
         metadata.insert(key, value);
+    }
+    if let Some(importance) = &options.importance {
+        importance.write_to(&mut metadata);
     }
     metadata
 }
@@ -230,20 +266,27 @@ impl Buffers {
         source: &Tensor<'_>,
         module: Option<MergedModule<'_>>,
         block_type: BlockType,
+        importance: Option<&[f32]>,
         emit: &mut dyn FnMut(&[u8]) -> Result<(), QuantizeError>,
     ) -> Result<(), QuantizeError> {
         let info = source.info();
         let (rows, columns) = (info.rows, info.columns);
         let rows_per_slab = (SLAB_ELEMENTS / columns.max(1)).max(1);
-        for first in (0..rows).step_by(rows_per_slab) {
-            let count = rows_per_slab.min(rows - first);
+        // Each matrix of a tensor of experts has an importance of its own: a slab ends with its matrix.
+        let rows_per_matrix =
+            if importance.is_some() { info.dimensions.get(1).copied().unwrap_or(1).max(1) } else { rows };
+        let mut first = 0;
+        while first < rows {
+            let count = rows_per_slab.min(rows - first).min(rows_per_matrix - first % rows_per_matrix);
+            let importance = importance.map(|all| &all[first / rows_per_matrix * columns..][..columns]);
             self.values.resize(count * columns, 0.0);
             read_rows(source, module, first, &mut self.values)?;
             let bytes = count * columns / block_type.block_size() * block_type.block_bytes();
             self.blocks.resize(bytes, 0);
-            encode_into(block_type, &self.values, None, &mut self.blocks)
+            encode_into(block_type, &self.values, importance, &mut self.blocks)
                 .map_err(|error| in_tensor(&info.name, first, columns, error))?;
             emit(&self.blocks)?;
+            first += count;
         }
         Ok(())
     }
@@ -319,7 +362,7 @@ mod tests {
         for (key, value) in [("general.file_type", 3_u32), ("split.count", 2), ("llama.block_count", 5)] {
             source.insert(key, value);
         }
-        let metadata = output_metadata(&source, FileType::Q4_K_M, &Provenance::default());
+        let metadata = output_metadata(&source, FileType::Q4_K_M, &QuantizeOptions::default());
         let keys: Vec<_> = metadata.iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["llama.block_count", "general.quantization_version", "general.file_type"]);
         assert_eq!(metadata.get_u32("general.file_type").unwrap(), Some(15));

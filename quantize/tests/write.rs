@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 
+#[path = "support/importance.rs"]
+mod importance;
 #[path = "support/random_llama.rs"]
 mod random_llama;
 
@@ -13,7 +15,8 @@ use espalier_kernels::BlockType;
 use espalier_model::gguf::{GgufWriter, TensorHeader};
 use espalier_model::{LoraAdapter, LoraModule, Model};
 use espalier_quantize::{
-    FileType, Origin, Provenance, QuantizeError, QuantizeEvent, QuantizeOptions, QuantizeReport, quantize, verify,
+    FileType, Importance, ImportanceMatrix, ImportanceSource, Origin, Provenance, QuantizeError, QuantizeEvent,
+    QuantizeOptions, QuantizeReport, quantize, verify,
 };
 use tempfile::TempDir;
 
@@ -70,6 +73,57 @@ fn an_adapter_is_folded_in() {
     }
     // The same adapter goes into a quantized file, which the check then compares with the merged rows.
     plainly(&model, Some(&adapter), FileType::Q4_K_M, &folder.path().join("merged.Q4_K_M.gguf"));
+}
+
+fn weighed_by(matrix: ImportanceMatrix) -> QuantizeOptions {
+    let importance = Some(ImportanceSource { matrix, file: "rows.imatrix.gguf".to_owned() });
+    QuantizeOptions { importance, ..QuantizeOptions::default() }
+}
+
+#[test]
+fn importance_weighs_the_merged_rows_and_is_named_in_the_file() {
+    let (folder, model) = random();
+    let out = folder.path().join("weighed.gguf");
+    let options = weighed_by(importance::by_formula(&model));
+    // The file is compared with its source at the end, as always.
+    let report = quantize(&model, Some(&adapter(256, 128)), FileType::Q4_K_M, &out, &options, &mut |_| {}).unwrap();
+    let weighed = report.tensors.iter().filter(|tensor| tensor.weighed).count();
+    assert_eq!(weighed, 4 * 7 + 1, "every matrix but the embedding, which was not measured");
+    let written = Model::open(&out).unwrap();
+    assert_eq!(written.metadata().get_str("quantize.imatrix.file").unwrap(), Some("rows.imatrix.gguf"));
+    assert_eq!(written.metadata().get_str("quantize.imatrix.dataset").unwrap(), Some("formula.txt"));
+    assert_eq!(written.metadata().get_u32("quantize.imatrix.entries_count").unwrap(), Some(29));
+    assert_eq!(written.metadata().get_u32("quantize.imatrix.chunks_count").unwrap(), Some(25));
+    // Types that leave no choice are not weighed, and say so.
+    let report = quantize(&model, None, FileType::Q8_0, &out, &options, &mut |_| {}).unwrap();
+    assert!(report.tensors.iter().all(|tensor| !tensor.weighed));
+}
+
+#[test]
+fn importance_of_another_model_is_refused_before_anything_is_written() {
+    let (folder, model) = random();
+    let out = folder.path().join("x.gguf");
+    let refused = |change: &dyn Fn(&mut ImportanceMatrix)| {
+        let mut matrix = ImportanceMatrix::new(Vec::new(), 1, 512);
+        for (name, importance) in
+            importance::by_formula(&model).iter().filter(|(name, _)| !name.contains("blk.3.ffn_up"))
+        {
+            matrix.insert(name, importance.clone());
+        }
+        change(&mut matrix);
+        let error = quantize(&model, None, FileType::Q4_K_M, &out, &weighed_by(matrix), &mut |_| {}).unwrap_err();
+        assert!(!out.exists());
+        error.to_string()
+    };
+    let missing = refused(&|_| {});
+    assert!(missing.contains("no entry for tensor \"blk.3.ffn_up.weight\""), "{missing}");
+    let shorter = refused(&|matrix| {
+        matrix.insert("blk.3.ffn_up.weight", Importance::new(vec![1.0; 128], vec![1]).unwrap());
+    });
+    assert!(shorter.contains("128 values") && shorter.contains("blk.3.ffn_up.weight"), "{shorter}");
+    let options = QuantizeOptions::default();
+    let none = quantize(&model, None, FileType::Q2_K_S, &out, &options, &mut |_| {}).unwrap_err().to_string();
+    assert!(none.contains("Q2_K_S takes an importance matrix") && none.contains("blk.0.attn_k.weight"), "{none}");
 }
 
 #[test]

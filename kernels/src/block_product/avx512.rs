@@ -36,7 +36,8 @@ pub(super) fn body(block_type: BlockType) -> Option<Body> {
         BlockType::Q4K => product::<Q4K>,
         BlockType::Q5K => product::<Q5K>,
         BlockType::Q6K => product::<Q6K>,
-        BlockType::F32 | BlockType::F16 | BlockType::Bf16 | BlockType::Q2K | BlockType::Q3K => return None,
+        // All others are decoded first.
+        _ => return None,
     })
 }
 

@@ -78,7 +78,7 @@ const _: () = assert!(size_of::<BlockQ8_0>() == 34);
 /// The 32 four-bit numbers of a block. By hand where registers of 16 bytes are always there: loops over nibbles become
 /// scattered loads, or no vectors at all.
 #[inline(always)]
-fn four_bits(qs: &[u8; HALF_BLOCK]) -> [u8; LEGACY_BLOCK] {
+pub(super) fn four_bits(qs: &[u8; HALF_BLOCK]) -> [u8; LEGACY_BLOCK] {
     let mut numbers = [0; LEGACY_BLOCK];
     #[cfg(target_arch = "x86_64")]
     {

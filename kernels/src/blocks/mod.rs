@@ -8,14 +8,32 @@
 #![allow(clippy::inline_always)]
 
 mod block_type;
+mod few_levels;
 mod float;
+mod grids;
+mod i_quants;
 mod k_quants;
 mod legacy;
+mod nonlinear;
 
 pub use block_type::BlockType;
+pub use few_levels::{BlockQ1_0, BlockQ2_0, BlockTq1_0, BlockTq2_0};
 pub(crate) use float::half_to_f32;
+pub use i_quants::{BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs};
 pub use k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, K_BLOCK, scale_and_minimum};
 pub use legacy::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, LEGACY_BLOCK};
+pub use nonlinear::{
+    BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockNvfp4, FLOAT_LEVELS, NONLINEAR_LEVELS, half_of_exponent_scale,
+};
+
+/// Elements in a block of `NVFP4`.
+const NVFP4_BLOCK: usize = 64;
+
+/// Elements in a block of `Q1_0`.
+const Q1_0_BLOCK: usize = 128;
+
+/// Elements in a block of `Q2_0`.
+const Q2_0_BLOCK: usize = 64;
 
 /// Why a buffer of blocks was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +132,21 @@ fn decode_blocks(block_type: BlockType, bytes: &[u8], out: &mut [f32]) {
         BlockType::Q4K => k_quants::decode_q4_k(bytemuck::cast_slice(bytes), out),
         BlockType::Q5K => k_quants::decode_q5_k(bytemuck::cast_slice(bytes), out),
         BlockType::Q6K => k_quants::decode_q6_k(bytemuck::cast_slice(bytes), out),
+        BlockType::Iq4Nl => nonlinear::decode_iq4_nl(bytemuck::cast_slice(bytes), out),
+        BlockType::Iq4Xs => nonlinear::decode_iq4_xs(bytemuck::cast_slice(bytes), out),
+        BlockType::Mxfp4 => nonlinear::decode_mxfp4(bytemuck::cast_slice(bytes), out),
+        BlockType::Nvfp4 => nonlinear::decode_nvfp4(bytemuck::cast_slice(bytes), out),
+        BlockType::Tq1_0 => few_levels::decode_tq1_0(bytemuck::cast_slice(bytes), out),
+        BlockType::Tq2_0 => few_levels::decode_tq2_0(bytemuck::cast_slice(bytes), out),
+        BlockType::Q1_0 => few_levels::decode_q1_0(bytemuck::cast_slice(bytes), out),
+        BlockType::Q2_0 => few_levels::decode_q2_0(bytemuck::cast_slice(bytes), out),
+        BlockType::Iq1S => i_quants::decode_iq1_s(bytemuck::cast_slice(bytes), out),
+        BlockType::Iq1M => i_quants::decode_iq1_m(bytemuck::cast_slice(bytes), out),
+        BlockType::Iq2Xxs => i_quants::decode_iq2_xxs(bytemuck::cast_slice(bytes), out),
+        BlockType::Iq2Xs => i_quants::decode_iq2_xs(bytemuck::cast_slice(bytes), out),
+        BlockType::Iq2S => i_quants::decode_iq2_s(bytemuck::cast_slice(bytes), out),
+        BlockType::Iq3Xxs => i_quants::decode_iq3_xxs(bytemuck::cast_slice(bytes), out),
+        BlockType::Iq3S => i_quants::decode_iq3_s(bytemuck::cast_slice(bytes), out),
     }
 }
 

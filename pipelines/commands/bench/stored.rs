@@ -5,9 +5,10 @@ use crate::commands::Session;
 use crate::outcome::{Failure, Status};
 use anyhow::Result;
 use espalier_kernels::{
-    Accumulate, BlockRows, BlockType, InstructionSet, PackedMatrix, StoredMatrix, Values, matmul, matmul_stored,
+    Accumulate, BlockRows, InstructionSet, PackedMatrix, StoredMatrix, Values, matmul, matmul_stored,
     matmul_stored_transposed,
 };
+use espalier_quantize::encodable_type;
 use espalier_quantize::encode::encode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,11 +19,7 @@ const ROWS: [usize; 3] = [32, 512, 2048];
 
 /// `pipeline bench gemm --type ...`.
 pub fn gemm(type_name: &str, session: Session<'_>) -> Result<Status> {
-    let known = || BlockType::ALL.map(BlockType::name).join(", ");
-    let block_type = BlockType::ALL
-        .into_iter()
-        .find(|block_type| block_type.name().eq_ignore_ascii_case(type_name))
-        .ok_or_else(|| Failure::usage(format!("unknown type {type_name:?}")).hint(format!("known: {}", known())))?;
+    let block_type = encodable_type(type_name).map_err(Failure::usage)?;
     let begun = Instant::now();
     let rates = Rates::measure(session.precision);
     let mut rows = Vec::new();

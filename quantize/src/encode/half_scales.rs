@@ -2,7 +2,8 @@
 
 use bytemuck::Pod;
 use espalier_kernels::blocks::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
+    BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1,
+    BlockQ5K, BlockQ6K, BlockQ8_0, BlockTq1_0, BlockTq2_0,
 };
 
 use super::nearest::half_is_finite;
@@ -35,4 +36,16 @@ half_scales! {
     BlockQ4K: d, dmin;
     BlockQ5K: d, dmin;
     BlockQ6K: d;
+    BlockIq4Nl: d;
+    BlockIq4Xs: d;
+    BlockTq1_0: d;
+    BlockTq2_0: d;
+}
+
+impl HalfScales for BlockMxfp4 {
+    /// A power of two reaches as far as `f32`.
+    #[inline(always)]
+    fn is_finite(&self) -> bool {
+        true
+    }
 }

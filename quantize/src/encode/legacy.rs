@@ -83,7 +83,7 @@ fn levels(values: &Values, least: f32, id: f32, offset: f32, bound: u8) -> [u8; 
 
 /// Numbers of the first half below those of the second.
 #[inline(always)]
-fn nibbles(numbers: &[u8; LEGACY_BLOCK]) -> [u8; HALF_BLOCK] {
+pub(super) fn nibbles(numbers: &[u8; LEGACY_BLOCK]) -> [u8; HALF_BLOCK] {
     let mut packed = [0; HALF_BLOCK];
     for j in 0..HALF_BLOCK {
         packed[j] = numbers[j] | (numbers[j + HALF_BLOCK] << 4);

@@ -9,22 +9,27 @@
 // Plain loops are compiled anew for each instruction set, which needs their bodies in the callers.
 #![allow(clippy::inline_always)]
 
+mod few_levels;
 mod float;
 mod half_scales;
 mod k_quants;
 mod lanes;
 mod legacy;
 mod nearest;
+mod nonlinear;
 mod search;
 mod weighted;
 
 use espalier_kernels::blocks::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
+    BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1,
+    BlockQ5K, BlockQ6K, BlockQ8_0, BlockTq1_0, BlockTq2_0,
 };
 use espalier_kernels::{BlockType, PlainWork, run_widest};
 use rayon::prelude::*;
 
 use self::half_scales::HalfScales;
+use self::k_quants::K_BATCH;
+use self::legacy::LEGACY_BATCH;
 use self::weighted::{EncodeWeighted, WeightedRows};
 
 /// Elements that one task of the thread pool encodes: large enough to hide its cost, a multiple of every block.
@@ -33,6 +38,16 @@ const ELEMENTS_PER_TASK: usize = 16 * 1024;
 /// Why values could not be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum EncodeError {
+    /// A type that is read, but not written.
+    #[error(
+        "{name} is only read, not written; choose one of {known}",
+        name = .block_type.name(),
+        known = ENCODABLE.map(BlockType::name).join(", ")
+    )]
+    OnlyRead {
+        /// Type asked for.
+        block_type: BlockType,
+    },
     /// The values do not fill whole blocks.
     #[error(
         "{elements} elements are not whole {name} blocks of {block}; encode rows whose length is a multiple of {block}, \
@@ -97,6 +112,46 @@ pub enum EncodeError {
     },
 }
 
+/// The types that can be written; the others are only read.
+pub const ENCODABLE: [BlockType; 18] = [
+    BlockType::F32,
+    BlockType::F16,
+    BlockType::Bf16,
+    BlockType::Q4_0,
+    BlockType::Q4_1,
+    BlockType::Q5_0,
+    BlockType::Q5_1,
+    BlockType::Q8_0,
+    BlockType::Q2K,
+    BlockType::Q3K,
+    BlockType::Q4K,
+    BlockType::Q5K,
+    BlockType::Q6K,
+    BlockType::Iq4Nl,
+    BlockType::Iq4Xs,
+    BlockType::Mxfp4,
+    BlockType::Tq1_0,
+    BlockType::Tq2_0,
+];
+
+/// Whether errors in this type are weighed by importance; the other types leave nothing to choose.
+pub fn weighs_importance(block_type: BlockType) -> bool {
+    matches!(
+        block_type,
+        BlockType::Q4_0
+            | BlockType::Q4_1
+            | BlockType::Q5_0
+            | BlockType::Q5_1
+            | BlockType::Q2K
+            | BlockType::Q3K
+            | BlockType::Q4K
+            | BlockType::Q5K
+            | BlockType::Q6K
+            | BlockType::Iq4Nl
+            | BlockType::Iq4Xs
+    )
+}
+
 /// A block format that encodes `N` elements at a time.
 trait EncodeBlock<const N: usize>: HalfScales {
     /// Encodes finite values.
@@ -107,7 +162,8 @@ trait EncodeBlock<const N: usize>: HalfScales {
 ///
 /// Without `importance`, `values` may be any number of rows one after another, as long as each is a whole number of
 /// blocks. With it they are rows as long as `importance`, which holds one number for each column: how much an error there
-/// matters, in any unit. The formats that make no choice (floats, `Q8_0`) do not look at it. The result does not depend on
+/// matters, in any unit. Types that leave no
+/// choice do not look at it ([`weighs_importance`]). The result does not depend on
 /// the number of threads.
 ///
 /// # Errors
@@ -140,6 +196,7 @@ pub fn encode_into(
     importance: Option<&[f32]>,
     out: &mut [u8],
 ) -> Result<(), EncodeError> {
+    let encoder = encoder(block_type, importance.is_some()).ok_or(EncodeError::OnlyRead { block_type })?;
     if !values.len().is_multiple_of(block_type.block_size()) {
         return Err(EncodeError::PartialBlock { block_type, elements: values.len() });
     }
@@ -163,8 +220,7 @@ pub fn encode_into(
             if let Some(index) = first_not_finite(values) {
                 return Some(EncodeError::NotFinite { index: offset + index, value: values[index] });
             }
-            encode_task(block_type, values, importance, out)
-                .map(|index| EncodeError::Overflow { block_type, index: offset + index })
+            encoder(values, importance, out).map(|index| EncodeError::Overflow { block_type, index: offset + index })
         })
         .map_or(Ok(()), Err)
 }
@@ -198,35 +254,56 @@ fn first_not_finite(values: &[f32]) -> Option<usize> {
     values.iter().position(|value| !value.is_finite())
 }
 
-/// Encodes finite values on this thread; gives the first element of the first block that overflows.
-fn encode_task(block_type: BlockType, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) -> Option<usize> {
-    match (block_type, importance) {
-        (BlockType::F32, _) => float::encode_f32(values, out),
-        (BlockType::F16, _) => float::encode_f16(values, out),
-        (BlockType::Bf16, _) => float::encode_bf16(values, out),
-        (BlockType::Q8_0, _) => plainly::<32, BlockQ8_0>(values, out),
-        (BlockType::Q4_0, None) => plainly::<32, BlockQ4_0>(values, out),
-        (BlockType::Q4_1, None) => plainly::<32, BlockQ4_1>(values, out),
-        (BlockType::Q5_0, None) => plainly::<32, BlockQ5_0>(values, out),
-        (BlockType::Q5_1, None) => plainly::<32, BlockQ5_1>(values, out),
-        (BlockType::Q2K, None) => plainly::<256, BlockQ2K>(values, out),
-        (BlockType::Q3K, None) => plainly::<256, BlockQ3K>(values, out),
-        (BlockType::Q4K, None) => plainly::<256, BlockQ4K>(values, out),
-        (BlockType::Q5K, None) => plainly::<256, BlockQ5K>(values, out),
-        (BlockType::Q4_0, _) => weighted::<32, 16, BlockQ4_0>(values, importance, out),
-        (BlockType::Q4_1, _) => weighted::<32, 16, BlockQ4_1>(values, importance, out),
-        (BlockType::Q5_0, _) => weighted::<32, 16, BlockQ5_0>(values, importance, out),
-        (BlockType::Q5_1, _) => weighted::<32, 16, BlockQ5_1>(values, importance, out),
-        (BlockType::Q2K, _) => weighted::<256, 8, BlockQ2K>(values, importance, out),
-        (BlockType::Q3K, _) => weighted::<256, 8, BlockQ3K>(values, importance, out),
-        (BlockType::Q4K, _) => weighted::<256, 8, BlockQ4K>(values, importance, out),
-        (BlockType::Q5K, _) => weighted::<256, 8, BlockQ5K>(values, importance, out),
-        (BlockType::Q6K, _) => weighted::<256, 8, BlockQ6K>(values, importance, out),
-    }
+/// Encodes finite values on one thread; gives the first element of the first block that overflows.
+type Encoder = fn(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) -> Option<usize>;
+
+/// The encoder of a type, where it has one.
+fn encoder(block_type: BlockType, with_importance: bool) -> Option<Encoder> {
+    Some(match (block_type, with_importance) {
+        (BlockType::F32, _) => |values, _, out| float::encode_f32(values, out),
+        (BlockType::F16, _) => |values, _, out| float::encode_f16(values, out),
+        (BlockType::Bf16, _) => |values, _, out| float::encode_bf16(values, out),
+        (BlockType::Q8_0, _) => plainly::<32, BlockQ8_0>,
+        (BlockType::Q4_0, false) => plainly::<32, BlockQ4_0>,
+        (BlockType::Q4_1, false) => plainly::<32, BlockQ4_1>,
+        (BlockType::Q5_0, false) => plainly::<32, BlockQ5_0>,
+        (BlockType::Q5_1, false) => plainly::<32, BlockQ5_1>,
+        (BlockType::Q2K, false) => plainly::<256, BlockQ2K>,
+        (BlockType::Q3K, false) => plainly::<256, BlockQ3K>,
+        (BlockType::Q4K, false) => plainly::<256, BlockQ4K>,
+        (BlockType::Q5K, false) => plainly::<256, BlockQ5K>,
+        (BlockType::Q4_0, true) => weighted::<32, LEGACY_BATCH, BlockQ4_0>,
+        (BlockType::Q4_1, true) => weighted::<32, LEGACY_BATCH, BlockQ4_1>,
+        (BlockType::Q5_0, true) => weighted::<32, LEGACY_BATCH, BlockQ5_0>,
+        (BlockType::Q5_1, true) => weighted::<32, LEGACY_BATCH, BlockQ5_1>,
+        (BlockType::Q2K, true) => weighted::<256, K_BATCH, BlockQ2K>,
+        (BlockType::Q3K, true) => weighted::<256, K_BATCH, BlockQ3K>,
+        (BlockType::Q4K, true) => weighted::<256, K_BATCH, BlockQ4K>,
+        (BlockType::Q5K, true) => weighted::<256, K_BATCH, BlockQ5K>,
+        (BlockType::Q6K, _) => weighted::<256, K_BATCH, BlockQ6K>,
+        (BlockType::Iq4Nl, _) => weighted::<32, LEGACY_BATCH, BlockIq4Nl>,
+        (BlockType::Iq4Xs, _) => weighted::<256, K_BATCH, BlockIq4Xs>,
+        (BlockType::Mxfp4, _) => plainly::<32, BlockMxfp4>,
+        (BlockType::Tq1_0, _) => plainly::<256, BlockTq1_0>,
+        (BlockType::Tq2_0, _) => plainly::<256, BlockTq2_0>,
+        (
+            BlockType::Nvfp4
+            | BlockType::Q1_0
+            | BlockType::Q2_0
+            | BlockType::Iq1S
+            | BlockType::Iq1M
+            | BlockType::Iq2Xxs
+            | BlockType::Iq2Xs
+            | BlockType::Iq2S
+            | BlockType::Iq3Xxs
+            | BlockType::Iq3S,
+            _,
+        ) => return None,
+    })
 }
 
 /// One block after another.
-fn plainly<const N: usize, B: EncodeBlock<N>>(values: &[f32], out: &mut [u8]) -> Option<usize> {
+fn plainly<const N: usize, B: EncodeBlock<N>>(values: &[f32], _: Option<&[f32]>, out: &mut [u8]) -> Option<usize> {
     run_widest(PlainBlocks::<'_, B, N> { values, out: bytemuck::cast_slice_mut(out) })
 }
 

@@ -345,7 +345,7 @@ fn byte_level(level: i32) -> f32 {
 
 /// The element of the largest magnitude of each group (the first of several) and that magnitude.
 #[inline(always)]
-fn largest<const L: usize, const N: usize>(x: &Lanes<f32, L, N>) -> ([f32; L], [f32; L]) {
+pub(super) fn largest<const L: usize, const N: usize>(x: &Lanes<f32, L, N>) -> ([f32; L], [f32; L]) {
     let mut largest = [0.0; L];
     let mut magnitude = [0.0; L];
     for x in x {

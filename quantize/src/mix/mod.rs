@@ -12,7 +12,7 @@ use regex::Regex;
 
 use self::rules::Rules;
 use crate::QuantizeError;
-use crate::file_type::{FileType, block_type_named};
+use crate::file_type::{FileType, encodable_type};
 
 /// `--tensor-type REGEX=TYPE`: the type of every tensor whose name the expression finds, whatever the mix says.
 #[derive(Debug, Clone)]
@@ -31,9 +31,7 @@ impl std::str::FromStr for TypeOverride {
         // The last sign: an expression may hold one, a type does not.
         let (pattern, name) = text.rsplit_once('=').ok_or_else(|| fail("there is no '='".to_owned()))?;
         let pattern = Regex::new(pattern).map_err(|error| fail(error.to_string()))?;
-        let block_type = block_type_named(name).ok_or_else(|| {
-            fail(format!("unknown type {name:?}, known are {}", BlockType::ALL.map(BlockType::name).join(", ")))
-        })?;
+        let block_type = encodable_type(name).map_err(fail)?;
         Ok(Self { pattern, block_type })
     }
 }
@@ -49,6 +47,15 @@ pub struct MixOptions {
     pub token_embedding_type: Option<BlockType>,
     /// Type of `output.weight`, and of `token_embd.weight` where it serves as both (`--output-tensor-type`).
     pub output_tensor_type: Option<BlockType>,
+}
+
+/// Whether errors are weighed by an importance matrix; some mixes then choose other types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weighing {
+    /// All columns count alike.
+    Even,
+    /// By the importance of the columns.
+    Importance,
 }
 
 /// What the rules ask of a model.
@@ -115,17 +122,18 @@ fn layer_of(name: &str) -> Option<u32> {
 ///
 /// # Errors
 ///
-/// When a type given by name for the embedding or the output does not divide their rows. (llama-quantize stops there in
-/// the middle of the file.)
+/// When a type given by name for the embedding or the output does not divide their rows (llama-quantize stops there in
+/// the middle of the file), or a tensor gets a type that takes importance and there is none.
 pub fn plan(
     file_type: FileType,
     model: ModelDimensions,
     tensors: &[TensorShape<'_>],
     options: &MixOptions,
+    weighing: Weighing,
 ) -> Result<Vec<TensorPlan>, QuantizeError> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by(|left, right| tensor_order(tensors[*left].name, tensors[*right].name));
-    let mut rules = Rules::new(file_type, model, tensors, options);
+    let mut rules = Rules::new(file_type, model, tensors, options, weighing);
     order.into_iter().map(|index| rules.decide(index, &tensors[index])).collect()
 }
 
@@ -171,7 +179,7 @@ mod tests {
             .iter()
             .map(|(name, dimensions)| TensorShape { name, dimensions, block_type: BlockType::F32 })
             .collect();
-        let plans = plan(file_type, model, &shapes, options).unwrap();
+        let plans = plan(file_type, model, &shapes, options, Weighing::Even).unwrap();
         plans.into_iter().map(|plan| (list[plan.index].0.clone(), plan)).collect()
     }
 
@@ -245,10 +253,24 @@ mod tests {
             .map(|(name, dimensions)| TensorShape { name, dimensions, block_type: BlockType::F32 })
             .collect();
         let options = MixOptions { token_embedding_type: Some(BlockType::Q6K), ..MixOptions::default() };
-        let error = plan(FileType::Q4_K_M, SMALL, &shapes, &options).unwrap_err().to_string();
+        let error = plan(FileType::Q4_K_M, SMALL, &shapes, &options, Weighing::Even).unwrap_err().to_string();
         assert!(error.contains("token_embd.weight") && error.contains("576"), "{error}");
-        for bad in ["ffn", "ffn=Q9", "(=Q4_0"] {
+        for bad in ["ffn", "ffn=Q9", "(=Q4_0", "ffn=IQ2_S"] {
             assert!(bad.parse::<TypeOverride>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn two_bits_throughout_take_an_importance_matrix() {
+        let list = tensors(576, 1536, 30, true);
+        let shapes: Vec<_> = list
+            .iter()
+            .map(|(name, dimensions)| TensorShape { name, dimensions, block_type: BlockType::F32 })
+            .collect();
+        let planned = |weighing| plan(FileType::Q2_K_S, SMALL, &shapes, &MixOptions::default(), weighing);
+        // The first eighth of the down projections has more bits, and rows of 576 fall back to more.
+        let error = planned(Weighing::Even).unwrap_err().to_string();
+        assert!(error.contains("blk.3.ffn_down.weight") && error.contains("importance matrix"), "{error}");
+        planned(Weighing::Importance).unwrap();
     }
 }

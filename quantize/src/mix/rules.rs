@@ -2,7 +2,7 @@
 
 use espalier_kernels::BlockType;
 
-use super::{Fallback, MixOptions, ModelDimensions, TensorPlan, TensorShape};
+use super::{Fallback, MixOptions, ModelDimensions, TensorPlan, TensorShape, Weighing};
 use crate::QuantizeError;
 use crate::file_type::FileType;
 
@@ -50,6 +50,7 @@ pub(super) struct Rules<'a> {
     file_type: FileType,
     model: ModelDimensions,
     options: &'a MixOptions,
+    weighing: Weighing,
     tied: bool,
     values: usize,
     values_seen: usize,
@@ -62,6 +63,7 @@ impl<'a> Rules<'a> {
         model: ModelDimensions,
         tensors: &[TensorShape<'_>],
         options: &'a MixOptions,
+        weighing: Weighing,
     ) -> Self {
         let count =
             |wanted: fn(Category) -> bool| tensors.iter().filter(|tensor| wanted(Category::of(tensor.name))).count();
@@ -69,6 +71,7 @@ impl<'a> Rules<'a> {
             file_type,
             model,
             options,
+            weighing,
             tied: count(|category| category == Category::Output) == 0,
             values: count(Category::is_value),
             values_seen: 0,
@@ -80,7 +83,7 @@ impl<'a> Rules<'a> {
     ///
     /// # Errors
     ///
-    /// When a type asked for by name does not divide the rows.
+    /// When a type asked for by name does not divide the rows, or the type takes importance and there is none.
     pub(super) fn decide(&mut self, index: usize, tensor: &TensorShape<'_>) -> Result<TensorPlan, QuantizeError> {
         let exactly = |block_type| TensorPlan { index, block_type, fallback: None };
         if !is_quantized(tensor) {
@@ -109,17 +112,30 @@ impl<'a> Rules<'a> {
         let wanted = match chosen {
             Some(chosen) => chosen.block_type,
             None if self.options.pure => default,
-            None => self.by_rule(default, category),
+            None => self.by_rule(default, category, tensor),
         };
         let block_type = fall_back(wanted, columns);
+        let even = self.weighing == Weighing::Even && !matches!(category, Category::TokenEmbedding | Category::Output);
+        if even && self.file_type == FileType::Q2_K_S && block_type == BlockType::Q2K {
+            return Err(QuantizeError::ImportanceNeeded {
+                file_type: self.file_type,
+                tensor: tensor.name.to_owned(),
+                block_type,
+            });
+        }
         Ok(TensorPlan { index, block_type, fallback: (block_type != wanted).then_some(Fallback { wanted, columns }) })
     }
 
     /// The type that the mix gives to a kind of tensor; counts as it goes.
-    fn by_rule(&mut self, default: BlockType, category: Category) -> BlockType {
+    fn by_rule(&mut self, default: BlockType, category: Category, tensor: &TensorShape<'_>) -> BlockType {
         match category {
             Category::Output => self.output_type(default),
             Category::TokenEmbedding if self.tied => self.output_type(default),
+            _ if self.file_type == FileType::MXFP4_MOE => {
+                // Experts lie in one tensor of three dimensions.
+                if tensor.dimensions.get(2).is_some_and(|matrices| *matrices > 1) { default } else { BlockType::Q8_0 }
+            }
+            Category::TokenEmbedding if matches!(self.file_type, FileType::TQ1_0 | FileType::TQ2_0) => BlockType::Q4K,
             Category::AttentionValue | Category::AttentionQkv => {
                 let block_type = self.value_type(default);
                 self.values_seen += 1;
@@ -143,7 +159,7 @@ impl<'a> Rules<'a> {
     fn output_type(&self, default: BlockType) -> BlockType {
         match self.options.output_tensor_type {
             Some(named) => named,
-            None if default == BlockType::Q8_0 => BlockType::Q8_0,
+            None if default == BlockType::Q8_0 || self.file_type == FileType::MXFP4_MOE => BlockType::Q8_0,
             None => BlockType::Q6K,
         }
     }
@@ -151,8 +167,9 @@ impl<'a> Rules<'a> {
     fn value_type(&self, default: BlockType) -> BlockType {
         let grouped = self.model.heads / self.model.kv_heads.max(1) >= 4;
         let block_type = match self.file_type {
-            FileType::Q2_K if grouped => BlockType::Q4K,
+            FileType::Q2_K | FileType::Q2_K_S if grouped => BlockType::Q4K,
             FileType::Q2_K => BlockType::Q3K,
+            FileType::IQ4_NL | FileType::IQ4_XS if grouped => BlockType::Q5K,
             FileType::Q3_K_M if self.values_seen < 2 => BlockType::Q5K,
             FileType::Q3_K_M => BlockType::Q4K,
             FileType::Q3_K_L => BlockType::Q5K,
@@ -167,13 +184,19 @@ impl<'a> Rules<'a> {
 
     fn down_type(&self, default: BlockType) -> BlockType {
         let (layer, layers) = (self.downs_seen, self.model.layers);
+        let early = layer < layers / 8;
+        let weighed = self.weighing == Weighing::Importance;
         match self.file_type {
             FileType::Q2_K => BlockType::Q3K,
+            FileType::Q2_K_S if early => BlockType::Q4K,
+            FileType::IQ4_NL | FileType::IQ4_XS if early && !weighed => BlockType::Q5K,
+            FileType::Q4_0 if early && weighed => BlockType::Q4_1,
+            FileType::Q5_0 if early && weighed => BlockType::Q5_1,
             FileType::Q3_K_M if layer < layers / 16 => BlockType::Q5K,
             FileType::Q3_K_M => BlockType::Q4K,
             FileType::Q3_K_L => BlockType::Q5K,
             FileType::Q4_K_M | FileType::Q5_K_M if gets_more_bits(layer, layers) => BlockType::Q6K,
-            FileType::Q4_K_S if layer < layers / 8 => BlockType::Q5K,
+            FileType::Q4_K_S if early => BlockType::Q5K,
             _ => default,
         }
     }
@@ -199,7 +222,8 @@ fn fall_back(wanted: BlockType, columns: usize) -> BlockType {
         return wanted;
     }
     let smaller = match wanted {
-        BlockType::Q2K | BlockType::Q3K => BlockType::Q4_0,
+        BlockType::Q2K | BlockType::Q3K | BlockType::Tq1_0 | BlockType::Tq2_0 => BlockType::Q4_0,
+        BlockType::Iq4Xs => BlockType::Iq4Nl,
         BlockType::Q4K => BlockType::Q5_0,
         BlockType::Q5K => BlockType::Q5_1,
         BlockType::Q6K => BlockType::Q8_0,

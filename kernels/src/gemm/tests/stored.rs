@@ -9,12 +9,16 @@ use crate::{BlockRows, BlockType, LowRank, LowRankFactors, PackedMatrix, Precisi
 /// Where the half-precision scales of a block begin.
 fn scales(block_type: BlockType) -> &'static [usize] {
     match block_type {
-        BlockType::F32 | BlockType::F16 | BlockType::Bf16 => &[],
-        BlockType::Q4_0 | BlockType::Q5_0 | BlockType::Q8_0 => &[0],
+        BlockType::F32 | BlockType::F16 | BlockType::Bf16 | BlockType::Mxfp4 | BlockType::Nvfp4 | BlockType::Iq1M => {
+            &[]
+        }
+        BlockType::Tq1_0 => &[52],
+        BlockType::Tq2_0 => &[64],
         BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q4K | BlockType::Q5K => &[0, 2],
         BlockType::Q2K => &[80, 82],
         BlockType::Q3K => &[108],
         BlockType::Q6K => &[208],
+        _ => &[0],
     }
 }
 
@@ -31,6 +35,12 @@ fn blocks(block_type: BlockType, rows: usize, columns: usize, seed: u32) -> Bloc
     for (block, small) in bytes.chunks_exact_mut(block_type.block_bytes()).zip(small.as_chunks::<2>().0) {
         for (&place, scale) in scales(block_type).iter().zip(small) {
             block[place..place + 2].copy_from_slice(&half::f16::from_f32(scale * 0.01).to_le_bytes());
+        }
+        match block_type {
+            // An exponent alone, and a half of which the highest bits lie in the last byte.
+            BlockType::Mxfp4 => block[0] = 120 + block[0] % 8,
+            BlockType::Iq1M => block[55] = 0x20 | (block[55] % 16),
+            _ => {}
         }
     }
     let range = 7..7 + bytes.len();

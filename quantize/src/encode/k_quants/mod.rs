@@ -7,6 +7,8 @@
 mod plain;
 mod weighted;
 
+pub(super) use self::weighted::K_BATCH;
+
 use espalier_kernels::blocks::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, K_BLOCK, scale_and_minimum};
 
 use super::lanes::Lanes;
