@@ -9,6 +9,7 @@ use espalier_kernels::{Accumulate, Element, Precision, Values, ValuesMut, bf16, 
 use espalier_model::ModelConfig;
 
 use crate::cache::{Cache, LayerGroup, PageSpan, PageTable};
+use crate::inputs::LinearInput;
 use crate::matrix::ProductMemory;
 use crate::weights::{Layer, Projection, Weights, scale};
 
@@ -135,7 +136,7 @@ pub(crate) fn forward(
     workspace: &mut Workspace,
     visit: &mut dyn FnMut(usize, &mut [f32]),
 ) {
-    run(weights, batch, cache, workspace, Outputs::Logits, visit);
+    run(weights, batch, cache, workspace, Outputs::Logits(visit));
 }
 
 /// As [`forward`], but shows what the head would read: the stream behind the last norm, rows of `hidden` values.
@@ -146,31 +147,46 @@ pub(crate) fn hidden_states(
     workspace: &mut Workspace,
     visit: &mut dyn FnMut(usize, &mut [f32]),
 ) {
-    run(weights, batch, cache, workspace, Outputs::HiddenStates, visit);
+    run(weights, batch, cache, workspace, Outputs::HiddenStates(visit));
 }
 
-/// What is shown of the wanted rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outputs {
-    Logits,
-    HiddenStates,
-}
-
-fn run(
+/// As [`forward`], but shows what every matrix reads, of all rows where all are wanted, and computes no logits.
+pub(crate) fn inputs(
     weights: &Weights,
     batch: &Batch,
     cache: &mut Cache,
     workspace: &mut Workspace,
-    outputs: Outputs,
-    visit: &mut dyn FnMut(usize, &mut [f32]),
+    visit: &mut dyn FnMut(LinearInput, Values<'_>),
 ) {
+    run(weights, batch, cache, workspace, Outputs::Inputs(visit));
+}
+
+/// What is shown of a pass.
+enum Outputs<'a> {
+    /// Logits of the wanted rows.
+    Logits(&'a mut dyn FnMut(usize, &mut [f32])),
+    /// What the head would read, of the wanted rows.
+    HiddenStates(&'a mut dyn FnMut(usize, &mut [f32])),
+    /// What each matrix reads.
+    Inputs(&'a mut dyn FnMut(LinearInput, Values<'_>)),
+}
+
+impl Outputs<'_> {
+    fn input(&mut self, input: LinearInput, values: Values<'_>) {
+        if let Self::Inputs(visit) = self {
+            visit(input, values);
+        }
+    }
+}
+
+fn run(weights: &Weights, batch: &Batch, cache: &mut Cache, workspace: &mut Workspace, mut outputs: Outputs<'_>) {
     if batch.is_empty() {
         return;
     }
     parallel::awake(|| match weights.activations {
-        Precision::F32 => run_in::<f32>(weights, batch, cache, workspace, outputs, visit),
+        Precision::F32 => run_in::<f32>(weights, batch, cache, workspace, &mut outputs),
         // The products would round these values anyway.
-        Precision::Bf16 => run_in::<bf16>(weights, batch, cache, workspace, outputs, visit),
+        Precision::Bf16 => run_in::<bf16>(weights, batch, cache, workspace, &mut outputs),
     });
     cache.settle();
 }
@@ -181,8 +197,7 @@ fn run_in<T: Element>(
     batch: &Batch,
     cache: &mut Cache,
     workspace: &mut Workspace,
-    outputs: Outputs,
-    visit: &mut dyn FnMut(usize, &mut [f32]),
+    outputs: &mut Outputs<'_>,
 ) {
     let config = &weights.config;
     let width = config.hidden;
@@ -205,6 +220,7 @@ fn run_in<T: Element>(
     for (index, layer) in weights.layers.iter().enumerate() {
         rms_norm(hidden, &layer.attention_norm, config.rms_epsilon, normed);
         let qkv: &mut [f32] = take(qkv, rows * fused);
+        outputs.input(LinearInput::Attention(index), T::values(normed));
         layer.qkv.apply(T::values(normed), rows, qkv, products, Accumulate::Overwrite);
         rotate(weights, layer, &batch.positions, qkv);
         attend(weights, index, batch, cache, qkv, T::values_mut(attended));
@@ -224,12 +240,14 @@ fn run_in<T: Element>(
         let hidden = &mut hidden[..rows * width];
         let normed = &mut normed[..rows * width];
         let attended = &attended[..rows * query_width];
+        outputs.input(LinearInput::AttentionOutput(index), T::values(attended));
         let mut stream = Stream { hidden: &mut *hidden, added, added_normed, products, epsilon: config.rms_epsilon };
         stream.add(&layer.output, layer.output_norm.as_deref(), T::values(attended), rows);
 
         rms_norm(hidden, &layer.mlp_norm, config.rms_epsilon, normed);
         // Rounded before the activation, they would cost the parity of bf16 with llama.cpp.
         let both: &mut [f32] = take(gate_up, rows * 2 * config.feed_forward);
+        outputs.input(LinearInput::FeedForward(index), T::values(normed));
         layer.gate_up.apply(T::values(normed), rows, both, products, Accumulate::Overwrite);
         let activated: &mut [f32] = take(activated, rows * config.feed_forward);
         let both = &*both;
@@ -241,13 +259,14 @@ fn run_in<T: Element>(
                 scale(out, config.scales.residual);
             }
         });
+        outputs.input(LinearInput::FeedForwardDown(index), Values::F32(activated));
         let mut stream = Stream { hidden, added, added_normed, products, epsilon: config.rms_epsilon };
         stream.add(&layer.down, layer.down_norm.as_deref(), Values::F32(activated), rows);
     }
 
     let vocabulary = config.vocabulary;
     for (chunk, hidden) in hidden[..rows * width].chunks(HEAD_ROWS * width).enumerate() {
-        if outputs == Outputs::HiddenStates {
+        if let Outputs::HiddenStates(visit) = outputs {
             let states: &mut [f32] = take(logits, hidden.len());
             rms_norm(hidden, &weights.final_norm, config.rms_epsilon, states);
             // The norm that is kept has the divisor of the logits in it.
@@ -258,6 +277,10 @@ fn run_in<T: Element>(
         let chunk_rows = hidden.len() / width;
         let normed = &mut normed[..hidden.len()];
         rms_norm(hidden, &weights.final_norm, config.rms_epsilon, normed);
+        let Outputs::Logits(visit) = outputs else {
+            outputs.input(LinearInput::Head, T::values(normed));
+            continue;
+        };
         let logits = take(logits, chunk_rows * vocabulary);
         let y = ValuesMut::F32(&mut *logits);
         weights.head.apply(T::values(normed), chunk_rows, y, &mut products.quantized, Accumulate::Overwrite);

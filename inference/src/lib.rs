@@ -7,6 +7,7 @@
 //! - Which of several continuations is likelier: [`NativeEngine::loglikelihood`].
 //! - What a student can learn from a teacher at each token of an answer: [`NativeEngine::top_logprobs`].
 //! - Vectors of texts, of an encoder or of a model that writes: [`EmbeddingEngine::embed`].
+//! - What each matrix reads of a text: [`NativeEngine::linear_inputs`].
 //! - Perplexity of a text: [`NativeEngine::token_logprobs`]; beside an answer: [`Request::prompt_logprobs`]. Whole distributions: [`NativeEngine::logits`].
 //!
 //! # How the native engine works
@@ -55,6 +56,7 @@ mod constraint;
 mod embedding;
 mod error;
 mod forward;
+mod inputs;
 mod matrix;
 mod native;
 pub mod openai;
@@ -76,6 +78,7 @@ pub use constraint::Constraint;
 pub use embedding::{EmbeddingEngine, EmbeddingOptions, EncoderEngine};
 pub use error::EngineError;
 pub use espalier_model::{Message, Pooling, SpecialTokens};
+pub use inputs::LinearInput;
 pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
 pub use overflow::Overflow;
 pub use request::{Answer, Counts, Event, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};

@@ -11,6 +11,7 @@ use crate::constraint::{Constraint, Shelf};
 use crate::embedding::{self, EmbeddingOptions};
 use crate::error::EngineError;
 use crate::forward::Workspace;
+use crate::inputs::{self, LinearInput};
 use crate::matrix::Form;
 use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
 use crate::schedule::offline;
@@ -397,7 +398,39 @@ impl NativeEngine {
     /// # Errors
     /// More tokens than the window holds; an unknown token id.
     pub fn logits(&self, tokens: &[u32], visit: &mut dyn FnMut(usize, &[f32])) -> Result<(), EngineError> {
-        score::logits(self, tokens, visit)
+        let vocabulary = self.weights.config.vocabulary;
+        self.logits_from(tokens, 0, &mut |first, logits| {
+            for (offset, row) in logits.chunks_exact(vocabulary).enumerate() {
+                visit(first + offset, row);
+            }
+        })
+    }
+
+    /// Shows the logits after each position of `tokens` from `first` on, in order and several positions at a time:
+    /// `visit(position, logits)` gets the first position of each piece and rows as wide as the vocabulary.
+    ///
+    /// # Errors
+    /// As [`NativeEngine::logits`].
+    pub fn logits_from(
+        &self,
+        tokens: &[u32],
+        first: usize,
+        visit: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), EngineError> {
+        score::logits_from(self, tokens, first, visit)
+    }
+
+    /// Shows what each matrix reads while `tokens` run through: `visit(input, columns, values)` gets rows of so many columns, in
+    /// the order of the tokens. Long texts come in several pieces, pass by pass; the values do not depend on how they are cut.
+    ///
+    /// # Errors
+    /// More tokens than the window holds; an unknown token id.
+    pub fn linear_inputs(
+        &self,
+        tokens: &[u32],
+        visit: &mut dyn FnMut(LinearInput, usize, &[f32]),
+    ) -> Result<(), EngineError> {
+        inputs::linear_inputs(self, tokens, visit)
     }
 }
 

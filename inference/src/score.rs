@@ -340,10 +340,11 @@ pub(crate) fn token_logprobs(engine: &NativeEngine, tokens: &[u32]) -> Vec<f32> 
     logprobs
 }
 
-/// Shows all logits of a text; see [`NativeEngine::logits`].
-pub(crate) fn logits(
+/// Shows the logits of a text from a position on; see [`NativeEngine::logits_from`].
+pub(crate) fn logits_from(
     engine: &NativeEngine,
     tokens: &[u32],
+    first: usize,
     visit: &mut dyn FnMut(usize, &[f32]),
 ) -> Result<(), EngineError> {
     engine.weights.check_tokens(tokens)?;
@@ -351,11 +352,6 @@ pub(crate) fn logits(
     if tokens.len() > context {
         return Err(EngineError::TextTooLong { tokens: tokens.len(), context });
     }
-    let vocabulary = engine.weights.config.vocabulary;
-    run_text(engine, tokens, 0, &mut |first, logits| {
-        for (offset, row) in logits.chunks_exact(vocabulary).enumerate() {
-            visit(first + offset, row);
-        }
-    });
+    run_text(engine, tokens, first, &mut |position, logits| visit(position, logits));
     Ok(())
 }

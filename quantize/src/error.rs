@@ -141,6 +141,23 @@ pub enum QuantizeError {
         /// What differs.
         problem: String,
     },
+    /// Texts that give nothing to measure.
+    #[error("an importance matrix needs at least one token; {texts} texts without any were given")]
+    NothingToMeasure {
+        /// Number of texts.
+        texts: usize,
+    },
+    /// Activations that are no numbers.
+    #[error("the input of tensor {tensor:?} overflows: {problem}; the weights or the adapter are damaged")]
+    Activations {
+        /// GGUF name.
+        tensor: String,
+        /// What is wrong with the sums.
+        problem: String,
+    },
+    /// Stopped before its end.
+    #[error("stopped before the end; start it again")]
+    Interrupted,
     /// Texts that give nothing to compare.
     #[error("divergence needs at least one text of two tokens or more; {texts} texts were given")]
     NothingToCompare {

@@ -29,15 +29,16 @@ mod merge;
 mod mix;
 mod provenance;
 mod report;
+mod text;
 mod verify;
 mod write;
 
-pub use divergence::{Divergence, divergence};
+pub use divergence::{Divergence, Estimate, ReferenceLogits, divergence};
 pub use encode::EncodeError;
 pub use error::QuantizeError;
 pub use file_type::{FileType, encodable_type};
 pub use folder::{FolderReport, write_folder};
-pub use imatrix::{CHUNK_TOKENS, Importance, ImportanceMatrix, TensorStatistics};
+pub use imatrix::{CHUNK_TOKENS, Importance, ImportanceMatrix, TensorStatistics, importance};
 pub use importance_source::ImportanceSource;
 pub use merge::{MergedModule, check_adapter};
 pub use mix::{
@@ -45,5 +46,6 @@ pub use mix::{
 };
 pub use provenance::{Origin, Provenance};
 pub use report::{FallbackGroup, QuantizeReport, TensorReport};
+pub use text::MeasuredText;
 pub use verify::{Verification, error_bound, relative_error, verify};
 pub use write::{QuantizeEvent, QuantizeOptions, quantize};

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use espalier_inference::{EngineOptions, NativeEngine};
 use espalier_kernels::Precision;
 use espalier_model::{Model, SpecialTokens};
-use espalier_quantize::{Divergence, FileType, QuantizeError, QuantizeOptions, divergence, quantize};
+use espalier_quantize::{
+    Divergence, FileType, MeasuredText, QuantizeError, QuantizeOptions, ReferenceLogits, divergence, quantize,
+};
 
 fn stories() -> Model {
     Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
@@ -18,7 +21,15 @@ fn engine(model: &Model) -> NativeEngine {
     NativeEngine::load(model, None, &options).unwrap()
 }
 
-fn texts(model: &Model) -> Vec<Vec<u32>> {
+fn compare(
+    reference: &NativeEngine,
+    candidate: &NativeEngine,
+    texts: &[MeasuredText],
+) -> Result<Divergence, QuantizeError> {
+    divergence(reference, candidate, texts, &mut |_| ControlFlow::Continue(()))
+}
+
+fn texts(model: &Model) -> Vec<MeasuredText> {
     [
         "Once upon a time, there was a little girl named Lily. She loved to play outside in the park.",
         "One day, a big dog came to the house. The dog was sad because it had no friends.",
@@ -27,7 +38,7 @@ fn texts(model: &Model) -> Vec<Vec<u32>> {
     .into_iter()
     .map(|text| {
         let ids = model.tokenizer().encode(text, SpecialTokens::AsText);
-        model.tokenizer().bos().into_iter().chain(ids).collect()
+        MeasuredText::whole(model.tokenizer().bos().into_iter().chain(ids).collect())
     })
     .collect()
 }
@@ -38,24 +49,24 @@ fn a_model_does_not_diverge_from_itself_and_more_bits_diverge_less() {
     let model = stories();
     let texts = texts(&model);
     let reference = engine(&model);
-    let same = divergence(&reference, &engine(&model), &texts).unwrap();
-    assert!(same.mean_kld < 1e-9 && same.max < 1e-6, "{same:?}");
-    assert_eq!(same.same_top, 1.0);
-    assert_eq!(same.tokens, texts.iter().map(|text| text.len() - 1).sum::<usize>());
+    let same = compare(&reference, &engine(&model), &texts).unwrap();
+    assert!(same.mean_kld.value < 1e-9 && same.max < 1e-6, "{same:?}");
+    assert_eq!(same.same_top.value, 1.0);
+    assert_eq!(same.tokens, texts.iter().map(|text| text.scored()).sum::<usize>());
 
     let measured: Vec<Divergence> = [FileType::Q8_0, FileType::Q4_0]
         .into_iter()
         .map(|file_type| {
             let out = folder.path().join(format!("{file_type}.gguf"));
             quantize(&model, None, file_type, &out, &QuantizeOptions::default(), &mut |_| {}).unwrap();
-            divergence(&reference, &engine(&Model::open(&out).unwrap()), &texts).unwrap()
+            compare(&reference, &engine(&Model::open(&out).unwrap()), &texts).unwrap()
         })
         .collect();
     let [q8, q4] = measured.as_slice() else { unreachable!() };
-    assert!(q8.mean_kld > 0.0 && q8.mean_kld < 0.005 && q8.same_top > 0.95, "{q8:?}");
-    assert!(q4.mean_kld > 4.0 * q8.mean_kld && q4.rms_delta_p > q8.rms_delta_p, "{q4:?}");
-    assert!(q4.median <= q4.p99_9 && q4.p99_9 <= q4.max);
-    assert!((q8.perplexity_ratio - 1.0).abs() < 0.02, "{q8:?}");
+    assert!(q8.mean_kld.value > 0.0 && q8.mean_kld.value < 0.005 && q8.same_top.value > 0.95, "{q8:?}");
+    assert!(q4.mean_kld.value > 4.0 * q8.mean_kld.value && q4.rms_delta_p.value > q8.rms_delta_p.value, "{q4:?}");
+    assert!(q4.median.value <= q4.p99_9.value && q4.p99_9.value <= q4.max);
+    assert!((q8.perplexity_ratio.value - 1.0).abs() < 0.02, "{q8:?}");
 }
 
 #[test]
@@ -74,12 +85,15 @@ fn products_on_the_blocks_of_the_file_stay_near_the_decoded_weights() {
         assert_ne!(blocks.identity(), decoded.identity());
         assert!(blocks.weight_bytes() < decoded.weight_bytes());
         // Rounding the activations to 8 bits costs less than what Q8_0 does to the weights.
-        let found = divergence(&decoded, &blocks, &texts).unwrap();
-        assert!(found.mean_kld > 0.0 && found.mean_kld < 0.002 && found.same_top > 0.95, "{file_type}: {found:?}");
+        let found = compare(&decoded, &blocks, &texts).unwrap();
+        assert!(
+            found.mean_kld.value > 0.0 && found.mean_kld.value < 0.002 && found.same_top.value > 0.95,
+            "{file_type}: {found:?}"
+        );
         // How many rows are computed together changes nothing here either.
         let one_by_one = EngineOptions { max_batch_tokens: 1, ..options };
         let one_by_one = NativeEngine::load(&model, None, &one_by_one).unwrap();
-        assert!(divergence(&blocks, &one_by_one, &texts).unwrap().max.abs() < f64::EPSILON, "{file_type}");
+        assert!(compare(&blocks, &one_by_one, &texts).unwrap().max.abs() < f64::EPSILON, "{file_type}");
     }
 }
 
@@ -87,7 +101,7 @@ fn products_on_the_blocks_of_the_file_stay_near_the_decoded_weights() {
 fn texts_without_a_next_token_are_refused() {
     let model = stories();
     let engine = engine(&model);
-    let error = divergence(&engine, &engine, &[vec![1], vec![]]).unwrap_err();
+    let error = compare(&engine, &engine, &[MeasuredText::whole(vec![1]), MeasuredText::whole(vec![])]).unwrap_err();
     assert!(matches!(error, QuantizeError::NothingToCompare { texts: 2 }), "{error}");
 }
 
@@ -96,6 +110,42 @@ fn an_error_of_an_engine_comes_back() {
     let model = stories();
     let engine = engine(&model);
     let too_long = vec![5; 100_000];
-    let error = divergence(&engine, &engine, &[too_long]).unwrap_err();
+    let error = compare(&engine, &engine, &[MeasuredText::whole(too_long)]).unwrap_err();
     assert!(matches!(error, QuantizeError::Engine(_)), "{error}");
+}
+
+#[test]
+fn figures_are_those_of_llama_perplexity_within_the_rounding_of_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = stories();
+    let out = folder.path().join("Q4_0.gguf");
+    quantize(&model, None, FileType::Q4_0, &out, &QuantizeOptions::default(), &mut |_| {}).unwrap();
+    let (reference, candidate) = (engine(&model), engine(&Model::open(&out).unwrap()));
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/text/wiki.test.raw")).unwrap();
+    let mut windows = MeasuredText::windows(&reference, &text, 512);
+    windows.truncate(16);
+    let found = compare(&reference, &candidate, &windows).unwrap();
+    assert_eq!((found.tokens, found.texts), (16 * 255, 16));
+    let golden = include_str!("golden/stories260K.divergence.txt");
+    let expect = |name: &str, found: f64, tolerance: f64| {
+        let line = golden.lines().find(|line| line.starts_with(name)).unwrap();
+        let expected: f64 = line.split_once(':').unwrap().1.split(['±', '%']).next().unwrap().trim().parse().unwrap();
+        assert!((found - expected).abs() <= tolerance * expected.abs(), "{name}: {found} for {expected}");
+    };
+    expect("Mean    KLD", found.mean_kld.value, 2e-3);
+    expect("Median  KLD", found.median.value, 2e-3);
+    expect("90.0%   KLD", found.p90.value, 2e-3);
+    expect("99.0%   KLD", found.p99.value, 2e-3);
+    expect("99.9%   KLD", found.p99_9.value, 1e-2);
+    expect("Maximum KLD", found.max, 1e-2);
+    expect("Mean    Δp", 100.0 * found.mean_delta_p.value, 1e-2);
+    expect("RMS Δp", 100.0 * found.rms_delta_p.value, 2e-3);
+    expect("Same top p", 100.0 * found.same_top.value, 1e-3);
+    // Theirs is one standard error by single positions; texts vary more than that.
+    let [low, high] = found.mean_kld.interval.unwrap();
+    assert!(low < found.mean_kld.value && found.mean_kld.value < high && high - low > 2.0 * 0.004_7, "{low} {high}");
+
+    let kept = ReferenceLogits::new(&reference, windows).unwrap();
+    assert_eq!(kept.divergence(&candidate).unwrap(), found, "kept logits are those of the run in step");
 }

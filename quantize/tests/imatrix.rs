@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use espalier_quantize::{CHUNK_TOKENS, Importance, ImportanceMatrix};
+use espalier_inference::{EngineOptions, NativeEngine};
+use espalier_kernels::Precision;
+use espalier_model::Model;
+use espalier_quantize::{CHUNK_TOKENS, Importance, ImportanceMatrix, MeasuredText, QuantizeError, importance};
 use proptest::prelude::*;
 
 fn written(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -35,6 +39,78 @@ fn both_forms_come_back() {
             assert!((kept - mean).abs() <= mean * 1e-6, "{name}: {kept} for {mean}");
         }
     }
+}
+
+fn golden(form: &str) -> ImportanceMatrix {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/stories260K.imatrix.");
+    ImportanceMatrix::read(Path::new(&format!("{folder}{form}"))).unwrap()
+}
+
+fn engine(max_batch_tokens: usize) -> NativeEngine {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin");
+    let options = EngineOptions { precision: Precision::F32, max_batch_tokens, ..EngineOptions::default() };
+    NativeEngine::load(&Model::open(Path::new(path)).unwrap(), None, &options).unwrap()
+}
+
+fn wiki(engine: &NativeEngine, count: usize) -> Vec<MeasuredText> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/text/wiki.test.raw");
+    let mut windows = MeasuredText::windows(engine, &std::fs::read_to_string(path).unwrap(), CHUNK_TOKENS as usize);
+    windows.truncate(count);
+    windows
+}
+
+fn measure(engine: &NativeEngine, texts: &[MeasuredText]) -> ImportanceMatrix {
+    let names = vec!["wiki.test.raw".to_owned()];
+    importance(engine, texts, names, false, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+#[test]
+fn the_two_forms_of_llama_imatrix_hold_the_same_means() {
+    let (gguf, legacy) = (golden("gguf"), golden("dat"));
+    assert_eq!(gguf.datasets(), ["wiki.test.raw"]);
+    assert_eq!((gguf.chunks(), gguf.chunk_tokens(), gguf.len()), (4, 512, 35));
+    assert_eq!((legacy.chunks(), legacy.datasets(), legacy.len()), (4, gguf.datasets(), 35));
+    for (name, importance) in gguf.iter() {
+        for (mean, kept) in importance.means().iter().zip(legacy.get(name).unwrap().means()) {
+            assert!((mean - kept).abs() <= mean * 1e-6, "{name}");
+        }
+    }
+}
+
+#[test]
+fn our_own_sums_are_those_of_llama_imatrix_to_the_rounding_of_its_sums() {
+    let engine = engine(512);
+    let (ours, theirs) = (measure(&engine, &wiki(&engine, 4)), golden("gguf"));
+    assert_eq!((ours.datasets(), ours.chunks(), ours.len()), (theirs.datasets(), theirs.chunks(), theirs.len()));
+    for (name, importance) in ours.iter() {
+        let expected = theirs.get(name).unwrap();
+        assert_eq!(importance.counts(), expected.counts(), "{name}");
+        for (sum, expected) in importance.sums().iter().zip(expected.sums()) {
+            assert!((sum - expected).abs() <= expected * 2e-5, "{name}: {sum} for {expected}");
+        }
+    }
+}
+
+#[test]
+fn sums_depend_neither_on_the_rows_of_a_pass_nor_on_threads() {
+    let whole = engine(512);
+    let texts = wiki(&whole, 1);
+    let expected = measure(&whole, &texts);
+    assert_eq!(measure(&engine(37), &texts), expected);
+    let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    assert_eq!(single.install(|| measure(&whole, &texts)), expected);
+}
+
+#[test]
+fn the_head_is_measured_when_asked_and_an_interruption_ends_it() {
+    let engine = engine(512);
+    let texts = [MeasuredText::whole(vec![1, 5, 9]), MeasuredText::whole(vec![1, 7])];
+    let head = importance(&engine, &texts, Vec::new(), true, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(head.get("output.weight").unwrap().counts(), [5]);
+    let stopped = importance(&engine, &texts, Vec::new(), true, &mut |_| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(QuantizeError::Interrupted)));
+    let nothing = importance(&engine, &[], Vec::new(), true, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(nothing, Err(QuantizeError::NothingToMeasure { texts: 0 })));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! its weights are rounded; the encoders weigh their errors by the mean square. The files are llama.cpp's, in its GGUF form
 //! and in the older `.dat` form.
 
+mod collect;
 mod file;
 mod legacy;
 mod statistics;
@@ -12,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use self::collect::importance;
 pub use self::statistics::TensorStatistics;
 use crate::QuantizeError;
 
