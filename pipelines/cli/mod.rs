@@ -348,6 +348,63 @@ pub enum Command {
         #[arg(long, value_name = "REGEX=TYPE")]
         tensor_type: Vec<String>,
     },
+    /// Measure how strongly each column of a model is used on your rows, for `quantize --imatrix`.
+    #[command(
+        after_help = "Examples:\n  pipeline imatrix base.gguf --adapter adapter/ --data rows/messages.jsonl --general wiki.txt --out imatrix.gguf\n  pipeline imatrix --show imatrix.gguf"
+    )]
+    Imatrix {
+        /// The base.
+        #[arg(required_unless_present = "show")]
+        model: Option<String>,
+        /// Rows (.jsonl, .json, .parquet), each with the chat template, or a text in windows of 512 tokens.
+        #[arg(long, value_name = "FILE", required_unless_present = "show")]
+        data: Option<String>,
+        /// The file to write: GGUF, or the older form where it ends in .dat.
+        #[arg(long, value_name = "FILE", required_unless_present = "show")]
+        out: Option<PathBuf>,
+        /// Adapter, applied without a merge.
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
+        /// A general text beside the data, so that the model does not forget what the rows do not hold.
+        #[arg(long, value_name = "FILE")]
+        general: Option<PathBuf>,
+        /// Part of all tokens that comes from the general text.
+        #[arg(long, value_name = "PART", default_value_t = 0.2)]
+        general_share: f64,
+        /// Only the first rows or windows of the data.
+        #[arg(long, value_name = "N")]
+        chunks: Option<usize>,
+        /// Measure the head too, as `output.weight`.
+        #[arg(long)]
+        process_output: bool,
+        /// Show what a file of importance holds, and measure nothing.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "data", "out"])]
+        show: Option<PathBuf>,
+    },
+    /// Compare files of one model: size, and divergence from it with intervals, as a table and a plot.
+    #[command(
+        after_help = "Examples:\n  pipeline compare base.F16.gguf tuned.Q4_K_M.gguf tuned.Q8_0.gguf --text wiki.txt\n  pipeline compare tuned.Q4_K_M.gguf --reference tuned.F16.gguf --data rows/messages.jsonl --plot front.svg"
+    )]
+    Compare {
+        /// The files.
+        #[arg(value_name = "MODEL", required = true)]
+        models: Vec<String>,
+        /// A text, in windows as llama-perplexity cuts it.
+        #[arg(long, value_name = "FILE", required_unless_present = "data", conflicts_with = "data")]
+        text: Option<String>,
+        /// Rows as `train` reads them: only what the model learns to write counts.
+        #[arg(long, value_name = "FILE")]
+        data: Option<String>,
+        /// What they are held against (default: the largest of them).
+        #[arg(long, value_name = "MODEL")]
+        reference: Option<String>,
+        /// Only the first windows or rows.
+        #[arg(long, value_name = "N")]
+        chunks: Option<usize>,
+        /// Draw size against divergence.
+        #[arg(long, value_name = "FILE.svg")]
+        plot: Option<PathBuf>,
+    },
     /// Score a model on the held-out tests of a skills tree.
     #[command(
         after_help = "Example:\n  pipeline eval --model base.gguf --adapter adapter/ --tasks taxonomy/ --out scores/"

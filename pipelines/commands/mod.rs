@@ -4,12 +4,14 @@ mod adapter;
 mod batch;
 mod bench;
 mod chat;
+mod compare;
 mod data;
 mod doctor;
 mod embed;
 mod eval;
 mod folder;
 mod generate;
+mod imatrix;
 mod init;
 mod model;
 mod perplexity;
@@ -100,6 +102,18 @@ pub fn run(cli: Cli) -> Result<Status> {
         Command::Eval { model, adapter, compare, tasks, out, limit, num_fewshot } => {
             let arguments = eval::Arguments { model, adapter, compare, tasks, out, limit, num_fewshot };
             eval::run(&arguments, session)
+        }
+        Command::Imatrix { show: Some(file), .. } => imatrix::show(&file, session),
+        Command::Imatrix { model, data, out, adapter, general, general_share, chunks, process_output, show: None } => {
+            // The command line has all three where it does not show a file.
+            let (model, data, out) = (model.unwrap_or_default(), data.unwrap_or_default(), out.unwrap_or_default());
+            let arguments =
+                imatrix::Arguments { model, adapter, data, general, general_share, chunks, process_output, out };
+            imatrix::run(&arguments, session)
+        }
+        Command::Compare { models, text, data, reference, chunks, plot } => {
+            let data = text.or(data).unwrap_or_default();
+            compare::run(&compare::Arguments { models, data, reference, chunks, plot }, session)
         }
         Command::Perplexity { model, adapter, text, reference, chunks } => {
             perplexity::run(&model, adapter.as_deref(), &text, reference.as_deref(), chunks, session)

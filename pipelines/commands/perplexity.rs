@@ -2,12 +2,13 @@
 
 use super::Session;
 use super::chat::open_engine;
+use super::compare::figure;
 use crate::outcome::{Interrupted, Status};
 use crate::stages::StageContext;
 use anyhow::{Context, Result};
 use espalier_eval::EvalError;
 use espalier_eval::perplexity::{WINDOW, perplexity};
-use espalier_model::SpecialTokens;
+use espalier_quantize::{MeasuredText, QuantizeError, divergence};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -47,13 +48,24 @@ pub fn run(
     });
     if let Some(reference) = reference {
         let other = open_engine(reference, None, session)?;
-        let ids = engine.tokenizer().encode(&content, SpecialTokens::AsText);
-        let windows: Vec<Vec<u32>> =
-            ids.chunks_exact(WINDOW).take(chunks.unwrap_or(usize::MAX)).map(<[u32]>::to_vec).collect();
-        let divergence = espalier_quantize::divergence(&other, &engine, &windows)?;
+        let mut windows = MeasuredText::windows(&engine, &content, WINDOW);
+        windows.truncate(chunks.unwrap_or(usize::MAX));
+        let total = windows.len() as u64;
+        let divergence = divergence(&other, &engine, &windows, &mut |done| {
+            context.progress("divergence", done as u64, total, "windows", "");
+            if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let divergence = match divergence {
+            Err(QuantizeError::Interrupted) => return Err(Interrupted.into()),
+            divergence => divergence?,
+        };
         session.reporter.line(format!(
-            "against {reference}: mean divergence {:.6}, median {:.6}, 99.9 % {:.6}, same top token {:.2} %, perplexity ratio {:.5}",
-            divergence.mean_kld, divergence.median, divergence.p99_9, divergence.same_top * 100.0, divergence.perplexity_ratio
+            "against {reference}: mean divergence {}, median {}, 99.9 % {}, same top token {:.2} %, perplexity ratio {}",
+            figure(divergence.mean_kld, 6),
+            figure(divergence.median, 6),
+            figure(divergence.p99_9, 6),
+            divergence.same_top.value * 100.0,
+            figure(divergence.perplexity_ratio, 5)
         ));
         json["divergence"] = serde_json::to_value(divergence)?;
     }

@@ -3,6 +3,7 @@
 pub mod data;
 pub mod evaluate;
 pub mod generate;
+pub mod measured;
 pub mod quantize;
 pub mod report;
 pub mod teach;

@@ -52,7 +52,7 @@ fn a_model_does_not_diverge_from_itself_and_more_bits_diverge_less() {
     let same = compare(&reference, &engine(&model), &texts).unwrap();
     assert!(same.mean_kld.value < 1e-9 && same.max < 1e-6, "{same:?}");
     assert_eq!(same.same_top.value, 1.0);
-    assert_eq!(same.tokens, texts.iter().map(|text| text.scored()).sum::<usize>());
+    assert_eq!(same.tokens, texts.iter().map(MeasuredText::scored).sum::<usize>());
 
     let measured: Vec<Divergence> = [FileType::Q8_0, FileType::Q4_0]
         .into_iter()

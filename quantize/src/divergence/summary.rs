@@ -187,7 +187,7 @@ fn quantile(sorted: &[f64], part: f64) -> f64 {
     sorted[below] + (sorted[above] - sorted[below]) * (place - place.floor())
 }
 
-/// The generator SplitMix64 (Steele, Lea and Flood, 2014): the same draws on every machine.
+/// The generator `SplitMix64` (Steele, Lea and Flood, 2014): the same draws on every machine.
 struct SplitMix(u64);
 
 impl SplitMix {
