@@ -84,6 +84,7 @@ pub use overflow::Overflow;
 pub use request::{Answer, Counts, Event, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};
 pub use server::{ServerEvent, ServerKind, ServerNews, ServerOptions, ServerPool};
 pub use service::{Cancel, Load, Refused, Service, ServiceOptions};
+pub use weights::ChangeRow;
 
 /// Something that answers requests.
 #[derive(Debug)]

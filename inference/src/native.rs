@@ -16,7 +16,7 @@ use crate::matrix::Form;
 use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
 use crate::schedule::offline;
 use crate::score;
-use crate::weights::Weights;
+use crate::weights::{ChangeRow, Weights};
 
 /// How a model is loaded and how much of it runs at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,11 +98,27 @@ impl NativeEngine {
     /// # Errors
     /// A tensor that cannot be read, an adapter of another model, an option out of range.
     pub fn load(model: &Model, adapter: Option<&LoraAdapter>, options: &EngineOptions) -> Result<Self, EngineError> {
-        let mut engine = Self::with_branches(model, adapter.as_slice(), adapter, options)?;
+        let mut engine = Self::with_branches(model, adapter.as_slice(), adapter, options, None)?;
         if let Some(adapter) = adapter {
             engine.adapter = Some(0);
             engine.identity = identity(model, options, &engine.weights, Some(&crate::branch::adapter_hash(adapter)))?;
         }
+        Ok(engine)
+    }
+
+    /// Packs the weights of `model` as `change` makes them, row by row: how a model would be whose weights are rounded, without
+    /// a file of it. Vectors (norms and biases) stay. `called` stands in the identity for what `change` does.
+    ///
+    /// # Errors
+    /// As [`NativeEngine::load`].
+    pub fn load_changed(
+        model: &Model,
+        options: &EngineOptions,
+        called: &str,
+        change: &ChangeRow<'_>,
+    ) -> Result<Self, EngineError> {
+        let mut engine = Self::with_branches(model, &[], None, options, Some(change))?;
+        engine.identity = identity(model, options, &engine.weights, Some(called))?;
         Ok(engine)
     }
 
@@ -130,7 +146,7 @@ impl NativeEngine {
             return Err(EngineError::Option { option: "adapter", problem });
         }
         let branches: Vec<&LoraAdapter> = adapters.iter().map(|&(_, adapter)| adapter).collect();
-        let mut engine = Self::with_branches(model, &branches, None, options)?;
+        let mut engine = Self::with_branches(model, &branches, None, options, None)?;
         for &(name, adapter) in adapters {
             let template = chat_template(model, Some(adapter), &engine.tokenizer)?;
             engine.named.push(NamedAdapter { name: name.to_owned(), template });
@@ -150,6 +166,7 @@ impl NativeEngine {
         adapters: &[&LoraAdapter],
         chosen: Option<&LoraAdapter>,
         options: &EngineOptions,
+        change: Option<&ChangeRow<'_>>,
     ) -> Result<Self, EngineError> {
         let config = model.config();
         let context = options.context.unwrap_or(config.context);
@@ -167,7 +184,7 @@ impl NativeEngine {
         }
         let form =
             if options.single_sequence { Form::Blocks(options.precision) } else { Form::Packed(options.precision) };
-        let weights = Weights::load(model, adapters, form, context)?;
+        let weights = Weights::load(model, adapters, form, context, change)?;
         let cache_bytes = cache_bytes(&weights, options)?;
         let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
         Ok(Self {

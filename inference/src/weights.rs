@@ -4,11 +4,15 @@ use std::sync::{Arc, Mutex};
 
 use espalier_kernels::ops::{AttentionShape, RopeStyle, RopeTable};
 use espalier_kernels::{Accumulate, BlockRows, LowRank, PackedMatrix, Precision, Values, ValuesMut, matmul_low_rank};
-use espalier_model::{LoraAdapter, Model, ModelConfig, ModelError, NormPlacement, Tensor};
+use espalier_model::{LoraAdapter, Model, ModelConfig, ModelError, NormPlacement, Tensor, TensorInfo};
+use rayon::prelude::*;
 
 use crate::branch::{AdaptedRows, Branches};
 use crate::error::EngineError;
 use crate::matrix::{Form, Matrix, ProductMemory};
+
+/// Changes a row of a matrix as it is read: what the tensor is, which row, its values.
+pub type ChangeRow<'a> = dyn Fn(&TensorInfo, usize, &mut [f32]) + Sync + 'a;
 
 /// A frozen matrix with the side branches of adapters.
 pub(crate) struct Projection {
@@ -109,6 +113,7 @@ impl Weights {
         adapters: &[&LoraAdapter],
         form: Form,
         context: usize,
+        change: Option<&ChangeRow<'_>>,
     ) -> Result<Self, EngineError> {
         let config = model.config().clone();
         let mut branches: Vec<Branches<'_>> = adapters.iter().map(|adapter| Branches::new(adapter)).collect();
@@ -116,11 +121,11 @@ impl Weights {
             .rope_tables(context)?
             .into_iter()
             .enumerate()
-            .map(|(layer, rope)| load_layer(model, &config, layer, rope, form, &mut branches))
+            .map(|(layer, rope)| load_layer(model, &config, layer, rope, form, &mut branches, change))
             .collect::<Result<_, _>>()?;
         branches.iter().try_for_each(Branches::all_used)?;
         let head_name = if config.tied_head { "token_embd.weight" } else { "output.weight" };
-        let head = matrix(form, &[model.tensor(head_name)?], None)?;
+        let head = matrix(form, &[model.tensor(head_name)?], None, change)?;
         let mut final_norm = vector(model, "output_norm.weight")?;
         scale(&mut final_norm, 1.0 / config.scales.logits);
         let activations = match form {
@@ -135,7 +140,7 @@ impl Weights {
             layers,
             final_norm,
             head,
-            embedding: Embedding::load(&model.tensor("token_embd.weight")?)?,
+            embedding: Embedding::load(&model.tensor("token_embd.weight")?, change)?,
             config,
         })
     }
@@ -182,11 +187,15 @@ impl Weights {
 }
 
 impl Embedding {
-    fn load(tensor: &Tensor<'_>) -> Result<Self, EngineError> {
-        if let Some(rows) = tensor.blocks() {
-            return Ok(Self::Blocks(rows));
-        }
-        Ok(Self::Values(tensor.to_vec()?))
+    fn load(tensor: &Tensor<'_>, change: Option<&ChangeRow<'_>>) -> Result<Self, EngineError> {
+        let Some(change) = change else {
+            return Ok(tensor
+                .blocks()
+                .map_or_else(|| tensor.to_vec().map(Self::Values), |rows| Ok(Self::Blocks(rows)))?);
+        };
+        let (mut values, info) = (tensor.to_vec()?, tensor.info());
+        values.par_chunks_mut(info.columns.max(1)).enumerate().for_each(|(row, values)| change(info, row, values));
+        Ok(Self::Values(values))
     }
 }
 
@@ -197,6 +206,7 @@ fn load_layer(
     rope: Option<Arc<RopeTable>>,
     form: Form,
     branches: &mut [Branches<'_>],
+    change: Option<&ChangeRow<'_>>,
 ) -> Result<Layer, EngineError> {
     let name = |module: &str| format!("blk.{layer}.{module}");
     let mut projection = |modules: &[&str]| -> Result<Projection, EngineError> {
@@ -208,7 +218,7 @@ fn load_layer(
         let adaptations = taken.collect::<Result<Vec<_>, _>>()?;
         let row_factors = adaptations.iter().flatten().find_map(|adaptation| adaptation.row_factors.as_deref());
         let tensors: Vec<_> = parts.into_iter().map(|(_, tensor)| tensor).collect();
-        let matrix = matrix(form, &tensors, row_factors)?;
+        let matrix = matrix(form, &tensors, row_factors, change)?;
         let branches = adaptations.into_iter().map(|adaptation| adaptation.map(|adaptation| adaptation.branch));
         Ok(Projection { matrix, branches: branches.collect() })
     };
@@ -264,17 +274,27 @@ fn vector(model: &Model, name: &str) -> Result<Vec<f32>, ModelError> {
 }
 
 /// Tensors of equal width, one below the other, in a form. Rows that are multiplied by factors are no blocks of the file.
-fn matrix(form: Form, tensors: &[Tensor<'_>], row_factors: Option<&[f32]>) -> Result<Matrix, ModelError> {
-    if let (Form::Blocks(precision), None) = (form, row_factors)
+fn matrix(
+    form: Form,
+    tensors: &[Tensor<'_>],
+    row_factors: Option<&[f32]>,
+    change: Option<&ChangeRow<'_>>,
+) -> Result<Matrix, ModelError> {
+    if let (Form::Blocks(precision), None, None) = (form, row_factors, change)
         && let Some(matrix) = Matrix::of_blocks(precision, tensors)
     {
         return Ok(matrix);
     }
-    Ok(Matrix::Packed(pack(form.precision(), tensors, row_factors)?))
+    Ok(Matrix::Packed(pack(form.precision(), tensors, row_factors, change)?))
 }
 
 /// Packs tensors of equal width, one below the other, each row multiplied by its factor where there are factors.
-fn pack(precision: Precision, tensors: &[Tensor<'_>], row_factors: Option<&[f32]>) -> Result<PackedMatrix, ModelError> {
+fn pack(
+    precision: Precision,
+    tensors: &[Tensor<'_>],
+    row_factors: Option<&[f32]>,
+    change: Option<&ChangeRow<'_>>,
+) -> Result<PackedMatrix, ModelError> {
     let rows = tensors.iter().map(|tensor| tensor.info().rows).sum();
     let columns = tensors[0].info().columns;
     let failure = Mutex::new(None);
@@ -286,6 +306,9 @@ fn pack(precision: Precision, tensors: &[Tensor<'_>], row_factors: Option<&[f32]
                     && let Ok(mut failure) = failure.lock()
                 {
                     *failure = Some(error);
+                }
+                if let Some(change) = change {
+                    change(tensor.info(), row, out);
                 }
                 if let Some(factor) = factor {
                     for value in out.iter_mut() {

@@ -155,6 +155,25 @@ pub enum QuantizeError {
         /// What is wrong with the sums.
         problem: String,
     },
+    /// A target size that cannot be read.
+    #[error("cannot understand the target {text:?}; write bits a weight as in 4.6bpw, or a size as in 3.2GB or 900MB")]
+    TargetWords {
+        /// As given.
+        text: String,
+    },
+    /// A target that no types reach.
+    #[error(
+        "no types make this model as small as {target}: the smallest possible is {:.3}GB ({bits_per_weight:.2}bpw); choose a \
+         larger target, or a smaller model", *smallest as f64 / 1e9
+    )]
+    Target {
+        /// As given.
+        target: String,
+        /// Bytes of all tensors, each in its smallest type.
+        smallest: u64,
+        /// The same as bits a weight.
+        bits_per_weight: f64,
+    },
     /// Stopped before its end.
     #[error("stopped before the end; start it again")]
     Interrupted,

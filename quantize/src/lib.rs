@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod allocation;
 mod divergence;
 pub mod encode;
 mod error;
@@ -33,6 +34,7 @@ mod text;
 mod verify;
 mod write;
 
+pub use allocation::{Allocation, AllocationEvent, AllocationInputs, Target, allocate};
 pub use divergence::{Divergence, Estimate, ReferenceLogits, divergence};
 pub use encode::EncodeError;
 pub use error::QuantizeError;

@@ -1,0 +1,89 @@
+//! Types chosen by measurement, on a real model.
+
+#![allow(clippy::unwrap_used, reason = "a failed test may panic")]
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use espalier_inference::{EngineOptions, NativeEngine};
+use espalier_kernels::Precision;
+use espalier_model::Model;
+use espalier_quantize::{
+    Allocation, AllocationEvent, AllocationInputs, FileType, ImportanceMatrix, MeasuredText, QuantizeError,
+    QuantizeOptions, Target, allocate, divergence, importance, quantize,
+};
+
+fn stories() -> Model {
+    Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"))).unwrap()
+}
+
+fn options() -> EngineOptions {
+    EngineOptions { precision: Precision::F32, ..EngineOptions::default() }
+}
+
+fn engine(model: &Model) -> NativeEngine {
+    NativeEngine::load(model, None, &options()).unwrap()
+}
+
+fn windows(engine: &NativeEngine) -> Vec<MeasuredText> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/text/wiki.test.raw");
+    MeasuredText::windows(engine, &std::fs::read_to_string(path).unwrap(), 256)
+}
+
+fn go_on(_: AllocationEvent) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn measured(model: &Model, target: Target, importance: Option<&ImportanceMatrix>) -> Result<Allocation, QuantizeError> {
+    let texts = windows(&engine(model))[..4].to_vec();
+    allocate(AllocationInputs { model, adapter: None, importance, texts, engine: options() }, target, &mut go_on)
+}
+
+#[test]
+fn at_the_size_of_a_fixed_mix_the_measured_types_diverge_less() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = stories();
+    let reference = engine(&model);
+    let texts = windows(&reference);
+    let matrix = importance(&reference, &texts[..8], Vec::new(), false, &mut |_| ControlFlow::Continue(())).unwrap();
+    let fixed = folder.path().join("fixed.gguf");
+    let report = quantize(&model, None, FileType::Q4_K_M, &fixed, &QuantizeOptions::default(), &mut |_| {}).unwrap();
+    let size: u64 = report.tensors.iter().map(|tensor| tensor.bytes).sum();
+    let allocation = measured(&model, Target::Bytes(size), Some(&matrix)).unwrap();
+    assert!(allocation.bytes <= size, "{} above {size}", allocation.bytes);
+
+    let out = folder.path().join("measured.gguf");
+    let options = QuantizeOptions { mix: allocation.mix().unwrap(), ..QuantizeOptions::default() };
+    let report = quantize(&model, None, FileType::Q4_K_M, &out, &options, &mut |_| {}).unwrap();
+    assert_eq!(report.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(), allocation.bytes);
+    for tensor in &report.tensors {
+        assert!(allocation.types.get(&tensor.name).is_none_or(|expected| *expected == tensor.to), "{}", tensor.name);
+    }
+    let held_out = &texts[20..40];
+    let [fixed, ours] = [fixed, out].map(|path| {
+        let candidate = engine(&Model::open(&path).unwrap());
+        divergence(&reference, &candidate, held_out, &mut |_| ControlFlow::Continue(())).unwrap().mean_kld.value
+    });
+    assert!(ours < fixed, "measured {ours}, fixed {fixed}");
+}
+
+#[test]
+fn the_same_inputs_give_the_same_types_and_more_bytes_diverge_less() {
+    let model = stories();
+    let small = measured(&model, Target::BitsPerWeight(7.5), None).unwrap();
+    assert!(small.bits_per_weight <= 7.5);
+    let again = measured(&model, Target::BitsPerWeight(7.5), None).unwrap();
+    assert_eq!((small.types, small.divergence), (again.types, again.divergence));
+    let large = measured(&model, Target::BitsPerWeight(9.0), None).unwrap();
+    assert!(large.divergence.mean_kld.value < small.divergence.mean_kld.value);
+}
+
+#[test]
+fn a_size_that_no_types_reach_is_refused_with_the_smallest() {
+    let error = measured(&stories(), Target::BitsPerWeight(3.0), None).unwrap_err();
+    let QuantizeError::Target { bits_per_weight, .. } = error else { panic!("{error}") };
+    assert!(bits_per_weight > 4.5 && error.to_string().contains("smallest possible"), "{error}");
+    // Exactly the smallest is possible.
+    let QuantizeError::Target { smallest, .. } = error else { unreachable!() };
+    assert_eq!(measured(&stories(), Target::Bytes(smallest), None).unwrap().bytes, smallest);
+}
