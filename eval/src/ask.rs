@@ -46,7 +46,7 @@ pub(crate) fn ask(engine: &Engine, task: &Task, items: &[&Item], on_answer: OnAn
 }
 
 /// Whether only this item is at fault, and asking again would not help.
-fn is_about_the_item(error: &EngineError) -> bool {
+pub(crate) fn is_about_the_item(error: &EngineError) -> bool {
     matches!(
         error,
         EngineError::PromptTooLong { .. }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use espalier_dataset::DatasetError;
 use espalier_inference::EngineError;
 
 /// An error of this crate; the message says what, where, and what to do.
@@ -12,6 +13,9 @@ pub enum EvalError {
     /// The engine could not answer.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The file of responses cannot be read or written.
+    #[error(transparent)]
+    Responses(#[from] DatasetError),
     /// The operating system refused a file.
     #[error("{}: cannot {action}: {source}; check that it exists, its permissions and the free space", path.display())]
     File {

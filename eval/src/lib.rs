@@ -20,6 +20,7 @@ mod error;
 mod evaluation;
 pub mod ifeval;
 mod journal;
+pub mod judging;
 pub mod perplexity;
 pub mod results;
 mod run;
