@@ -98,6 +98,14 @@ pub enum EvalError {
         /// What differs.
         problem: String,
     },
+    /// Results that cannot be compared with others.
+    #[error("{}: {problem}", path.display())]
+    Results {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// Too little text for one window.
     #[error("the text has {tokens} tokens, but a window needs {window}; give a longer text or a smaller window")]
     TextTooShort {
@@ -109,6 +117,11 @@ pub enum EvalError {
 }
 
 impl EvalError {
+    /// What is wrong with results at `path`.
+    pub(crate) fn results(path: &Path, problem: String) -> Self {
+        Self::Results { path: path.to_owned(), problem }
+    }
+
     /// A closure for `map_err` on input and output: `action` completes "cannot ...".
     pub(crate) fn file(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { path: path.to_owned(), action, source }

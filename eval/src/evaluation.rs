@@ -119,10 +119,14 @@ pub(crate) fn sha256(text: &str) -> String {
     })
 }
 
-/// lm-eval's hash of a question: sha256 of Python's `json.dumps(doc, indent=2, ensure_ascii=False)`, which is the pretty form
-/// here too.
+/// lm-eval's hash of a question.
 pub(crate) fn doc_hash(item: &Item) -> String {
-    sha256(&serde_json::to_string_pretty(&item.doc).unwrap_or_default())
+    pretty_hash(&item.doc)
+}
+
+/// sha256 of Python's `json.dumps(value, indent=2, ensure_ascii=False)`, which is the pretty form here too.
+pub(crate) fn pretty_hash(value: &Value) -> String {
+    sha256(&serde_json::to_string_pretty(value).unwrap_or_default())
 }
 
 #[cfg(test)]

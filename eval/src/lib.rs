@@ -28,7 +28,10 @@ pub mod scoring;
 pub mod statistics;
 mod task;
 
-pub use compare::{Comparison, ComparisonOptions, NonInferiority, Verdict, compare};
+pub use compare::{
+    Comparison, ComparisonOptions, GroupComparison, NonInferiority, PairedTest, ScoreSheet, Verdict, adjust_family,
+    compare, compare_group, compare_sheets, read_sheets,
+};
 pub use error::EvalError;
 pub use evaluation::{Evaluation, ItemResult};
 pub use run::{Answerer, EvaluationOptions, ItemAnswer, OnAnswer, Progress, Verifier, evaluate, evaluate_with};

@@ -2,12 +2,14 @@
 
 mod clean;
 mod data;
+mod eval;
 mod subcommands;
 mod taxonomy;
 mod trees;
 
 pub use clean::CleanArguments;
 pub use data::{ConvertArguments, DataCommand, FilterArguments, RowsArgument};
+pub use eval::{EvalArguments, EvalCommand, EvalCompareArguments, Requirement};
 pub use subcommands::{AdapterCommand, BaseWeightsArgument, BenchCommand, FloatTypeArgument, ModelCommand};
 pub use taxonomy::TaxonomyCommand;
 pub use trees::{DiffArgs, LintArgs, NewArgs, NewKind, PreviewArgs};
@@ -405,32 +407,19 @@ pub enum Command {
         #[arg(long, value_name = "FILE.svg")]
         plot: Option<PathBuf>,
     },
-    /// Score a model on the held-out tests of a skills tree.
+    /// Score a model on the held-out tests of a skills tree; compare scores.
     #[command(
-        after_help = "Example:\n  pipeline eval --model base.gguf --adapter adapter/ --tasks taxonomy/ --out scores/"
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        after_help = "Examples:\n  pipeline eval --model base.gguf --adapter adapter/ --tasks taxonomy/ --out scores/\n  pipeline eval compare scores/base/ scores/tuned/"
     )]
     Eval {
-        /// The model.
-        #[arg(long, value_name = "MODEL")]
-        model: String,
-        /// Adapter, applied without a merge.
-        #[arg(long, value_name = "DIR")]
-        adapter: Option<PathBuf>,
-        /// Another model to compare with on the same items; may be repeated.
-        #[arg(long, value_name = "MODEL")]
-        compare: Vec<String>,
-        /// Skills tree whose held-out tests are the tasks.
-        #[arg(long, value_name = "PATH")]
-        tasks: PathBuf,
-        /// Folder for results and samples.
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-        /// Only the first items of each test.
-        #[arg(long, value_name = "N")]
-        limit: Option<usize>,
-        /// Seed examples shown before each question.
-        #[arg(long, value_name = "N", default_value_t = 0)]
-        num_fewshot: usize,
+        /// A model on tests.
+        #[command(flatten)]
+        arguments: Option<EvalArguments>,
+        /// What is done with scores.
+        #[command(subcommand)]
+        command: Option<EvalCommand>,
     },
     /// Perplexity on a text, as llama-perplexity counts it.
     #[command(

@@ -25,7 +25,7 @@ mod teach;
 mod tokenize;
 mod train;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, EvalCommand};
 use crate::outcome::{Failure, Status};
 use crate::reporter::{Output, Reporter};
 use crate::terminal::print_error;
@@ -99,10 +99,6 @@ pub fn run(cli: Cli) -> Result<Status> {
         Command::Quantize { model, file_type, out, adapter, pure, tensor_type } => {
             quantize::run(&model, &file_type, &out, adapter.as_deref(), pure, &tensor_type, session)
         }
-        Command::Eval { model, adapter, compare, tasks, out, limit, num_fewshot } => {
-            let arguments = eval::Arguments { model, adapter, compare, tasks, out, limit, num_fewshot };
-            eval::run(&arguments, session)
-        }
         Command::Imatrix { show: Some(file), .. } => imatrix::show(&file, session),
         Command::Imatrix { model, data, out, adapter, general, general_share, chunks, process_output, show: None } => {
             // The command line has all three where it does not show a file.
@@ -115,6 +111,13 @@ pub fn run(cli: Cli) -> Result<Status> {
             let data = text.or(data).unwrap_or_default();
             compare::run(&compare::Arguments { models, data, reference, chunks, plot }, session)
         }
+        Command::Eval { arguments, command } => match (arguments, command) {
+            (_, Some(EvalCommand::Compare(arguments))) => eval::compare(&arguments, session),
+            (Some(arguments), None) => eval::run(&arguments, session),
+            (None, None) => Err(Failure::usage("eval needs --model, --tasks and --out, or a subcommand")
+                .hint("`pipeline eval --help` has examples")
+                .into()),
+        },
         Command::Perplexity { model, adapter, text, reference, chunks } => {
             perplexity::run(&model, adapter.as_deref(), &text, reference.as_deref(), chunks, session)
         }

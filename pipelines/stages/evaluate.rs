@@ -11,7 +11,7 @@ use espalier_eval::results::{self, RunDescription};
 use espalier_eval::statistics::power::USUAL_CHANGED;
 use espalier_eval::{
     Checker, Comparison, ComparisonOptions, EvalError, Evaluation, EvaluationOptions, Generation, Prompting, Task,
-    compare, evaluate,
+    adjust_family, compare, evaluate,
 };
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::{LoraAdapter, Model};
@@ -23,7 +23,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Raised when the scores that a model gets would come out otherwise.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Configuration of `evaluate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,9 +38,10 @@ pub struct EvaluateStage {
     /// Only the first items of each test.
     #[serde(default)]
     pub limit: Option<usize>,
-    /// How many points (0.05 is five) a quantized file may lose and count as not worse; never less than the items can show.
-    #[serde(default = "default_margin")]
-    pub margin: f64,
+    /// How much (0.01 is one point) a quantized file may lose and count as not worse; one point otherwise, or what the items can
+    /// show where that is more.
+    #[serde(default)]
+    pub margin: Option<f64>,
     /// Longest answer in tokens.
     #[serde(default = "default_max_tokens")]
     pub max_tokens: usize,
@@ -63,9 +64,6 @@ fn default_compare() -> Vec<Side> {
 }
 fn default_shots() -> usize {
     4
-}
-fn default_margin() -> f64 {
-    0.05
 }
 fn default_max_tokens() -> usize {
     32
@@ -303,6 +301,7 @@ fn compare_all(
     all: &[Vec<Evaluation>],
 ) -> Result<Scores> {
     let find = |side: Side| candidates.iter().position(|candidate| candidate.side == side && candidate.shots == 0);
+    let options = ComparisonOptions { margin: config.margin, ..ComparisonOptions::default() };
     let mut tasks = Vec::new();
     for (task, leaf) in leaves.iter().enumerate() {
         let mut scores = Vec::new();
@@ -315,9 +314,6 @@ fn compare_all(
                 Side::Tuned => find(Side::Base),
                 Side::Quantized => find(Side::Tuned).or(find(Side::Base)),
             };
-            // A test that shows nothing below a quarter of its items must not pass for proof by a margin as wide.
-            let margin = if detectable <= 0.25 { config.margin.max(detectable) } else { config.margin };
-            let options = ComparisonOptions { margin, ..ComparisonOptions::default() };
             let comparison = against.map(|other| compare(&all[other][task], evaluation, &options)).transpose()?;
             scores.push(ModelScore {
                 label: candidate.label.clone(),
@@ -332,6 +328,12 @@ fn compare_all(
         }
         let metric = all.first().map_or_else(String::new, |evaluations| evaluations[task].metric.clone());
         tasks.push(TaskScores { leaf: leaf.id.clone(), metric, items, detectable, scores });
+    }
+    // What training gained is claimed on every leaf at once, and so is what each file changed.
+    for side in [Side::Tuned, Side::Quantized] {
+        let scores = tasks.iter_mut().flat_map(|task: &mut TaskScores| &mut task.scores);
+        let family = scores.filter(|score| score.side == side).filter_map(|score| score.comparison.as_mut());
+        adjust_family(family, options.alpha);
     }
     Ok(Scores { tasks })
 }

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Raised when the page would look otherwise.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Configuration of `report`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -136,7 +136,10 @@ fn section(task: &TaskScores) -> TaskSection {
         name: task.leaf.clone(),
         measure: format!("measured by {}", task.metric),
         items: task.items,
-        power: format!("So many questions can show a difference of {:.1} points or more.", task.detectable * 100.0),
+        power: format!(
+            "So many questions show a difference of {:.1} points or more (with a chance of 80 %).",
+            task.detectable * 100.0
+        ),
         scores: task.scores.iter().map(score_row).collect(),
         plot: interval_plot(&format!("Scores on {}", task.leaf), &intervals),
     }
@@ -165,8 +168,11 @@ fn score_row(score: &ModelScore) -> ScoreRow {
             interval.low * 100.0,
             interval.high * 100.0
         );
-        row.p_value =
-            if comparison.mcnemar.p < 0.0001 { "< 0.0001".into() } else { format!("{:.4}", comparison.mcnemar.p) };
+        let p = comparison.p_adjusted;
+        row.p_value = if p < 0.0001 { "< 0.0001".into() } else { format!("{p:.4}") };
+        if comparison.family > 1 {
+            row.p_value += &format!(" (of {}, Holm)", comparison.family);
+        }
         row.verdict = if score.side == Side::Quantized {
             non_inferiority(comparison.non_inferiority, comparison.margin)
         } else {

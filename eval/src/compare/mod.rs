@@ -1,31 +1,46 @@
 //! Two models on the same items.
+//!
+//! A comparison is of two [`ScoreSheet`]s: from [`Evaluation`]s of ours, or read from the files of lm-eval ([`read_sheets`]).
+//! Sheets whose items, prompts or answers differ are refused by what differs. Where every score is right or wrong and items stand
+//! alone, the claim rests on the test of `McNemar`; where scores are graded, or items hang together because they are about one
+//! text, on the paired t with clustered errors. [`adjust_family`] makes many claims hold together, [`compare_group`] sums up tasks.
 
-use std::fmt;
+mod alike;
+mod family;
+mod files;
+mod sheet;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::EvalError;
 use crate::evaluation::Evaluation;
 use crate::statistics::Interval;
-use crate::statistics::bootstrap::{BootstrapIntervals, BootstrapOptions, bootstrap_mean};
+use crate::statistics::bootstrap::{BootstrapIntervals, BootstrapOptions, bootstrap_clustered, bootstrap_mean};
 use crate::statistics::equivalence::Paired;
-use crate::statistics::mcnemar::{McNemar, mcnemar};
-use crate::statistics::power::{USUAL_CHANGED, detectable};
+use crate::statistics::mcnemar::{McNemarMethod, mcnemar};
+use crate::statistics::mean::Mean;
+use crate::statistics::power::{USUAL_CHANGED, detectable, detectable_mean, usual_margin};
+
+pub use family::{GroupComparison, adjust_family, compare_group};
+pub use files::{SheetGroup, Sheets, read_sheets};
+pub use sheet::{Conditions, ScoreSheet, ScoredItem};
 
 /// What counts as shown.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ComparisonOptions {
     /// A difference is shown when its p-value is below.
     pub alpha: f64,
-    /// How much worse the second model may be and still count as not worse (0.01 is one point).
-    pub margin: f64,
+    /// How much worse the second model may be and still count as not worse (0.01 is one point); without a value
+    /// [`usual_margin`] of the number of items, on the scale of the scores.
+    pub margin: Option<f64>,
     /// Draws and seed of the interval.
     pub bootstrap: BootstrapOptions,
 }
 
 impl Default for ComparisonOptions {
     fn default() -> Self {
-        Self { alpha: 0.05, margin: 0.01, bootstrap: BootstrapOptions::default() }
+        Self { alpha: 0.05, margin: None, bootstrap: BootstrapOptions::default() }
     }
 }
 
@@ -41,6 +56,19 @@ pub enum Verdict {
     NoDifferenceShown,
 }
 
+impl Verdict {
+    /// What a gain with this p-value says.
+    fn of(gain: f64, p: f64, alpha: f64) -> Self {
+        if p >= alpha || gain == 0.0 {
+            Self::NoDifferenceShown
+        } else if gain > 0.0 {
+            Self::Better
+        } else {
+            Self::Worse
+        }
+    }
+}
+
 /// Whether the second model is at most a margin worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,42 +81,86 @@ pub enum NonInferiority {
     TooFewQuestions,
 }
 
-/// Two models on the same items. Differences are second less first; all shares are fractions, not percent.
+/// The test that a claim rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "snake_case")]
+pub enum PairedTest {
+    /// `McNemar`'s test by the binomial distribution: right and wrong, few changes.
+    McNemarExact {
+        /// Two-sided p-value.
+        p: f64,
+    },
+    /// The same with mid-p: right and wrong, many changes.
+    McNemarMidP {
+        /// Two-sided p-value.
+        p: f64,
+    },
+    /// Student's t of the differences, their errors by cluster where items hang together.
+    PairedT {
+        /// Two-sided p-value.
+        p: f64,
+        /// Degrees of freedom: items or clusters less one.
+        degrees: f64,
+    },
+}
+
+impl PairedTest {
+    /// Its two-sided p-value.
+    pub fn p(&self) -> f64 {
+        match self {
+            Self::McNemarExact { p } | Self::McNemarMidP { p } | Self::PairedT { p, .. } => *p,
+        }
+    }
+}
+
+/// Two models on the same items. Differences are by how much the second is better: second less first, the other way round for
+/// scores of which less is better. All shares are fractions, not percent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Name of the task.
     pub task: String,
+    /// What was measured.
+    pub metric: String,
+    /// Whether all scores lie between 0 and 1, so that differences are points.
+    pub shares: bool,
     /// The first model, which the second is measured against.
     pub first: String,
     /// The second model.
     pub second: String,
     /// How many items.
     pub items: usize,
-    /// Accuracy of the first.
-    pub accuracy_first: f64,
-    /// Accuracy of the second.
-    pub accuracy_second: f64,
-    /// Accuracy of the second less that of the first.
+    /// How many texts they are about, where items share one.
+    pub clusters: Option<usize>,
+    /// Mean score of the first: its accuracy.
+    pub score_first: f64,
+    /// Mean score of the second.
+    pub score_second: f64,
+    /// By how much the second is better in the mean.
     pub difference: f64,
-    /// 95 % intervals of the difference, items resampled in pairs.
+    /// 95 % intervals of the difference, items (or whole clusters) resampled in pairs.
     pub intervals: BootstrapIntervals,
-    /// Items that only the second has right.
-    pub gained: usize,
-    /// Items that only the first has right.
-    pub lost: usize,
-    /// Share of items on which both are right or both wrong.
+    /// Ids of the items on which the second is better.
+    pub gained: Vec<String>,
+    /// Ids of the items on which the first is better.
+    pub lost: Vec<String>,
+    /// Share of items on which both have the same score.
     pub agreement: f64,
     /// Share of items to which both give the same answer.
     pub same_response: f64,
     /// The paired test.
-    pub mcnemar: McNemar,
-    /// What the test says at `alpha`.
+    pub test: PairedTest,
+    /// Its p-value, raised by Holm's rule where it is one of many.
+    pub p_adjusted: f64,
+    /// How many claims are made together.
+    pub family: usize,
+    /// What `p_adjusted` says at `alpha`.
     pub verdict: Verdict,
-    /// The smallest difference that so many items can show.
+    /// The least difference that such items show with a chance of 80 %.
     pub detectable: f64,
-    /// The margin asked about.
+    /// The margin that a loss is held against.
     pub margin: f64,
-    /// The loss that is ruled out at one-sided `alpha` is anything beyond the lower end; 90 % score interval at alpha 0.05.
+    /// The loss that is ruled out at one-sided `alpha` is anything beyond the lower end; 90 % interval at alpha 0.05, after Tango
+    /// where answers are right or wrong, of Student's t otherwise.
     pub margin_interval: Interval,
     /// Whether the second is at most the margin worse.
     pub non_inferiority: NonInferiority,
@@ -96,153 +168,105 @@ pub struct Comparison {
 
 /// Compares two evaluations of the same items. Refused when they are not: other items, another order, other prompts.
 pub fn compare(first: &Evaluation, second: &Evaluation, options: &ComparisonOptions) -> Result<Comparison, EvalError> {
-    check(first, second)?;
-    let pairs = || first.items.iter().zip(&second.items);
-    let count = |first_right: bool, second_right: bool| {
-        pairs().filter(|(a, b)| a.correct == first_right && b.correct == second_right).count()
+    compare_sheets(&first.into(), &second.into(), options)
+}
+
+/// Compares two sheets of the same items. Refused when they are not, by what differs.
+pub fn compare_sheets(
+    first: &ScoreSheet,
+    second: &ScoreSheet,
+    options: &ComparisonOptions,
+) -> Result<Comparison, EvalError> {
+    alike::check(first, second)?;
+    let items = first.items.len();
+    let (scores_first, scores_second) = (first.scores(), second.scores());
+    let sign = first.sign();
+    let gains: Vec<f64> = scores_first.iter().zip(&scores_second).map(|(a, b)| sign * (b - a)).collect();
+    let changed = |kept: fn(f64) -> bool| -> Vec<String> {
+        first.items.iter().zip(&gains).filter(|(_, gain)| kept(**gain)).map(|(item, _)| item.id.clone()).collect()
     };
-    let counts = Paired { items: first.items.len(), gained: count(false, true), lost: count(true, false) };
-    let changed = counts.gained + counts.lost;
-    let share = |count: usize| count as f64 / counts.items as f64;
-    let differences: Vec<f64> = pairs().map(|(a, b)| b.score - a.score).collect();
-    let mcnemar = mcnemar(counts.lost, counts.gained);
-    let verdict = match counts.gained.cmp(&counts.lost) {
-        _ if mcnemar.p >= options.alpha => Verdict::NoDifferenceShown,
-        std::cmp::Ordering::Greater => Verdict::Better,
-        std::cmp::Ordering::Less => Verdict::Worse,
-        std::cmp::Ordering::Equal => Verdict::NoDifferenceShown,
+    let (gained, lost) = (changed(|gain| gain > 0.0), changed(|gain| gain < 0.0));
+    let range = Range::of(&scores_first, &scores_second);
+    let clusters = first.clusters();
+    let mean = match &clusters {
+        Some(clusters) => Mean::clustered(&gains, clusters),
+        None => Mean::of(&gains),
     };
-    let margin_interval = counts.interval(1.0 - 2.0 * options.alpha);
-    let non_inferiority = if margin_interval.low > -options.margin {
+    let share = |count: usize| count as f64 / items as f64;
+    let confidence = 1.0 - 2.0 * options.alpha;
+    let (test, margin_interval, detectable) = if range.binary && clusters.is_none() {
+        let counts = Paired { items, gained: gained.len(), lost: lost.len() };
+        let found = mcnemar(counts.lost, counts.gained);
+        let test = match found.method {
+            McNemarMethod::Exact => PairedTest::McNemarExact { p: found.p },
+            McNemarMethod::MidP => PairedTest::McNemarMidP { p: found.p },
+        };
+        // Where more items changed than usual, more items are needed.
+        let least = detectable(items, share(counts.gained + counts.lost).max(USUAL_CHANGED));
+        (test, counts.interval(confidence), least)
+    } else {
+        let test = PairedTest::PairedT { p: mean.p(), degrees: mean.degrees };
+        (test, mean.interval(confidence), detectable_mean(1, mean.standard_error))
+    };
+    let margin = options.margin.unwrap_or_else(|| usual_margin(items) * range.width);
+    let non_inferiority = if margin_interval.low > -margin {
         NonInferiority::NonInferior
     } else if margin_interval.high < 0.0 {
         NonInferiority::Worse
     } else {
         NonInferiority::TooFewQuestions
     };
+    let intervals = match &clusters {
+        Some(clusters) => bootstrap_clustered(&gains, clusters, 0.95, options.bootstrap),
+        None => bootstrap_mean(&gains, 0.95, options.bootstrap),
+    };
+    let average = |scores: &[f64]| scores.iter().sum::<f64>() / items as f64;
+    let same = first.items.iter().zip(&second.items).filter(|(a, b)| a.response == b.response).count();
     Ok(Comparison {
         task: first.task.clone(),
+        metric: first.metric.clone(),
+        shares: range.shares,
         first: first.model.clone(),
         second: second.model.clone(),
-        items: counts.items,
-        accuracy_first: first.accuracy,
-        accuracy_second: second.accuracy,
-        difference: counts.difference(),
-        intervals: bootstrap_mean(&differences, 0.95, options.bootstrap),
-        gained: counts.gained,
-        lost: counts.lost,
-        agreement: share(counts.items - changed),
-        same_response: share(pairs().filter(|(a, b)| a.extracted == b.extracted).count()),
-        mcnemar,
-        verdict,
-        // Where more items changed than usual, more items are needed.
-        detectable: detectable(counts.items, share(changed).max(USUAL_CHANGED)),
-        margin: options.margin,
+        items,
+        clusters: clusters.map(|clusters| clusters.iter().max().map_or(0, |last| last + 1)),
+        score_first: average(&scores_first),
+        score_second: average(&scores_second),
+        difference: mean.mean,
+        intervals,
+        agreement: share(items - gained.len() - lost.len()),
+        same_response: share(same),
+        gained,
+        lost,
+        p_adjusted: test.p(),
+        family: 1,
+        verdict: Verdict::of(mean.mean, test.p(), options.alpha),
+        test,
+        detectable,
+        margin,
         margin_interval,
         non_inferiority,
     })
 }
 
-fn check(first: &Evaluation, second: &Evaluation) -> Result<(), EvalError> {
-    let refuse = |problem: String| {
-        Err(EvalError::NotComparable { first: first.model.clone(), second: second.model.clone(), problem })
-    };
-    if first.task != second.task {
-        return refuse(format!("the tasks are {:?} and {:?}", first.task, second.task));
-    }
-    if first.items.is_empty() || first.items.len() != second.items.len() {
-        return refuse(format!("they have {} and {} items", first.items.len(), second.items.len()));
-    }
-    for (a, b) in first.items.iter().zip(&second.items) {
-        let part = if a.doc_hash != b.doc_hash {
-            "question"
-        } else if a.target_hash != b.target_hash {
-            "right answer"
-        } else if a.prompt_hash != b.prompt_hash {
-            "prompt"
-        } else {
-            continue;
-        };
-        return refuse(format!("item {} differs in its {part}", a.id));
-    }
-    Ok(())
+/// The scale of scores.
+struct Range {
+    /// Only 0 and 1.
+    binary: bool,
+    /// Nothing below 0 or above 1.
+    shares: bool,
+    /// What a whole is: 1 of shares, else from the least score to the most.
+    width: f64,
 }
 
-impl Comparison {
-    /// The verdict in plain words, with what it rests on.
-    pub fn words(&self) -> String {
-        let (first, second, n) = (&self.first, &self.second, self.items);
-        let flips = format!("{} gained, {} lost of {n}", self.gained, self.lost);
-        match self.verdict {
-            Verdict::Better => format!(
-                "{second} is better than {first} by {} (95 %: {} to {}; p {}; {flips})",
-                Points(self.difference),
-                Signed(self.intervals.bca.low),
-                Signed(self.intervals.bca.high),
-                PValue(self.mcnemar.p)
-            ),
-            Verdict::Worse => format!(
-                "{second} is worse than {first} by {} (95 %: {} to {}; p {}; {flips})",
-                Points(-self.difference),
-                Signed(self.intervals.bca.low),
-                Signed(self.intervals.bca.high),
-                PValue(self.mcnemar.p)
-            ),
-            Verdict::NoDifferenceShown => format!(
-                "no difference shown between {second} and {first} ({} points; p {}; {flips}): {n} items can show {} or more",
-                Signed(self.difference),
-                PValue(self.mcnemar.p),
-                Points(self.detectable)
-            ),
-        }
-    }
-
-    /// The answer to "is the second at most the margin worse?" in plain words.
-    pub fn non_inferiority_words(&self) -> String {
-        let (first, second) = (&self.first, &self.second);
-        let margin = Points(self.margin);
-        let most = Points((-self.margin_interval.low).max(0.0));
-        match self.non_inferiority {
-            NonInferiority::NonInferior => {
-                format!("{second} is not worse than {first} by {margin}: it loses {most} at most")
-            }
-            NonInferiority::Worse => {
-                format!("{second} is worse than {first}, and may lose up to {most} (allowed: {margin})")
-            }
-            NonInferiority::TooFewQuestions => format!(
-                "{} items are too few to tell whether {second} loses less than {margin} against {first}: it may lose up to {most}",
-                self.items
-            ),
-        }
-    }
-}
-
-/// A share as percentage points.
-struct Points(f64);
-
-impl fmt::Display for Points {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:.1} points", 100.0 * self.0)
-    }
-}
-
-/// A share as percentage points with its sign.
-struct Signed(f64);
-
-impl fmt::Display for Signed {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rounded = (1000.0 * self.0).round() / 10.0;
-        // Zero has no sign.
-        if rounded == 0.0 { formatter.write_str("0.0") } else { write!(formatter, "{rounded:+.1}") }
-    }
-}
-
-/// `= 0.0312`, or `below 0.0001`.
-struct PValue(f64);
-
-impl fmt::Display for PValue {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 < 0.0001 { formatter.write_str("below 0.0001") } else { write!(formatter, "= {:.4}", self.0) }
+impl Range {
+    fn of(first: &[f64], second: &[f64]) -> Self {
+        let all = || first.iter().chain(second).copied();
+        let low = all().fold(f64::INFINITY, f64::min);
+        let high = all().fold(f64::NEG_INFINITY, f64::max);
+        let shares = low >= 0.0 && high <= 1.0;
+        let binary = all().all(|score| [0.0, 1.0].iter().any(|whole: &f64| whole.total_cmp(&score).is_eq()));
+        Self { binary, shares, width: if shares { 1.0 } else { high - low } }
     }
 }
 
@@ -288,7 +312,8 @@ mod tests {
         let base = evaluation("base", 200, 0, 100);
         let tuned = evaluation("tuned", 200, 10, 130);
         let comparison = compare(&base, &tuned, &ComparisonOptions::default()).unwrap();
-        assert_eq!((comparison.gained, comparison.lost, comparison.verdict), (40, 10, Verdict::Better));
+        assert_eq!((comparison.gained.len(), comparison.lost.len(), comparison.verdict), (40, 10, Verdict::Better));
+        assert_eq!((comparison.lost[0].as_str(), comparison.gained[39].as_str()), ("i0", "i139"));
         assert!((comparison.difference - 0.15).abs() < 1e-12 && (comparison.agreement - 0.75).abs() < 1e-12);
         assert_eq!(comparison.non_inferiority, NonInferiority::NonInferior);
         let words = comparison.words();
@@ -297,7 +322,7 @@ mod tests {
         let back = compare(&tuned, &base, &ComparisonOptions::default()).unwrap();
         assert_eq!((back.verdict, back.non_inferiority), (Verdict::Worse, NonInferiority::Worse));
         assert!(back.words().starts_with("base is worse than tuned by 15.0 points (95 %: -"), "{}", back.words());
-        assert!((back.mcnemar.p - comparison.mcnemar.p).abs() < 1e-15);
+        assert!((back.test.p() - comparison.test.p()).abs() < 1e-15);
     }
 
     #[test]
@@ -332,7 +357,7 @@ mod tests {
         assert!(
             comparison
                 .non_inferiority_words()
-                .starts_with("q8 is not worse than base by 1.0 points: it loses 0.1 points")
+                .starts_with("q8 is not worse than base by 1.3 points: it loses 0.1 points")
         );
     }
 
@@ -344,12 +369,148 @@ mod tests {
             change(&mut other);
             compare(&base, &other, &ComparisonOptions::default()).unwrap_err().to_string()
         };
-        assert!(refused(&|e| e.items[2].doc_hash = "x".into()).contains("item i2 differs in its question"));
-        assert!(refused(&|e| e.items[2].prompt_hash = "x".into()).contains("item i2 differs in its prompt"));
+        assert!(
+            refused(&|e| e.items[2].doc_hash = "x".into()).contains("item i2 of task \"t\" differs in its question")
+        );
+        assert!(
+            refused(&|e| e.items[2].prompt_hash = "x".into()).contains("item i2 of task \"t\" differs in its prompt")
+        );
         assert!(refused(&|e| e.items[2].target_hash = "x".into()).contains("right answer"));
         assert!(refused(&|e| e.items.truncate(4)).contains("5 and 4 items"));
         assert!(refused(&|e| e.task = "u".into()).contains("\"t\" and \"u\""));
         let none = evaluation("none", 0, 0, 0);
         assert!(compare(&none, &none, &ComparisonOptions::default()).is_err());
+    }
+
+    fn sheet(model: &str, scores: &[f64]) -> ScoreSheet {
+        let item = |(index, score): (usize, &f64)| ScoredItem {
+            id: index.to_string(),
+            score: *score,
+            ..ScoredItem::default()
+        };
+        let items = scores.iter().enumerate().map(item).collect();
+        ScoreSheet { task: "t".into(), model: model.into(), metric: "m".into(), items, ..ScoreSheet::default() }
+    }
+
+    #[test]
+    fn graded_scores_are_compared_by_the_paired_t() {
+        let first: Vec<f64> = (0..60).map(|i| f64::from(i % 7)).collect();
+        let second: Vec<f64> = first.iter().enumerate().map(|(i, score)| score + [1.0, 0.5, -0.5][i % 3]).collect();
+        let options = ComparisonOptions::default();
+        let mut comparison = compare_sheets(&sheet("a", &first), &sheet("b", &second), &options).unwrap();
+        let PairedTest::PairedT { p, degrees } = comparison.test else { panic!("{comparison:?}") };
+        assert!(p < 1e-3 && (degrees - 59.0).abs() < 1e-12 && !comparison.shares);
+        assert_eq!((comparison.gained.len(), comparison.lost.len(), comparison.verdict), (40, 20, Verdict::Better));
+        let words = comparison.words();
+        assert!(words.starts_with("b is better than a by 0.333 (95 %: +0.1"), "{words}");
+        assert!(words.ends_with("40 gained, 20 lost of 60)"), "{words}");
+        // The margin of shares, on the scale of these scores.
+        assert!((comparison.margin - 7.5 * usual_margin(60)).abs() < 1e-9);
+        // What is less where less is better is a gain.
+        let (mut worse, mut better) = (sheet("a", &second), sheet("b", &first));
+        (worse.lower_is_better, better.lower_is_better) = (true, true);
+        let turned = compare_sheets(&worse, &better, &options).unwrap();
+        assert_eq!((turned.difference, turned.verdict), (comparison.difference, Verdict::Better));
+        // One claim of many is held to more.
+        comparison.test = PairedTest::PairedT { p: 0.02, degrees };
+        let mut family = vec![comparison.clone(), comparison.clone(), comparison];
+        adjust_family(&mut family, 0.05);
+        assert_eq!((family[1].family, family[1].verdict), (3, Verdict::NoDifferenceShown));
+        assert!(family[1].words().contains("p = 0.0600 by Holm over 3 claims"), "{}", family[1].words());
+    }
+
+    #[test]
+    fn answers_about_one_text_are_one_witness() {
+        // Twenty texts, each with ten questions that are all gained, all lost or all kept.
+        let alike = |scores: fn(usize) -> f64| {
+            let mut sheet = sheet("m", &(0..200).map(|i| scores(i / 10)).collect::<Vec<_>>());
+            sheet.items.iter_mut().enumerate().for_each(|(i, item)| item.cluster = Some((i / 10).to_string()));
+            sheet
+        };
+        let (first, second) =
+            (alike(|text| f64::from(u8::from(text < 10))), alike(|text| f64::from(u8::from(text < 12))));
+        let clustered = compare_sheets(&first, &second, &ComparisonOptions::default()).unwrap();
+        assert_eq!((clustered.clusters, clustered.verdict), (Some(20), Verdict::NoDifferenceShown));
+        assert!(clustered.words().contains("200 items about 20 texts can show"), "{}", clustered.words());
+        let alone = |sheet: &ScoreSheet| {
+            let mut sheet = sheet.clone();
+            sheet.items.iter_mut().for_each(|item| item.cluster = None);
+            sheet
+        };
+        let taken_alone = compare_sheets(&alone(&first), &alone(&second), &ComparisonOptions::default()).unwrap();
+        assert_eq!((taken_alone.clusters, taken_alone.verdict), (None, Verdict::Better));
+        let width = |interval: Interval| interval.high - interval.low;
+        assert!(width(clustered.intervals.bca) > 2.0 * width(taken_alone.intervals.bca));
+    }
+
+    #[test]
+    fn the_part_that_differs_is_named() {
+        let base = sheet("a", &[1.0, 0.0]);
+        let refused = |change: &dyn Fn(&mut ScoreSheet)| {
+            let mut other = base.clone();
+            other.items[1].prompt_hash = "x".into();
+            let mut base = base.clone();
+            base.items[1].prompt = "Is the sky blue?\nAnswer:".into();
+            other.items[1].prompt = "Is the sky blue? Answer:".into();
+            change(&mut base);
+            base.conditions.few_shot = Some(0);
+            base.conditions.chat_template = Some(String::new());
+            base.conditions.system_prompt = Some(String::new());
+            base.conditions.few_shot_turns = Some(false);
+            base.conditions.tokenizer = Some("<s>".into());
+            other.conditions = base.conditions.clone();
+            change(&mut other);
+            compare_sheets(&base, &other, &ComparisonOptions::default()).unwrap_err().to_string()
+        };
+        assert!(
+            refused(&|sheet| sheet.conditions.few_shot = Some(4))
+                .contains("item 1 of task \"t\" differs in its few-shot examples: 0 and 4")
+        );
+        assert!(
+            refused(&|sheet| sheet.conditions.chat_template = Some("h".into())).contains("chat template: one has none")
+        );
+        assert!(refused(&|sheet| sheet.conditions.system_prompt = Some("h".into())).contains("system prompt"));
+        assert!(refused(&|sheet| sheet.conditions.few_shot_turns = Some(true)).contains("turns of a conversation"));
+        assert!(
+            refused(&|sheet| sheet.conditions.tokenizer = Some("<bos>".into()))
+                .contains("tokenizer: its special tokens are <s> and <bos>")
+        );
+        assert!(
+            refused(&|_| ()).contains(
+                r#"from character 17 on it reads "Is the sky blue?\nAnswer:" against "Is the sky blue? Answer:""#
+            ),
+            "{}",
+            refused(&|_| ())
+        );
+        let mut no_score = base.clone();
+        no_score.items[0].score = f64::NAN;
+        assert!(
+            compare_sheets(&base, &no_score, &ComparisonOptions::default())
+                .unwrap_err()
+                .to_string()
+                .contains("has no score")
+        );
+        let mut other_metric = base.clone();
+        other_metric.metric = "n".into();
+        assert!(
+            compare_sheets(&base, &other_metric, &ComparisonOptions::default())
+                .unwrap_err()
+                .to_string()
+                .contains("measured by m and by n")
+        );
+    }
+
+    #[test]
+    fn groups_are_summed_up_by_size_or_alike() {
+        let (a1, b1) = (sheet("a", &[0.0; 90]), sheet("b", &[1.0; 90]));
+        let (a2, b2) = (sheet("a", &[1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]), sheet("b", &[0.0; 10]));
+        let options = ComparisonOptions::default();
+        let by_size = compare_group("g", &[(&a1, &b1), (&a2, &b2)], true, &options).unwrap();
+        assert!((by_size.difference - 0.85).abs() < 1e-12 && (by_size.score_second - 0.9).abs() < 1e-12);
+        assert_eq!((by_size.verdict, by_size.items, by_size.tasks), (Verdict::Better, 100, 2));
+        let alike = compare_group("g", &[(&a1, &b1), (&a2, &b2)], false, &options).unwrap();
+        assert!((alike.difference - 0.25).abs() < 1e-12, "{alike:?}");
+        assert!(alike.words().starts_with("b is better than a by 25.0 points (95 %: +"), "{}", alike.words());
+        assert!(compare_group("g", &[], true, &options).is_err());
     }
 }

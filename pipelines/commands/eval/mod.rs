@@ -1,6 +1,11 @@
-//! `pipeline eval`: models on the held-out tests of a skills tree.
+//! `pipeline eval`: models on the held-out tests of a skills tree, and what sets their scores apart.
+
+mod compare;
+
+pub use compare::run as compare;
 
 use super::Session;
+use crate::cli::EvalArguments;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
 use crate::stages::StageContext;
@@ -8,32 +13,12 @@ use crate::stages::evaluate::{Candidate, EvaluateStage, Side, evaluate_leaf};
 use crate::stages::generate::read_tree;
 use anyhow::Result;
 use espalier_eval::results::{self, RunDescription};
-use espalier_eval::{ComparisonOptions, Evaluation, compare};
+use espalier_eval::{ComparisonOptions, Evaluation};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::{LoraAdapter, Model};
-use std::path::PathBuf;
-
-/// Arguments of `pipeline eval`.
-#[derive(Debug)]
-pub struct Arguments {
-    /// The model.
-    pub model: String,
-    /// Its adapter.
-    pub adapter: Option<PathBuf>,
-    /// Others to compare with.
-    pub compare: Vec<String>,
-    /// Skills tree.
-    pub tasks: PathBuf,
-    /// Where results go.
-    pub out: PathBuf,
-    /// Only the first items.
-    pub limit: Option<usize>,
-    /// Seeds shown before each question.
-    pub num_fewshot: usize,
-}
 
 /// `pipeline eval`.
-pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
+pub fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Status> {
     let tree = read_tree(&arguments.tasks)?;
     let leaves: Vec<_> = tree.leaves.iter().filter(|leaf| !leaf.test.is_empty()).collect();
     if leaves.is_empty() {
@@ -83,7 +68,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let mut comparisons = Vec::new();
     for other in all.iter().skip(1) {
         for (first, second) in other.iter().zip(&all[0]) {
-            let comparison = compare(first, second, &ComparisonOptions::default())?;
+            let comparison = espalier_eval::compare(first, second, &ComparisonOptions::default())?;
             session.reporter.line(comparison.words());
             comparisons.push(comparison);
         }
