@@ -56,6 +56,11 @@ pub enum TaxonomyCommand {
         /// Tree or leaf.
         path: PathBuf,
     },
+    /// The JSON schema of our form, for editors that check and complete YAML as it is typed.
+    #[command(
+        after_help = "Example:\n  pipeline taxonomy schema > espalier-1.schema.json\n\nThen, as the first line of a qna.yaml: # yaml-language-server: $schema=espalier-1.schema.json"
+    )]
+    Schema,
     /// What is made of a leaf: its documents as they are read, their chunks, and what its template draws.
     #[command(
         after_help = "Examples:\n  pipeline taxonomy preview taxonomy/skills/dates_to_iso --samples 3\n  pipeline taxonomy preview taxonomy/knowledge/espalier_pruning --model base.gguf --chunk-tokens 200\n  pipeline taxonomy preview manual.pdf --text   # a document that no leaf holds yet"

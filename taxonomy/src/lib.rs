@@ -67,5 +67,8 @@ pub mod yaml {
     pub use crate::read::fields::{Fields, distance, list, text};
 }
 
+/// JSON schema of the form `espalier: 1`, for editors.
+pub const SCHEMA: &str = include_str!("../schema/espalier-1.schema.json");
+
 /// What texts of a scaffold begin with: words for its author to write their own in place of.
 pub const PLACEHOLDER: &str = "REPLACE: ";

@@ -29,6 +29,11 @@ pub fn run(command: TaxonomyCommand, session: Session<'_>) -> Result<Status> {
             upgrade::run(&path, out.as_deref(), in_place, session)
         }
         TaxonomyCommand::Show { path } => show::run(&path, session),
+        TaxonomyCommand::Schema => {
+            session.reporter.line(espalier_taxonomy::SCHEMA.trim_end());
+            session.reporter.result(serde_json::from_str(espalier_taxonomy::SCHEMA)?);
+            Ok(Status::Done)
+        }
         TaxonomyCommand::Preview(arguments) => preview::run(&arguments, session),
         TaxonomyCommand::Diff(arguments) => diff::run(&arguments, session),
         TaxonomyCommand::Lint(arguments) => lint::run(&arguments, session),
