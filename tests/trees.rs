@@ -1,4 +1,4 @@
-//! The words of the commands that look at trees: preview, diff, lint and new.
+//! The words of the commands that look at trees: show, preview, diff, lint and new.
 
 #[path = "binary/mod.rs"]
 mod binary;
@@ -12,6 +12,14 @@ fn whole(said: &Said) -> String {
     assert!(!said.err.contains("panicked"), "{}", said.err);
     let errors = if said.err.is_empty() { String::new() } else { format!("-- error output\n{}", said.err) };
     format!("{}{errors}-- exit code {}", said.out, said.code)
+}
+
+#[test]
+fn trees_are_drawn_with_what_their_leaves_hold() {
+    let bench = Bench::new();
+    let words = ["tests/assets/taxonomy", "taxonomy/examples/quickstart", "taxonomy/examples/tiny/knowledge/the_pond"]
+        .map(|tree| format!("$ taxonomy show {tree}\n{}\n\n", whole(&bench.run(&["taxonomy", "show", tree]))));
+    insta::assert_snapshot!(words.concat());
 }
 
 #[test]
