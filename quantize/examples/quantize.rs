@@ -1,5 +1,5 @@
 //! Quantizes a model and prints what became of it, with the options of llama-quantize:
-//! `quantize [--imatrix FILE] [--pure] [--tensor-type REGEX=TYPE]... [--token-embedding-type TYPE] [--output-tensor-type
+//! `quantize [--imatrix FILE] [--refine] [--pure] [--tensor-type REGEX=TYPE]... [--token-embedding-type TYPE] [--output-tensor-type
 //! TYPE] MODEL OUT.gguf TYPE`. The environment variable `NO_VERIFY` leaves out the check of the file.
 
 use std::error::Error;
@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let matrix = ImportanceMatrix::read(Path::new(&file))?;
                 options.importance = Some(ImportanceSource { matrix, file });
             }
+            "--refine" => options.refine = true,
             "--pure" => options.mix.pure = true,
             "--tensor-type" => options.mix.tensor_types.push(value()?.parse()?),
             "--token-embedding-type" => {

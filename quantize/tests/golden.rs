@@ -15,16 +15,17 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use espalier_kernels::BlockType;
 use espalier_model::Model;
-use espalier_quantize::{FileType, ImportanceSource, QuantizeOptions, quantize};
+use espalier_quantize::{FileType, ImportanceSource, MixOptions, QuantizeOptions, quantize};
 use sha2::{Digest, Sha256};
 
 /// Lines `SHA256  MODEL.TYPE` and `SHA256  MODEL.imatrix.TYPE`; the F32 file is where the others come from.
 const GOLDEN: &str = include_str!("golden/files.sha256");
 
-fn golden(name: &str) -> &'static str {
-    let line = GOLDEN.lines().find(|line| line.ends_with(&format!("  {name}")));
-    line.unwrap_or_else(|| panic!("no line for {name}")).split_whitespace().next().unwrap()
+fn golden(name: &str) -> Option<&'static str> {
+    let line = GOLDEN.lines().find(|line| line.ends_with(&format!("  {name}")))?;
+    line.split_whitespace().next()
 }
 
 fn stories() -> Model {
@@ -48,31 +49,31 @@ fn sha256(path: &Path) -> String {
     hex
 }
 
-/// Every mix of the F32 file `path`, whose name is that of the golden lines.
-fn check(path: &Path, folder: &Path) {
+/// Every golden line of the F32 file `path`, which has its name; gives their number.
+fn check(path: &Path, folder: &Path) -> usize {
     let name = path.file_stem().unwrap().to_str().unwrap();
-    assert_eq!(sha256(path), golden(&format!("{name}.F32")), "another model than the golden files were made from");
+    let source = golden(&format!("{name}.F32"));
+    assert_eq!(Some(sha256(path).as_str()), source, "another model than the golden files were made from");
     let model = Model::open(path).unwrap();
     let matrix = importance::by_formula(&model);
     let out = folder.join("out.gguf");
-    let mut different = Vec::new();
-    for file_type in FileType::ALL {
+    let (mut checked, mut different) = (0, Vec::new());
+    for file_type in FileType::ALL.into_iter().filter(|file_type| *file_type != FileType::F32) {
         for weighed in [false, true] {
             let file = if weighed { format!("{name}.imatrix.{file_type}") } else { format!("{name}.{file_type}") };
-            // Without importance llama-quantize refuses this mix, and so do we; F32 is the source.
-            if file_type == FileType::F32 || (file_type == FileType::Q2_K_S && !weighed && !GOLDEN.contains(&file)) {
-                continue;
-            }
+            let Some(expected) = golden(&file) else { continue };
             let source = ImportanceSource { matrix: matrix.clone(), file: format!("{name}.imatrix.gguf") };
             let importance = weighed.then_some(source);
             let options = QuantizeOptions { importance, verify: false, ..QuantizeOptions::default() };
             quantize(&model, None, file_type, &out, &options, &mut |_| {}).unwrap();
-            if sha256(&out) != golden(&file) {
+            checked += 1;
+            if sha256(&out) != expected {
                 different.push(file);
             }
         }
     }
     assert!(different.is_empty(), "other bytes than llama-quantize's: {different:?}");
+    checked
 }
 
 /// The F32 file of `model` in `folder`.
@@ -85,7 +86,8 @@ fn in_f32(model: &Model, folder: &Path, name: &str) -> PathBuf {
 #[test]
 fn the_260k_model_equals_llama_quantize() {
     let folder = tempfile::tempdir().unwrap();
-    check(&in_f32(&stories(), folder.path(), "stories260K"), folder.path());
+    let files = check(&in_f32(&stories(), folder.path(), "stories260K"), folder.path());
+    assert_eq!(files, 2 * (FileType::ALL.len() - 1));
 }
 
 #[test]
@@ -93,7 +95,20 @@ fn a_model_with_widths_of_256_equals_llama_quantize() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("random_llama.gguf");
     random_llama::write(&stories(), &path).unwrap();
-    check(&path, folder.path());
+    // Q2_K_S is refused without importance.
+    assert_eq!(check(&path, folder.path()), 2 * (FileType::ALL.len() - 1) - 1);
+
+    // A type that is in no mix of a model without experts.
+    let model = Model::open(&path).unwrap();
+    let out = folder.path().join("out.gguf");
+    let mix = MixOptions {
+        tensor_types: vec!["ffn_up=mxfp4".parse().unwrap()],
+        token_embedding_type: Some(BlockType::Mxfp4),
+        ..MixOptions::default()
+    };
+    let options = QuantizeOptions { mix, ..QuantizeOptions::default() };
+    quantize(&model, None, FileType::Q4_K_M, &out, &options, &mut |_| {}).unwrap();
+    assert_eq!(Some(sha256(&out).as_str()), golden("random_llama.mxfp4"));
 }
 
 /// `ESPALIER_TEST_SMOLLM2` and `ESPALIER_TEST_QWEN2` name the models of which the golden lines were made.
@@ -102,6 +117,6 @@ fn real_models_equal_llama_quantize() {
     for (variable, name) in [("ESPALIER_TEST_SMOLLM2", "smollm2"), ("ESPALIER_TEST_QWEN2", "qwen2")] {
         let Some(path) = std::env::var_os(variable) else { continue };
         let folder = tempfile::tempdir().unwrap();
-        check(&in_f32(&Model::open(Path::new(&path)).unwrap(), folder.path(), name), folder.path());
+        assert!(check(&in_f32(&Model::open(Path::new(&path)).unwrap(), folder.path(), name), folder.path()) > 0);
     }
 }

@@ -93,13 +93,13 @@ pub(super) fn nibbles(numbers: &[u8; LEGACY_BLOCK]) -> [u8; HALF_BLOCK] {
 
 /// The four low bits of each number, packed.
 #[inline(always)]
-fn low_nibbles(numbers: &[u8; LEGACY_BLOCK]) -> [u8; HALF_BLOCK] {
+pub(super) fn low_nibbles(numbers: &[u8; LEGACY_BLOCK]) -> [u8; HALF_BLOCK] {
     nibbles(&numbers.map(|number| number & 0x0F))
 }
 
 /// Bit `j` is the fifth bit of number `j`.
 #[inline(always)]
-fn fifth_bits(numbers: &[u8; LEGACY_BLOCK]) -> [u8; 4] {
+pub(super) fn fifth_bits(numbers: &[u8; LEGACY_BLOCK]) -> [u8; 4] {
     let mut bits = 0u32;
     for (j, number) in numbers.iter().enumerate() {
         bits |= u32::from((number >> 4) & 1) << j;

@@ -17,6 +17,7 @@ mod lanes;
 mod legacy;
 mod nearest;
 mod nonlinear;
+mod refine;
 mod search;
 mod weighted;
 
@@ -30,6 +31,7 @@ use rayon::prelude::*;
 use self::half_scales::HalfScales;
 use self::k_quants::K_BATCH;
 use self::legacy::LEGACY_BATCH;
+pub use self::refine::refine;
 use self::weighted::{EncodeWeighted, WeightedRows};
 
 /// Elements that one task of the thread pool encodes: large enough to hide its cost, a multiple of every block.

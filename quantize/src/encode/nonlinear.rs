@@ -28,7 +28,7 @@ const fn boundary(index: usize) -> f32 {
 /// The level nearest to `value`. Around the boundaries the differences to both levels are exact in `f32`, so that to
 /// compare with the boundary is to compare the differences.
 #[inline(always)]
-fn nearest_nonlinear(value: f32) -> f32 {
+pub(super) fn nearest_nonlinear(value: f32) -> f32 {
     let mut level = f32::from(NONLINEAR_LEVELS[0]);
     for index in 0..15 {
         let next = f32::from(NONLINEAR_LEVELS[index + 1]);
@@ -106,7 +106,7 @@ fn inverse_or_zero(d: f32) -> f32 {
 
 /// The packed levels of 32 elements.
 #[inline(always)]
-fn packed_levels(values: &[f32; LEGACY_BLOCK], inverse: f32) -> [u8; LEGACY_BLOCK / 2] {
+pub(super) fn packed_levels(values: &[f32; LEGACY_BLOCK], inverse: f32) -> [u8; LEGACY_BLOCK / 2] {
     let mut levels = [0; LEGACY_BLOCK];
     for (level, value) in levels.iter_mut().zip(values) {
         *level = nearest_nonlinear_index(inverse * value);
@@ -185,13 +185,19 @@ fn with_scales_of_six_bits(values: &[f32; K_BLOCK], scales: &[f32; K_BLOCK / 32]
     }
     let d = -widest / 32.0;
     let inverse = inverse_or_zero(d);
+    block_with_steps(values, d, &scales.map(|scale| nearest_level(inverse * scale, -32.0, 31.0) as i32))
+}
+
+/// An `IQ4_XS` block whose groups have scales `sc` from -32 to 31 on the scale `d`, to which elements are rounded before it
+/// is itself.
+#[inline(always)]
+pub(super) fn block_with_steps(values: &[f32; K_BLOCK], d: f32, sc: &[i32; K_BLOCK / 32]) -> BlockIq4Xs {
     let mut block =
         BlockIq4Xs { d: to_half(d), scales_h: [0; 2], scales_l: [0; K_BLOCK / 64], qs: [[0; 16]; K_BLOCK / 32] };
     let mut high = 0_u16;
-    for (group, (scale, values)) in scales.iter().zip(values.as_chunks::<32>().0).enumerate() {
-        let step = nearest_level(inverse * scale, -32.0, 31.0);
-        block.qs[group] = packed_levels(values, inverse_or_zero(d * step));
-        let number = (step as i32 + 32) as u16;
+    for (group, (sc, values)) in sc.iter().zip(values.as_chunks::<32>().0).enumerate() {
+        block.qs[group] = packed_levels(values, inverse_or_zero(d * *sc as f32));
+        let number = (sc + 32) as u16;
         block.scales_l[group / 2] |= ((number & 0x0F) as u8) << (group % 2 * 4);
         high |= (number >> 4) << (2 * group);
     }

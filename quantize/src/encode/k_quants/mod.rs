@@ -17,7 +17,7 @@ use super::search::ZERO_MAGNITUDE;
 
 /// Levels `nearest((x + shift) / step)` within `0..=bound`; groups with step 0 keep the level that they have.
 #[inline(always)]
-fn round_again<const L: usize, const N: usize>(
+pub(super) fn round_again<const L: usize, const N: usize>(
     x: &Lanes<f32, L, N>,
     step: &[f32; L],
     shift: &[f32; L],
@@ -68,7 +68,7 @@ fn pack_two_bits<const L: usize, const N: usize>(levels: &Lanes<f32, L, N>, shif
 }
 
 /// What `Q4_K` and `Q5_K` share: the scales and minima of their groups, on two scales of the block.
-struct SixBitScales {
+pub(super) struct SixBitScales {
     d: [u8; 2],
     dmin: [u8; 2],
     scales: [u8; 12],
@@ -77,7 +77,7 @@ struct SixBitScales {
 impl SixBitScales {
     /// Packs scales and minima; numbers beyond six bits spill over as they do in ggml.
     #[inline(always)]
-    fn new(d: f32, dmin: f32, sc: [u8; 8], m: [u8; 8]) -> Self {
+    pub(super) fn new(d: f32, dmin: f32, sc: [u8; 8], m: [u8; 8]) -> Self {
         let mut scales = [0; 12];
         for group in 0..8 {
             let (sc, m) = (sc[group], m[group]);
@@ -95,7 +95,7 @@ impl SixBitScales {
 
     /// Step and shift of each group, as a reader will find them.
     #[inline(always)]
-    fn steps(&self) -> ([f32; 8], [f32; 8]) {
+    pub(super) fn steps(&self) -> ([f32; 8], [f32; 8]) {
         let (d, dmin) = (from_half(self.d), from_half(self.dmin));
         let (mut step, mut shift) = ([0.0; 8], [0.0; 8]);
         for group in 0..8 {
@@ -107,12 +107,12 @@ impl SixBitScales {
     }
 
     #[inline(always)]
-    fn four_bit_block(self, levels: &Lanes<f32, 8, 32>) -> BlockQ4K {
+    pub(super) fn four_bit_block(self, levels: &Lanes<f32, 8, 32>) -> BlockQ4K {
         BlockQ4K { d: self.d, dmin: self.dmin, scales: self.scales, qs: pack_nibbles(levels) }
     }
 
     #[inline(always)]
-    fn five_bit_block(self, levels: &Lanes<f32, 8, 32>) -> BlockQ5K {
+    pub(super) fn five_bit_block(self, levels: &Lanes<f32, 8, 32>) -> BlockQ5K {
         let mut qh = [0; K_BLOCK / 8];
         for (qh, levels) in qh.iter_mut().zip(levels) {
             for (group, level) in levels.iter().enumerate() {
@@ -137,14 +137,24 @@ fn pack_nibbles(levels: &Lanes<f32, 8, 32>) -> [u8; K_BLOCK / 2] {
 
 /// A `Q6_K` block of groups with these scales, for which `levels` were found.
 #[inline(always)]
-fn six_bit_block(x: &Lanes<f32, 16, 16>, scale: &[f32; 16], mut levels: Lanes<f32, 16, 16>) -> BlockQ6K {
+fn six_bit_block(x: &Lanes<f32, 16, 16>, scale: &[f32; 16], levels: Lanes<f32, 16, 16>) -> BlockQ6K {
     let (largest, magnitude) = of_largest_magnitude(scale);
     if magnitude < ZERO_MAGNITUDE {
         return BlockQ6K { ql: [0; K_BLOCK / 2], qh: [0; K_BLOCK / 4], scales: [0; 16], d: to_half(0.0) };
     }
     let inverse = -128.0 / largest;
     let d = to_half(1.0 / inverse);
-    let scales = scale.map(|scale| nearest_integer(inverse * scale).min(127) as i8);
+    six_bit_levels(x, d, scale.map(|scale| nearest_integer(inverse * scale).min(127) as i8), levels)
+}
+
+/// A `Q6_K` block with the scales as they are stored; groups with scale 0 keep the level that they have.
+#[inline(always)]
+pub(super) fn six_bit_levels(
+    x: &Lanes<f32, 16, 16>,
+    d: [u8; 2],
+    scales: [i8; 16],
+    mut levels: Lanes<f32, 16, 16>,
+) -> BlockQ6K {
     let stored = from_half(d);
     round_again_symmetric(x, &scales.map(|sc| stored * f32::from(sc)), 32.0, &mut levels);
 
@@ -168,9 +178,24 @@ fn of_largest_magnitude(numbers: &[f32]) -> (f32, f32) {
     found
 }
 
+/// The scales of the groups of a `Q3_K` block, from -32 to 31.
+#[inline(always)]
+pub(super) fn three_bit_scales(packed: &[u8; 12]) -> [i32; 16] {
+    std::array::from_fn(|group| {
+        let low = (packed[group % 8] >> (group / 8 * 4)) & 0x0F;
+        let high = (packed[8 + group % 4] >> (group / 4 * 2)) & 3;
+        i32::from(low | (high << 4)) - 32
+    })
+}
+
 /// A `Q3_K` block whose groups have scales `sc` from -32 to 31 on the scale `d`.
 #[inline(always)]
-fn three_bit_block(x: &Lanes<f32, 16, 16>, d: f32, sc: [i32; 16], mut levels: Lanes<f32, 16, 16>) -> BlockQ3K {
+pub(super) fn three_bit_block(
+    x: &Lanes<f32, 16, 16>,
+    d: f32,
+    sc: [i32; 16],
+    mut levels: Lanes<f32, 16, 16>,
+) -> BlockQ3K {
     let d = to_half(d);
     let stored = from_half(d);
     let mut scales = [0u8; 12];
@@ -189,7 +214,7 @@ fn three_bit_block(x: &Lanes<f32, 16, 16>, d: f32, sc: [i32; 16], mut levels: La
 
 /// A `Q2_K` block whose groups have 4-bit scales and minima on the scales `d` and `dmin`.
 #[inline(always)]
-fn two_bit_block(
+pub(super) fn two_bit_block(
     x: &Lanes<f32, 16, 16>,
     (d, dmin): (f32, f32),
     scales: [u8; 16],
