@@ -51,6 +51,7 @@ mod row;
 mod statistics;
 mod table;
 mod teacher_file;
+mod values;
 mod versions;
 
 pub use atomic::{rename_durably, write_atomically};
@@ -74,4 +75,5 @@ pub use row::{Row, Score, Split, Turn, Verdict};
 pub use statistics::{LengthSummary, Lengths, Statistics};
 pub use table::{COLUMNS, Column, RowReader, RowWriter, read_parquet, row_schema, write_parquet};
 pub use teacher_file::{TeacherOrigin, TeacherRow, read_teacher, write_teacher};
+pub use values::read_parquet_values;
 pub use versions::{Change, Difference, Origin, Part, RowSource, Rows, Version, Versions, difference};

@@ -36,6 +36,37 @@ pub enum EvalError {
         /// What is wrong and what would be right.
         problem: String,
     },
+    /// A place of a task file that cannot be used.
+    #[error("{}:{line}:{column}: {problem}", path.display())]
+    TaskFile {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A name that no task has.
+    #[error("there is no task {name:?}; {hint}")]
+    UnknownTask {
+        /// What was asked for.
+        name: String,
+        /// What was perhaps meant.
+        hint: String,
+    },
+    /// A model whose probabilities are not numbers.
+    #[error(
+        "task {task:?}: the probability of {text:?} is not a number: the model's weights are damaged, or overflow in this precision; \
+         verify the file, or use --precision f32"
+    )]
+    NotANumber {
+        /// The task.
+        task: String,
+        /// The beginning of the text that was scored.
+        text: String,
+    },
     /// A task that cannot be evaluated.
     #[error("task {task:?}: {problem}")]
     Task {

@@ -1,8 +1,9 @@
 //! Evaluation: questions that a model answers, answers that are scored, and scores that are compared with honest error bars.
 //!
 //! # The path
-//! 1. A [`Task`] is a list of [`Item`]s: from a leaf's held-out test ([`Task::from_leaf`]) or from a benchmark file
-//!    ([`benchmark`]). Items with choices are decided by log-likelihood, items without by a generated answer and a [`Checker`].
+//! 1. A [`Task`] is a list of [`Item`]s: a leaf's held-out test ([`Task::from_leaf`]). Items with choices are decided by
+//!    log-likelihood, items without by a generated answer and a [`Checker`]. Public benchmarks are [`tasks`], in the YAML of
+//!    lm-evaluation-harness.
 //! 2. [`evaluate`] asks an engine, item by item, with a journal from which an interrupted run goes on. The result is an
 //!    [`Evaluation`]: every item with its response, and the accuracy with its Wilson interval.
 //! 3. [`results::write`] writes what lm-eval writes, so that its tools and readers work on our runs.
@@ -14,7 +15,6 @@
 //! was interrupted. Nothing here reads a clock; random draws have a fixed seed.
 
 mod ask;
-pub mod benchmark;
 pub mod compare;
 mod error;
 mod evaluation;
@@ -27,6 +27,7 @@ mod run;
 pub mod scoring;
 pub mod statistics;
 mod task;
+pub mod tasks;
 
 pub use compare::{
     Comparison, ComparisonOptions, GroupComparison, NonInferiority, PairedTest, ScoreSheet, Verdict, adjust_family,

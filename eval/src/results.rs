@@ -1,4 +1,4 @@
-//! Result files as lm-eval writes them: `results_STEM.json` and one `samples_TASK_STEM.jsonl` a task.
+//! Result files as lm-eval writes them, of leaves and of tasks: `results_STEM.json` and one `samples_TASK_STEM.jsonl` a task.
 //!
 //! The stem is the caller's: a fixed one makes files that are the same from run to run. Nothing here reads a clock.
 
@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::error::EvalError;
 use crate::evaluation::{Evaluation, ItemResult, sha256};
+use crate::statistics::Interval;
+use crate::tasks::{GroupScores, Sample, Score, Scores, TaskOptions, TaskScores, Worth, sample_json};
 
 /// What the files say about the run as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,26 +25,61 @@ pub struct RunDescription {
     pub chat_template: Option<String>,
 }
 
-/// Writes the evaluations of one model into `directory` (made when it is not there): `results_STEM.json` and a samples file for
-/// each task. Files appear whole or not at all. Gives the paths, the results file first.
+/// Writes the evaluations of one model on leaves into `directory` (made when it is not there): `results_STEM.json` and a samples
+/// file for each task. Files appear whole or not at all. Gives the paths, the results file first.
 pub fn write(
     directory: &Path,
     stem: &str,
     run: &RunDescription,
     evaluations: &[Evaluation],
 ) -> Result<Vec<PathBuf>, EvalError> {
+    let tasks: Vec<TaskScores> = evaluations.iter().map(of_leaf).collect();
+    let asked = Asked { limit: None, multiturn: run.chat_template.is_some(), system_instruction: None };
+    write_all(directory, stem, run, &asked, &Scores { tasks, groups: Vec::new() })
+}
+
+/// Writes what one model scored on tasks, as [`write()`] does.
+pub fn write_tasks(
+    directory: &Path,
+    stem: &str,
+    run: &RunDescription,
+    options: &TaskOptions<'_>,
+    scores: &Scores,
+) -> Result<Vec<PathBuf>, EvalError> {
+    let asked = Asked {
+        limit: options.limit,
+        multiturn: run.chat_template.is_some() && !options.fewshot_as_one_turn,
+        system_instruction: options.system_instruction,
+    };
+    write_all(directory, stem, run, &asked, scores)
+}
+
+/// How the questions were put.
+struct Asked<'a> {
+    limit: Option<f64>,
+    multiturn: bool,
+    system_instruction: Option<&'a str>,
+}
+
+fn write_all(
+    directory: &Path,
+    stem: &str,
+    run: &RunDescription,
+    asked: &Asked<'_>,
+    scores: &Scores,
+) -> Result<Vec<PathBuf>, EvalError> {
     fs::create_dir_all(directory).map_err(EvalError::file(directory, "make the folder"))?;
     let results = directory.join(format!("results_{stem}.json"));
-    let mut text = serde_json::to_string_pretty(&results_json(run, evaluations)).unwrap_or_default();
+    let mut text = serde_json::to_string_pretty(&results_json(run, asked, scores)).unwrap_or_default();
     text.push('\n');
     write_atomically(&results, |file| file.write_all(text.as_bytes()))
         .map_err(EvalError::file(&results, "write it"))?;
     let mut paths = vec![results];
-    for evaluation in evaluations {
-        let path = directory.join(format!("samples_{}_{stem}.jsonl", evaluation.task));
+    for task in &scores.tasks {
+        let path = directory.join(format!("samples_{}_{stem}.jsonl", task.task));
         write_atomically(&path, |file| {
-            for item in &evaluation.items {
-                serde_json::to_writer(&mut *file, &sample_json(evaluation, item))?;
+            for sample in &task.samples {
+                serde_json::to_writer(&mut *file, &sample_json(sample))?;
                 file.write_all(b"\n")?;
             }
             Ok(())
@@ -53,90 +90,158 @@ pub fn write(
     Ok(paths)
 }
 
-fn results_json(run: &RunDescription, evaluations: &[Evaluation]) -> Value {
-    let by_task = |value: &dyn Fn(&Evaluation) -> Value| -> Value {
-        evaluations
-            .iter()
-            .map(|evaluation| (evaluation.task.clone(), value(evaluation)))
-            .collect::<Map<String, Value>>()
-            .into()
+fn results_json(run: &RunDescription, asked: &Asked<'_>, scores: &Scores) -> Value {
+    let by_task = |value: &dyn Fn(&TaskScores) -> Value| -> Map<String, Value> {
+        scores.tasks.iter().map(|task| (task.task.clone(), value(task))).collect()
     };
-    json!({
-        "results": by_task(&metrics_json),
-        "group_subtasks": by_task(&|_| json!([])),
-        "configs": by_task(&|evaluation| json!({
-            "task": evaluation.task,
-            "output_type": if evaluation.metric == "acc" { "multiple_choice" } else { "generate_until" },
-            "num_fewshot": evaluation.few_shot,
-            "metric_list": metric_names(evaluation).iter().map(|name| json!({"metric": name, "aggregation": "mean", "higher_is_better": true})).collect::<Vec<_>>(),
-            "metadata": {"version": 1},
-        })),
-        "versions": by_task(&|_| json!(1)),
-        "n-shot": by_task(&|evaluation| json!(evaluation.few_shot)),
-        "higher_is_better": by_task(&|evaluation| {
-            metric_names(evaluation).into_iter().map(|name| (name.to_owned(), json!(true))).collect::<Map<String, Value>>().into()
-        }),
-        "n-samples": by_task(&|evaluation| json!({"original": evaluation.items.len(), "effective": evaluation.items.len()})),
+    let by_group = |value: &dyn Fn(&GroupScores) -> Value| -> Map<String, Value> {
+        scores.groups.iter().map(|group| (group.group.clone(), value(group))).collect()
+    };
+    let all = |tasks: &dyn Fn(&TaskScores) -> Value, groups: &dyn Fn(&GroupScores) -> Value| -> Value {
+        by_task(tasks).into_iter().chain(by_group(groups)).collect::<Map<_, _>>().into()
+    };
+    let group_metrics = |group: &GroupScores| metrics_json((&group.group, &group.alias), group.documents, &group.scores, None);
+    let higher = |scores: &[Score]| -> Value {
+        scores.iter().map(|score| (score.metric.clone(), json!(score.higher_is_better))).collect::<Map<_, _>>().into()
+    };
+    let mut result = json!({
+        "results": all(&|task| metrics_json((&task.task, &task.alias), task.documents, &task.scores, task.interval), &group_metrics),
+    });
+    if !scores.groups.is_empty() {
+        result["groups"] = by_group(&group_metrics).into();
+    }
+    let rest = json!({
+        "group_subtasks": all(&|_| json!([]), &|group| json!(group.members)),
+        "configs": by_task(&|task| task.config.clone()),
+        "versions": all(&|task| task.version.clone(), &|group| json!(group.version)),
+        "n-shot": by_task(&|task| json!(task.few_shot)),
+        "higher_is_better": all(&|task| higher(&task.scores), &|group| higher(&group.scores)),
+        "n-samples": by_task(&|task| json!({"original": task.original, "effective": task.documents})),
         "config": {
             "model": "espalier",
             "model_args": run.model_args,
             "batch_size": null,
             "device": "cpu",
-            "limit": null,
-            "bootstrap_iters": 0,
-            "gen_kwargs": {"do_sample": false, "temperature": 0.0},
+            "limit": asked.limit,
+            "bootstrap_iters": 100_000,
+            "gen_kwargs": null,
         },
-        "task_hashes": by_task(&|evaluation| json!(task_hash(evaluation))),
+        "task_hashes": by_task(&|task| json!(task_hash(task))),
         "model_source": "espalier",
         "model_name": run.model,
         "model_name_sanitized": sanitized(&run.model),
         "chat_template": run.chat_template,
         "chat_template_sha": run.chat_template.as_deref().map(sha256),
-        "fewshot_as_multiturn": run.chat_template.is_some(),
-        "system_instruction": null,
+        "fewshot_as_multiturn": asked.multiturn,
+        "system_instruction": asked.system_instruction,
+        "system_instruction_sha": asked.system_instruction.map(sha256),
         "lm_eval_version": null,
         "espalier_version": env!("CARGO_PKG_VERSION"),
-    })
-}
-
-fn metric_names(evaluation: &Evaluation) -> Vec<&str> {
-    let mut names = vec![evaluation.metric.as_str()];
-    if evaluation.accuracy_normalized.is_some() {
-        names.push("acc_norm");
+    });
+    if let (Value::Object(result), Value::Object(rest)) = (&mut result, rest) {
+        result.extend(rest);
     }
-    names
+    result
 }
 
-/// Mean and its standard error, sample standard deviation over the root of n, under lm-eval's names; and our interval.
-fn metrics_json(evaluation: &Evaluation) -> Value {
-    let n = evaluation.items.len() as f64;
-    let standard_error = |share: f64| {
-        if n > 1.0 { (share * (1.0 - share) / (n - 1.0)).sqrt() } else { f64::NAN }
-    };
+/// Values and their standard errors under lm-eval's names; and our interval.
+fn metrics_json(
+    (name, alias): (&str, &str),
+    documents: usize,
+    scores: &[Score],
+    interval: Option<Interval>,
+) -> Value {
     let mut metrics = Map::new();
-    metrics.insert("alias".to_owned(), json!(evaluation.task));
-    metrics.insert("sample_len".to_owned(), json!(evaluation.items.len()));
-    let values =
-        [(evaluation.metric.as_str(), Some(evaluation.accuracy)), ("acc_norm", evaluation.accuracy_normalized)];
-    for (name, value) in values {
-        if let Some(value) = value {
-            metrics.insert(format!("{name},none"), json!(value));
-            metrics.insert(format!("{name}_stderr,none"), json!(standard_error(value)));
-        }
+    metrics.insert("name".to_owned(), json!(name));
+    metrics.insert("alias".to_owned(), json!(alias));
+    metrics.insert("sample_len".to_owned(), json!(documents));
+    for score in scores {
+        metrics.insert(format!("{},{}", score.metric, score.filter), json!(score.value));
+        let error = score.error.map_or_else(|| json!("N/A"), |error| json!(error));
+        metrics.insert(format!("{}_stderr,{}", score.metric, score.filter), error);
     }
-    metrics.insert("wilson_low,none".to_owned(), json!(evaluation.wilson.low));
-    metrics.insert("wilson_high,none".to_owned(), json!(evaluation.wilson.high));
+    if let Some(interval) = interval {
+        metrics.insert("wilson_low,none".to_owned(), json!(interval.low));
+        metrics.insert("wilson_high,none".to_owned(), json!(interval.high));
+    }
     metrics.into()
 }
 
 /// sha256 of the hashes of all samples, as lm-eval makes it.
-fn task_hash(evaluation: &Evaluation) -> String {
-    let all: String = evaluation
-        .items
+fn task_hash(task: &TaskScores) -> String {
+    let hashes = |sample: &Sample| [sample.document_hash.as_str(), &sample.prompt_hash, &sample.target_hash].concat();
+    sha256(&task.samples.iter().map(hashes).collect::<String>())
+}
+
+/// The evaluation of a leaf in the form of a task.
+fn of_leaf(evaluation: &Evaluation) -> TaskScores {
+    let n = evaluation.items.len() as f64;
+    let score = |metric: &str, value: f64| Score {
+        metric: metric.to_owned(),
+        filter: "none".to_owned(),
+        value,
+        // The sample deviation of ones and zeros over the root of their number.
+        error: (n > 1.0).then(|| (value * (1.0 - value) / (n - 1.0)).sqrt()),
+        higher_is_better: true,
+    };
+    let mut scores = vec![score(&evaluation.metric, evaluation.accuracy)];
+    scores.extend(evaluation.accuracy_normalized.map(|value| score("acc_norm", value)));
+    let metrics: Vec<Value> = scores
         .iter()
-        .map(|item| [item.doc_hash.as_str(), &item.prompt_hash, &item.target_hash].concat())
+        .map(|score| json!({"metric": score.metric, "aggregation": "mean", "higher_is_better": true}))
         .collect();
-    sha256(&all)
+    TaskScores {
+        task: evaluation.task.clone(),
+        alias: evaluation.task.clone(),
+        version: json!(1),
+        few_shot: evaluation.few_shot,
+        documents: evaluation.items.len(),
+        original: evaluation.items.len(),
+        warnings: Vec::new(),
+        interval: Some(evaluation.wilson),
+        config: json!({
+            "task": evaluation.task,
+            "output_type": if evaluation.metric == "acc" { "multiple_choice" } else { "generate_until" },
+            "num_fewshot": evaluation.few_shot,
+            "metric_list": metrics,
+            "metadata": {"version": 1},
+        }),
+        samples: evaluation.items.iter().map(|item| leaf_sample(evaluation, item)).collect(),
+        scores,
+    }
+}
+
+fn leaf_sample(evaluation: &Evaluation, item: &ItemResult) -> Sample {
+    let (arguments, responses, filtered) = if item.continuations.is_empty() {
+        let settings = json!({"do_sample": false, "temperature": 0.0});
+        let arguments = vec![vec![json!(item.prompt), settings]];
+        (arguments, vec![vec![json!(item.response)]], vec![json!(item.extracted)])
+    } else {
+        let arguments = item.continuations.iter().map(|choice| vec![json!(item.prompt), json!(choice)]).collect();
+        // lm-eval writes log-likelihood and "is it the greedy text" as strings; the second is not asked for here.
+        let pairs: Vec<Value> = item.logprobs.iter().map(|logprob| json!([logprob.to_string(), "False"])).collect();
+        (arguments, pairs.iter().map(|pair| vec![pair.clone()]).collect(), pairs)
+    };
+    let mut metrics = vec![(evaluation.metric.clone(), Worth::Number(item.score))];
+    if let Some(normalized) = item.correct_normalized {
+        metrics.push(("acc_norm".to_owned(), Worth::Number(f64::from(u8::from(normalized)))));
+    }
+    Sample {
+        id: item.index,
+        document: item.doc.clone(),
+        target: item.target.clone(),
+        arguments,
+        responses,
+        filtered,
+        filter: "none".to_owned(),
+        metrics,
+        document_hash: item.doc_hash.clone(),
+        prompt_hash: item.prompt_hash.clone(),
+        target_hash: item.target_hash.clone(),
+        error: item.error.clone(),
+        choices: Vec::new(),
+        logprobs: item.logprobs.clone(),
+    }
 }
 
 /// Characters that file names cannot hold become `__`, a run of them once.
@@ -153,42 +258,6 @@ fn sanitized(name: &str) -> String {
         inside = bad;
     }
     result
-}
-
-fn sample_json(evaluation: &Evaluation, item: &ItemResult) -> Value {
-    let (arguments, responses, filtered) = if item.continuations.is_empty() {
-        let arguments = vec![json!({"arg_0": item.prompt, "arg_1": {"do_sample": false, "temperature": 0.0}})];
-        (arguments, json!([[item.response]]), json!([item.extracted]))
-    } else {
-        let arguments =
-            item.continuations.iter().map(|choice| json!({"arg_0": item.prompt, "arg_1": choice})).collect();
-        // lm-eval writes log-likelihood and "is it the greedy text" as strings; the second is not asked for here.
-        let pairs: Vec<Value> = item.logprobs.iter().map(|logprob| json!([logprob.to_string(), "False"])).collect();
-        (arguments, pairs.iter().map(|pair| json!([pair])).collect::<Value>(), Value::Array(pairs))
-    };
-    let arguments: Map<String, Value> =
-        arguments.into_iter().enumerate().map(|(index, pair)| (format!("gen_args_{index}"), pair)).collect();
-    let mut sample = json!({
-        "doc_id": item.index,
-        "doc": item.doc,
-        "target": item.target,
-        "arguments": arguments,
-        "resps": responses,
-        "filtered_resps": filtered,
-        "filter": "none",
-        "metrics": metric_names(evaluation),
-        "doc_hash": item.doc_hash,
-        "prompt_hash": item.prompt_hash,
-        "target_hash": item.target_hash,
-    });
-    sample[evaluation.metric.as_str()] = json!(item.score);
-    if let Some(normalized) = item.correct_normalized {
-        sample["acc_norm"] = json!(f64::from(u8::from(normalized)));
-    }
-    if let Some(error) = &item.error {
-        sample["error"] = json!(error);
-    }
-    sample
 }
 
 #[cfg(test)]
@@ -255,9 +324,10 @@ mod tests {
     #[test]
     fn generated_answers_in_the_form_of_lm_eval() {
         let evaluation = evaluation(&[]);
-        let sample = sample_json(&evaluation, &evaluation.items[0]);
+        let task = of_leaf(&evaluation);
+        let sample = sample_json(&task.samples[0]);
         assert_eq!((&sample["resps"], &sample["filtered_resps"]), (&json!([["A."]]), &json!(["a"])));
         assert_eq!((&sample["exact_match"], &sample["metrics"]), (&json!(1.0), &json!(["exact_match"])));
-        assert_eq!(metrics_json(&evaluation)["exact_match,none"], 1.0);
+        assert_eq!((task.scores[0].metric.as_str(), task.scores[0].value), ("exact_match", 1.0));
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use espalier_inference::Engine;
 use espalier_taxonomy::TestItem;
 
-use crate::ask::ask;
+use crate::ask::ask_items;
 use crate::error::EvalError;
 use crate::evaluation::{Evaluation, ItemResult, doc_hash, sha256};
 use crate::journal::{Header, Journal};
@@ -70,7 +70,7 @@ pub fn evaluate(
         engine.identity(),
         task,
         options,
-        &mut |items, on_answer| ask(engine, task, items, on_answer),
+        &mut |items, on_answer| ask_items(engine, task, items, on_answer),
         on_progress,
     )
 }

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use espalier_eval::perplexity::{WINDOW, perplexity};
-use espalier_eval::{Checker, EvaluationOptions, Generation, Normalization, Prompting, Task, benchmark, evaluate};
+use espalier_eval::tasks::{Selection, TaskOptions, evaluate_tasks};
+use espalier_eval::{Checker, EvaluationOptions, Generation, Normalization, Prompting, Task, evaluate};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::Model;
 use espalier_taxonomy::{Leaf, TestItem};
@@ -23,25 +24,32 @@ fn engine() -> Option<Engine> {
 fn a_small_model_answers_choices_and_questions() {
     let Some(engine) = engine() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("choices.jsonl");
     std::fs::write(
-        &path,
-        r#"{"query": "Question: What do bees make?", "choices": ["honey", "granite", "electricity", "paper money"], "gold": 0}
+        folder.path().join("choices.jsonl"),
+        r#"{"query": "Question: What do bees make?\nAnswer:", "choices": ["honey", "granite", "electricity", "paper money"], "gold": 0}
 {"query": "The opposite of hot is", "choices": ["purple", "cold", "seven", "walking"], "gold": 1}
-{"query": "Question: What falls from clouds?\n", "choices": ["furniture", "cars", "rain", "books"], "gold": 2}
+{"query": "Question: What falls from clouds?\nAnswer:", "choices": ["furniture", "cars", "rain", "books"], "gold": 2}
 "#,
     )
     .unwrap();
-    let task = benchmark::read_choices(&path, "small").unwrap();
-    let options = EvaluationOptions { model: "smollm2", ..EvaluationOptions::default() };
+    let task = folder.path().join("small.yaml");
+    std::fs::write(
+        &task,
+        "task: small\ndataset_path: json\ndataset_kwargs: {data_files: {test: choices.jsonl}}\ntest_split: test\n\
+         output_type: multiple_choice\ndoc_to_text: query\ndoc_to_target: gold\ndoc_to_choice: choices\n",
+    )
+    .unwrap();
+    let selection = Selection::read(&[task.display().to_string()]).unwrap();
     let mut steps = 0;
-    let evaluation = evaluate(&engine, &task, &options, &mut |_| {
+    let found = evaluate_tasks(&engine, selection, &TaskOptions::default(), None, &mut |_| {
         steps += 1;
         ControlFlow::Continue(())
     })
     .unwrap();
-    assert_eq!((evaluation.correct(), steps), (3, 4), "{evaluation:#?}");
+    let evaluation = found.tasks[0].evaluation("smollm2").unwrap();
+    assert_eq!((evaluation.correct(), steps), (3, 13), "{evaluation:#?}");
     assert!(evaluation.items.iter().all(|item| item.logprobs.len() == 4));
+    let options = EvaluationOptions { model: "smollm2", ..EvaluationOptions::default() };
 
     let leaf = Leaf {
         id: "facts".into(),

@@ -77,7 +77,7 @@ use std::ops::ControlFlow;
 pub use constraint::Constraint;
 pub use embedding::{EmbeddingEngine, EmbeddingOptions, EncoderEngine};
 pub use error::EngineError;
-pub use espalier_model::{Message, Pooling, SpecialTokens};
+pub use espalier_model::{ChatTemplate, Message, Pooling, SpecialTokens, python_method};
 pub use inputs::LinearInput;
 pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
 pub use overflow::Overflow;

@@ -24,7 +24,7 @@ pub mod tokenizer;
 
 pub use adapter::{LoraAdapter, LoraModule, ModulePatterns, matches_whole_module};
 pub use atomic_folder::{AtomicFolder, Existing};
-pub use chat::{ChatTemplate, Message};
+pub use chat::{ChatTemplate, Message, python_method};
 pub use config::{Architecture, LayerAttention, ModelConfig, NormPlacement, Rotation, Scales, SlidingWindow};
 pub use encoder::{EncoderConfig, EncoderModel, Pooling};
 pub use error::ModelError;

@@ -1,8 +1,8 @@
 """ARC-easy by lm-evaluation-harness through `pipeline serve`, item by item beside what our scorer finds, as one JSON line.
 
 usage: lm_eval_serve.py BASE_URL MODEL.gguf ITEMS ARC_EASY.jsonl FOUND.json
-FOUND.json is that of `cargo run --release -p espalier-eval --example choices MODEL.gguf ARC_EASY.jsonl ITEMS PRECISION`, in the
-precision that the server has. MODEL.gguf is read for its tokenizer alone: texts go to the server as token ids.
+FOUND.json is that of `cargo run --release -p espalier-eval --example choices MODEL.gguf TASK.yaml ITEMS PRECISION`, in the
+precision that the server has; TASK.yaml is arc_task(ARC_EASY.jsonl) as JSON, which is YAML. MODEL.gguf is read for its tokenizer alone: texts go to the server as token ids.
 """
 
 import json

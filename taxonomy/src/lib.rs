@@ -62,7 +62,7 @@ pub use tree::{Tree, leaf_files, read_tree, read_tree_with, tree_root};
 /// YAML with places, and the reading of mappings whose unknown keys are refused: what every file of ours is read with.
 pub mod yaml {
     pub use crate::node::{Key, Node, Value};
-    pub use crate::parse::{SyntaxError, parse};
+    pub use crate::parse::{SyntaxError, parse, parse_tagged};
     pub use crate::read::Report;
     pub use crate::read::fields::{Fields, distance, list, text};
 }

@@ -27,8 +27,8 @@ pub(crate) struct YamlFile {
     pub(crate) root: Node,
     /// Keys that stood before in their mapping.
     pub(crate) repeated: Vec<Key>,
-    /// Values with a tag that is not of YAML's own types.
-    pub(crate) tagged: Vec<Place>,
+    /// Values with a tag that is not of YAML's own types, and the tag.
+    pub(crate) tagged: Vec<(Place, String)>,
 }
 
 /// Reads one YAML document; an empty one is `Null`.
@@ -40,6 +40,19 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
     match file.repeated.into_iter().next() {
         Some(Key { name, place }) => Err(SyntaxError { place, message: format!("duplicate mapping key: {name}") }),
         None => Ok(file.root),
+    }
+}
+
+/// Reads one YAML document as `PyYAML` does, for files that belong to programs in Python. Beside the value: the places of values
+/// that carry a tag of their own (`!function utils.f`), each with its tag; such a value is its text.
+///
+/// # Errors
+/// The first thing that is not YAML; a key that stands twice.
+pub fn parse_tagged(text: &str) -> Result<(Node, Vec<(Place, String)>), SyntaxError> {
+    let file = parse_file(text, Dialect::Yaml11)?;
+    match file.repeated.into_iter().next() {
+        Some(Key { name, place }) => Err(SyntaxError { place, message: format!("duplicate mapping key: {name}") }),
+        None => Ok((file.root, file.tagged)),
     }
 }
 
@@ -91,6 +104,12 @@ fn strip_place(message: &str) -> String {
     message[..end.unwrap_or(message.len())].trim().to_owned()
 }
 
+/// A tag as it stands in the file.
+fn written(tag: &Tag) -> String {
+    let (handle, suffix) = tag.original_parts();
+    [handle, suffix].concat()
+}
+
 fn place(marker: &Marker) -> Place {
     Place { line: marker.line().max(1), column: marker.col() + 1 }
 }
@@ -140,7 +159,7 @@ struct Builder {
     root: Option<Node>,
     documents: usize,
     repeated: Vec<Key>,
-    tagged: Vec<Place>,
+    tagged: Vec<(Place, String)>,
 }
 
 impl Builder {
@@ -198,15 +217,15 @@ impl Builder {
                 Value::Text(text.to_owned())
             }
             Some(_) => {
-                self.tagged.push(start);
+                self.tagged.extend(tag.map(|tag| (start, written(tag))));
                 Value::Text(text.to_owned())
             }
         }
     }
 
     fn note_tag(&mut self, tag: Option<&Tag>, own: &str, start: Place) {
-        if tag.is_some_and(|tag| tag.core_suffix() != Some(own)) {
-            self.tagged.push(start);
+        if let Some(tag) = tag.filter(|tag| tag.core_suffix() != Some(own)) {
+            self.tagged.push((start, written(tag)));
         }
     }
 

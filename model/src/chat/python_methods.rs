@@ -1,13 +1,18 @@
-//! The methods of Python's strings and dictionaries that chat templates call.
+//! The methods of Python's strings, lists and dictionaries that templates written for Python call.
 
 use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// Answers a call of `method` that minijinja does not know itself.
-pub(super) fn call(_: &mut State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+/// Answers a call of a method that minijinja does not know itself, as Python would: for
+/// [`minijinja::Environment::set_unknown_method_callback`].
+///
+/// # Errors
+/// A method that is not known here, arguments that it does not take, a part that is not there (`index`).
+pub fn call(_: &mut State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::String => string_method(value.as_str().unwrap_or_default(), method, arguments),
         ValueKind::Map => map_method(value, method, arguments),
+        ValueKind::Seq => list_method(value, method, arguments),
         _ => Err(unknown(value.kind(), method)),
     }
 }
@@ -61,13 +66,42 @@ fn string_method(text: &str, method: &str, arguments: &[Value]) -> Result<Value,
             let (part,): (&str,) = from_args(arguments)?;
             Value::from(text.find(part).map_or(-1, |at| text[..at].chars().count() as i64))
         }
+        "index" => {
+            let (part,): (&str,) = from_args(arguments)?;
+            let at = text.find(part).ok_or_else(|| absent(&format!("{part:?} in {text:?}")))?;
+            Value::from(text[..at].chars().count())
+        }
         "count" => {
             let (part,): (&str,) = from_args(arguments)?;
             Value::from(text.matches(part).count())
         }
+        "removeprefix" => {
+            let (part,): (&str,) = from_args(arguments)?;
+            Value::from(text.strip_prefix(part).unwrap_or(text))
+        }
+        "removesuffix" => {
+            let (part,): (&str,) = from_args(arguments)?;
+            Value::from(text.strip_suffix(part).unwrap_or(text))
+        }
         "isdigit" => Value::from(!text.is_empty() && text.chars().all(|c| c.is_ascii_digit())),
         _ => return Err(unknown(ValueKind::String, method)),
     })
+}
+
+fn list_method(list: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+    let (wanted,): (Value,) = from_args(arguments)?;
+    Ok(match method {
+        "index" => {
+            let place = list.try_iter()?.position(|value| value == wanted);
+            Value::from(place.ok_or_else(|| absent(&format!("{wanted} in {list}")))?)
+        }
+        "count" => Value::from(list.try_iter()?.filter(|value| *value == wanted).count()),
+        _ => return Err(unknown(ValueKind::Seq, method)),
+    })
+}
+
+fn absent(what: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("there is no {what}"))
 }
 
 fn map_method(map: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {

@@ -66,7 +66,7 @@ pub(super) fn fields(text: &str, mode: Mode, report: &mut Report<'_>) -> Option<
         report.warning(START, "the file is empty and is skipped", "write a leaf into it, or delete it");
         return None;
     }
-    for place in tagged {
+    for (place, _) in tagged {
         report.error(place, "a value has a tag (`!...`) that is not of YAML's own types", "remove it");
     }
     let Value::Mapping(entries) = root.value else {
