@@ -158,7 +158,13 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
     match error.downcast_ref::<EvalError>() {
         Some(EvalError::Engine(error)) => of_engine(error),
         Some(EvalError::File { source, .. }) => of_file(source),
-        Some(EvalError::Line { .. } | EvalError::Task { .. }) => Some(FailureKind::Usage),
+        Some(
+            EvalError::Line { .. }
+            | EvalError::Task { .. }
+            | EvalError::TaskFile { .. }
+            | EvalError::UnknownTask { .. }
+            | EvalError::NotANumber { .. },
+        ) => Some(FailureKind::Usage),
         _ => of_generation(error),
     }
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes eval/data/*.jsonl.gz from public benchmark files: scripts/embed-benchmarks.py BENCHMARKS
 
-BENCHMARKS holds llm-foundry/{arc_easy,arc_challenge,openbook_qa,copa}.jsonl ({query, choices, gold} a line), gsm8k/{train,test}.jsonl
-and mmlu/{dev,test}/SUBJECT_{dev,test}.csv (question, choice0 to choice3, answer 0 to 3). The rows get the columns of the data sets
+BENCHMARKS holds llm-foundry/{arc_easy,arc_challenge,openbook_qa,copa}.jsonl ({query, choices, gold} a line), gsm8k/{train,test}.jsonl,
+ifeval/input_data.jsonl and mmlu/{dev,test}/SUBJECT_{dev,test}.csv (question, choice0 to choice3, answer 0 to 3). The rows get the columns of the data sets
 that lm-eval reads; of MMLU the first 20 test questions of each subject are kept. The same input gives the same bytes.
 """
 import csv
@@ -65,5 +65,6 @@ write("openbookqa.test", list(openbookqa()))
 write("copa.validation", list(copa()))
 write("gsm8k.train", lines("gsm8k/train.jsonl"))
 write("gsm8k.test", lines("gsm8k/test.jsonl"))
+write("ifeval.train", lines("ifeval/input_data.jsonl"))
 write("mmlu.dev", list(mmlu("dev", None)))
 write("mmlu.test", list(mmlu("test", 20)))

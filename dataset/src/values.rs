@@ -36,8 +36,8 @@ pub fn read_parquet_values(path: &Path) -> Result<Vec<Value>, DatasetError> {
 fn structure(table: &StructArray, row: usize) -> Result<Value, String> {
     let mut object = Map::new();
     for (field, column) in table.fields().iter().zip(table.columns()) {
-        let value =
-            value(column, row).map_err(|kind| format!("the column {:?} holds {kind}, not text or numbers", field.name()))?;
+        let value = value(column, row)
+            .map_err(|kind| format!("the column {:?} holds {kind}, not text or numbers", field.name()))?;
         object.insert(field.name().clone(), value);
     }
     Ok(Value::Object(object))

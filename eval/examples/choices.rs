@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = TaskOptions { limit: Some(items.parse()?), ..TaskOptions::default() };
     let selection = Selection::read(std::slice::from_ref(task))?;
     let found = evaluate_tasks(&engine, selection, &options, None, &mut |_| ControlFlow::Continue(()))?;
-    let found = found.tasks.first().and_then(|task| task.evaluation("model")).ok_or("the task has no items to compare")?;
+    let found =
+        found.tasks.first().and_then(|task| task.evaluation("model")).ok_or("the task has no items to compare")?;
     let items: Vec<Value> = found.items.iter().map(|item| json!({"logprobs": item.logprobs})).collect();
     io::stdout().write_all(json!({"accuracy": found.accuracy, "items": items}).to_string().as_bytes())?;
     Ok(())

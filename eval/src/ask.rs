@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use espalier_inference::{
-    Engine, EngineError, NativeEngine, Overflow, Prompt, Request, Sampling, ScoreRequest, SpecialTokens,
+    Answer, Engine, EngineError, NativeEngine, Overflow, Prompt, Request, Sampling, ScoreRequest, SpecialTokens,
 };
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +17,7 @@ use crate::task::{Item, ItemPrompt, Task};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Ask {
     /// How likely is the continuation after the prompt, and is it what the model would write?
-    Continuation {
-        prompt: Arc<ItemPrompt>,
-        continuation: String,
-    },
+    Continuation { prompt: Arc<ItemPrompt>, continuation: String },
     /// How likely is the text, from its first token on?
     Whole { text: String },
     /// What comes after the prompt?
@@ -38,14 +35,15 @@ pub(crate) struct Writing {
     pub(crate) top_p: f64,
     pub(crate) top_k: usize,
     pub(crate) seed: u64,
-    /// Whether a prompt too long for the window loses its beginning; else it has no answer.
-    pub(crate) cuts: bool,
+    /// As lm-eval's hf backend: a prompt too long for the window loses its beginning (else it has no answer), and the space that
+    /// `SentencePiece` puts in front of a text is no part of it.
+    pub(crate) harness: bool,
 }
 
 impl Writing {
     /// The likeliest text; a prompt that does not fit has none.
     pub(crate) fn greedy(max_tokens: usize, stop: Vec<String>) -> Self {
-        Self { stop, max_tokens, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, cuts: false }
+        Self { stop, max_tokens, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, harness: false }
     }
 }
 
@@ -64,7 +62,9 @@ impl Ask {
     /// What tells this question from every other.
     pub(crate) fn key(&self) -> String {
         let parts = match self {
-            Self::Continuation { prompt, continuation } => serde_json::to_string(&("continuation", &**prompt, continuation)),
+            Self::Continuation { prompt, continuation } => {
+                serde_json::to_string(&("continuation", &**prompt, continuation))
+            }
             Self::Whole { text } => serde_json::to_string(&("whole", text)),
             Self::Text { prompt, writing } => serde_json::to_string(&("text", &**prompt, &**writing)),
         };
@@ -96,7 +96,12 @@ pub(crate) fn ask(engine: &Engine, task: &str, asks: &[&Ask], on_reply: OnReply<
 }
 
 /// Asks the items of a task: those with choices for the likelihood of each, the others for a text.
-pub(crate) fn ask_items(engine: &Engine, task: &Task, items: &[&Item], on_answer: OnAnswer<'_>) -> Result<(), EvalError> {
+pub(crate) fn ask_items(
+    engine: &Engine,
+    task: &Task,
+    items: &[&Item],
+    on_answer: OnAnswer<'_>,
+) -> Result<(), EvalError> {
     let mut asks = Vec::new();
     // (item, choice) of each question
     let mut places = Vec::new();
@@ -159,7 +164,7 @@ fn write(engine: &Engine, asks: &[&Ask], which: &[usize], on_reply: OnReply<'_>)
                 top_k: writing.top_k,
                 ..Sampling::GREEDY
             };
-            let overflow = if writing.cuts { Overflow::TruncateLeft } else { Overflow::Refuse };
+            let overflow = if writing.harness { Overflow::TruncateLeft } else { Overflow::Refuse };
             let stop = writing.stop.clone();
             Some(Request { stop, sampling, seed: writing.seed, overflow, ..Request::new(prompt, writing.max_tokens) })
         })
@@ -169,7 +174,14 @@ fn write(engine: &Engine, asks: &[&Ask], which: &[usize], on_reply: OnReply<'_>)
     }
     let mut failure = None;
     engine.generate(&requests, &mut |at, answer| match answer {
-        Ok(answer) => on_reply(which[at], Reply::Text { text: answer.text, cut: answer.prompt_tokens_cut }),
+        Ok(answer) => {
+            let cut = answer.prompt_tokens_cut;
+            let text = match (engine, asks[which[at]]) {
+                (Engine::Native(engine), Ask::Text { writing, .. }) if writing.harness => decoded(engine, &answer),
+                _ => answer.text,
+            };
+            on_reply(which[at], Reply::Text { text, cut })
+        }
         Err(error) if is_about_the_item(&error) => on_reply(which[at], Reply::Failed(error.to_string())),
         Err(error) => {
             failure = Some(error);
@@ -177,6 +189,15 @@ fn write(engine: &Engine, asks: &[&Ask], which: &[usize], on_reply: OnReply<'_>)
         }
     })?;
     failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// The text of an answer as its tokens alone decode: without the space that `SentencePiece` puts in front of a text.
+fn decoded(engine: &NativeEngine, answer: &Answer) -> String {
+    let alone = engine.tokenizer().decode(&answer.tokens);
+    match answer.text.strip_prefix(' ') {
+        Some(rest) if !alone.starts_with(&answer.text) => rest.to_owned(),
+        _ => answer.text.clone(),
+    }
 }
 
 /// A question about a given text while its parts are scored: a long text is scored in windows.
@@ -335,14 +356,7 @@ mod tests {
         let tokens: Vec<u32> = (0..10).collect();
         let found: Vec<(Vec<u32>, Vec<u32>)> =
             rolling(&tokens, 4, vec![99]).into_iter().map(|request| (request.context, request.continuation)).collect();
-        assert_eq!(
-            found,
-            [
-                (vec![99], vec![0, 1, 2, 3]),
-                (vec![3], vec![4, 5, 6, 7]),
-                (vec![5, 6, 7], vec![8, 9]),
-            ]
-        );
+        assert_eq!(found, [(vec![99], vec![0, 1, 2, 3]), (vec![3], vec![4, 5, 6, 7]), (vec![5, 6, 7], vec![8, 9]),]);
         assert!(rolling(&[], 4, vec![99]).is_empty());
     }
 }

@@ -100,7 +100,8 @@ fn results_json(run: &RunDescription, asked: &Asked<'_>, scores: &Scores) -> Val
     let all = |tasks: &dyn Fn(&TaskScores) -> Value, groups: &dyn Fn(&GroupScores) -> Value| -> Value {
         by_task(tasks).into_iter().chain(by_group(groups)).collect::<Map<_, _>>().into()
     };
-    let group_metrics = |group: &GroupScores| metrics_json((&group.group, &group.alias), group.documents, &group.scores, None);
+    let group_metrics =
+        |group: &GroupScores| metrics_json((&group.group, &group.alias), group.documents, &group.scores, None);
     let higher = |scores: &[Score]| -> Value {
         scores.iter().map(|score| (score.metric.clone(), json!(score.higher_is_better))).collect::<Map<_, _>>().into()
     };
@@ -145,12 +146,7 @@ fn results_json(run: &RunDescription, asked: &Asked<'_>, scores: &Scores) -> Val
 }
 
 /// Values and their standard errors under lm-eval's names; and our interval.
-fn metrics_json(
-    (name, alias): (&str, &str),
-    documents: usize,
-    scores: &[Score],
-    interval: Option<Interval>,
-) -> Value {
+fn metrics_json((name, alias): (&str, &str), documents: usize, scores: &[Score], interval: Option<Interval>) -> Value {
     let mut metrics = Map::new();
     metrics.insert("name".to_owned(), json!(name));
     metrics.insert("alias".to_owned(), json!(alias));

@@ -194,7 +194,7 @@ fn score(task: &Task, index: usize, answer: ItemAnswer, verify: Option<Verifier<
 }
 
 /// The index of the greatest value, the first among equals.
-fn first_greatest(values: &[f64]) -> Option<usize> {
+pub(crate) fn first_greatest(values: &[f64]) -> Option<usize> {
     let mut best: Option<usize> = None;
     for (index, value) in values.iter().enumerate() {
         if best.is_none_or(|best| *value > values[best]) {

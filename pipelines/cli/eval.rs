@@ -15,21 +15,45 @@ pub struct EvalArguments {
     /// Another model to compare with on the same items; may be repeated.
     #[arg(long, value_name = "MODEL")]
     pub compare: Vec<String>,
-    /// Skills tree whose held-out tests are the tasks.
-    #[arg(long, value_name = "PATH")]
-    pub tasks: PathBuf,
-    /// Folder for results and samples.
+    /// Names of tasks (see `pipeline eval list`), .yaml files of lm-evaluation-harness, or a skills tree whose held-out tests are the
+    /// tasks.
+    #[arg(long, value_name = "NAME|FILE|DIR", value_delimiter = ',', required = true)]
+    pub tasks: Vec<String>,
+    /// Folder for results and samples; replies are kept in it, so that another run asks only what is new.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Only the first items of each test.
+    /// Only the first items of each task; below 1 a share of them.
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub limit: Option<f64>,
+    /// Only these items of each task, counted from 0.
+    #[arg(long, value_name = "N", value_delimiter = ',', conflicts_with = "limit")]
+    pub samples: Vec<usize>,
+    /// Solved examples shown before each question, in place of what the task says.
     #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-    /// Seed examples shown before each question.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub num_fewshot: usize,
+    pub num_fewshot: Option<usize>,
+    /// Put questions of tasks as conversation, through the model's chat template (a skills tree always is).
+    #[arg(long)]
+    pub apply_chat_template: bool,
+    /// With the chat template: examples and question in one turn, rather than a turn each.
+    #[arg(long, requires = "apply_chat_template")]
+    pub fewshot_as_one_turn: bool,
+    /// What the prompt begins with.
+    #[arg(long, value_name = "TEXT")]
+    pub system_instruction: Option<String>,
+    /// Folder of benchmark files, in place of what is built in: jsonl, json, csv or parquet, found by the names of data set and
+    /// split.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
-/// What is done with scores that are there.
+/// How many items: a number from 1 on, or a share below 1.
+fn limit(text: &str) -> Result<f64, String> {
+    let limit: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let sound = limit > 0.0 && (limit < 1.0 || limit.fract().abs() < f64::EPSILON);
+    if sound { Ok(limit) } else { Err("expected a whole number of items from 1 on, or a share below 1".to_owned()) }
+}
+
+/// What is done beside scoring.
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
     /// Compare the scores of two models item by item: differences with intervals and p-values, flips both ways, what was lost.
@@ -37,6 +61,8 @@ pub enum EvalCommand {
         after_help = "Examples:\n  pipeline eval compare scores/base/ scores/tuned/\n  pipeline eval compare eval/results_tuned.json eval/results_Q4_K_M.json --require non-inferior"
     )]
     Compare(EvalCompareArguments),
+    /// The tasks that come with the program: their size, metrics and licence, and whether their data is built in.
+    List,
 }
 
 /// Two models whose scores are compared.

@@ -407,11 +407,11 @@ pub enum Command {
         #[arg(long, value_name = "FILE.svg")]
         plot: Option<PathBuf>,
     },
-    /// Score a model on the held-out tests of a skills tree; compare scores.
+    /// Score a model on benchmarks, on tasks of lm-evaluation-harness, or on a skills tree; compare scores.
     #[command(
         args_conflicts_with_subcommands = true,
         subcommand_negates_reqs = true,
-        after_help = "Examples:\n  pipeline eval --model base.gguf --adapter adapter/ --tasks taxonomy/ --out scores/\n  pipeline eval compare scores/base/ scores/tuned/"
+        after_help = "Examples:\n  pipeline eval --model base.gguf --tasks arc_easy,mmlu --out scores/\n  pipeline eval --model base.gguf --compare tuned.Q4_K_M.gguf --tasks my_task.yaml --out scores/\n  pipeline eval --model base.gguf --adapter adapter/ --tasks taxonomy/ --out scores/\n  pipeline eval list\n  pipeline eval compare scores/base/ scores/tuned/"
     )]
     Eval {
         /// A model on tests.

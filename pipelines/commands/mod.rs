@@ -113,6 +113,7 @@ pub fn run(cli: Cli) -> Result<Status> {
         }
         Command::Eval { arguments, command } => match (arguments, command) {
             (_, Some(EvalCommand::Compare(arguments))) => eval::compare(&arguments, session),
+            (_, Some(EvalCommand::List)) => eval::list(session),
             (Some(arguments), None) => eval::run(&arguments, session),
             (None, None) => Err(Failure::usage("eval needs --model, --tasks and --out, or a subcommand")
                 .hint("`pipeline eval --help` has examples")

@@ -29,6 +29,12 @@ pub(crate) fn aggregate(aggregation: Aggregation, values: &[Worth]) -> f64 {
         Aggregation::F1 => f1(values),
         Aggregation::Matthews => matthews(values),
         Aggregation::Brier => brier(values),
+        Aggregation::Instructions => {
+            let verdicts =
+                values.iter().filter_map(|value| if let Worth::Verdicts(all) = value { Some(all) } else { None });
+            let all: Vec<f64> = verdicts.flatten().map(|followed| f64::from(u8::from(*followed))).collect();
+            mean(all.iter().copied(), all.len())
+        }
         Aggregation::Bypass => 999.0,
     }
 }
@@ -38,17 +44,24 @@ fn mean(values: impl Iterator<Item = f64>, count: usize) -> f64 {
 }
 
 fn weighted_mean(values: &[Worth]) -> f64 {
-    let pairs = || values.iter().filter_map(|value| if let Worth::Weighed(sum, weight) = value { Some((*sum, *weight)) } else { None });
+    let pairs = || {
+        values
+            .iter()
+            .filter_map(|value| if let Worth::Weighed(sum, weight) = value { Some((*sum, *weight)) } else { None })
+    };
     pairs().map(|(sum, _)| sum).sum::<f64>() / pairs().map(|(_, weight)| weight).sum::<usize>() as f64
 }
 
 fn classes(values: &[Worth]) -> impl Iterator<Item = (i64, i64)> {
-    values.iter().filter_map(|value| if let Worth::Classes(right, chosen) = value { Some((*right, *chosen)) } else { None })
+    values
+        .iter()
+        .filter_map(|value| if let Worth::Classes(right, chosen) = value { Some((*right, *chosen)) } else { None })
 }
 
 /// F1 of class 1 against class 0; 0 where nothing is of class 1.
 fn f1(values: &[Worth]) -> f64 {
-    let count = |keep: &dyn Fn(i64, i64) -> bool| classes(values).filter(|&(right, chosen)| keep(right, chosen)).count() as f64;
+    let count =
+        |keep: &dyn Fn(i64, i64) -> bool| classes(values).filter(|&(right, chosen)| keep(right, chosen)).count() as f64;
     let both = count(&|right, chosen| right == 1 && chosen == 1);
     let either = count(&|right, _| right == 1) + count(&|_, chosen| chosen == 1);
     if either > 0.0 { 2.0 * both / either } else { 0.0 }
@@ -93,10 +106,16 @@ pub(crate) fn standard_error(aggregation: Aggregation, values: &[Worth]) -> Opti
             let numbers: Vec<f64> = values.iter().filter_map(Worth::number).collect();
             Some(sample_deviation(&numbers) / (numbers.len() as f64).sqrt())
         }
-        Aggregation::NanMean | Aggregation::Median | Aggregation::Perplexity | Aggregation::F1 | Aggregation::Matthews => {
-            Some(bootstrap(aggregation, values, DRAWS))
-        }
-        Aggregation::WeightedPerplexity | Aggregation::BitsPerByte | Aggregation::Brier | Aggregation::Bypass => None,
+        Aggregation::NanMean
+        | Aggregation::Median
+        | Aggregation::Perplexity
+        | Aggregation::F1
+        | Aggregation::Matthews => Some(bootstrap(aggregation, values, DRAWS)),
+        Aggregation::WeightedPerplexity
+        | Aggregation::BitsPerByte
+        | Aggregation::Brier
+        | Aggregation::Instructions
+        | Aggregation::Bypass => None,
     }
 }
 
@@ -123,9 +142,14 @@ fn bootstrap(aggregation: Aggregation, values: &[Worth], draws: usize) -> f64 {
     let found: Vec<Vec<f64>> = std::thread::scope(|scope| {
         let chunk = &chunk;
         let workers: Vec<_> = (0..threads)
-            .map(|worker| scope.spawn(move || (worker..chunks).step_by(threads).map(|seed| (seed, chunk(seed))).collect::<Vec<_>>()))
+            .map(|worker| {
+                scope.spawn(move || {
+                    (worker..chunks).step_by(threads).map(|seed| (seed, chunk(seed))).collect::<Vec<_>>()
+                })
+            })
             .collect();
-        let mut all: Vec<(usize, Vec<f64>)> = workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect();
+        let mut all: Vec<(usize, Vec<f64>)> =
+            workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect();
         all.sort_by_key(|(seed, _)| *seed);
         all.into_iter().map(|(_, found)| found).collect()
     });
@@ -187,14 +211,16 @@ mod tests {
         let weighed = [Worth::Weighed(-10.0, 4), Worth::Weighed(-20.0, 5)];
         close(aggregate(Aggregation::WeightedPerplexity, &weighed), 28.03162489452614);
         close(aggregate(Aggregation::BitsPerByte, &weighed), 4.8089834696298785);
-        let classes: Vec<Worth> =
-            [(0, 0), (1, 1), (1, 0), (0, 1), (1, 1), (0, 0)].map(|(right, chosen)| Worth::Classes(right, chosen)).into();
+        let classes: Vec<Worth> = [(0, 0), (1, 1), (1, 0), (0, 1), (1, 1), (0, 0)]
+            .map(|(right, chosen)| Worth::Classes(right, chosen))
+            .into();
         close(aggregate(Aggregation::F1, &classes), 0.6666666666666666);
         close(aggregate(Aggregation::Matthews, &classes), 0.3333333333333333);
         close(bootstrap(Aggregation::F1, &classes, 2000), 0.26666492520968016);
         let beliefs = [Worth::Probabilities(0, vec![0.7, 0.3]), Worth::Probabilities(1, vec![0.6, 0.4])];
         close(aggregate(Aggregation::Brier, &beliefs), 0.45);
-        let members = [(0.5, 0.1, 10), (0.75, 0.05, 30)].map(|(value, error, size)| Member { value, error: Some(error), size });
+        let members =
+            [(0.5, 0.1, 10), (0.75, 0.05, 30)].map(|(value, error, size)| Member { value, error: Some(error), size });
         let (value, error) = pool(&members, true);
         close(value, 0.6875);
         close(error.unwrap(), 0.04497806482930845);

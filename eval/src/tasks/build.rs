@@ -8,7 +8,7 @@ use std::sync::Arc;
 use espalier_inference::{ChatTemplate, Message};
 use serde_json::{Value, json};
 
-use super::config::{Field, FewShot, OutputType, TaskConfig};
+use super::config::{FewShot, Field, OutputType, TaskConfig};
 use super::data::Splits;
 use super::python;
 use super::random::Random;
@@ -67,7 +67,7 @@ pub(crate) enum Gold {
 #[derive(Debug)]
 pub(crate) struct Document {
     pub(crate) id: usize,
-    pub(crate) document: Value,
+    pub(crate) row: Value,
     pub(crate) target: Value,
     pub(crate) choices: Vec<String>,
     pub(crate) gold: Gold,
@@ -112,7 +112,10 @@ impl Benchmark {
         let pool = if few_shot > 0 {
             let examples = example_documents(&config, &splits)?;
             if examples.len() < few_shot {
-                return Err(refuse(format!("{few_shot} examples were asked for, but there are {}; ask for fewer", examples.len())));
+                return Err(refuse(format!(
+                    "{few_shot} examples were asked for, but there are {}; ask for fewer",
+                    examples.len()
+                )));
             }
             let seed = options.fewshot_seed.unwrap_or(FEWSHOT_SEED);
             Some((examples, RefCell::new(Random::new(seed))))
@@ -120,11 +123,19 @@ impl Benchmark {
             None
         };
         let templates = Templates::new();
-        let mut builder =
-            Builder { config: &config, options, templates: &templates, few_shot, pool, several_texts: false, several_targets: false };
+        let mut builder = Builder {
+            config: &config,
+            options,
+            templates: &templates,
+            few_shot,
+            pool,
+            several_texts: false,
+            several_targets: false,
+        };
         let first = documents.first().ok_or_else(|| refuse("it has no documents".to_owned()))?;
         let at_first = |problem: String| refuse(format!("document 0: {problem}"));
-        builder.several_texts = builder.field(&config.text, first).map_err(at_first)?.is_i64() && config.choice.is_some();
+        builder.several_texts =
+            builder.field(&config.text, first).map_err(at_first)?.is_i64() && config.choice.is_some();
         builder.several_targets = builder.field(&config.target, first).map_err(at_first)?.is_array();
         let original = documents.len();
         let chosen = chosen(original, options).map_err(refuse)?;
@@ -144,7 +155,9 @@ fn chosen(count: usize, options: &TaskOptions<'_>) -> Result<Vec<usize>, String>
         samples.sort_unstable();
         samples.dedup();
         return match samples.last() {
-            Some(last) if *last >= count => Err(format!("sample {last} was asked for, but there are {count}, counted from 0")),
+            Some(last) if *last >= count => {
+                Err(format!("sample {last} was asked for, but there are {count}, counted from 0"))
+            }
             _ => Ok(samples),
         };
     }
@@ -194,7 +207,9 @@ fn example_documents(config: &TaskConfig, splits: &Splits<'_>) -> Result<Rc<Vec<
 fn warnings(documents: &[Document]) -> Vec<String> {
     let equal: Vec<usize> = documents
         .iter()
-        .filter(|document| document.choices.iter().enumerate().any(|(at, choice)| document.choices[..at].contains(choice)))
+        .filter(|document| {
+            document.choices.iter().enumerate().any(|(at, choice)| document.choices[..at].contains(choice))
+        })
         .map(|document| document.id)
         .collect();
     if equal.is_empty() {
@@ -230,7 +245,7 @@ impl Builder<'_> {
             Gold::None
         };
         let asks = self.asks(&contexts, &target, &choices)?;
-        Ok(Document { id, document: document.clone(), target, choices, gold, asks })
+        Ok(Document { id, row: document.clone(), target, choices, gold, asks })
     }
 
     /// A text, number or list of a document.
@@ -321,15 +336,24 @@ impl Builder<'_> {
         let others = || pool.iter().filter(|example| !excludes || *example != document);
         if *first {
             let found: Vec<Value> = others().take(wanted).cloned().collect();
-            return if found.len() == wanted { Ok(found) } else { Err("there are not enough other examples".to_owned()) };
+            return if found.len() == wanted {
+                Ok(found)
+            } else {
+                Err("there are not enough other examples".to_owned())
+            };
         }
         let mut random = random.borrow_mut();
         if excludes && pool.len() <= wanted {
             return Err("there are not enough other examples".to_owned());
         }
         let drawn = random.sample(pool.len(), wanted + usize::from(excludes));
-        let found: Vec<Value> =
-            drawn.iter().map(|&at| &pool[at]).filter(|example| !excludes || *example != document).take(wanted).cloned().collect();
+        let found: Vec<Value> = drawn
+            .iter()
+            .map(|&at| &pool[at])
+            .filter(|example| !excludes || *example != document)
+            .take(wanted)
+            .cloned()
+            .collect();
         if found.len() == wanted {
             return Ok(found);
         }
@@ -350,7 +374,9 @@ impl Builder<'_> {
         let text = self.field(&fewshot.text, example)?;
         let choice = |place: &Value| -> Result<String, String> {
             let found = place.as_u64().and_then(|place| choices.get(usize::try_from(place).ok()?));
-            found.cloned().ok_or_else(|| format!("an example's answer is {}, but it has {} choices", python::text(place), choices.len()))
+            found.cloned().ok_or_else(|| {
+                format!("an example's answer is {}, but it has {} choices", python::text(place), choices.len())
+            })
         };
         let target = self.field(&fewshot.target, example)?;
         let (text, answer) = if self.several_texts {
@@ -375,7 +401,8 @@ impl Builder<'_> {
 
     /// The turns as one text, plain or through the chat template.
     fn rendered(&self, turns: &[Turn], prefix: Option<&str>) -> Result<String, String> {
-        let plain = |turns: &[Turn]| turns.iter().flat_map(|turn| [turn.text.as_str(), &turn.delimiter]).collect::<String>();
+        let plain =
+            |turns: &[Turn]| turns.iter().flat_map(|turn| [turn.text.as_str(), &turn.delimiter]).collect::<String>();
         let Some(template) = self.options.chat_template else { return Ok(plain(turns)) };
         let messages = if self.options.fewshot_as_one_turn {
             one_turn(turns)
@@ -387,7 +414,8 @@ impl Builder<'_> {
             .render(&messages, opens)
             .or_else(|error| {
                 // Some templates refuse a system turn; lm-eval leaves it out then.
-                let without: Vec<Message> = messages.iter().filter(|message| message.role != "system").cloned().collect();
+                let without: Vec<Message> =
+                    messages.iter().filter(|message| message.role != "system").cloned().collect();
                 if without.len() < messages.len() { template.render(&without, opens) } else { Err(error) }
             })
             .map_err(|error| error.to_string())?;
@@ -402,7 +430,8 @@ impl Builder<'_> {
 
     fn asks(&self, contexts: &[String], target: &Value, choices: &[String]) -> Result<Vec<Ask>, String> {
         let config = self.config;
-        let prompts: Vec<Arc<ItemPrompt>> = contexts.iter().map(|text| Arc::new(ItemPrompt::Text(text.clone()))).collect();
+        let prompts: Vec<Arc<ItemPrompt>> =
+            contexts.iter().map(|text| Arc::new(ItemPrompt::Text(text.clone()))).collect();
         let prompt = |at: usize| prompts.get(at).map_or_else(|| Arc::new(ItemPrompt::Text(String::new())), Arc::clone);
         Ok(match config.output {
             OutputType::LogLikelihood => {
@@ -415,16 +444,26 @@ impl Builder<'_> {
             OutputType::Generate => (0..config.repeats).map(|repeat| self.writing(prompt(0), repeat)).collect(),
             OutputType::MultipleChoice => {
                 let plain = self.options.chat_template.is_none();
-                let keeps = config.gen_prefix.as_deref().is_some_and(|prefix| !prefix.ends_with(char::is_whitespace) && !prefix.is_empty());
+                let keeps = config
+                    .gen_prefix
+                    .as_deref()
+                    .is_some_and(|prefix| !prefix.ends_with(char::is_whitespace) && !prefix.is_empty());
                 let delimiter = if plain || keeps { config.target_delimiter.as_str() } else { "" };
-                let after = |prompt: Arc<ItemPrompt>, text: &str| Ask::Continuation { prompt, continuation: [delimiter, text].concat() };
+                let after = |prompt: Arc<ItemPrompt>, text: &str| Ask::Continuation {
+                    prompt,
+                    continuation: [delimiter, text].concat(),
+                };
                 let mut asks: Vec<Ask> = if self.several_texts {
                     let end = python::text(target);
                     prompts.iter().map(|prompt| after(Arc::clone(prompt), &end)).collect()
                 } else {
                     choices.iter().map(|choice| after(prompt(0), choice)).collect()
                 };
-                if config.metrics.iter().any(|metric| metric.measure == super::metric::Measure::AccuracyMutualInformation) {
+                if config
+                    .metrics
+                    .iter()
+                    .any(|metric| metric.measure == super::metric::Measure::AccuracyMutualInformation)
+                {
                     let alone = Arc::new(ItemPrompt::Text(String::new()));
                     asks.extend(choices.iter().map(|choice| after(Arc::clone(&alone), choice)));
                 }
@@ -444,7 +483,7 @@ impl Builder<'_> {
             top_k: generation.top_k,
             // Greedy repeats are one text.
             seed: if samples { repeat as u64 } else { 0 },
-            cuts: true,
+            harness: true,
         };
         Ask::Text { prompt, writing: Arc::new(writing) }
     }
@@ -498,7 +537,9 @@ fn gold(right: &Value, choices: &[String]) -> Result<Gold, String> {
     let place = |value: &Value| -> Result<usize, String> {
         let found = match value {
             Value::String(label) => choices.iter().position(|choice| choice == label),
-            other => other.as_u64().and_then(|place| usize::try_from(place).ok()).filter(|place| *place < choices.len()),
+            other => {
+                other.as_u64().and_then(|place| usize::try_from(place).ok()).filter(|place| *place < choices.len())
+            }
         };
         found.ok_or_else(|| {
             format!(

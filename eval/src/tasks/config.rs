@@ -13,11 +13,40 @@ use crate::error::EvalError;
 
 /// The keys of a task.
 const KEYS: &[&str] = &[
-    "task", "task_alias", "tag", "include", "custom_dataset", "dataset_path", "dataset_name", "dataset_kwargs",
-    "training_split", "validation_split", "test_split", "fewshot_split", "process_docs", "doc_to_text", "doc_to_target",
-    "doc_to_image", "doc_to_audio", "unsafe_code", "doc_to_choice", "process_results", "use_prompt", "description",
-    "target_delimiter", "fewshot_delimiter", "fewshot_config", "num_fewshot", "metric_list", "output_type",
-    "generation_kwargs", "repeats", "filter_list", "should_decontaminate", "doc_to_decontamination_query", "gen_prefix",
+    "task",
+    "task_alias",
+    "tag",
+    "include",
+    "custom_dataset",
+    "dataset_path",
+    "dataset_name",
+    "dataset_kwargs",
+    "training_split",
+    "validation_split",
+    "test_split",
+    "fewshot_split",
+    "process_docs",
+    "doc_to_text",
+    "doc_to_target",
+    "doc_to_image",
+    "doc_to_audio",
+    "unsafe_code",
+    "doc_to_choice",
+    "process_results",
+    "use_prompt",
+    "description",
+    "target_delimiter",
+    "fewshot_delimiter",
+    "fewshot_config",
+    "num_fewshot",
+    "metric_list",
+    "output_type",
+    "generation_kwargs",
+    "repeats",
+    "filter_list",
+    "should_decontaminate",
+    "doc_to_decontamination_query",
+    "gen_prefix",
     "metadata",
 ];
 
@@ -204,7 +233,9 @@ impl TaskConfig {
         let target = keys.field("doc_to_target", Part::Target, &data, &task)?;
         let choice = keys.field("doc_to_choice", Part::Choice, &data, &task)?;
         if output == OutputType::MultipleChoice && choice.is_none() {
-            return Err(refuse("it is multiple choice but has no `doc_to_choice`; name the column or write a template"));
+            return Err(refuse(
+                "it is multiple choice but has no `doc_to_choice`; name the column or write a template",
+            ));
         }
         let text = text.ok_or_else(|| refuse("it has no `doc_to_text`; name the column or write a template"))?;
         let target = target.ok_or_else(|| refuse("it has no `doc_to_target`; name the column or write a template"))?;
@@ -248,10 +279,18 @@ impl TaskConfig {
             output,
             generation,
             repeats: keys.get("repeats").map(Entry::count).transpose()?.unwrap_or(1).max(1),
-            filters: keys.get("filter_list").map(|entry| read_pipelines(entry, output)).transpose()?.unwrap_or_default(),
+            filters: keys
+                .get("filter_list")
+                .map(|entry| read_pipelines(entry, output))
+                .transpose()?
+                .unwrap_or_default(),
             gen_prefix: defaults.gen_prefix,
             metadata: keys.get("metadata").map_or_else(|| json!({}), Entry::json),
-            raw: entries.iter().filter(|entry| !entry.is_null()).map(|entry| (entry.key.clone(), entry.json())).collect(),
+            raw: entries
+                .iter()
+                .filter(|entry| !entry.is_null())
+                .map(|entry| (entry.key.clone(), entry.json()))
+                .collect(),
             data,
             task,
         };
@@ -295,7 +334,10 @@ fn refuse_what_is_not_carried(keys: &Keys<'_>) -> Result<(), EvalError> {
         return Err(entry.key_error("the task runs code that a model wrote, which this program does not do"));
     }
     for (key, why) in [
-        ("custom_dataset", "it makes its data set by a program in Python; write the data to a file, and name it by `dataset_path: json`"),
+        (
+            "custom_dataset",
+            "it makes its data set by a program in Python; write the data to a file, and name it by `dataset_path: json`",
+        ),
         ("doc_to_image", "models here read text only"),
         ("doc_to_audio", "models here read text only"),
         ("use_prompt", "prompts of promptsource are not carried; write the prompt as `doc_to_text`"),
@@ -324,22 +366,29 @@ fn data_source(keys: &Keys<'_>, file: &Path) -> Result<DataSource, EvalError> {
 }
 
 fn read_generation(keys: &Keys<'_>, fewshot_delimiter: &str) -> Result<Generation, EvalError> {
-    const KNOWN: &[&str] = &["until", "do_sample", "temperature", "top_p", "top_k", "max_gen_toks", "max_new_tokens", "max_tokens"];
+    const KNOWN: &[&str] =
+        &["until", "do_sample", "temperature", "top_p", "top_k", "max_gen_toks", "max_new_tokens", "max_tokens"];
     let usual = || vec![fewshot_delimiter.to_owned()];
     let Some(entry) = keys.get("generation_kwargs") else {
         let kwargs = json!({"until": usual(), "do_sample": false, "temperature": 0.0});
-        return Ok(Generation { until: usual(), max_tokens: MAX_TOKENS, temperature: 0.0, top_p: 1.0, top_k: 0, kwargs });
+        return Ok(Generation {
+            until: usual(),
+            max_tokens: MAX_TOKENS,
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            kwargs,
+        });
     };
     let entries = entry.entries()?;
     let keys = Keys(&entries);
     keys.only(KNOWN)?;
     let mut kwargs = entry.json();
-    let until = match keys.get("until") {
-        Some(until) => until.texts()?,
-        None => {
-            kwargs["until"] = json!(usual());
-            usual()
-        }
+    let until = if let Some(until) = keys.get("until") {
+        until.texts()?
+    } else {
+        kwargs["until"] = json!(usual());
+        usual()
     };
     let temperature = keys.get("temperature").map(Entry::number).transpose()?;
     if let Some(temperature) = temperature {
@@ -363,8 +412,17 @@ fn read_generation(keys: &Keys<'_>, fewshot_delimiter: &str) -> Result<Generatio
 
 fn read_fewshot(keys: &Keys<'_>, data: &DataSource, task: &str, defaults: FewShot) -> Result<FewShot, EvalError> {
     const KNOWN: &[&str] = &[
-        "sampler", "split", "process_docs", "fewshot_indices", "samples", "doc_to_text", "doc_to_choice", "doc_to_target",
-        "gen_prefix", "fewshot_delimiter", "target_delimiter",
+        "sampler",
+        "split",
+        "process_docs",
+        "fewshot_indices",
+        "samples",
+        "doc_to_text",
+        "doc_to_choice",
+        "doc_to_target",
+        "gen_prefix",
+        "fewshot_delimiter",
+        "target_delimiter",
     ];
     let Some(entry) = keys.get("fewshot_config") else { return Ok(defaults) };
     let entries = entry.entries()?;
@@ -384,7 +442,11 @@ fn read_fewshot(keys: &Keys<'_>, data: &DataSource, task: &str, defaults: FewSho
     };
     let samples = match keys.get("samples") {
         None => None,
-        Some(entry) if entry.function().is_some() => Some(Function::find(entry, Part::Samples, &data.path, task)?.samples()),
+        Some(entry) if entry.function().is_some() => {
+            return Err(entry.error(
+                "`samples` names a function in Python, which this program does not run; write the examples here",
+            ));
+        }
         Some(entry) => {
             entry.items().iter().try_for_each(|item| item.entries().map(|_| ()))?;
             entry.json().as_array().cloned()
@@ -428,8 +490,16 @@ pub(crate) struct GroupConfig {
 impl GroupConfig {
     /// Reads the keys of a group.
     pub(crate) fn read(entries: &Entries) -> Result<Self, EvalError> {
-        const KNOWN: &[&str] =
-            &["group", "group_alias", "task", "aggregate_metric_list", "aggregate_metric", "metadata", "tag", "include"];
+        const KNOWN: &[&str] = &[
+            "group",
+            "group_alias",
+            "task",
+            "aggregate_metric_list",
+            "aggregate_metric",
+            "metadata",
+            "tag",
+            "include",
+        ];
         let keys = Keys(entries);
         keys.only(KNOWN)?;
         let mut metrics = Vec::new();

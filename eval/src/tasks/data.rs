@@ -109,7 +109,10 @@ impl<'t> Splits<'t> {
         let beside = self.config.data.folder.join(name);
         let candidates = [Some(beside.clone()), self.folder.map(|folder| folder.join(name)), Some(PathBuf::from(name))];
         candidates.into_iter().flatten().find(|path| path.is_file()).ok_or_else(|| {
-            self.refuse(format!("its data file {} is not there; check `data_files`, or name its folder with --data-dir", beside.display()))
+            self.refuse(format!(
+                "its data file {} is not there; check `data_files`, or name its folder with --data-dir",
+                beside.display()
+            ))
         })
     }
 
@@ -123,8 +126,12 @@ impl<'t> Splits<'t> {
         files.sort();
         let keys = self.keys();
         let named = |file: &PathBuf| Named::of(file, folder);
-        let matching: Vec<(PathBuf, Named)> =
-            files.into_iter().map(|file| (named(&file), file)).filter(|(name, _)| name.is_of(&keys)).map(|(name, file)| (file, name)).collect();
+        let matching: Vec<(PathBuf, Named)> = files
+            .into_iter()
+            .map(|file| (named(&file), file))
+            .filter(|(name, _)| name.is_of(&keys))
+            .map(|(name, file)| (file, name))
+            .collect();
         let of_split: Vec<&(PathBuf, Named)> = matching.iter().filter(|(_, name)| name.is_split(split)).collect();
         // A data set of one file has no name for its split.
         let only = matching.iter().filter(|(_, name)| name.split.is_none());
@@ -133,7 +140,8 @@ impl<'t> Splits<'t> {
             [] => Vec::new(),
             // Shards of one table lie together; the same data in another form does not.
             [(first, _), ..] => {
-                let together = |file: &&PathBuf| file.parent() == first.parent() && file.extension() == first.extension();
+                let together =
+                    |file: &&PathBuf| file.parent() == first.parent() && file.extension() == first.extension();
                 of_split.iter().map(|(file, _)| file).filter(together).cloned().collect()
             }
         };
@@ -155,10 +163,17 @@ impl<'t> Splits<'t> {
         let mut keys = vec![self.config.task.clone()];
         match &data.name {
             // `main` and the like say nothing of the data set.
-            Some(name) if !["main", "default", "multiple_choice", "winogrande_xl", "wikitext-2-raw-v1"].contains(&name.as_str()) => {
+            Some(name)
+                if !["main", "default", "multiple_choice", "winogrande_xl", "wikitext-2-raw-v1"]
+                    .contains(&name.as_str()) =>
+            {
                 keys.push(name.clone());
             }
-            Some(name) => keys.extend([last.to_owned(), name.clone()].into_iter().filter(|key| key != "main" && key != "default")),
+            Some(name) => {
+                keys.extend(
+                    [last.to_owned(), name.clone()].into_iter().filter(|key| key != "main" && key != "default"),
+                );
+            }
             None => keys.push(last.to_owned()),
         }
         keys

@@ -21,14 +21,24 @@ pub(crate) struct Pipeline {
 enum Step {
     Regex(Find),
     /// The tags of `('word', 'TAG')` pairs.
-    PartsOfSpeech { fallback: Value },
-    ChoiceRegex { find: Find, ignore_case: bool, ignore_punctuation: bool, ignored: Vec<Regex> },
+    PartsOfSpeech {
+        fallback: Value,
+    },
+    ChoiceRegex {
+        find: Find,
+        ignore_case: bool,
+        ignore_punctuation: bool,
+        ignored: Vec<Regex>,
+    },
     TakeFirst,
     TakeFirstK(usize),
     MajorityVote,
     Lowercase,
     Uppercase,
-    Map { mapping: Map<String, Value>, default: Value },
+    Map {
+        mapping: Map<String, Value>,
+        default: Value,
+    },
     RemoveWhitespace,
 }
 
@@ -48,7 +58,15 @@ enum Answers {
 }
 
 const FUNCTIONS: &[&str] = &[
-    "regex", "regex_pos", "multi_choice_regex", "take_first", "take_first_k", "majority_vote", "lowercase", "uppercase", "map",
+    "regex",
+    "regex_pos",
+    "multi_choice_regex",
+    "take_first",
+    "take_first_k",
+    "majority_vote",
+    "lowercase",
+    "uppercase",
+    "map",
     "remove_whitespace",
 ];
 
@@ -81,7 +99,9 @@ fn read_step(entry: &Entry) -> Result<Step, EvalError> {
     let find = || -> Result<Find, EvalError> {
         let pattern = keys.text("regex_pattern")?.unwrap_or_else(|| USUAL_PATTERN.to_owned());
         let regex = Regex::new(&pattern).map_err(|error| {
-            keys.get("regex_pattern").unwrap_or(entry).error(format!("{pattern:?} is not a regular expression: {error}"))
+            keys.get("regex_pattern")
+                .unwrap_or(entry)
+                .error(format!("{pattern:?} is not a regular expression: {error}"))
         })?;
         let select = match keys.get("group_select") {
             Some(entry) => entry.number()? as i64,
@@ -103,7 +123,14 @@ fn read_step(entry: &Entry) -> Result<Step, EvalError> {
             Step::PartsOfSpeech { fallback }
         }
         "multi_choice_regex" => {
-            only(&["regex_pattern", "group_select", "fallback", "ignore_case", "ignore_punctuation", "regexes_to_ignore"])?;
+            only(&[
+                "regex_pattern",
+                "group_select",
+                "fallback",
+                "ignore_case",
+                "ignore_punctuation",
+                "regexes_to_ignore",
+            ])?;
             let ignored = keys.get("regexes_to_ignore").map(regexes).transpose()?.unwrap_or_default();
             let (ignore_case, ignore_punctuation) = (flag("ignore_case")?, flag("ignore_punctuation")?);
             Step::ChoiceRegex { find: find()?, ignore_case, ignore_punctuation, ignored }
@@ -153,15 +180,19 @@ impl Pipeline {
                 Answers::Many(many) => step.apply(many, document)?,
                 // Python goes on over the characters of the one text; no task means that.
                 Answers::One(_) => {
-                    return Err(format!("the filter {:?} goes on after `take_first`; make that its last step", self.name));
+                    return Err(format!(
+                        "the filter {:?} goes on after `take_first`; make that its last step",
+                        self.name
+                    ));
                 }
             };
         }
         match answers {
             Answers::One(one) => Ok(one),
-            Answers::Many(_) => {
-                Err(format!("the filter {:?} ends with several answers; end it with `- function: take_first`", self.name))
-            }
+            Answers::Many(_) => Err(format!(
+                "the filter {:?} ends with several answers; end it with `- function: take_first`",
+                self.name
+            )),
         }
     }
 }
@@ -176,9 +207,10 @@ impl Step {
             Self::PartsOfSpeech { fallback } => each(&|text| parts_of_speech(text, fallback)),
             Self::ChoiceRegex { find, ignore_case, ignore_punctuation, ignored } => {
                 let clean = |text: &str| cleaned(text, ignored, *ignore_case, *ignore_punctuation);
-                let choices = document.get("choices").and_then(Value::as_array).ok_or(
-                    "`multi_choice_regex` needs documents with a column `choices`, a list of texts",
-                )?;
+                let choices = document
+                    .get("choices")
+                    .and_then(Value::as_array)
+                    .ok_or("`multi_choice_regex` needs documents with a column `choices`, a list of texts")?;
                 let choices: Vec<String> = choices.iter().map(|choice| clean(python::text(choice).trim())).collect();
                 each(&|text| find.choice(text, &clean(text), &choices).into())
             }
@@ -188,7 +220,9 @@ impl Step {
             Self::TakeFirstK(count) => {
                 if answers.len() < *count {
                     let found = answers.len();
-                    return Err(format!("`take_first_k` wants {count} answers, but there are {found}; raise `repeats`"));
+                    return Err(format!(
+                        "`take_first_k` wants {count} answers, but there are {found}; raise `repeats`"
+                    ));
                 }
                 answers.into_iter().take(*count).collect()
             }
@@ -204,12 +238,16 @@ impl Step {
 impl Find {
     /// All matches as `re.findall` gives them, the selected one, its first group that is not empty; trimmed.
     fn first(&self, text: &str) -> Option<String> {
-        selected(&self.regex, self.select, text).map(|found| found.unwrap_or_else(|| self.fallback.clone()))
+        match selected(&self.regex, self.select, text) {
+            Found::Text(text) => Some(text),
+            Found::Empty => Some(self.fallback.clone()),
+            Found::Nothing => None,
+        }
     }
 
     /// The letter of a choice as `(A)`: what the pattern finds, else a choice that stands in the text, else a letter after a colon.
     fn choice(&self, text: &str, clean: &str, choices: &[String]) -> String {
-        let found = selected(&self.regex, self.select, text).flatten().filter(|found| !found.is_empty());
+        let found = selected(&self.regex, self.select, text).text();
         found
             .or_else(|| self.named_choice(clean, choices))
             .or_else(|| self.letter(text, choices.len()))
@@ -220,7 +258,7 @@ impl Find {
         let mut branches: Vec<String> = choices.iter().map(|choice| escaped(choice)).collect();
         branches.sort_by_key(|branch| std::cmp::Reverse(branch.chars().count()));
         let regex = Regex::new(&branches.join("|")).ok()?;
-        let found = selected(&regex, self.select, clean).flatten().filter(|found| !found.is_empty())?;
+        let found = selected(&regex, self.select, clean).text()?;
         let place = choices.iter().rposition(|choice| *choice == found);
         Some(place.map_or(found, |place| format!("({})", letter_of(place))))
     }
@@ -228,7 +266,7 @@ impl Find {
     fn letter(&self, text: &str, count: usize) -> Option<String> {
         let letters: Vec<String> = (0..count).map(|place| letter_of(place).to_string()).collect();
         let regex = Regex::new(&format!(r":[\s]*({})", letters.join("|"))).ok()?;
-        let found = selected(&regex, self.select, text).flatten().filter(|found| !found.is_empty())?;
+        let found = selected(&regex, self.select, text).text()?;
         Some(format!("({found})"))
     }
 }
@@ -239,21 +277,45 @@ fn letter_of(place: usize) -> char {
 
 /// `re.escape`.
 fn escaped(text: &str) -> String {
-    text.chars().flat_map(|c| (!(c.is_alphanumeric() || c == '_') && c.is_ascii()).then_some('\\').into_iter().chain([c])).collect()
+    text.chars()
+        .flat_map(|c| (!(c.is_alphanumeric() || c == '_') && c.is_ascii()).then_some('\\').into_iter().chain([c]))
+        .collect()
 }
 
-/// `None`: nothing matches. `Some(None)`: the selected match has groups, all empty.
-fn selected(regex: &Regex, select: i64, text: &str) -> Option<Option<String>> {
+/// What a pattern finds.
+enum Found {
+    /// The selected match, or its first group that is not empty; trimmed.
+    Text(String),
+    /// A match of which all groups are empty.
+    Empty,
+    /// No such match.
+    Nothing,
+}
+
+impl Found {
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// The selected one of all matches.
+fn selected(regex: &Regex, select: i64, text: &str) -> Found {
     let matches: Vec<_> = regex.captures_iter(text).filter_map(Result::ok).collect();
-    let place = if select < 0 { matches.len().checked_sub(usize::try_from(-select).ok()?) } else { usize::try_from(select).ok() };
-    let found = matches.get(place?)?;
+    let place = match usize::try_from(-select) {
+        Ok(back) if select < 0 => matches.len().checked_sub(back),
+        _ => usize::try_from(select).ok(),
+    };
+    let Some(found) = place.and_then(|place| matches.get(place)) else { return Found::Nothing };
     let group = |at: usize| found.get(at).map_or("", |group| group.as_str());
     let text = match found.len() {
         1 => Some(group(0)),
         2 => Some(group(1)),
         groups => (1..groups).map(group).find(|text| !text.is_empty()),
     };
-    Some(text.map(|text| text.trim().to_owned()))
+    text.map_or(Found::Empty, |text| Found::Text(text.trim().to_owned()))
 }
 
 fn parts_of_speech(text: &str, fallback: &Value) -> Value {

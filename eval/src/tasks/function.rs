@@ -29,6 +29,8 @@ pub(crate) enum Function {
     WikitextTarget,
     /// Counts of words and bytes of the page as it was.
     WikitextResults,
+    /// `IFEval`: which instructions are followed.
+    IfevalResults,
 }
 
 /// What a function is used for.
@@ -39,7 +41,6 @@ pub(crate) enum Part {
     Target,
     Choice,
     Results,
-    Samples,
 }
 
 /// (families it belongs to, its name there, use, function)
@@ -53,6 +54,7 @@ const CARRIED: &[(&[&str], &str, Part, Function)] = &[
     (&["copa", "super_glue"], "utils.doc_to_choice", Part::Choice, Function::CopaChoices),
     (&["truthful"], "utils.process_results_mc2", Part::Results, Function::TruthfulMass),
     (&["wikitext"], "preprocess_wikitext.wikitext_detokenizer", Part::Target, Function::WikitextTarget),
+    (&["ifeval"], "utils.process_results", Part::Results, Function::IfevalResults),
     (&["wikitext"], "preprocess_wikitext.process_results", Part::Results, Function::WikitextResults),
 ];
 
@@ -71,15 +73,10 @@ impl Function {
         CARRIED.iter().find_map(carried).ok_or_else(|| {
             entry.error(format!(
                 "`{}` names the function `{name}` in Python, which this program does not run; write a template or the name of a \
-                 column (functions of hellaswag, winogrande, copa, truthfulqa and wikitext stand here in Rust)",
+                 column (functions of hellaswag, winogrande, copa, truthfulqa, ifeval and wikitext stand here in Rust)",
                 entry.key
             ))
         })
-    }
-
-    /// Few-shot examples that a function gives; none of the carried ones does.
-    pub(crate) fn samples(self) -> Vec<Value> {
-        Vec::new()
     }
 
     /// A document made ready; `Err` names the column that is missing or of another kind.
@@ -88,13 +85,17 @@ impl Function {
         let context = format!("{} {}", text(document, "ctx_a")?, capitalized(text(document, "ctx_b")?));
         let query = wikihow_cleaned(&format!("{}: {context}", text(document, "activity_label")?));
         let endings = column(document, "endings")?.as_array().ok_or("the column `endings` is no list")?;
-        let choices: Vec<String> = endings.iter().map(|ending| wikihow_cleaned(ending.as_str().unwrap_or_default())).collect();
+        let choices: Vec<String> =
+            endings.iter().map(|ending| wikihow_cleaned(ending.as_str().unwrap_or_default())).collect();
         // The columns that were there stay, as in a `map` over the data set.
         let mut made: Map<String, Value> = document.as_object().cloned().unwrap_or_default();
         let label = super::python::text(column(document, "label")?);
         made.insert("query".to_owned(), query.into());
         made.insert("choices".to_owned(), choices.into());
-        made.insert("gold".to_owned(), label.trim().parse::<i64>().map_err(|_| format!("the label {label:?} is no number"))?.into());
+        made.insert(
+            "gold".to_owned(),
+            label.trim().parse::<i64>().map_err(|_| format!("the label {label:?} is no number"))?.into(),
+        );
         Ok(made.into())
     }
 
@@ -109,7 +110,10 @@ impl Function {
             Self::WinograndeTarget => json!(around_blank(document)?.1.trim()),
             Self::WinograndeChoices => {
                 let before = around_blank(document)?.0;
-                json!([format!("{before}{}", text(document, "option1")?), format!("{before}{}", text(document, "option2")?)])
+                json!([
+                    format!("{before}{}", text(document, "option1")?),
+                    format!("{before}{}", text(document, "option2")?)
+                ])
             }
             Self::CopaText => {
                 let connector = match text(document, "question")? {
@@ -129,7 +133,7 @@ impl Function {
                 json!([alternative(text(document, "choice1")?), alternative(text(document, "choice2")?)])
             }
             Self::WikitextTarget => json!(wikitext(text(document, "page")?)),
-            Self::HellaswagDocuments | Self::TruthfulMass | Self::WikitextResults => {
+            Self::HellaswagDocuments | Self::TruthfulMass | Self::WikitextResults | Self::IfevalResults => {
                 return Err("the function gives no text".to_owned());
             }
         })
@@ -181,8 +185,15 @@ fn wikitext(page: &str) -> String {
     let mut text = page.replace("s '", "s'");
     text = replaced(&text, r"/' [0-9]/", "/'[0-9]/");
     for (from, to) in [
-        (" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."), (" : ", ": "), (" ; ", "; "), (" . ", ". "), (" ! ", "! "),
-        (" ? ", "? "), (" , ", ", "),
+        (" @-@ ", "-"),
+        (" @,@ ", ","),
+        (" @.@ ", "."),
+        (" : ", ": "),
+        (" ; ", "; "),
+        (" . ", ". "),
+        (" ! ", "! "),
+        (" ? ", "? "),
+        (" , ", ", "),
     ] {
         text = text.replace(from, to);
     }
@@ -196,8 +207,14 @@ fn wikitext(page: &str) -> String {
         text = replaced(&text, pattern, to);
     }
     for (from, to) in [
-        ("= = = =", "===="), ("= = =", "==="), ("= =", "=="), (" \u{b0} ", "\u{b0}"), (" \n", "\n"), ("\n ", "\n"),
-        (" N ", " 1 "), (" 's", "'s"),
+        ("= = = =", "===="),
+        ("= = =", "==="),
+        ("= =", "=="),
+        (" \u{b0} ", "\u{b0}"),
+        (" \n", "\n"),
+        ("\n ", "\n"),
+        (" N ", " 1 "),
+        (" 's", "'s"),
     ] {
         text = text.replace(from, to);
     }
@@ -238,7 +255,8 @@ mod tests {
         assert_eq!(Function::CopaText.value(&document), Ok(json!("It rained therefore")));
         assert_eq!(Function::CopaTarget.value(&document), Ok(json!(" éa b.")));
         assert_eq!(Function::CopaChoices.value(&document), Ok(json!([" he left.", " éa b."])));
-        let page = json!({"page": " = = Title = = \n It ' s 1 @,@ 000 ( see \" x \" ) , 5 \u{b0} N , the dogs ' bowl .\n"});
+        let page =
+            json!({"page": " = = Title = = \n It ' s 1 @,@ 000 ( see \" x \" ) , 5 \u{b0} N , the dogs ' bowl .\n"});
         assert_eq!(
             Function::WikitextTarget.value(&page),
             Ok(json!(" == Title ==\nIt's 1,000 (see \"x\"), 5\u{b0}N, the dogs' bowl .\n"))

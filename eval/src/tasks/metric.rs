@@ -29,6 +29,14 @@ pub(crate) enum Measure {
     WordPerplexity,
     BytePerplexity,
     BitsPerByte,
+    /// `IFEval`: every instruction of the prompt is followed, as the answer stands.
+    PromptStrict,
+    /// `IFEval`: which instructions are followed, as the answer stands.
+    InstructionsStrict,
+    /// `IFEval`: every instruction of the prompt is followed in one of the answer's forms.
+    PromptLoose,
+    /// `IFEval`: which instructions are followed in one of the answer's forms.
+    InstructionsLoose,
     /// Only the answers count: no score.
     Bypass,
 }
@@ -45,6 +53,8 @@ pub(crate) enum Aggregation {
     F1,
     Matthews,
     Brier,
+    /// The share of all instructions of all prompts.
+    Instructions,
     Bypass,
 }
 
@@ -64,6 +74,10 @@ const MEASURES: &[(&str, Measure, Aggregation, bool, &[OutputType])] = {
         ("word_perplexity", Measure::WordPerplexity, Aggregation::WeightedPerplexity, false, &[Rolling]),
         ("byte_perplexity", Measure::BytePerplexity, Aggregation::WeightedPerplexity, false, &[Rolling]),
         ("bits_per_byte", Measure::BitsPerByte, Aggregation::BitsPerByte, false, &[Rolling]),
+        ("prompt_level_strict_acc", Measure::PromptStrict, Aggregation::Mean, true, &[Generate]),
+        ("inst_level_strict_acc", Measure::InstructionsStrict, Aggregation::Instructions, true, &[Generate]),
+        ("prompt_level_loose_acc", Measure::PromptLoose, Aggregation::Mean, true, &[Generate]),
+        ("inst_level_loose_acc", Measure::InstructionsLoose, Aggregation::Instructions, true, &[Generate]),
         ("bypass", Measure::Bypass, Aggregation::Bypass, true, &[MultipleChoice, LogLikelihood, Rolling, Generate]),
     ]
 };
@@ -132,6 +146,8 @@ pub(crate) enum Worth {
     Classes(i64, i64),
     /// The right class and the probability of each.
     Probabilities(i64, Vec<f64>),
+    /// Which instructions are followed.
+    Verdicts(Vec<bool>),
     Nothing,
 }
 
@@ -144,6 +160,7 @@ impl Worth {
             Self::Weighed(sum, weight) => serde_json::json!([sum, weight]),
             Self::Classes(right, chosen) => serde_json::json!([right, chosen]),
             Self::Probabilities(right, all) => serde_json::json!([right, all]),
+            Self::Verdicts(followed) => serde_json::json!(followed),
             Self::Nothing => Value::Null,
         }
     }
@@ -218,6 +235,13 @@ pub(crate) fn read_metrics(
             ignore_punctuation: flag("ignore_punctuation")?,
             ignore_numbers: flag("ignore_numbers")?,
         };
+        let of_ifeval = matches!(
+            metric.measure,
+            Measure::PromptStrict | Measure::InstructionsStrict | Measure::PromptLoose | Measure::InstructionsLoose
+        );
+        if of_ifeval != (results == Some(Function::IfevalResults)) {
+            return Err(named.error(format!("{name:?} and `process_results` of ifeval go together alone")));
+        }
         if results == Some(Function::TruthfulMass) && metric.measure != Measure::Accuracy {
             return Err(named.error("this task gives `acc` alone"));
         }
@@ -236,6 +260,9 @@ fn names(output: OutputType) -> String {
 
 fn read_aggregation(entry: &Entry) -> Result<Aggregation, EvalError> {
     let known = || AGGREGATIONS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    if entry.function() == Some("utils.agg_inst_level_acc") {
+        return Ok(Aggregation::Instructions);
+    }
     if let Some(function) = entry.function() {
         return Err(entry.error(format!(
             "the aggregation is the function `{function}` in Python, which this program does not run; use one of {}",
@@ -254,7 +281,11 @@ mod tests {
     #[test]
     fn texts_are_compared_without_what_does_not_count() {
         let exact = Exact {
-            regexes_to_ignore: vec![Regex::new(",").unwrap(), Regex::new("(?s).*#### ").unwrap(), Regex::new("\\.$").unwrap()],
+            regexes_to_ignore: vec![
+                Regex::new(",").unwrap(),
+                Regex::new("(?s).*#### ").unwrap(),
+                Regex::new("\\.$").unwrap(),
+            ],
             ignore_case: true,
             ..Exact::default()
         };

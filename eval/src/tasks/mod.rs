@@ -93,8 +93,11 @@ pub fn evaluate_tasks(
     let benchmarks: Vec<Benchmark> =
         tasks.into_iter().map(|task| Benchmark::build(task, options)).collect::<Result<_, _>>()?;
     let replies = replies(engine, &benchmarks, responses, on_progress)?;
-    let tasks: Vec<TaskScores> =
-        benchmarks.iter().zip(&replies).map(|(benchmark, replies)| score::score(benchmark, replies)).collect::<Result<_, _>>()?;
+    let tasks: Vec<TaskScores> = benchmarks
+        .iter()
+        .zip(&replies)
+        .map(|(benchmark, replies)| score::score(benchmark, replies))
+        .collect::<Result<_, _>>()?;
     let groups = groups.iter().map(|group| score::group_scores(group, &tasks)).collect();
     Ok(Scores { tasks, groups })
 }
@@ -125,10 +128,12 @@ fn replies(
     }
     let mut found: Vec<Option<Reply>> = vec![None; asks.len()];
     let mut journal = match responses {
-        Some(folder) => Some(Journal::<Kept>::open(&folder.join(format!("{}.jsonl", &sha256(engine.identity())[..16])))?),
+        Some(folder) => {
+            Some(Journal::<Kept>::open(&folder.join(format!("{}.jsonl", &sha256(engine.identity())[..16])))?)
+        }
         None => None,
     };
-    for kept in journal.as_ref().map(|journal| journal.rows()).unwrap_or_default() {
+    for kept in journal.as_ref().map(Journal::rows).unwrap_or_default() {
         if let Some(&place) = places.get(&kept.ask) {
             found[place] = Some(kept.reply.clone());
         }

@@ -162,7 +162,11 @@ impl Literal<'_> {
             '\'' | '"' | 'r' | 'u' => {
                 let mut text = self.string()?;
                 // Texts side by side are one.
-                while matches!({ self.skip(); self.rest.chars().next() }, Some('\'' | '"')) {
+                loop {
+                    self.skip();
+                    if !self.rest.starts_with(['\'', '"']) {
+                        break;
+                    }
                     text.push_str(&self.string()?);
                 }
                 Some(Value::String(text))
@@ -296,10 +300,7 @@ mod tests {
     #[test]
     fn texts_as_python_writes_them() {
         let value = json!({"a": [1, 2.0, 1e-5, 1e16, true, null], "it's": "x\n\u{a0}é"});
-        assert_eq!(
-            text(&value),
-            "{'a': [1, 2.0, 1e-05, 1e+16, True, None], \"it's\": 'x\\n\\xa0é'}"
-        );
+        assert_eq!(text(&value), "{'a': [1, 2.0, 1e-05, 1e+16, True, None], \"it's\": 'x\\n\\xa0é'}");
         assert_eq!(text(&json!("plain")), "plain");
         assert_eq!(repr(&json!("both ' and \"")), "'both \\' and \"'");
         assert_eq!((float(0.1), float(123456.0), float(-0.0)), ("0.1".into(), "123456.0".into(), "-0.0".into()));
@@ -324,6 +325,9 @@ mod tests {
     fn json_as_python_dumps_it() {
         // json.dumps({"q": "é", "c": ["a", 1e-5], "e": [], "o": {}}, indent=2, ensure_ascii=False)
         let value = json!({"q": "é", "c": ["a", 1e-5], "e": [], "o": {}});
-        assert_eq!(json(&value), "{\n  \"q\": \"é\",\n  \"c\": [\n    \"a\",\n    1e-05\n  ],\n  \"e\": [],\n  \"o\": {}\n}");
+        assert_eq!(
+            json(&value),
+            "{\n  \"q\": \"é\",\n  \"c\": [\n    \"a\",\n    1e-05\n  ],\n  \"e\": [],\n  \"o\": {}\n}"
+        );
     }
 }

@@ -12,6 +12,8 @@ use super::selection::Group;
 use crate::ask::{Ask, Reply};
 use crate::error::EvalError;
 use crate::evaluation::{Evaluation, ItemResult, sha256};
+use crate::ifeval::verdicts;
+use crate::run::first_greatest;
 use crate::statistics::Interval;
 use crate::statistics::wilson::wilson;
 
@@ -184,10 +186,12 @@ impl TaskScores {
 }
 
 fn item(task: &str, index: usize, sample: &Sample, metric: &str) -> Option<ItemResult> {
-    let value = |name: &str| sample.metrics.iter().find(|(known, _)| known == name).and_then(|(_, worth)| worth.number());
+    let value =
+        |name: &str| sample.metrics.iter().find(|(known, _)| known == name).and_then(|(_, worth)| worth.number());
     let score = value(metric).filter(|score| (0.0..=1.0).contains(score))?;
     let argument = |at: usize| sample.arguments.get(at).and_then(|arguments| arguments.first()).map(python::text);
-    let continuations: Vec<String> = sample.arguments.iter().filter_map(|arguments| arguments.get(1)).map(python::text).collect();
+    let continuations: Vec<String> =
+        sample.arguments.iter().filter_map(|arguments| arguments.get(1)).map(python::text).collect();
     let likeliest = first_greatest(&sample.logprobs).and_then(|at| sample.choices.get(at).cloned());
     let response = sample.responses.first().and_then(|repeats| repeats.first()).map(python::text).unwrap_or_default();
     let filtered = sample.filtered.first().map(python::text).unwrap_or_default();
@@ -218,7 +222,8 @@ fn cut_warnings(benchmark: &Benchmark, replies: &[Vec<Reply>]) -> Vec<String> {
     let all = benchmark.documents.len();
     let cut = count(&|reply| matches!(reply, Reply::Likelihood { cut: 1.., .. } | Reply::Text { cut: 1.., .. }));
     let failed = count(&|reply| matches!(reply, Reply::Failed(_)));
-    let reason = replies.iter().flatten().find_map(|reply| if let Reply::Failed(reason) = reply { Some(reason) } else { None });
+    let reason =
+        replies.iter().flatten().find_map(|reply| if let Reply::Failed(reason) = reply { Some(reason) } else { None });
     let mut warnings = Vec::new();
     if cut > 0 {
         warnings.push(format!(
@@ -237,15 +242,16 @@ fn sample(
     replies: &[Reply],
     (place, filter): (usize, &str),
 ) -> Result<Sample, String> {
-    let error = replies.iter().find_map(|reply| if let Reply::Failed(reason) = reply { Some(reason.clone()) } else { None });
+    let error =
+        replies.iter().find_map(|reply| if let Reply::Failed(reason) = reply { Some(reason.clone()) } else { None });
     let arguments: Vec<Vec<Value>> = requests(config, document).map(|ask| arguments(ask, config)).collect();
     let prompt = arguments.first().and_then(|arguments| arguments.first()).map(python::text).unwrap_or_default();
     let target = python::text(&document.target);
     let responses: Vec<Value> = replies.iter().map(|reply| response(reply, config.output)).collect();
     let mut sample = Sample {
         id: document.id,
-        document: document.document.clone(),
-        document_hash: sha256(&python::json(&document.document)),
+        document: document.row.clone(),
+        document_hash: sha256(&python::json(&document.row)),
         prompt_hash: sha256(&prompt),
         target_hash: sha256(&target),
         target,
@@ -271,10 +277,12 @@ fn sample(
         .collect();
     sample.metrics = match config.output {
         OutputType::Generate => {
-            let texts: Vec<String> =
-                replies.iter().map(|reply| if let Reply::Text { text, .. } = reply { text.clone() } else { String::new() }).collect();
+            let texts: Vec<String> = replies
+                .iter()
+                .map(|reply| if let Reply::Text { text, .. } = reply { text.clone() } else { String::new() })
+                .collect();
             let answer = match config.filters.get(place) {
-                Some(pipeline) => pipeline.apply(&texts, &document.document)?,
+                Some(pipeline) => pipeline.apply(&texts, &document.row)?,
                 None => texts.first().cloned().unwrap_or_default().into(),
             };
             sample.filtered = vec![answer.clone()];
@@ -293,7 +301,7 @@ fn sample(
         }
         OutputType::Rolling => {
             let logprob = likelihoods.first().map_or(f64::NEG_INFINITY, |(logprob, _)| *logprob);
-            let text = match (config.process_results, document.document.get("page")) {
+            let text = match (config.process_results, document.row.get("page")) {
                 // Counted before the text was made plain.
                 (Some(Function::WikitextResults), Some(page)) => python::text(page),
                 _ => python::text(&document.target),
@@ -353,7 +361,7 @@ fn multiple_choice(
     let count = document.choices.len();
     let logprobs: Vec<f64> = replies.iter().take(count).map(|(logprob, _)| *logprob).collect();
     if config.process_results == Some(Function::TruthfulMass) {
-        let labels = document.document.pointer("/mc2_targets/labels").and_then(Value::as_array);
+        let labels = document.row.pointer("/mc2_targets/labels").and_then(Value::as_array);
         let mass = if failed { 0.0 } else { true_mass(&logprobs, labels.map_or(&[], Vec::as_slice)) };
         return each(config, |_| Worth::Number(mass));
     }
@@ -383,20 +391,15 @@ fn multiple_choice(
             let alone = replies.iter().skip(count).map(|(logprob, _)| *logprob);
             right(&logprobs.iter().zip(alone).map(|(with, without)| with - without).collect::<Vec<_>>())
         }
-        Measure::ExactMatch => {
-            Worth::Number(f64::from(u8::from(gold.iter().any(|&gold| replies.get(gold).is_some_and(|(_, greedy)| *greedy)))))
-        }
+        Measure::ExactMatch => Worth::Number(f64::from(u8::from(
+            gold.iter().any(|&gold| replies.get(gold).is_some_and(|(_, greedy)| *greedy)),
+        ))),
         Measure::F1 | Measure::Matthews => {
             Worth::Classes(class, first_greatest(&logprobs).map_or(-1, |chosen| chosen as i64))
         }
         Measure::Brier => Worth::Probabilities(class, softmax(&logprobs)),
         _ => right(&logprobs),
     })
-}
-
-/// The index of the greatest value, the first among equals.
-fn first_greatest(values: &[f64]) -> Option<usize> {
-    (0..values.len()).reduce(|best, at| if values[at] > values[best] { at } else { best })
 }
 
 fn softmax(logprobs: &[f64]) -> Vec<f64> {
@@ -420,20 +423,35 @@ fn generated(
     answer: &Value,
     failed: bool,
 ) -> Result<Vec<(String, Worth)>, String> {
+    let answer = python::text(answer);
+    if config.process_results == Some(Function::IfevalResults) {
+        let verdicts = verdicts(&document.row, &answer).map_err(|error| error.to_string())?;
+        let all = |followed: bool| Worth::Number(f64::from(u8::from(followed)));
+        return Ok(each(config, |measure| match measure {
+            Measure::PromptStrict => all(verdicts.all_strict()),
+            Measure::InstructionsStrict => Worth::Verdicts(verdicts.strict.clone()),
+            Measure::PromptLoose => all(verdicts.all_loose()),
+            _ => Worth::Verdicts(verdicts.loose.clone()),
+        }));
+    }
     let targets: Vec<String> = match (&document.target, document.choices.is_empty()) {
         (target, false) => {
             let place = target.as_u64().and_then(|place| usize::try_from(place).ok());
             let choice = place.and_then(|place| document.choices.get(place));
-            vec![choice.cloned().ok_or_else(|| format!("the target {} is no place of a choice", python::repr(target)))?]
+            vec![
+                choice
+                    .cloned()
+                    .ok_or_else(|| format!("the target {} is no place of a choice", python::repr(target)))?,
+            ]
         }
         (Value::Array(targets), true) => targets.iter().map(python::text).collect(),
         (target, true) => vec![python::text(target)],
     };
-    let answer = python::text(answer);
     let mut worths = Vec::new();
     for metric in &config.metrics {
         let equal = !failed && targets.iter().any(|target| metric.exact.equal(&answer, target));
-        let worth = if metric.measure == Measure::Bypass { Worth::Nothing } else { Worth::Number(f64::from(u8::from(equal))) };
+        let worth =
+            if metric.measure == Measure::Bypass { Worth::Nothing } else { Worth::Number(f64::from(u8::from(equal))) };
         worths.push((metric.name.clone(), worth));
     }
     Ok(worths)
@@ -442,7 +460,8 @@ fn generated(
 /// A group over the scores of its tasks.
 pub(crate) fn group_scores(group: &Group, tasks: &[TaskScores]) -> GroupScores {
     let config = &group.config;
-    let own: Vec<&TaskScores> = group.tasks.iter().filter_map(|name| tasks.iter().find(|task| task.task == *name)).collect();
+    let own: Vec<&TaskScores> =
+        group.tasks.iter().filter_map(|name| tasks.iter().find(|task| task.task == *name)).collect();
     let mut scores = Vec::new();
     for metric in &config.metrics {
         let mut filters: Vec<String> = metric.filters.clone();
@@ -457,7 +476,8 @@ pub(crate) fn group_scores(group: &Group, tasks: &[TaskScores]) -> GroupScores {
             let members: Vec<Member> = own
                 .iter()
                 .filter_map(|task| {
-                    let score = task.scores.iter().find(|score| score.metric == metric.metric && score.filter == filter)?;
+                    let score =
+                        task.scores.iter().find(|score| score.metric == metric.metric && score.filter == filter)?;
                     higher = score.higher_is_better;
                     Some(Member { value: score.value, error: score.error, size: task.documents })
                 })

@@ -68,7 +68,8 @@ impl Selection {
         }
         let mut found: Vec<String> = catalog.tags.get(name).cloned().unwrap_or_default();
         if let Some(prefix) = name.strip_suffix('*') {
-            let tasks = catalog.entries.iter().filter(|(known, (_, entries))| known.starts_with(prefix) && !is_group(entries));
+            let tasks =
+                catalog.entries.iter().filter(|(known, (_, entries))| known.starts_with(prefix) && !is_group(entries));
             found = tasks.map(|(known, _)| known.clone()).collect();
             found.sort();
         }
@@ -110,9 +111,11 @@ impl Selection {
             return self.named(catalog, &name).map_err(|_| member.error(catalog.unknown(&name).to_string()));
         };
         let own = member.entries()?;
-        let base = own.iter().find(|entry| entry.key == "task").filter(|_| !is_group(&own)).and_then(|task| {
-            task.text().ok().and_then(|name| catalog.entries.get(&name))
-        });
+        let base = own
+            .iter()
+            .find(|entry| entry.key == "task")
+            .filter(|_| !is_group(&own))
+            .and_then(|task| task.text().ok().and_then(|name| catalog.entries.get(&name)));
         let entries = match base {
             Some((_, base)) => overlay(base.clone(), own),
             None => included(path, own, &mut Vec::new())?,
@@ -216,7 +219,9 @@ fn included(path: &Path, mut entries: Entries, above: &mut Vec<PathBuf>) -> Resu
             return Err(include.error(format!("{name} includes itself, on the way {}", above.len())));
         }
         let read = read_file(&file, above).map_err(|error| match error {
-            EvalError::File { source, .. } => include.error(format!("the included file {} cannot be read: {source}", file.display())),
+            EvalError::File { source, .. } => {
+                include.error(format!("the included file {} cannot be read: {source}", file.display()))
+            }
             other => other,
         })?;
         under = overlay(under, read);

@@ -13,7 +13,9 @@ enum Shape {
     Unknown,
     Scalar,
     /// A number, and whether any was not whole.
-    Number { float: bool },
+    Number {
+        float: bool,
+    },
     List(Box<Shape>),
     Structure(Vec<(String, Shape)>),
 }
@@ -66,7 +68,9 @@ impl Shape {
 /// `null`, whole numbers in a column of others are floats. Hashes of documents depend on it.
 pub(crate) fn plain(rows: Vec<Value>) -> Vec<Value> {
     let mut shape = Shape::default();
-    rows.iter().for_each(|row| shape.take(row));
+    for row in &rows {
+        shape.take(row);
+    }
     rows.into_iter().map(|row| shape.fit(row)).collect()
 }
 
@@ -95,7 +99,12 @@ pub(crate) fn restored(row: Value, config: &TaskConfig) -> Value {
 }
 
 fn choice_row(row: &Value) -> Option<(String, Vec<String>, usize)> {
-    let choices = row.get("choices")?.as_array()?.iter().map(|choice| choice.as_str().map(str::to_owned)).collect::<Option<_>>()?;
+    let choices = row
+        .get("choices")?
+        .as_array()?
+        .iter()
+        .map(|choice| choice.as_str().map(str::to_owned))
+        .collect::<Option<_>>()?;
     let gold = usize::try_from(row.get("gold")?.as_u64()?).ok()?;
     Some((row.get("query")?.as_str()?.to_owned(), choices, gold))
 }
@@ -111,7 +120,9 @@ fn lettered(choices: &[String]) -> Value {
 fn mmlu(row: &Value, subject: &str) -> Option<Value> {
     let choices: Vec<String> =
         (0..4).map(|place| row.get(format!("choice{place}")).map(python::text)).collect::<Option<_>>()?;
-    Some(json!({"question": python::text(row.get("question")?), "subject": subject, "choices": choices, "answer": row.get("answer")?}))
+    Some(
+        json!({"question": python::text(row.get("question")?), "subject": subject, "choices": choices, "answer": row.get("answer")?}),
+    )
 }
 
 /// `The man fell, because` is the premise `The man fell,.` asked for its cause.
@@ -137,10 +148,7 @@ mod tests {
 
     #[test]
     fn every_row_has_every_key() {
-        let rows = vec![
-            json!({"a": 1, "k": [{"x": 1}, {"y": "t"}]}),
-            json!({"b": null, "a": 2.5, "k": []}),
-        ];
+        let rows = vec![json!({"a": 1, "k": [{"x": 1}, {"y": "t"}]}), json!({"b": null, "a": 2.5, "k": []})];
         let rows = plain(rows);
         assert_eq!(rows[0].to_string(), r#"{"a":1.0,"k":[{"x":1,"y":null},{"x":null,"y":"t"}],"b":null}"#);
         assert_eq!(rows[1].to_string(), r#"{"a":2.5,"k":[],"b":null}"#);
@@ -149,7 +157,10 @@ mod tests {
     #[test]
     fn copa_as_it_was() {
         let row = copa("The man fell, because", vec!["a".into(), "b".into()], 1).unwrap();
-        assert_eq!((&row["premise"], &row["question"], &row["label"]), (&json!("The man fell,."), &json!("cause"), &json!(1)));
+        assert_eq!(
+            (&row["premise"], &row["question"], &row["label"]),
+            (&json!("The man fell,."), &json!("cause"), &json!(1))
+        );
         assert_eq!(copa("The man fell", vec!["a".into(), "b".into()], 1), None);
     }
 }

@@ -13,9 +13,26 @@ macro_rules! task_files {
 }
 
 const FILES: &[(&str, &str)] = task_files![
-    "arc_easy.yaml", "arc_challenge.yaml", "openbookqa.yaml", "copa.yaml", "gsm8k.yaml", "piqa.yaml", "hellaswag.yaml",
-    "winogrande.yaml", "commonsense_qa.yaml", "boolq.yaml", "lambada_openai.yaml", "truthfulqa_mc1.yaml", "truthfulqa_mc2.yaml",
-    "wikitext.yaml", "mmlu.yaml", "mmlu_stem.yaml", "mmlu_other.yaml", "mmlu_social_sciences.yaml", "mmlu_humanities.yaml",
+    "arc_easy.yaml",
+    "arc_challenge.yaml",
+    "openbookqa.yaml",
+    "copa.yaml",
+    "gsm8k.yaml",
+    "piqa.yaml",
+    "hellaswag.yaml",
+    "winogrande.yaml",
+    "commonsense_qa.yaml",
+    "boolq.yaml",
+    "lambada_openai.yaml",
+    "truthfulqa_mc1.yaml",
+    "truthfulqa_mc2.yaml",
+    "wikitext.yaml",
+    "ifeval.yaml",
+    "mmlu.yaml",
+    "mmlu_stem.yaml",
+    "mmlu_other.yaml",
+    "mmlu_social_sciences.yaml",
+    "mmlu_humanities.yaml",
 ];
 
 /// What the tasks of MMLU include.
@@ -26,33 +43,78 @@ const SUBJECTS: &[(&str, &[&str])] = &[
     (
         "stem",
         &[
-            "abstract_algebra", "anatomy", "astronomy", "college_biology", "college_chemistry", "college_computer_science",
-            "college_mathematics", "college_physics", "computer_security", "conceptual_physics", "electrical_engineering",
-            "elementary_mathematics", "high_school_biology", "high_school_chemistry", "high_school_computer_science",
-            "high_school_mathematics", "high_school_physics", "high_school_statistics", "machine_learning",
+            "abstract_algebra",
+            "anatomy",
+            "astronomy",
+            "college_biology",
+            "college_chemistry",
+            "college_computer_science",
+            "college_mathematics",
+            "college_physics",
+            "computer_security",
+            "conceptual_physics",
+            "electrical_engineering",
+            "elementary_mathematics",
+            "high_school_biology",
+            "high_school_chemistry",
+            "high_school_computer_science",
+            "high_school_mathematics",
+            "high_school_physics",
+            "high_school_statistics",
+            "machine_learning",
         ],
     ),
     (
         "other",
         &[
-            "business_ethics", "clinical_knowledge", "college_medicine", "global_facts", "human_aging", "management", "marketing",
-            "medical_genetics", "miscellaneous", "nutrition", "professional_accounting", "professional_medicine", "virology",
+            "business_ethics",
+            "clinical_knowledge",
+            "college_medicine",
+            "global_facts",
+            "human_aging",
+            "management",
+            "marketing",
+            "medical_genetics",
+            "miscellaneous",
+            "nutrition",
+            "professional_accounting",
+            "professional_medicine",
+            "virology",
         ],
     ),
     (
         "social_sciences",
         &[
-            "econometrics", "high_school_geography", "high_school_government_and_politics", "high_school_macroeconomics",
-            "high_school_microeconomics", "high_school_psychology", "human_sexuality", "professional_psychology",
-            "public_relations", "security_studies", "sociology", "us_foreign_policy",
+            "econometrics",
+            "high_school_geography",
+            "high_school_government_and_politics",
+            "high_school_macroeconomics",
+            "high_school_microeconomics",
+            "high_school_psychology",
+            "human_sexuality",
+            "professional_psychology",
+            "public_relations",
+            "security_studies",
+            "sociology",
+            "us_foreign_policy",
         ],
     ),
     (
         "humanities",
         &[
-            "formal_logic", "high_school_european_history", "high_school_us_history", "high_school_world_history",
-            "international_law", "jurisprudence", "logical_fallacies", "moral_disputes", "moral_scenarios", "philosophy",
-            "prehistory", "professional_law", "world_religions",
+            "formal_logic",
+            "high_school_european_history",
+            "high_school_us_history",
+            "high_school_world_history",
+            "international_law",
+            "jurisprudence",
+            "logical_fallacies",
+            "moral_disputes",
+            "moral_scenarios",
+            "philosophy",
+            "prehistory",
+            "professional_law",
+            "world_religions",
         ],
     ),
 ];
@@ -105,6 +167,7 @@ const EMBEDDED: &[Embedded] = embedded![
     "aps/super_glue" Some("copa"), "validation", "copa.validation", "BSD-2-Clause";
     "openai/gsm8k" Some("main"), "train", "gsm8k.train", "MIT";
     "openai/gsm8k" Some("main"), "test", "gsm8k.test", "MIT";
+    "google/IFEval" None, "train", "ifeval.train", "Apache-2.0";
     "cais/mmlu" None, "dev", "mmlu.dev", "MIT";
     "cais/mmlu" None, "test", "mmlu.test", "MIT";
 ];
@@ -117,9 +180,10 @@ fn find(path: &str, name: Option<&str>, split: &str) -> Option<&'static Embedded
 pub(crate) fn embedded(task: &str, path: &str, name: Option<&str>, split: &str) -> Result<Option<String>, EvalError> {
     let Some(data) = find(path, name, split) else { return Ok(None) };
     let mut text = String::new();
-    GzDecoder::new(data.bytes)
-        .read_to_string(&mut text)
-        .map_err(|error| EvalError::Task { task: task.to_owned(), problem: format!("its built-in data is damaged: {error}") })?;
+    GzDecoder::new(data.bytes).read_to_string(&mut text).map_err(|error| EvalError::Task {
+        task: task.to_owned(),
+        problem: format!("its built-in data is damaged: {error}"),
+    })?;
     if data.name.is_none() {
         let of_part = |line: &&str| {
             serde_json::from_str::<Value>(line).is_ok_and(|row| row.get("subject").and_then(Value::as_str) == name)

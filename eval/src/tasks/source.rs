@@ -54,7 +54,10 @@ impl Source {
         }
         let source = Rc::new(Self { path: path.to_owned(), functions });
         let Yaml::Mapping(entries) = root.value else {
-            return Err(at(root.place, format!("a task is a mapping of keys to values, this is {}", root.value.kind())));
+            return Err(at(
+                root.place,
+                format!("a task is a mapping of keys to values, this is {}", root.value.kind()),
+            ));
         };
         Ok(entries
             .into_iter()
@@ -190,7 +193,9 @@ impl Entry {
     pub(crate) fn unknown(&self, known: &[&str]) -> EvalError {
         let near = known.iter().map(|word| (distance(&self.key, word), word)).min();
         let hint = match near {
-            Some((edits, word)) if edits <= (self.key.chars().count() / 3).clamp(1, 3) => format!("did you mean `{word}`?"),
+            Some((edits, word)) if edits <= (self.key.chars().count() / 3).clamp(1, 3) => {
+                format!("did you mean `{word}`?")
+            }
             _ => format!("known keys: {}", known.join(", ")),
         };
         self.key_error(format!("unknown key `{}`; {hint}", self.key))

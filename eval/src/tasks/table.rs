@@ -16,7 +16,8 @@ pub(crate) fn json_rows(path: &Path, text: &str, field: Option<&str>) -> Result<
         return rows.cloned().ok_or_else(|| refuse(1, format!("there is no list under {field:?}; check `field`")));
     }
     if text.trim_start().starts_with('[') {
-        return serde_json::from_str(text).map_err(|error| refuse(error.line(), format!("{error}; expected a list of objects")));
+        return serde_json::from_str(text)
+            .map_err(|error| refuse(error.line(), format!("{error}; expected a list of objects")));
     }
     let mut rows = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -33,8 +34,8 @@ pub(crate) fn json_rows(path: &Path, text: &str, field: Option<&str>) -> Result<
 
 /// What pandas, which lm-eval's data sets are read with, takes for absent.
 const ABSENT: &[&str] = &[
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN",
-    "None", "n/a", "nan", "null",
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
 ];
 
 /// The rows of a CSV text with a header. As pandas does, a column of numbers alone becomes numbers, one of `True` and `False` truth
@@ -46,10 +47,12 @@ pub(crate) fn csv_rows(path: &Path, text: &str, delimiter: Option<&str>) -> Resu
     let Some((_, header)) = records.next() else { return Ok(Vec::new()) };
     let records: Vec<(usize, Vec<String>)> = records.collect();
     if let Some((line, fields)) = records.iter().find(|(_, fields)| fields.len() != header.len()) {
-        let problem = format!("{} fields, but the header has {}; quote fields that hold commas", fields.len(), header.len());
+        let problem =
+            format!("{} fields, but the header has {}; quote fields that hold commas", fields.len(), header.len());
         return Err(EvalError::Line { path: path.to_owned(), line: *line, problem });
     }
-    let kinds: Vec<Kind> = (0..header.len()).map(|column| Kind::of(records.iter().map(|(_, fields)| fields[column].as_str()))).collect();
+    let kinds: Vec<Kind> =
+        (0..header.len()).map(|column| Kind::of(records.iter().map(|(_, fields)| fields[column].as_str()))).collect();
     let row = |fields: Vec<String>| {
         let values = fields.iter().zip(&kinds).map(|(field, kind)| kind.value(field));
         Value::Object(header.iter().cloned().zip(values).collect::<Map<_, _>>())
@@ -153,7 +156,9 @@ mod tests {
         assert_eq!(json_rows(path, "{\"a\": 1}\n\n{\"a\": 2}\n", None).unwrap().len(), 2);
         assert_eq!(json_rows(path, " [{\"a\": 1}]", None).unwrap().len(), 1);
         assert_eq!(json_rows(path, "{\"data\": [{\"a\": 1}]}", Some("data")).unwrap().len(), 1);
-        assert!(json_rows(path, "{\"a\": 1}\n{\"a\"", None).unwrap_err().to_string().contains("a.json:2: this is not JSON"));
+        assert!(
+            json_rows(path, "{\"a\": 1}\n{\"a\"", None).unwrap_err().to_string().contains("a.json:2: this is not JSON")
+        );
         assert!(json_rows(path, "3", None).unwrap_err().to_string().contains("an object"));
     }
 }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use espalier_inference::python_method;
 use fancy_regex::Regex;
-use minijinja::value::{Serde, Value as Template};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value as Template};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
 
@@ -49,7 +49,10 @@ impl Templates {
         }
         let name = self.compiled(source).map_err(|error| words(&error))?;
         let environment = self.environment.borrow();
-        environment.get_template(&name).and_then(|template| template.render(Serde(document))).map_err(|error| words(&error))
+        environment
+            .get_template(&name)
+            .and_then(|template| template.render(Serde(document)))
+            .map_err(|error| words(&error))
     }
 
     fn compiled(&self, source: &str) -> Result<Rc<str>, Error> {
@@ -74,8 +77,8 @@ fn python_text(value: &Template) -> Result<String, Error> {
 
 /// `re.sub(pattern, replacement, text, count)`.
 fn regex_replace(text: &str, pattern: &str, replacement: &str, count: Option<usize>) -> Result<String, Error> {
-    let regex =
-        Regex::new(pattern).map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("{pattern:?}: {error}")))?;
+    let regex = Regex::new(pattern)
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("{pattern:?}: {error}")))?;
     // `\1` is Python's, `$1` ours.
     let mut translated = String::with_capacity(replacement.len());
     let mut characters = replacement.chars().peekable();

@@ -1,81 +1,85 @@
-//! `pipeline eval`: models on the held-out tests of a skills tree, and what sets their scores apart.
+//! `pipeline eval`: models on public benchmarks, on tasks of lm-evaluation-harness, or on the held-out tests of a skills tree, and
+//! what sets their scores apart.
 
 mod compare;
+mod list;
+mod tasks;
+mod tree;
 
 pub use compare::run as compare;
+pub use list::list;
 
 use super::Session;
 use crate::cli::EvalArguments;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
-use crate::stages::StageContext;
-use crate::stages::evaluate::{Candidate, EvaluateStage, Side, evaluate_leaf};
-use crate::stages::generate::read_tree;
 use anyhow::Result;
-use espalier_eval::results::{self, RunDescription};
 use espalier_eval::{ComparisonOptions, Evaluation};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::{LoraAdapter, Model};
+use std::path::{Path, PathBuf};
+
+/// A model that is evaluated.
+struct Contestant {
+    label: String,
+    stem: String,
+    path: PathBuf,
+    adapter: Option<PathBuf>,
+    engine: Engine,
+}
 
 /// `pipeline eval`.
 pub fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Status> {
-    let tree = read_tree(&arguments.tasks)?;
-    let leaves: Vec<_> = tree.leaves.iter().filter(|leaf| !leaf.test.is_empty()).collect();
-    if leaves.is_empty() {
-        return Err(Failure::usage("no leaf of this tree has a held-out test")
-            .hint("add `test: test.jsonl` to a leaf")
-            .into());
+    let trees = arguments.tasks.iter().filter(|task| Path::new(task).is_dir()).count();
+    match (trees, arguments.tasks.as_slice()) {
+        (0, _) => tasks::run(arguments, session),
+        (1, [tree]) => tree::run(arguments, Path::new(tree), session),
+        _ => Err(Failure::usage("a skills tree is evaluated alone")
+            .hint("run `pipeline eval` once for the tree and once for the tasks")
+            .into()),
     }
-    let config: EvaluateStage = serde_json::from_value(serde_json::json!({"limit": arguments.limit}))?;
-    let context =
-        StageContext { stage: "eval", reporter: session.reporter, stop: session.stop, precision: session.precision };
+}
+
+/// The models in the order that they were named, each opened when the one before is done with.
+fn contestants<'a>(
+    arguments: &'a EvalArguments,
+    session: Session<'a>,
+) -> impl Iterator<Item = Result<Contestant>> + 'a {
     let models = std::iter::once((&arguments.model, arguments.adapter.clone()))
         .chain(arguments.compare.iter().map(|model| (model, None)));
-    let mut all: Vec<Vec<Evaluation>> = Vec::new();
-    for (index, (reference, adapter)) in models.enumerate() {
+    models.enumerate().map(move |(index, (reference, adapter))| {
         let found = resolve(reference, session.reporter, session.stop)?;
         let model = Model::open(&found.path)?;
         let lora = adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
         let memory = session.memory.map(|bytes| bytes.0 as u64);
         let options = EngineOptions { precision: session.precision, memory, ..EngineOptions::default() };
-        let engine = NativeEngine::load(&model, lora.as_ref(), &options)?;
-        let chat_template = engine.chat_template().source().to_owned();
-        let engine = Engine::Native(engine);
-        let candidate = Candidate {
+        Ok(Contestant {
             label: if adapter.is_some() { format!("{reference} + adapter") } else { reference.clone() },
             stem: format!("model_{index}"),
-            side: Side::Base,
             path: found.path,
+            engine: Engine::Native(NativeEngine::load(&model, lora.as_ref(), &options)?),
             adapter,
-            shots: arguments.num_fewshot,
-        };
-        let work = arguments.out.join(".work");
-        std::fs::create_dir_all(&work)?;
-        let mut evaluations = Vec::new();
-        for leaf in &leaves {
-            let evaluation = evaluate_leaf(&config, &engine, &candidate, leaf, &work, &context)?;
-            session.reporter.line(format!("{}  {}", candidate.label, evaluation.summary()));
-            evaluations.push(evaluation);
-        }
-        let run = RunDescription {
-            model: candidate.label,
-            model_args: engine.identity().to_owned(),
-            chat_template: Some(chat_template),
-        };
-        results::write(&arguments.out, &candidate.stem, &run, &evaluations)?;
-        all.push(evaluations);
-    }
-    let mut comparisons = Vec::new();
+        })
+    })
+}
+
+/// Every other model against the first, task by task.
+fn comparisons(all: &[Vec<Evaluation>], session: Session<'_>) -> Result<Vec<serde_json::Value>> {
+    let mut found = Vec::new();
     for other in all.iter().skip(1) {
         for (first, second) in other.iter().zip(&all[0]) {
             let comparison = espalier_eval::compare(first, second, &ComparisonOptions::default())?;
             session.reporter.line(comparison.words());
-            comparisons.push(comparison);
+            found.push(serde_json::to_value(comparison)?);
         }
     }
-    session.reporter.result(serde_json::json!({
-        "accuracy": all[0].iter().map(|evaluation| serde_json::json!({"task": evaluation.task, "accuracy": evaluation.accuracy})).collect::<Vec<_>>(),
-        "comparisons": comparisons,
-    }));
-    Ok(Status::Done)
+    Ok(found)
+}
+
+/// The chat template of an engine in this process.
+fn chat_template(engine: &Engine) -> Option<String> {
+    match engine {
+        Engine::Native(engine) => Some(engine.chat_template().source().to_owned()),
+        Engine::Servers(_) => None,
+    }
 }
