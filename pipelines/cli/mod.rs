@@ -329,26 +329,47 @@ pub enum Command {
     Adapter(AdapterCommand),
     /// Merge an adapter and write a quantized GGUF.
     #[command(
-        after_help = "Example:\n  pipeline quantize base.gguf --adapter adapter/ --type Q4_K_M --out tuned.Q4_K_M.gguf"
+        after_help = "Examples:\n  pipeline quantize base.gguf --adapter adapter/ --type Q4_K_M --out tuned.Q4_K_M.gguf\n  pipeline quantize base.gguf --imatrix imatrix.gguf --target 4.6bpw --data rows/messages.jsonl --out small.gguf"
     )]
     Quantize {
         /// The base.
         model: String,
         /// File type: F32, F16, BF16, `Q8_0`, `Q4_0`, `Q4_K_M` and so on.
-        #[arg(long = "type", value_name = "TYPE")]
-        file_type: String,
+        #[arg(long = "type", value_name = "TYPE", required_unless_present = "target", conflicts_with = "target")]
+        file_type: Option<String>,
+        /// Choose the type of each tensor by measurement, for a size: bits a weight (4.6bpw) or bytes (3.2GB, 900MB).
+        #[arg(long, value_name = "SIZE", requires = "data", conflicts_with_all = ["pure", "tensor_type", "token_embedding_type", "output_tensor_type", "leave_output_tensor"])]
+        target: Option<String>,
+        /// Rows or a text that `--target` measures divergence on.
+        #[arg(long, value_name = "FILE", requires = "target")]
+        data: Option<String>,
         /// The file to write.
-        #[arg(long, value_name = "FILE.gguf")]
-        out: PathBuf,
+        #[arg(long, value_name = "FILE.gguf", required_unless_present = "dry_run")]
+        out: Option<PathBuf>,
         /// Adapter to merge: a PEFT folder or a GGUF adapter.
         #[arg(long, value_name = "DIR")]
         adapter: Option<PathBuf>,
+        /// Importance matrix of `pipeline imatrix` or llama-imatrix: errors are weighed by it.
+        #[arg(long, value_name = "FILE")]
+        imatrix: Option<PathBuf>,
         /// One type for every matrix, no mix.
         #[arg(long)]
         pure: bool,
         /// Type for tensors whose name matches; the first match wins; may be repeated.
         #[arg(long, value_name = "REGEX=TYPE")]
         tensor_type: Vec<String>,
+        /// Type of the token embedding.
+        #[arg(long, value_name = "TYPE")]
+        token_embedding_type: Option<String>,
+        /// Type of the head, where it is not the token embedding.
+        #[arg(long, value_name = "TYPE")]
+        output_tensor_type: Option<String>,
+        /// The head keeps the type that it has.
+        #[arg(long, conflicts_with = "output_tensor_type")]
+        leave_output_tensor: bool,
+        /// Say what each tensor would become, the size and what falls back, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Measure how strongly each column of a model is used on your rows, for `quantize --imatrix`.
     #[command(

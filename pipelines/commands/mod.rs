@@ -96,8 +96,34 @@ pub fn run(cli: Cli) -> Result<Status> {
             train::run(&arguments, session)
         }
         Command::Adapter(command) => adapter::run(command, session),
-        Command::Quantize { model, file_type, out, adapter, pure, tensor_type } => {
-            quantize::run(&model, &file_type, &out, adapter.as_deref(), pure, &tensor_type, session)
+        Command::Quantize {
+            model,
+            file_type,
+            target,
+            data,
+            out,
+            adapter,
+            imatrix,
+            pure,
+            tensor_type,
+            token_embedding_type,
+            output_tensor_type,
+            leave_output_tensor,
+            dry_run,
+        } => {
+            let types = match (target, data) {
+                (Some(target), Some(data)) => quantize::Types::Measured { target, data },
+                _ => quantize::Types::Fixed {
+                    file_type: file_type.unwrap_or_default(),
+                    pure,
+                    rules: tensor_type,
+                    token_embedding: token_embedding_type,
+                    output: output_tensor_type,
+                    leave_output: leave_output_tensor,
+                },
+            };
+            let out = out.unwrap_or_default();
+            quantize::run(&quantize::Arguments { model, types, out, adapter, imatrix, dry_run }, session)
         }
         Command::Imatrix { show: Some(file), .. } => imatrix::show(&file, session),
         Command::Imatrix { model, data, out, adapter, general, general_share, chunks, process_output, show: None } => {

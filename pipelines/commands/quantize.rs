@@ -1,43 +1,125 @@
 //! `pipeline quantize`: one file, merged and checked.
 
 use super::Session;
+use super::chat::engine_options;
+use crate::content::write_atomically;
 use crate::models::resolve;
-use crate::outcome::{Failure, Status};
+use crate::outcome::{Failure, Interrupted, Status};
 use crate::reporter::size;
-use crate::stages::{self, StageContext};
+use crate::stages::{self, StageContext, measured};
 use anyhow::Result;
+use espalier_inference::NativeEngine;
+use espalier_kernels::BlockType;
 use espalier_model::{LoraAdapter, Model};
-use espalier_quantize::{MixOptions, QuantizeOptions, TypeOverride};
-use std::path::Path;
+use espalier_quantize::{
+    Allocation, AllocationEvent, AllocationInputs, FileType, ImportanceMatrix, ImportanceSource, MixOptions,
+    QuantizeError, QuantizeOptions, Target, TypeOverride, allocate, dry_run, encodable_type,
+};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// What to write.
+pub struct Arguments {
+    /// The base.
+    pub model: String,
+    /// Its types.
+    pub types: Types,
+    /// The file.
+    pub out: PathBuf,
+    /// Folded in.
+    pub adapter: Option<PathBuf>,
+    /// Weighs the errors.
+    pub imatrix: Option<PathBuf>,
+    /// Say what would be written, and write nothing.
+    pub dry_run: bool,
+}
+
+/// How the types of the tensors are chosen.
+pub enum Types {
+    /// A fixed mix with changes.
+    Fixed {
+        /// The mix.
+        file_type: String,
+        /// One type for every matrix.
+        pure: bool,
+        /// `REGEX=TYPE`.
+        rules: Vec<String>,
+        /// Of the token embedding.
+        token_embedding: Option<String>,
+        /// Of the head.
+        output: Option<String>,
+        /// The head keeps its type.
+        leave_output: bool,
+    },
+    /// By measurement on rows or text.
+    Measured {
+        /// `4.6bpw` or `3.2GB`.
+        target: String,
+        /// Rows or text.
+        data: String,
+    },
+}
+
+impl Types {
+    /// A mix as it is.
+    pub fn fixed(file_type: &str) -> Self {
+        Self::Fixed {
+            file_type: file_type.to_owned(),
+            pure: false,
+            rules: Vec::new(),
+            token_embedding: None,
+            output: None,
+            leave_output: false,
+        }
+    }
+}
+
+/// A mix without changes, to a file.
+pub fn plain(model: &str, file_type: &str, out: &Path, adapter: Option<&Path>, session: Session<'_>) -> Result<Status> {
+    let arguments = Arguments {
+        model: model.to_owned(),
+        types: Types::fixed(file_type),
+        out: out.to_owned(),
+        adapter: adapter.map(Path::to_owned),
+        imatrix: None,
+        dry_run: false,
+    };
+    run(&arguments, session)
+}
 
 /// `pipeline quantize`.
-pub fn run(
-    model: &str,
-    file_type: &str,
-    out: &Path,
-    adapter: Option<&Path>,
-    pure: bool,
-    rules: &[String],
-    session: Session<'_>,
-) -> Result<Status> {
-    let file_type = stages::quantize::parse_type(file_type)?;
-    let tensor_types = rules
-        .iter()
-        .map(|rule| rule.parse::<TypeOverride>().map_err(|error| Failure::usage(error.to_string())))
-        .collect::<Result<Vec<_>, _>>()?;
-    let found = resolve(model, session.reporter, session.stop)?;
+pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
+    if let Types::Fixed { file_type, rules, .. } = &arguments.types {
+        // Before anything is fetched.
+        stages::quantize::parse_type(file_type)?;
+        overrides(rules)?;
+    }
+    let importance = arguments.imatrix.as_deref().map(importance_of).transpose()?;
+    let found = resolve(&arguments.model, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
-    let adapter = adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-    let options = QuantizeOptions {
-        mix: MixOptions { pure, tensor_types, ..MixOptions::default() },
-        ..QuantizeOptions::default()
-    };
+    let adapter = arguments.adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
     let context = StageContext {
         stage: "quantize",
         reporter: session.reporter,
         stop: session.stop,
         precision: session.precision,
     };
+    let (file_type, mix, allocation) = match &arguments.types {
+        Types::Fixed { file_type, .. } => {
+            (stages::quantize::parse_type(file_type)?, mix(&arguments.types, &model)?, None)
+        }
+        Types::Measured { target, data } => {
+            let target = target.parse::<Target>().map_err(|error| Failure::usage(error.to_string()))?;
+            let matrix = importance.as_ref().map(|source| &source.matrix);
+            let found = measure(&model, adapter.as_ref(), matrix, target, data, &context, session)?;
+            (found.file_type(), found.mix()?, Some(found))
+        }
+    };
+    let options = QuantizeOptions { mix, importance, ..QuantizeOptions::default() };
+    if arguments.dry_run {
+        return tell(&model, adapter.as_ref(), file_type, &options, session);
+    }
+    let out = &arguments.out;
     let made = stages::quantize::write_one(&model, adapter.as_ref(), file_type, out, &options, &context)?;
     let note = if made.fallback.is_empty() { String::new() } else { format!("\n{}", made.fallback) };
     session.reporter.line(format!(
@@ -46,6 +128,115 @@ pub fn run(
         size(made.bytes),
         made.bits_per_weight
     ));
-    session.reporter.result(serde_json::to_value(&made)?);
+    let mut result = serde_json::to_value(&made)?;
+    if let Some(allocation) = allocation {
+        let mut path = out.clone().into_os_string();
+        path.push(".types.json");
+        write_atomically(Path::new(&path), serde_json::to_string_pretty(&allocation)?.as_bytes())?;
+        result["allocation"] = serde_json::to_value(&allocation)?;
+    }
+    session.reporter.result(result);
+    Ok(Status::Done)
+}
+
+/// An importance matrix under the name of its file.
+pub fn importance_of(path: &Path) -> Result<ImportanceSource> {
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(ImportanceSource { matrix: ImportanceMatrix::read(path)?, file })
+}
+
+fn overrides(rules: &[String]) -> Result<Vec<TypeOverride>> {
+    let read = |rule: &String| rule.parse().map_err(|error: QuantizeError| Failure::usage(error.to_string()).into());
+    rules.iter().map(read).collect()
+}
+
+/// The changes that the command line makes to a mix.
+fn mix(types: &Types, model: &Model) -> Result<MixOptions> {
+    let Types::Fixed { pure, rules, token_embedding, output, leave_output, .. } = types else {
+        return Ok(MixOptions::default());
+    };
+    let named = |option: &str, name: &Option<String>| -> Result<Option<BlockType>> {
+        let read =
+            |name: &String| encodable_type(name).map_err(|problem| Failure::usage(format!("{option}: {problem}")));
+        Ok(name.as_ref().map(read).transpose()?)
+    };
+    let mut output_type = named("--output-tensor-type", output)?;
+    if *leave_output {
+        output_type = model.tensors().find(|info| info.name == "output.weight").map(|info| info.block_type);
+    }
+    Ok(MixOptions {
+        pure: *pure,
+        tensor_types: overrides(rules)?,
+        token_embedding_type: named("--token-embedding-type", token_embedding)?,
+        output_tensor_type: output_type,
+    })
+}
+
+/// Types by measurement.
+fn measure(
+    model: &Model,
+    adapter: Option<&LoraAdapter>,
+    importance: Option<&ImportanceMatrix>,
+    target: Target,
+    data: &str,
+    context: &StageContext<'_>,
+    session: Session<'_>,
+) -> Result<Allocation> {
+    let engine = NativeEngine::load(model, None, &engine_options(session))?;
+    let texts = measured::texts(model, &engine, data, context)?;
+    drop(engine);
+    let inputs = AllocationInputs { model, adapter, importance, texts, engine: engine_options(session) };
+    let found = allocate(inputs, target, &mut |event| {
+        match event {
+            AllocationEvent::Errors { done, total } => {
+                context.progress("errors", done as u64, total as u64, "tensors", "");
+            }
+            AllocationEvent::Probes { done, total } => {
+                context.progress("sensitivity", done as u64, total as u64, "groups", "");
+            }
+            AllocationEvent::Measured { mean_kld, bytes } => {
+                context.note(format!("{}: mean divergence {mean_kld:.5} on what it was measured on", size(bytes)));
+            }
+        }
+        if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    match found {
+        Err(QuantizeError::Interrupted) => Err(Interrupted.into()),
+        Err(error @ QuantizeError::Target { .. }) => Err(Failure::usage(error.to_string()).into()),
+        found => Ok(found?),
+    }
+}
+
+/// Says what would be written.
+fn tell(
+    model: &Model,
+    adapter: Option<&LoraAdapter>,
+    file_type: FileType,
+    options: &QuantizeOptions,
+    session: Session<'_>,
+) -> Result<Status> {
+    let report = dry_run(model, adapter, file_type, options)?;
+    for tensor in &report.tensors {
+        let fallback = tensor.fallback.map(|fallback| format!("  (in place of {})", fallback.wanted.name()));
+        session.reporter.line(format!(
+            "{:<28} {:>6} -> {:<6} {:>10}{}",
+            tensor.name,
+            tensor.from.name(),
+            tensor.to.name(),
+            size(tensor.bytes),
+            fallback.unwrap_or_default()
+        ));
+    }
+    let notes: String = report.notes().iter().map(|note| format!("\n{note}")).collect();
+    session.reporter.line(format!(
+        "{} would be {}, {:.2} bits a weight{notes}",
+        file_type.name(),
+        size(report.file_bytes),
+        report.bits_per_weight()
+    ));
+    session.reporter.result(serde_json::json!({
+        "file_type": file_type.name(), "bytes": report.file_bytes, "bits_per_weight": report.bits_per_weight(),
+        "fallback": report.notes(),
+    }));
     Ok(Status::Done)
 }

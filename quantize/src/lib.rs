@@ -50,4 +50,4 @@ pub use provenance::{Origin, Provenance};
 pub use report::{FallbackGroup, QuantizeReport, TensorReport};
 pub use text::MeasuredText;
 pub use verify::{Verification, error_bound, relative_error, verify};
-pub use write::{QuantizeEvent, QuantizeOptions, quantize};
+pub use write::{QuantizeEvent, QuantizeOptions, dry_run, quantize};

@@ -103,21 +103,8 @@ pub fn quantize(
     options: &QuantizeOptions,
     on_progress: &mut dyn FnMut(QuantizeEvent),
 ) -> Result<QuantizeReport, QuantizeError> {
-    let infos: Vec<&TensorInfo> = model.tensors().collect();
-    let shapes: Vec<TensorShape<'_>> = infos
-        .iter()
-        .map(|info| TensorShape { name: &info.name, dimensions: &info.dimensions, block_type: info.block_type })
-        .collect();
-    if let Some(adapter) = adapter {
-        check_adapter(adapter, &shapes)?;
-    }
     let importance = options.importance.as_ref();
-    let weighing = if importance.is_some() { Weighing::Importance } else { Weighing::Even };
-    let plans = plan(file_type, ModelDimensions::from(model.config()), &shapes, &options.mix, weighing)?;
-    let tensors = plans
-        .iter()
-        .map(|plan| planned(infos[plan.index], plan, adapter, importance))
-        .collect::<Result<Vec<TensorReport>, QuantizeError>>()?;
+    let tensors = planned_tensors(model, adapter, file_type, options)?;
     let headers: Vec<TensorHeader> = tensors
         .iter()
         .map(|tensor| TensorHeader {
@@ -172,6 +159,43 @@ pub fn quantize(
         report.verification = Some(verify(model, adapter, &report, &options.verify_texts)?);
     }
     Ok(report)
+}
+
+/// What [`quantize`] would write: the same report, without a file and its check.
+///
+/// # Errors
+///
+/// As [`quantize`] before it writes.
+pub fn dry_run(
+    model: &Model,
+    adapter: Option<&LoraAdapter>,
+    file_type: FileType,
+    options: &QuantizeOptions,
+) -> Result<QuantizeReport, QuantizeError> {
+    let tensors = planned_tensors(model, adapter, file_type, options)?;
+    let file_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
+    Ok(QuantizeReport { path: PathBuf::new(), file_type, file_bytes, tensors, verification: None })
+}
+
+/// What becomes of each tensor, in the order of the file.
+fn planned_tensors(
+    model: &Model,
+    adapter: Option<&LoraAdapter>,
+    file_type: FileType,
+    options: &QuantizeOptions,
+) -> Result<Vec<TensorReport>, QuantizeError> {
+    let infos: Vec<&TensorInfo> = model.tensors().collect();
+    let shapes: Vec<TensorShape<'_>> = infos
+        .iter()
+        .map(|info| TensorShape { name: &info.name, dimensions: &info.dimensions, block_type: info.block_type })
+        .collect();
+    if let Some(adapter) = adapter {
+        check_adapter(adapter, &shapes)?;
+    }
+    let importance = options.importance.as_ref();
+    let weighing = if importance.is_some() { Weighing::Importance } else { Weighing::Even };
+    let plans = plan(file_type, ModelDimensions::from(model.config()), &shapes, &options.mix, weighing)?;
+    plans.iter().map(|plan| planned(infos[plan.index], plan, adapter, importance)).collect()
 }
 
 /// The metadata of `model`, with the chat template that `adapter` was trained with.

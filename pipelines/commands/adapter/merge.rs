@@ -19,7 +19,7 @@ pub fn run(
 ) -> Result<Status> {
     if is_gguf(out) {
         let file_type = float_type.unwrap_or(FloatTypeArgument::F32).file_type();
-        return crate::commands::quantize::run(model, file_type, out, Some(adapter), false, &[], session);
+        return crate::commands::quantize::plain(model, file_type, out, Some(adapter), session);
     }
     let (model, adapter) = open(adapter, model, session)?;
     if let Some(trained_on) = &adapter.base_sha256

@@ -18,7 +18,7 @@ pub fn run(
 ) -> Result<Status> {
     if out.extension().is_some_and(|extension| extension == "gguf") {
         let file_type = float_type.unwrap_or(FloatTypeArgument::Bf16).file_type();
-        return crate::commands::quantize::run(model, file_type, out, None, false, &[], session);
+        return crate::commands::quantize::plain(model, file_type, out, None, session);
     }
     let found = resolve(model, session.reporter, session.stop)?;
     folder::write(&Model::open(&found.path)?, None, out, float_type, force, session)

@@ -34,7 +34,7 @@ pub use self::target::Target;
 use crate::divergence::{Divergence, ReferenceLogits};
 use crate::imatrix::ImportanceMatrix;
 use crate::text::MeasuredText;
-use crate::{MixOptions, QuantizeError, TypeOverride};
+use crate::{FileType, MixOptions, QuantizeError, TypeOverride};
 
 /// Bytes of logits that are kept of the reference: it bounds the positions that every candidate is measured on.
 const KEPT_LOGITS: usize = 256 << 20;
@@ -101,6 +101,18 @@ fn names<S: serde::Serializer>(types: &BTreeMap<String, BlockType>, serializer: 
 }
 
 impl Allocation {
+    /// The fixed mix whose size is nearest, for readers that show a file's type.
+    pub fn file_type(&self) -> FileType {
+        match self.bits_per_weight {
+            ..3.1 => FileType::Q2_K,
+            3.1..4.3 => FileType::Q3_K_M,
+            4.3..5.3 => FileType::Q4_K_M,
+            5.3..6.1 => FileType::Q5_K_M,
+            6.1..7.5 => FileType::Q6_K,
+            _ => FileType::Q8_0,
+        }
+    }
+
     /// The allocation as changes to a mix; its file type only names the file then.
     ///
     /// # Errors

@@ -15,9 +15,13 @@ use crate::divergence::ReferenceLogits;
 /// A group costs at least this part of the mean: measured as nothing, it would be rounded without bound.
 const LEAST_COST: f64 = 0.02;
 
+/// A relative error below this is no error: sums of squares in `f32` are not finer.
+const LEAST_ERROR: f64 = 1e-9;
+
 type OnEvent<'a> = dyn FnMut(AllocationEvent) -> ControlFlow<()> + 'a;
 
-/// Rounds one group at a time while all others stay exact. The types are about those that the budget will give.
+/// Rounds one group at a time while all others stay exact. The types are about those that the budget will give, where they
+/// leave an error: weights that come from a quantized file may lie on the grid of a type.
 pub(super) fn alone(
     candidates: &Candidates,
     budget: u64,
@@ -25,13 +29,18 @@ pub(super) fn alone(
     reference: &ReferenceLogits,
     on_event: &mut OnEvent<'_>,
 ) -> Result<Vec<f64>, QuantizeError> {
-    let types = allocate_bytes(candidates, &vec![1.0; candidates.groups.len()], budget);
+    let mut types = allocate_bytes(candidates, &vec![1.0; candidates.groups.len()], budget);
+    for (tensor, choice) in candidates.tensors.iter().zip(&mut types) {
+        while choice.0 > 0 && tensor.candidates[choice.0].error < LEAST_ERROR {
+            choice.0 -= 1;
+        }
+    }
     let total = candidates.groups.len();
     let mut costs = Vec::with_capacity(total);
     for group in 0..total {
         let chosen = types_where(candidates, &types, |other| other == group);
         let measured = reference.divergence(&rounded.engine(&chosen)?)?;
-        costs.push(measured.mean_kld.value / error(candidates, &types, group).max(f64::MIN_POSITIVE));
+        costs.push(price(measured.mean_kld.value, error(candidates, &types, group)));
         super::stopping(on_event(AllocationEvent::Probes { done: group + 1, total }))?;
     }
     Ok(bounded(costs))
@@ -53,8 +62,8 @@ pub(super) fn within(
     for (group, cost) in costs.into_iter().enumerate() {
         let chosen = types_where(candidates, choices, |other| other != group);
         let without = reference.divergence(&rounded.engine(&chosen)?)?.mean_kld.value;
-        let error = error(candidates, choices, group).max(f64::MIN_POSITIVE);
-        found.push(f64::midpoint(cost, (full - without).max(0.0) / error));
+        let measured = price((full - without).max(0.0), error(candidates, choices, group));
+        found.push(if measured > 0.0 { f64::midpoint(cost, measured) } else { cost });
         super::stopping(on_event(AllocationEvent::Probes { done: group + 1, total }))?;
     }
     Ok(bounded(found))
@@ -78,10 +87,17 @@ fn error(candidates: &Candidates, choices: &[Choice], group: usize) -> f64 {
     pairs.map(|(tensor, choice)| tensor.candidates[choice.0].error).sum()
 }
 
+/// What a unit of error costs; zero where there is too little to tell.
+fn price(divergence: f64, error: f64) -> f64 {
+    if error < LEAST_ERROR { 0.0 } else { divergence / error }
+}
+
+/// Gives a cost to what was measured as nothing, or as next to nothing.
 fn bounded(mut costs: Vec<f64>) -> Vec<f64> {
-    let mean = costs.iter().sum::<f64>() / costs.len().max(1) as f64;
+    let known = costs.iter().filter(|cost| **cost > 0.0);
+    let mean = if known.clone().count() == 0 { 1.0 } else { known.clone().sum::<f64>() / known.count() as f64 };
     for cost in &mut costs {
-        *cost = cost.max(mean * LEAST_COST);
+        *cost = if *cost > 0.0 { cost.max(mean * LEAST_COST) } else { mean };
     }
     costs
 }
