@@ -33,6 +33,7 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FailureKind {
     Usage,
+    Refused,
     TryAgain,
 }
 
@@ -40,6 +41,11 @@ impl Failure {
     /// Wrong usage or input (exit code 2).
     pub fn usage(message: impl Into<String>) -> Self {
         Self { kind: FailureKind::Usage, message: message.into(), hint: None }
+    }
+
+    /// A gate refused a result (exit code 3).
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self { kind: FailureKind::Refused, message: message.into(), hint: None }
     }
 
     /// Something outside that may pass: a lock, a network, a server (exit code 75).
@@ -88,7 +94,7 @@ pub fn status_code(status: Status) -> ExitCode {
     })
 }
 
-/// Exit code for an error: 2 wrong usage or input, 75 try again, 130 interrupted, 1 for the rest.
+/// Exit code for an error: 2 wrong usage or input, 3 a gate refused, 75 try again, 130 interrupted, 1 for the rest.
 pub fn error_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<Interrupted>() {
@@ -97,6 +103,7 @@ pub fn error_code(error: &anyhow::Error) -> u8 {
         let kind = cause.downcast_ref::<Failure>().map_or_else(|| kind_of(cause), |failure| Some(failure.kind));
         match kind {
             Some(FailureKind::Usage) => return 2,
+            Some(FailureKind::Refused) => return 3,
             Some(FailureKind::TryAgain) => return 75,
             None => {}
         }

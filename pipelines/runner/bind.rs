@@ -84,6 +84,21 @@ impl<'a> Bound<'a> {
                     let (message, hint) = text.split_once("\n  hint: ").unwrap_or((&text, "correct it here"));
                     self.refuse("types", message, hint)
                 })?;
+                if let Some(problem) = config.problem() {
+                    return Err(self.refuse("accept", problem, "correct it here"));
+                }
+                if config.accept.is_some() {
+                    self.need(StageKind::Generate, "rows that `accept` is measured on")?;
+                }
+                if let Some(path) = config.imatrix_file()
+                    && !self.tree_path(path).exists()
+                {
+                    return Err(self.refuse(
+                        "imatrix",
+                        format!("there is no importance matrix at {}", path.display()),
+                        "write `rows`, `none`, or a file that `pipeline imatrix` wrote",
+                    ));
+                }
             }
             StageConfig::Evaluate(config) => self.check_evaluation(config)?,
             StageConfig::Report(_) => {}
@@ -227,10 +242,8 @@ impl<'a> Bound<'a> {
             StageConfig::Teach(_) => vec![folder.join(teach::OUTPUT)],
             StageConfig::Train(config) => train::outputs(config).iter().map(|name| folder.join(name)).collect(),
             StageConfig::Quantize(config) => {
-                let names = config.types.iter().filter_map(|name| quantize::parse_type(name).ok());
-                let mut files: Vec<PathBuf> = names.map(|kind| folder.join(quantize::file_name(kind.name()))).collect();
-                files.push(folder.join("quantize.json"));
-                files
+                let names = quantize::outputs(config, &folder);
+                names.iter().map(String::as_str).chain([quantize::LIST]).map(|name| folder.join(name)).collect()
             }
             StageConfig::Evaluate(_) => vec![folder.join("eval")],
             StageConfig::Report(_) => vec![folder.join("report.html")],
@@ -286,8 +299,11 @@ impl<'a> Bound<'a> {
                 }
                 train::VERSION
             }
-            StageConfig::Quantize(_) => {
+            StageConfig::Quantize(config) => {
                 from.add("input.student", models.student.sha256.clone());
+                if let Some(path) = config.imatrix_file() {
+                    from.add("input.imatrix", hash_path(&self.tree_path(path))?);
+                }
                 quantize::VERSION
             }
             StageConfig::Evaluate(_) => {
@@ -316,6 +332,10 @@ impl<'a> Bound<'a> {
     fn reads(&self, above: StageKind, output: &str) -> bool {
         match (self.stage.kind, above) {
             (StageKind::Train | StageKind::Teach, StageKind::Generate) => output.ends_with("messages.jsonl"),
+            (StageKind::Quantize, StageKind::Generate) => {
+                let reads = matches!(&self.stage.config, StageConfig::Quantize(config) if config.reads_rows());
+                reads && output.ends_with("messages.jsonl")
+            }
             (StageKind::Train | StageKind::Quantize | StageKind::Evaluate, StageKind::Train) => {
                 output.ends_with("adapter")
             }
@@ -381,7 +401,19 @@ impl<'a> Bound<'a> {
             }
             StageConfig::Quantize(config) => {
                 let adapter = trained.map(|folder| folder.join("adapter"));
-                quantize::run(config, &models.student, adapter.as_deref(), &folder, &context)
+                let generated = self.above(StageKind::Generate).map(|stage| self.folder_of(stage));
+                let rows = generated.map(|folder| folder.join("rows/messages.jsonl"));
+                let inputs = quantize::Inputs {
+                    student: &models.student,
+                    adapter: adapter.as_deref(),
+                    rows: rows.as_deref().filter(|_| config.reads_rows()),
+                };
+                let imatrix = config.imatrix_file().map(|path| self.tree_path(path).to_string_lossy().into_owned());
+                let config = quantize::QuantizeStage {
+                    imatrix: imatrix.unwrap_or_else(|| config.imatrix.clone()),
+                    ..config.clone()
+                };
+                quantize::run(&config, inputs, &folder, &context)
             }
             StageConfig::Evaluate(config) => {
                 let taxonomy = self.taxonomy().unwrap_or_default();

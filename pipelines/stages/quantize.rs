@@ -1,5 +1,7 @@
 //! Base and adapter to GGUF files, each reopened and checked.
 
+mod gate;
+
 use super::StageContext;
 use crate::content::write_atomically;
 use crate::models::ResolvedModel;
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Raised when the files that a model gives would come out otherwise.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Configuration of `quantize`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,10 +26,63 @@ pub struct QuantizeStage {
     /// One type for every matrix, no mix.
     #[serde(default)]
     pub pure: bool,
+    /// What weighs the errors of rounding: `rows` of the run where it has some, `none`, or a file of importance.
+    #[serde(default = "default_imatrix")]
+    pub imatrix: String,
+    /// How far a file may lie from the model that it was made of.
+    #[serde(default)]
+    pub accept: Option<Accept>,
+    /// What happens to a file that lies farther.
+    #[serde(default)]
+    pub otherwise: Otherwise,
+}
+
+/// What a file must keep to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accept {
+    /// Largest mean divergence on rows of the run, in nats.
+    pub kld: f64,
+}
+
+/// What happens to a file that is not accepted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Otherwise {
+    /// The stage fails with exit code 3.
+    #[default]
+    Fail,
+    /// The next larger type is written in its place.
+    Climb,
 }
 
 fn default_types() -> Vec<String> {
     vec!["Q8_0".into(), "Q4_K_M".into()]
+}
+
+fn default_imatrix() -> String {
+    ROWS.into()
+}
+
+const ROWS: &str = "rows";
+const NONE: &str = "none";
+
+impl QuantizeStage {
+    /// Whether it reads the rows of the run.
+    pub fn reads_rows(&self) -> bool {
+        self.imatrix == ROWS || self.accept.is_some()
+    }
+
+    /// The file of importance that it names.
+    pub fn imatrix_file(&self) -> Option<&Path> {
+        (![ROWS, NONE].contains(&self.imatrix.as_str())).then(|| Path::new(&self.imatrix))
+    }
+
+    /// What cannot be, in words.
+    pub fn problem(&self) -> Option<&'static str> {
+        let bounded = self.accept.is_none_or(|accept| accept.kld.is_finite() && accept.kld > 0.0);
+        (!bounded).then_some("`accept: {kld: ...}` is a divergence above 0, such as 0.05")
+    }
 }
 
 /// What was made, written beside the files for the stages that follow.
@@ -50,6 +105,9 @@ pub struct MadeFile {
     pub bits_per_weight: f64,
     /// What the mix could not keep, in words; empty when nothing fell back.
     pub fallback: String,
+    /// Mean divergence from the model that it was made of, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kld: Option<f64>,
 }
 
 /// The name of a file of one type.
@@ -72,28 +130,73 @@ pub fn parse_type(name: &str) -> Result<FileType> {
     name.parse::<FileType>().map_err(|error| Failure::usage(error.to_string()).into())
 }
 
-/// Writes one file a type, and `quantize.json` with what was made.
-pub fn run(
-    config: &QuantizeStage,
-    student: &ResolvedModel,
-    adapter: Option<&Path>,
-    out: &Path,
-    context: &StageContext<'_>,
-) -> Result<String> {
-    let model = Model::open(&student.path)?;
-    let adapter = adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-    let mut made = Made { files: Vec::new() };
-    for file_type in file_types(config)? {
-        context.check_stop()?;
-        let name = file_name(file_type.name());
-        let path = out.join(&name);
-        let mix = MixOptions { pure: config.pure, ..MixOptions::default() };
-        let options = QuantizeOptions { mix, verify_texts: vec![SAMPLE_TEXT.into()], ..QuantizeOptions::default() };
-        let file = write_one(&model, adapter.as_ref(), file_type, &path, &options, context)?;
-        made.files.push(MadeFile { name, ..file });
+/// Where the stage reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The model.
+    pub student: &'a ResolvedModel,
+    /// The adapter that is merged.
+    pub adapter: Option<&'a Path>,
+    /// Rows of the run.
+    pub rows: Option<&'a Path>,
+}
+
+/// The names of the files that a configuration gives: where it may climb, those that it gave.
+pub fn outputs(config: &QuantizeStage, folder: &Path) -> Vec<String> {
+    if config.otherwise == Otherwise::Climb
+        && let Ok(text) = std::fs::read(folder.join(LIST))
+        && let Ok(made) = serde_json::from_slice::<Made>(&text)
+    {
+        return made.files.into_iter().map(|file| file.name).collect();
     }
-    write_atomically(&out.join("quantize.json"), serde_json::to_string_pretty(&made)?.as_bytes())?;
-    let list: Vec<String> = made.files.iter().map(|file| format!("{} {}", file.file_type, size(file.bytes))).collect();
+    let names = config.types.iter().filter_map(|name| parse_type(name).ok());
+    names.map(|file_type| file_name(file_type.name())).collect()
+}
+
+/// The list of what was made.
+pub const LIST: &str = "quantize.json";
+
+/// Writes one file a type, and [`LIST`] with what was made.
+pub fn run(config: &QuantizeStage, inputs: Inputs<'_>, out: &Path, context: &StageContext<'_>) -> Result<String> {
+    let model = Model::open(&inputs.student.path)?;
+    let adapter = inputs.adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
+    let asked = file_types(config)?;
+    let source = gate::Source { model: &model, adapter: adapter.as_ref(), context };
+    let measured = gate::Measured::read(config, &asked, &source, inputs.rows)?;
+    let mut made = Made { files: Vec::new() };
+    for file_type in asked {
+        let mut file_type = file_type;
+        loop {
+            context.check_stop()?;
+            let name = file_name(file_type.name());
+            if made.files.iter().any(|file| file.name == name) {
+                break;
+            }
+            let path = out.join(&name);
+            let options = QuantizeOptions {
+                mix: MixOptions { pure: config.pure, ..MixOptions::default() },
+                importance: measured.importance.clone(),
+                verify_texts: vec![SAMPLE_TEXT.into()],
+                ..QuantizeOptions::default()
+            };
+            let file = write_one(&model, adapter.as_ref(), file_type, &path, &options, context)?;
+            let kld = measured.divergence(&path, &source)?;
+            let Some(larger) = gate::judge(config, file_type, kld, &path, context)? else {
+                made.files.push(MadeFile { name, kld, ..file });
+                break;
+            };
+            file_type = larger;
+        }
+    }
+    write_atomically(&out.join(LIST), serde_json::to_string_pretty(&made)?.as_bytes())?;
+    let list: Vec<String> = made
+        .files
+        .iter()
+        .map(|file| {
+            let kld = file.kld.map(|kld| format!(" (divergence {kld:.4})")).unwrap_or_default();
+            format!("{} {}{kld}", file.file_type, size(file.bytes))
+        })
+        .collect();
     Ok(list.join(", "))
 }
 
@@ -121,6 +224,7 @@ pub fn write_one(
         bytes: report.file_bytes,
         bits_per_weight: report.bits_per_weight(),
         fallback: report.notes().join("; "),
+        kld: None,
     })
 }
 

@@ -1,0 +1,184 @@
+//! Importance from the rows of a run, and what a file must keep to.
+
+use super::{Otherwise, QuantizeStage};
+use crate::outcome::{Failure, Interrupted};
+use crate::stages::{StageContext, measured};
+use anyhow::Result;
+use espalier_inference::{EngineOptions, NativeEngine};
+use espalier_model::{LoraAdapter, Model};
+use espalier_quantize::encode::weighs_importance;
+use espalier_quantize::{
+    FileType, ImportanceMatrix, ImportanceSource, MeasuredText, QuantizeError, divergence, importance,
+};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// Every tenth row is kept out of the importance matrix, for the gate.
+const HELD_OUT: usize = 10;
+/// Tokens that importance is measured on, at most: more changes little.
+const IMPORTANCE_TOKENS: usize = 32_768;
+/// Rows that divergence is measured on, at most.
+const GATE_ROWS: usize = 64;
+
+/// Sizes to climb to.
+const LADDER: [FileType; 6] =
+    [FileType::Q3_K_M, FileType::Q4_K_M, FileType::Q5_K_M, FileType::Q6_K, FileType::Q8_0, FileType::F16];
+
+/// What is quantized.
+pub(super) struct Source<'a> {
+    pub(super) model: &'a Model,
+    pub(super) adapter: Option<&'a LoraAdapter>,
+    pub(super) context: &'a StageContext<'a>,
+}
+
+impl Source<'_> {
+    fn engine(&self) -> Result<NativeEngine> {
+        Ok(NativeEngine::load(self.model, self.adapter, &self.options())?)
+    }
+
+    fn options(&self) -> EngineOptions {
+        EngineOptions { precision: self.context.precision, ..EngineOptions::default() }
+    }
+
+    fn progress(&self, part: &str, done: usize, total: usize) -> ControlFlow<()> {
+        self.context.progress(part, done as u64, total as u64, "rows", "");
+        if self.context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// What the rows of the run gave.
+pub(super) struct Measured {
+    /// Weighs the errors.
+    pub(super) importance: Option<ImportanceSource>,
+    /// The model, and rows that it is compared on.
+    gate: Option<(NativeEngine, Vec<MeasuredText>)>,
+}
+
+impl Measured {
+    /// Reads what the configuration asks for.
+    pub(super) fn read(
+        config: &QuantizeStage,
+        types: &[FileType],
+        source: &Source<'_>,
+        rows: Option<&Path>,
+    ) -> Result<Self> {
+        let mut found = Self { importance: None, gate: None };
+        let weighed = types.iter().any(|file_type| weighs_importance(file_type.default_block_type()));
+        if let Some(path) = config.imatrix_file().filter(|_| weighed) {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            found.importance = Some(ImportanceSource { matrix: ImportanceMatrix::read(path)?, file });
+        }
+        let from_rows = config.imatrix == super::ROWS && weighed;
+        let Some(rows) = rows.filter(|_| from_rows || config.accept.is_some()) else { return Ok(found) };
+        let engine = source.engine()?;
+        let texts = measured::texts(source.model, &engine, &rows.to_string_lossy(), source.context)?;
+        let (learned, held_out) = split(texts);
+        if from_rows {
+            let datasets = vec!["messages.jsonl".to_owned()];
+            let total = learned.len();
+            let measured =
+                importance(&engine, &learned, datasets, false, &mut |done| source.progress("importance", done, total));
+            let matrix = interrupted(measured)?;
+            found.importance = Some(ImportanceSource { matrix, file: "rows of this run".to_owned() });
+        }
+        found.gate = config.accept.map(|_| (engine, held_out));
+        Ok(found)
+    }
+
+    /// How far a file lies from the model, where that is asked for.
+    pub(super) fn divergence(&self, path: &Path, source: &Source<'_>) -> Result<Option<f64>> {
+        let Some((reference, rows)) = &self.gate else { return Ok(None) };
+        let candidate = NativeEngine::load(&Model::open(path)?, None, &source.options())?;
+        let total = rows.len();
+        let found = divergence(reference, &candidate, rows, &mut |done| source.progress("divergence", done, total));
+        Ok(Some(interrupted(found)?.mean_kld.value))
+    }
+}
+
+fn interrupted<T>(result: Result<T, QuantizeError>) -> Result<T> {
+    match result {
+        Err(QuantizeError::Interrupted) => Err(Interrupted.into()),
+        result => Ok(result?),
+    }
+}
+
+/// Rows for the importance matrix, and every tenth (the last, of fewer) for the gate.
+fn split(texts: Vec<MeasuredText>) -> (Vec<MeasuredText>, Vec<MeasuredText>) {
+    let count = texts.len();
+    let is_held_out = |place: usize| place % HELD_OUT == HELD_OUT - 1 || (count < HELD_OUT && place + 1 == count);
+    let (mut learned, mut held_out, mut tokens) = (Vec::new(), Vec::new(), 0);
+    for (place, text) in texts.into_iter().enumerate() {
+        if is_held_out(place) && held_out.len() < GATE_ROWS {
+            held_out.push(text.clone());
+        }
+        // One row alone serves both.
+        if (!is_held_out(place) || count == 1) && tokens < IMPORTANCE_TOKENS {
+            tokens += text.tokens().len();
+            learned.push(text);
+        }
+    }
+    (learned, held_out)
+}
+
+/// Accepts a file (`None`), or gives the type to write in its place. What is not accepted is taken away.
+pub(super) fn judge(
+    config: &QuantizeStage,
+    file_type: FileType,
+    kld: Option<f64>,
+    path: &Path,
+    context: &StageContext<'_>,
+) -> Result<Option<FileType>> {
+    let (Some(accept), Some(kld)) = (config.accept, kld) else { return Ok(None) };
+    if kld <= accept.kld {
+        return Ok(None);
+    }
+    let _ = std::fs::remove_file(path);
+    let words = format!(
+        "{file_type} lies {kld:.4} from the model (mean divergence on held-out rows), {} are accepted",
+        accept.kld
+    );
+    match larger(file_type).filter(|_| config.otherwise == Otherwise::Climb) {
+        Some(next) => {
+            context.note(format!("{words}: {next} is written in its place"));
+            Ok(Some(next))
+        }
+        None => Err(Failure::refused(words)
+            .hint("choose a larger type, write `otherwise: climb`, or raise `accept: {kld: ...}`")
+            .into()),
+    }
+}
+
+/// The next rung above a type.
+fn larger(file_type: FileType) -> Option<FileType> {
+    let bits = |file_type: FileType| {
+        let block = file_type.default_block_type();
+        block.block_bytes() as f64 * 8.0 / block.block_size() as f64
+    };
+    LADDER.into_iter().find(|rung| bits(*rung) > bits(file_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rungs_rise_to_half_precision() {
+        assert_eq!(larger(FileType::Q2_K), Some(FileType::Q3_K_M));
+        assert_eq!(larger(FileType::Q4_0), Some(FileType::Q5_K_M));
+        assert_eq!(larger(FileType::Q4_K_M), Some(FileType::Q5_K_M));
+        assert_eq!(larger(FileType::Q8_0), Some(FileType::F16));
+        assert_eq!(larger(FileType::F16), None);
+    }
+
+    #[test]
+    fn every_tenth_row_is_held_out() {
+        let texts = |count: u32| (0..count).map(|place| MeasuredText::whole(vec![place, 1])).collect();
+        let (learned, held_out) = split(texts(25));
+        assert_eq!((learned.len(), held_out.len()), (23, 2));
+        assert_eq!(held_out[1].tokens(), [19, 1]);
+        let (learned, held_out) = split(texts(3));
+        assert_eq!((learned.len(), held_out.len()), (2, 1));
+        let (learned, held_out) = split(texts(1));
+        assert_eq!((learned.len(), held_out.len()), (1, 1));
+    }
+}
