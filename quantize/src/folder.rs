@@ -74,6 +74,7 @@ pub fn write_folder(
             bytes: bytes(info),
             merged: adapter.is_some_and(|adapter| MergedModule::of(adapter, &info.name).is_some()),
             weighed: false,
+            refined: false,
             fallback: None,
         })
     };

@@ -28,6 +28,8 @@ pub struct TensorReport {
     pub merged: bool,
     /// Whether its errors were weighed by an importance matrix.
     pub weighed: bool,
+    /// Whether the scales of its blocks were moved to lower its errors further.
+    pub refined: bool,
     /// The type that the mix asked for, where its block does not divide the rows.
     #[serde(serialize_with = "wanted_name", skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,

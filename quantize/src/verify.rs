@@ -41,7 +41,8 @@ pub struct Verification {
     pub texts: usize,
 }
 
-/// The same where importance weighs the errors: a column that hardly matters may lie anywhere in the range of its block.
+/// The same where the sum of the errors counts: a column that hardly matters, or one outlier among many, may lie anywhere in
+/// the range of its block.
 const WEIGHED_BOUND: f32 = 2.0;
 
 /// How far a decoded value may lie from the source, as a part of the largest magnitude among the 256 around it (32 for
@@ -208,7 +209,7 @@ fn compare_rows(
         for row in sampled_rows(source.info().rows) {
             let error = row_error(&source, module, &copy, tensor.to, row)?;
             rows += 1;
-            let bound = if tensor.weighed { WEIGHED_BOUND } else { error_bound(tensor.to) };
+            let bound = if tensor.weighed || tensor.refined { WEIGHED_BOUND } else { error_bound(tensor.to) };
             if error > bound {
                 return Err(failed(
                     path,

@@ -142,7 +142,7 @@ pub fn quantize(
                     Some(importance) if tensor.weighed => importance.means(&tensor.name, &tensor.dimensions)?,
                     _ => None,
                 };
-                let encoding = Encoding { block_type: tensor.to, importance: means.as_deref(), refine: options.refine };
+                let encoding = Encoding { block_type: tensor.to, importance: means.as_deref(), refine: tensor.refined };
                 buffers.encode_tensor(&source, module, &encoding, &mut emit)?;
             }
         }
@@ -192,10 +192,9 @@ fn planned_tensors(
     if let Some(adapter) = adapter {
         check_adapter(adapter, &shapes)?;
     }
-    let importance = options.importance.as_ref();
-    let weighing = if importance.is_some() { Weighing::Importance } else { Weighing::Even };
+    let weighing = if options.importance.is_some() { Weighing::Importance } else { Weighing::Even };
     let plans = plan(file_type, ModelDimensions::from(model.config()), &shapes, &options.mix, weighing)?;
-    plans.iter().map(|plan| planned(infos[plan.index], plan, adapter, importance)).collect()
+    plans.iter().map(|plan| planned(infos[plan.index], plan, adapter, options)).collect()
 }
 
 /// The metadata of `model`, with the chat template that `adapter` was trained with.
@@ -212,7 +211,7 @@ fn planned(
     info: &TensorInfo,
     plan: &TensorPlan,
     adapter: Option<&LoraAdapter>,
-    importance: Option<&ImportanceSource>,
+    options: &QuantizeOptions,
 ) -> Result<TensorReport, QuantizeError> {
     let row_bytes = plan.block_type.row_bytes(info.columns).ok_or_else(|| QuantizeError::RowLength {
         option: "the mix",
@@ -221,11 +220,9 @@ fn planned(
         block_type: plan.block_type,
     })?;
     let merged = adapter.is_some_and(|adapter| MergedModule::of(adapter, &info.name).is_some());
-    let encoded = merged || info.block_type != plan.block_type;
-    let weighed = match importance {
-        Some(importance) if encoded && weighs_importance(plan.block_type) => {
-            importance.means(&info.name, &info.dimensions)?.is_some()
-        }
+    let chosen = (merged || info.block_type != plan.block_type) && weighs_importance(plan.block_type);
+    let weighed = match &options.importance {
+        Some(importance) if chosen => importance.means(&info.name, &info.dimensions)?.is_some(),
         _ => false,
     };
     Ok(TensorReport {
@@ -236,6 +233,7 @@ fn planned(
         bytes: info.rows as u64 * row_bytes as u64,
         merged,
         weighed,
+        refined: chosen && options.refine,
         fallback: plan.fallback,
     })
 }

@@ -113,8 +113,13 @@ fn a_refined_file_says_so_and_passes_its_check() {
     for importance in [None, Some(importance)] {
         let out = folder.path().join("refined.gguf");
         let options = QuantizeOptions { importance, refine: true, ..QuantizeOptions::default() };
-        quantize(&model, None, FileType::Q4_K_M, &out, &options, &mut |_| {}).unwrap();
-        let written = Model::open(&out).unwrap();
-        assert_eq!(written.metadata().get_str("espalier.rounding").unwrap(), Some("refined"));
+        for file_type in
+            [FileType::Q4_0, FileType::Q5_1, FileType::IQ4_XS, FileType::Q2_K, FileType::Q3_K_L, FileType::Q4_K_M]
+        {
+            let report = quantize(&model, None, file_type, &out, &options, &mut |_| {}).unwrap();
+            assert!(report.tensors.iter().all(|tensor| tensor.refined == weighs_importance(tensor.to)), "{file_type}");
+            let written = Model::open(&out).unwrap();
+            assert_eq!(written.metadata().get_str("espalier.rounding").unwrap(), Some("refined"));
+        }
     }
 }
