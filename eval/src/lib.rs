@@ -9,6 +9,7 @@
 //! 3. [`results::write`] writes what lm-eval writes, so that its tools and readers work on our runs.
 //! 4. [`mod@compare`] sets two evaluations of the same items side by side: paired test, paired interval, flips in both directions,
 //!    and a verdict in plain words. Two evaluations of different items are refused.
+//! 5. [`contamination`] looks training rows through for what is measured, and gives the scores without what it finds.
 //!
 //! # What is promised
 //! The same engine on the same task gives the same bytes, whatever the order in which answers arrive and however often the run
@@ -16,6 +17,7 @@
 
 mod ask;
 pub mod compare;
+pub mod contamination;
 mod error;
 mod evaluation;
 pub mod ifeval;
@@ -33,6 +35,7 @@ pub use compare::{
     Comparison, ComparisonOptions, GroupComparison, NonInferiority, PairedTest, ScoreSheet, Verdict, adjust_family,
     compare, compare_group, compare_sheets, read_sheets,
 };
+pub use contamination::{Contamination, TestItems};
 pub use error::EvalError;
 pub use evaluation::{Evaluation, ItemResult};
 pub use run::{Answerer, EvaluationOptions, ItemAnswer, OnAnswer, Progress, Verifier, evaluate, evaluate_with};

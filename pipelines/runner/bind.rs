@@ -221,6 +221,25 @@ impl<'a> Bound<'a> {
         })
     }
 
+    /// Every file of rows that a stage above trains on, or that one makes.
+    fn trained_on(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for stage in &self.above {
+            match &stage.config {
+                StageConfig::Generate(_) => files.push(self.folder_of(stage).join("rows/messages.jsonl")),
+                StageConfig::Train(config) => {
+                    for item in config.data.iter().filter(|item| item.stage.is_none()) {
+                        files.extend(data::find(item, self.runner.file.path.parent())?.files);
+                    }
+                }
+                _ => {}
+            }
+        }
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
     /// The `train` stage that a `train` stage names in `needs`: it goes on from its adapter.
     fn phase_before(&self) -> Option<&'a StageSpec> {
         let named = |stage: &&&StageSpec| stage.kind == StageKind::Train && self.stage.needs.contains(&stage.name);
@@ -331,7 +350,9 @@ impl<'a> Bound<'a> {
     /// Whether this stage reads an output of a stage above: what it does not read cannot make it run again.
     fn reads(&self, above: StageKind, output: &str) -> bool {
         match (self.stage.kind, above) {
-            (StageKind::Train | StageKind::Teach, StageKind::Generate) => output.ends_with("messages.jsonl"),
+            (StageKind::Train | StageKind::Teach | StageKind::Evaluate, StageKind::Generate) => {
+                output.ends_with("messages.jsonl")
+            }
             (StageKind::Quantize, StageKind::Generate) => {
                 let reads = matches!(&self.stage.config, StageConfig::Quantize(config) if config.reads_rows());
                 reads && output.ends_with("messages.jsonl")
@@ -422,6 +443,7 @@ impl<'a> Bound<'a> {
                     student: &models.student,
                     adapter: trained.map(|folder| folder.join("adapter")),
                     quantized,
+                    rows: self.trained_on()?,
                 };
                 evaluate::run(config, &inputs, &self.work(), &folder.join("eval"), &context)
             }

@@ -2,16 +2,18 @@
 
 use super::generate::read_checked_tree;
 use super::quantize::Made;
-use super::{StageContext, quantize};
+use super::require::Requirement;
+use super::{StageContext, contaminated, quantize, require};
 use crate::content::{hash_bytes, write_atomically};
 use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
 use anyhow::{Context, Result};
+use espalier_eval::contamination::CleanScore;
 use espalier_eval::results::{self, RunDescription};
 use espalier_eval::statistics::power::USUAL_CHANGED;
 use espalier_eval::{
-    Checker, Comparison, ComparisonOptions, EvalError, Evaluation, EvaluationOptions, Generation, Prompting, Task,
-    adjust_family, compare, evaluate,
+    Checker, Comparison, ComparisonOptions, Contamination, EvalError, Evaluation, EvaluationOptions, Generation,
+    Prompting, Task, adjust_family, compare, evaluate,
 };
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::{LoraAdapter, Model};
@@ -45,6 +47,9 @@ pub struct EvaluateStage {
     /// Longest answer in tokens.
     #[serde(default = "default_max_tokens")]
     pub max_tokens: usize,
+    /// What must be shown before the run goes on: `tuned > base on LEAF`, `quantized non-inferior to tuned`; exit code 3 otherwise.
+    #[serde(default)]
+    pub require: Vec<Requirement>,
 }
 
 /// A kind of model in a comparison.
@@ -67,6 +72,17 @@ fn default_shots() -> usize {
 }
 fn default_max_tokens() -> usize {
     32
+}
+
+impl Side {
+    /// Its name in a pipeline file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Tuned => "tuned",
+            Self::Quantized => "quantized",
+        }
+    }
 }
 
 /// One model that is scored.
@@ -97,6 +113,8 @@ pub struct Inputs<'a> {
     pub adapter: Option<PathBuf>,
     /// Folder with `quantize.json` and its files.
     pub quantized: Option<PathBuf>,
+    /// What was trained on: files of rows that are held against the tests.
+    pub rows: Vec<PathBuf>,
 }
 
 /// The scores of a run, for the report.
@@ -104,6 +122,9 @@ pub struct Inputs<'a> {
 pub struct Scores {
     /// One entry a held-out test.
     pub tasks: Vec<TaskScores>,
+    /// What the rows of the run and its tests have in common.
+    #[serde(default)]
+    pub contamination: Contamination,
 }
 
 /// One held-out test.
@@ -138,6 +159,8 @@ pub struct ModelScore {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+    /// The score without the items that stand in training rows, where there are any.
+    pub clean: Option<CleanScore>,
     /// Against the model that this one is measured by: the base for the tuned one, the tuned one for quantized files.
     pub comparison: Option<Comparison>,
 }
@@ -163,8 +186,16 @@ pub fn run(
     for candidate in &candidates {
         evaluations.push(score(config, candidate, &leaves, work, out, context)?);
     }
-    let scores = compare_all(config, &candidates, &leaves, &evaluations)?;
+    let options = ComparisonOptions { margin: config.margin, ..ComparisonOptions::default() };
+    let contamination = contaminated::find(&inputs.rows, evaluations.first().into_iter().flatten())?;
+    if !contamination.found.is_empty() {
+        context.warn(contamination.words());
+    }
+    let scores = compare_all(&candidates, &leaves, &evaluations, contamination, &options)?;
     write_atomically(&out.join("comparisons.json"), serde_json::to_string_pretty(&scores)?.as_bytes())?;
+    let names: Vec<&str> = leaves.iter().map(|leaf| leaf.id.as_str()).collect();
+    let run = require::Evaluated { candidates: &candidates, leaves: &names, evaluations: &evaluations };
+    require::check(&config.require, run, &options)?;
     Ok(summary(&scores))
 }
 
@@ -295,13 +326,13 @@ pub fn evaluate_leaf(
 }
 
 fn compare_all(
-    config: &EvaluateStage,
     candidates: &[Candidate],
     leaves: &[&Leaf],
     all: &[Vec<Evaluation>],
+    contamination: Contamination,
+    options: &ComparisonOptions,
 ) -> Result<Scores> {
     let find = |side: Side| candidates.iter().position(|candidate| candidate.side == side && candidate.shots == 0);
-    let options = ComparisonOptions { margin: config.margin, ..ComparisonOptions::default() };
     let mut tasks = Vec::new();
     for (task, leaf) in leaves.iter().enumerate() {
         let mut scores = Vec::new();
@@ -314,7 +345,7 @@ fn compare_all(
                 Side::Tuned => find(Side::Base),
                 Side::Quantized => find(Side::Tuned).or(find(Side::Base)),
             };
-            let comparison = against.map(|other| compare(&all[other][task], evaluation, &options)).transpose()?;
+            let comparison = against.map(|other| compare(&all[other][task], evaluation, options)).transpose()?;
             scores.push(ModelScore {
                 label: candidate.label.clone(),
                 side: candidate.side,
@@ -323,6 +354,7 @@ fn compare_all(
                 accuracy: evaluation.accuracy,
                 low: evaluation.wilson.low,
                 high: evaluation.wilson.high,
+                clean: (!contamination.of_task(&evaluation.task).is_empty()).then(|| contamination.clean(evaluation)),
                 comparison,
             });
         }
@@ -335,7 +367,7 @@ fn compare_all(
         let family = scores.filter(|score| score.side == side).filter_map(|score| score.comparison.as_mut());
         adjust_family(family, options.alpha);
     }
-    Ok(Scores { tasks })
+    Ok(Scores { tasks, contamination })
 }
 
 /// The finding on each test in one line.
@@ -349,5 +381,9 @@ fn summary(scores: &Scores) -> String {
             format!("{}: {}", task.leaf, parts.join(", "))
         })
         .collect();
-    lines.join("; ")
+    let mut words = lines.join("; ");
+    if !scores.contamination.found.is_empty() {
+        words += &format!("; {}", scores.contamination.words());
+    }
+    words
 }

@@ -1,11 +1,13 @@
 //! The stages: each a function of named input files and a plain configuration to named output files.
 
+pub mod contaminated;
 pub mod data;
 pub mod evaluate;
 pub mod generate;
 pub mod measured;
 pub mod quantize;
 pub mod report;
+pub mod require;
 pub mod teach;
 pub mod train;
 

@@ -55,7 +55,7 @@ pub fn read_items(path: &Path) -> Result<Vec<Item>, DatasetError> {
         let Value::Object(object) = value else {
             return Err(wrong("an item of a benchmark is a JSON object, as {\"question\": \"...\"}".to_owned()));
         };
-        let mut item = Item::of_object(&object).map_err(wrong)?;
+        let mut item = Item::from_object(&object).map_err(wrong)?;
         item.line = place + 1;
         item.benchmark.clone_from(&benchmark);
         items.push(item);
@@ -67,7 +67,11 @@ pub fn read_items(path: &Path) -> Result<Vec<Item>, DatasetError> {
 }
 
 impl Item {
-    fn of_object(object: &Map<String, Value>) -> Result<Self, String> {
+    /// The item that a JSON object holds, by the names that benchmarks give to their parts; without name and line.
+    ///
+    /// # Errors
+    /// Where no part is named as a question is; the message says which names there are.
+    pub fn from_object(object: &Map<String, Value>) -> Result<Self, String> {
         let object = object.get("doc").and_then(Value::as_object).unwrap_or(object);
         let question = QUESTIONS.iter().find_map(|name| object.get(*name)?.as_str()).ok_or_else(|| {
             let names: Vec<&str> = object.keys().take(8).map(String::as_str).collect();
