@@ -21,6 +21,7 @@ pub mod contamination;
 mod error;
 mod evaluation;
 pub mod ifeval;
+pub mod items;
 mod journal;
 pub mod judging;
 pub mod perplexity;

@@ -1,5 +1,6 @@
 //! The page's content as data, and the template that shows it.
 
+use super::items::ItemSection;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
@@ -24,6 +25,10 @@ pub struct Page {
     pub curves: Vec<(String, String)>,
     /// One section a held-out test.
     pub tasks: Vec<TaskSection>,
+    /// What the tests and the rows that were trained on have in common; nothing where rows were not looked at.
+    pub contamination: Option<ContaminationSection>,
+    /// The items of the tests with the answers of every model.
+    pub items: ItemSection,
     /// The files that were made.
     pub files: Vec<FileLine>,
     /// Sizes against quality as SVG.
@@ -96,6 +101,15 @@ pub struct ScoreRow {
     pub verdict: String,
 }
 
+/// Test items that stand in training rows.
+#[derive(Debug, Clone, Serialize)]
+pub struct ContaminationSection {
+    /// The finding in a line.
+    pub words: String,
+    /// Test item, training row, what of the item was found, and the words that both have.
+    pub hits: Vec<[String; 4]>,
+}
+
 /// One file that was made.
 #[derive(Debug, Clone, Serialize)]
 pub struct FileLine {
@@ -124,6 +138,7 @@ pub fn render(page: &Page) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use espalier_eval::items::ItemRow;
 
     #[test]
     fn the_page_is_self_contained_and_escapes_what_models_wrote() -> Result<()> {
@@ -143,13 +158,22 @@ mod tests {
             }],
             curves: vec![("Training loss".into(), "<svg></svg>".into())],
             tasks: vec![],
+            contamination: Some(ContaminationSection {
+                words: "no contamination".into(),
+                hits: vec![["i".into(), "r".into(), "question".into(), "<b>".into()]],
+            }),
+            items: ItemSection::of(&[ItemRow {
+                task: "t".into(),
+                response: "</script><script>alert(2)</script>".into(),
+                ..ItemRow::default()
+            }]),
             files: vec![],
             size_plot: None,
             configuration: vec![],
             serve: vec![],
         };
         let html = render(&page)?;
-        assert!(html.contains("&lt;script&gt;") && !html.contains("<script>") && html.contains("<svg></svg>"));
+        assert!(html.contains("&lt;script&gt;") && !html.contains("<script>alert") && html.contains("<svg></svg>"));
         assert!(!html.contains("http://") && !html.contains("https://"));
         Ok(())
     }

@@ -471,6 +471,7 @@ impl<'a> Bound<'a> {
                 .collect(),
             quantized: self.above(StageKind::Quantize).map(|stage| self.folder_of(stage)),
             scores: below(StageKind::Evaluate, "eval/comparisons.json"),
+            items: below(StageKind::Evaluate, "eval/items.parquet"),
             facts: vec![
                 ("student".into(), model(&models.student)),
                 ("teacher".into(), model(&models.teacher)),

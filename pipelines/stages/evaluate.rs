@@ -9,6 +9,7 @@ use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
 use anyhow::{Context, Result};
 use espalier_eval::contamination::CleanScore;
+use espalier_eval::items::{item_rows, write_items};
 use espalier_eval::results::{self, RunDescription};
 use espalier_eval::statistics::power::USUAL_CHANGED;
 use espalier_eval::{
@@ -193,6 +194,7 @@ pub fn run(
     }
     let scores = compare_all(&candidates, &leaves, &evaluations, contamination, &options)?;
     write_atomically(&out.join("comparisons.json"), serde_json::to_string_pretty(&scores)?.as_bytes())?;
+    write_items(&out.join("items.parquet"), &item_rows(evaluations.iter().flatten()))?;
     let names: Vec<&str> = leaves.iter().map(|leaf| leaf.id.as_str()).collect();
     let run = require::Evaluated { candidates: &candidates, leaves: &names, evaluations: &evaluations };
     require::check(&config.require, run, &options)?;

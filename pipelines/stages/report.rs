@@ -4,13 +4,15 @@ use super::evaluate::{ModelScore, Scores, Side, TaskScores};
 use super::quantize::Made;
 use crate::content::{hash_file, write_atomically};
 use crate::report::{
-    FileLine, FunnelRow, Interval, Page, Point, SampleRow, ScoreRow, Series, TaskSection, interval_plot, line_plot,
-    render, scatter_plot, series_plot,
+    ContaminationSection, FileLine, FunnelRow, Interval, ItemSection, Page, Point, SampleRow, ScoreRow, Series,
+    TaskSection, interval_plot, line_plot, render, scatter_plot, series_plot,
 };
 use crate::reporter::size;
 use anyhow::{Context, Result};
 use espalier_dataset::{Row, Verdict, funnel, read_parquet};
-use espalier_eval::{NonInferiority, Verdict as Finding};
+use espalier_eval::contamination::RowHit;
+use espalier_eval::items::read_items;
+use espalier_eval::{Contamination, NonInferiority, Verdict as Finding};
 use espalier_train::metrics::{
     GroupLoss, GroupScore, Groups, LossLine, ValidationLine, read_forgetting, read_losses, read_validations,
 };
@@ -43,6 +45,8 @@ pub struct Inputs {
     pub quantized: Option<PathBuf>,
     /// `comparisons.json`.
     pub scores: Option<PathBuf>,
+    /// `items.parquet`.
+    pub items: Option<PathBuf>,
     /// Models and numerics.
     pub facts: Vec<(String, String)>,
     /// What each stage said at its end.
@@ -77,6 +81,8 @@ pub fn run(config: &ReportStage, inputs: &Inputs, out: &Path) -> Result<String> 
         samples: samples(&rows),
         curves: all_curves(&inputs.losses)?,
         tasks: scores.tasks.iter().map(section).collect(),
+        contamination: contamination(&scores.contamination),
+        items: ItemSection::of(&inputs.items.as_deref().map(read_items).transpose()?.unwrap_or_default()),
         files: match (&made, &inputs.quantized) {
             (Some(made), Some(folder)) => files(made, folder, &scores)?,
             _ => Vec::new(),
@@ -120,6 +126,15 @@ pub fn verdict(scores: &Scores) -> (String, bool) {
     (lines.join("\n"), gained)
 }
 
+/// What the run's own rows and tests have in common.
+fn contamination(found: &Contamination) -> Option<ContaminationSection> {
+    let hits = found.found.iter().flat_map(|item| {
+        let text = |hit: &RowHit| [item.item.clone(), hit.row.clone(), hit.part.clone(), hit.text.clone()];
+        item.hits.iter().map(text)
+    });
+    (found.rows > 0).then(|| ContaminationSection { words: found.words(), hits: hits.collect() })
+}
+
 fn section(task: &TaskScores) -> TaskSection {
     let intervals: Vec<Interval> = task
         .scores
@@ -159,6 +174,10 @@ fn score_row(score: &ModelScore) -> ScoreRow {
         p_value: String::new(),
         verdict: String::new(),
     };
+    if let Some(clean) = score.clean {
+        row.accuracy +=
+            &format!("; {} % of the {} items that no training row holds", percent(clean.accuracy), clean.items);
+    }
     if let Some(comparison) = &score.comparison {
         let interval = comparison.intervals.bca;
         row.against.clone_from(&comparison.first);
