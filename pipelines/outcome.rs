@@ -170,7 +170,9 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
             | EvalError::Task { .. }
             | EvalError::TaskFile { .. }
             | EvalError::UnknownTask { .. }
-            | EvalError::NotANumber { .. },
+            | EvalError::NotANumber { .. }
+            | EvalError::NotComparable { .. }
+            | EvalError::Results { .. },
         ) => Some(FailureKind::Usage),
         _ => of_generation(error),
     }

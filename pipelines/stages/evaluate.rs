@@ -188,7 +188,8 @@ pub fn run(
         evaluations.push(score(config, candidate, &leaves, work, out, context)?);
     }
     let options = ComparisonOptions { margin: config.margin, ..ComparisonOptions::default() };
-    let contamination = contaminated::find(&inputs.rows, evaluations.first().into_iter().flatten())?;
+    let contamination =
+        contaminated::find(&inputs.rows, evaluations.first().into_iter().flatten(), contaminated::OF_ONE_TREE)?;
     if !contamination.found.is_empty() {
         context.warn(contamination.words());
     }

@@ -97,6 +97,13 @@ impl TestItems {
         Self { index: Benchmarks::new(known), names, found: BTreeMap::new(), rows: 0, contaminated_rows: 0 }
     }
 
+    /// How much of a part must stand in a row, instead of the half that is usual for benchmarks.
+    #[must_use]
+    pub fn with_threshold(mut self, threshold: f64) -> Self {
+        self.index = self.index.with_threshold(threshold);
+        self
+    }
+
     /// The items of evaluated tasks.
     pub fn of_evaluations<'a>(evaluations: impl IntoIterator<Item = &'a Evaluation>) -> Self {
         let items = |evaluation: &'a Evaluation| {

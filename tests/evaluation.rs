@@ -1,0 +1,70 @@
+//! Scores through the binary: a planted contamination is caught, a gate refuses, and unlike prompts are not compared.
+
+mod binary;
+
+use binary::Bench;
+
+/// A run that trains on a question of its own test, and asks for a gain that one step cannot give.
+fn planted(bench: &Bench) -> String {
+    let row = "{\"messages\": [{\"role\": \"user\", \"content\": \"Who lived in the pond?\"}, \
+               {\"role\": \"assistant\", \"content\": \"A frog\"}]}\n";
+    let rows = bench.write("planted.jsonl", row);
+    let file = format!(
+        "espalier: 1\nname: planted\nstudent: tests/assets/model/stories260K.bin\nstages:\n  \
+         generate: {{taxonomy: taxonomy/examples/tiny, seed: 7, shots: 0, max_tokens: 24}}\n  \
+         train: {{needs: [generate], rank: 4, max_steps: 1, tokens_per_step: 512, max_sequence: 256, data: [{{file: '{rows}'}}]}}\n  \
+         evaluate: {{needs: [train], compare: [base, tuned], shots: 1, max_tokens: 8, limit: 4, require: [tuned > base]}}\n"
+    );
+    bench.write("planted.yaml", file)
+}
+
+#[test]
+fn a_planted_row_is_caught_and_the_gate_refuses() {
+    let bench = Bench::new();
+    let file = planted(&bench);
+    let run = bench.text("run");
+    let said = bench.run(&["run", &file, "--run-dir", &run]);
+    assert_eq!(said.code, 3, "{}", said.err);
+    assert!(said.err.contains("`tuned > base` is not shown on knowledge/the_pond: "), "{}", said.err);
+    assert!(said.err.contains("contamination: 1 item of "), "{}", said.err);
+    let text = std::fs::read_to_string(bench.path("run/eval/comparisons.json")).expect("scores");
+    let scores: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let found = &scores["contamination"]["found"][0];
+    assert_eq!(found["item"], "knowledge/the_pond#1");
+    assert_eq!(found["hits"][0]["text"], "Who lived in the pond?");
+    assert!(found["hits"][0]["row"].as_str().is_some_and(|row| row.starts_with("planted.jsonl:1")), "{found}");
+    let task = &scores["tasks"][0];
+    assert_eq!((&task["leaf"], &task["scores"][0]["clean"]["items"]), (&"knowledge/the_pond".into(), &3.into()));
+    let items = std::fs::read(bench.path("run/eval/items.parquet")).expect("a table of items");
+    assert_eq!(&items[..4], b"PAR1");
+
+    let results = |stem: &str| bench.text(&format!("run/eval/results_{stem}.json"));
+    let unlike = bench.run(&["eval", "compare", &results("base"), &results("base_few_shot")]);
+    assert_eq!(unlike.code, 2, "{}", unlike.err);
+    assert!(unlike.err.contains("differs in its few-shot examples: 0 and 1"), "{}", unlike.err);
+    let alike = bench.run(&["eval", "compare", &results("base"), &results("tuned")]);
+    assert_eq!(alike.code, 0, "{}", alike.err);
+    assert!(alike.out.contains("no difference shown between tuned and base"), "{}", alike.out);
+    let required = ["eval", "compare", &results("base"), &results("tuned"), "--require", "non-inferior"];
+    let refused = bench.run(&required);
+    assert_eq!(refused.code, 3, "{}", refused.err);
+    assert!(refused.out.contains("refused: ") && refused.out.contains("too few to tell"), "{}", refused.out);
+}
+
+#[test]
+fn what_cannot_be_required_is_refused_where_it_stands() {
+    let bench = Bench::new();
+    let file = planted(&bench);
+    let text = std::fs::read_to_string(&file).expect("a file");
+    for (wrong, what) in [
+        ("tuned beats base", "`tuned beats base` is no requirement"),
+        ("tuned > teacher", "there is no model `teacher`"),
+    ] {
+        let file = bench.write("wrong.yaml", text.replace("tuned > base", wrong));
+        let said = bench.run(&["plan", &file, "--run-dir", &bench.text("run")]);
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.contains("wrong.yaml:7:") && said.err.contains(what), "{}", said.err);
+    }
+    let said = bench.run(&["eval"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+}
