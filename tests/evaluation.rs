@@ -48,6 +48,15 @@ fn a_planted_row_is_caught_and_the_gate_refuses() {
     let required = ["eval", "compare", &results("base"), &results("tuned"), "--require", "non-inferior"];
     let refused = bench.run(&required);
     assert_eq!(refused.code, 3, "{}", refused.err);
+    let rows = bench.text("planted.jsonl");
+    let out = bench.text("scores");
+    let model = "tests/assets/model/stories260K.bin";
+    let tree = "taxonomy/examples/tiny";
+    let scored =
+        bench.run(&["eval", "--model", model, "--tasks", tree, "--limit", "4", "--out", &out, "--train-data", &rows]);
+    assert_eq!(scored.code, 0, "{}", scored.err);
+    assert!(scored.out.contains("knowledge/the_pond#1 in 1 row, first planted.jsonl:1"), "{}", scored.out);
+    assert!(scored.out.contains("% of the 3 that no row holds"), "{}", scored.out);
     assert!(refused.out.contains("refused: ") && refused.out.contains("too few to tell"), "{}", refused.out);
 }
 

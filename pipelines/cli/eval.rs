@@ -44,6 +44,10 @@ pub struct EvalArguments {
     /// split.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Rows that were trained on, of any form that `train` reads: items that stand in them are listed, and the scores are given
+    /// without them too; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub train_data: Vec<PathBuf>,
 }
 
 /// How many items: a number from 1 on, or a share below 1.

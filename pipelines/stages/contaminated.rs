@@ -6,6 +6,8 @@ use espalier_dataset::{DatasetError, Records};
 use espalier_eval::{Contamination, Evaluation, TestItems};
 use std::path::PathBuf;
 
+/// How much of a benchmark's question must stand in a row.
+pub const OF_BENCHMARKS: f64 = 0.5;
 /// How much of a question must stand in a row of the tree that the question tests: rows and tests of one template share most of
 /// their words, and ask for different things all the same.
 pub const OF_ONE_TREE: f64 = 0.8;

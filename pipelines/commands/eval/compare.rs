@@ -1,5 +1,6 @@
 //! `pipeline eval compare`: the scores of two models, item by item.
 
+use super::tasks::aligned;
 use crate::cli::{EvalCompareArguments, Requirement};
 use crate::commands::Session;
 use crate::outcome::{Failure, Status};
@@ -147,18 +148,4 @@ fn lines(comparisons: &[Comparison], groups: &[GroupComparison]) -> Vec<String> 
 fn some_of(ids: &[String]) -> String {
     let shown = ids[..ids.len().min(SHOWN)].join(", ");
     if ids.len() > SHOWN { format!("{shown} and {} more", ids.len() - SHOWN) } else { shown }
-}
-
-/// Columns of equal width: the first to the left, the others to the right.
-fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
-    let widths: [usize; N] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default());
-    rows.iter()
-        .map(|row| {
-            let cells = row.iter().zip(widths).enumerate().map(|(column, (text, width))| {
-                if column == 0 { format!("{text:width$}") } else { format!("{text:>width$}") }
-            });
-            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-        })
-        .collect()
 }

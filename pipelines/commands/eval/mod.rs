@@ -11,8 +11,10 @@ pub use list::list;
 
 use super::Session;
 use crate::cli::EvalArguments;
+use crate::content::write_atomically;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
+use crate::stages::contaminated;
 use anyhow::Result;
 use espalier_eval::{ComparisonOptions, Evaluation};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
@@ -74,6 +76,43 @@ fn comparisons(all: &[Vec<Evaluation>], session: Session<'_>) -> Result<Vec<serd
         }
     }
     Ok(found)
+}
+
+/// What rows that were trained on have in common with the items, and each model's scores without those; `contamination.json` has
+/// every hit.
+fn contamination(
+    arguments: &EvalArguments,
+    all: &[Vec<Evaluation>],
+    threshold: f64,
+    session: Session<'_>,
+) -> Result<serde_json::Value> {
+    if arguments.train_data.is_empty() {
+        return Ok(serde_json::Value::Null);
+    }
+    let found = contaminated::find(&arguments.train_data, all.first().into_iter().flatten(), threshold)?;
+    session.reporter.line(found.words());
+    for item in &found.found {
+        if let Some(hit) = item.hits.first() {
+            let rows = if item.rows == 1 { "1 row".to_owned() } else { format!("{} rows", item.rows) };
+            session.reporter.line(format!("  {} in {rows}, first {}: {}", item.item, hit.row, hit.text));
+        }
+    }
+    let mut scores = Vec::new();
+    for evaluation in all.iter().flatten().filter(|evaluation| !found.of_task(&evaluation.task).is_empty()) {
+        let (name, task, clean) = (&evaluation.model, &evaluation.task, found.clean(evaluation));
+        session.reporter.line(format!(
+            "  {name}, {task}: {:.1} % of {} items, {:.1} % of the {} that no row holds",
+            100.0 * evaluation.accuracy,
+            evaluation.items.len(),
+            100.0 * clean.accuracy,
+            clean.items
+        ));
+        scores.push(serde_json::json!({"model": name, "task": task, "accuracy": evaluation.accuracy, "clean": clean}));
+    }
+    let result = serde_json::json!({"contamination": found, "scores": scores});
+    let path = arguments.out.join("contamination.json");
+    write_atomically(&path, serde_json::to_string_pretty(&result)?.as_bytes())?;
+    Ok(result)
 }
 
 /// The chat template of an engine in this process.

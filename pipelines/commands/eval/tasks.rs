@@ -1,8 +1,9 @@
 //! Tasks of lm-evaluation-harness.
 
-use super::{Contestant, EvalArguments, Session, comparisons, contestants};
+use super::{Contestant, EvalArguments, Session, comparisons, contamination, contestants};
 use crate::outcome::{Interrupted, Status};
 use crate::stages::StageContext;
+use crate::stages::contaminated::OF_BENCHMARKS;
 use anyhow::Result;
 use espalier_eval::results::{self, RunDescription};
 use espalier_eval::tasks::{Score, Scores, Selection, TaskOptions, evaluate_tasks};
@@ -24,7 +25,8 @@ pub(super) fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Sta
         all.push(scores.tasks.iter().filter_map(|task| task.evaluation(&contestant.label)).collect());
     }
     let comparisons = comparisons(&all, session)?;
-    session.reporter.result(json!({"models": found, "comparisons": comparisons}));
+    let contamination = contamination(arguments, &all, OF_BENCHMARKS, session)?;
+    session.reporter.result(json!({"models": found, "comparisons": comparisons, "contamination": contamination}));
     Ok(Status::Done)
 }
 

@@ -1,8 +1,9 @@
 //! The held-out tests of a skills tree.
 
-use super::{EvalArguments, Session, chat_template, comparisons, contestants};
+use super::{EvalArguments, Session, chat_template, comparisons, contamination, contestants};
 use crate::outcome::{Failure, Status};
 use crate::stages::StageContext;
+use crate::stages::contaminated::OF_ONE_TREE;
 use crate::stages::evaluate::{Candidate, EvaluateStage, Side, evaluate_leaf};
 use crate::stages::generate::read_tree;
 use anyhow::Result;
@@ -50,9 +51,10 @@ pub(super) fn run(arguments: &EvalArguments, tree: &Path, session: Session<'_>) 
         all.push(evaluations);
     }
     let comparisons = comparisons(&all, session)?;
+    let contamination = contamination(arguments, &all, OF_ONE_TREE, session)?;
     session.reporter.result(serde_json::json!({
         "accuracy": all[0].iter().map(|evaluation| serde_json::json!({"task": evaluation.task, "accuracy": evaluation.accuracy})).collect::<Vec<_>>(),
-        "comparisons": comparisons,
+        "comparisons": comparisons, "contamination": contamination,
     }));
     Ok(Status::Done)
 }
