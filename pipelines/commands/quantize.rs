@@ -109,7 +109,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
             (stages::quantize::parse_type(file_type)?, mix(&arguments.types, &model)?, None)
         }
         Types::Measured { target, data } => {
-            let target = target.parse::<Target>().map_err(|error| Failure::usage(error.to_string()))?;
+            let target = size_of_target(target, &model, session)?;
             let matrix = importance.as_ref().map(|source| &source.matrix);
             let found = measure(&model, adapter.as_ref(), matrix, target, data, &context, session)?;
             (found.file_type(), found.mix()?, Some(found))
@@ -170,6 +170,31 @@ fn mix(types: &Types, model: &Model) -> Result<MixOptions> {
         token_embedding_type: named("--token-embedding-type", token_embedding)?,
         output_tensor_type: output_type,
     })
+}
+
+/// A size that is said, or (`ram`) what this machine holds beside keys and values: three quarters of its memory, or what
+/// `--memory` says, without the keys and values of the whole context in half precision, as llama-server keeps them.
+fn size_of_target(target: &str, model: &Model, session: Session<'_>) -> Result<Target> {
+    if target != "ram" {
+        return target.parse().map_err(|error: QuantizeError| Failure::usage(error.to_string()).into());
+    }
+    let config = model.config();
+    let values = 2 * config.layers * config.kv_heads * config.head_dim * config.context;
+    let cache = (values * size_of::<u16>()) as u64;
+    let said = session.memory.map(|bytes| bytes.0 as u64);
+    let all = said.or_else(|| super::doctor::memory().map(|(_, total)| total / 4 * 3)).ok_or_else(|| {
+        Failure::usage("the memory of this machine cannot be read").hint("say it with `--memory`, as in `--memory 8GB`")
+    })?;
+    let left = all.checked_sub(cache).filter(|left| *left > 0).ok_or_else(|| {
+        Failure::usage(format!(
+            "the keys and values of {} tokens alone take {}, more than the {} for everything",
+            config.context,
+            size(cache),
+            size(all)
+        ))
+        .hint("give a size, as in `--target 3GB`, and serve the model with a smaller context")
+    })?;
+    Ok(Target::Bytes(left))
 }
 
 /// Types by measurement.

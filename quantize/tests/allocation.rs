@@ -7,10 +7,10 @@ use std::path::Path;
 
 use espalier_inference::{EngineOptions, NativeEngine};
 use espalier_kernels::Precision;
-use espalier_model::Model;
+use espalier_model::{LoraAdapter, Model};
 use espalier_quantize::{
-    Allocation, AllocationEvent, AllocationInputs, FileType, ImportanceMatrix, MeasuredText, QuantizeError,
-    QuantizeOptions, Target, allocate, divergence, importance, quantize,
+    Allocation, AllocationEvent, AllocationInputs, FileType, ImportanceMatrix, ImportanceSource, MeasuredText,
+    QuantizeError, QuantizeOptions, Target, allocate, divergence, importance, quantize,
 };
 
 fn stories() -> Model {
@@ -53,12 +53,20 @@ fn at_the_size_of_a_fixed_mix_the_measured_types_diverge_less() {
     assert!(allocation.bytes <= size, "{} above {size}", allocation.bytes);
 
     let out = folder.path().join("measured.gguf");
-    let options = QuantizeOptions { mix: allocation.mix().unwrap(), ..QuantizeOptions::default() };
+    let source = ImportanceSource { matrix: matrix.clone(), file: "imatrix.gguf".to_owned() };
+    let importance = Some(source);
+    let options = QuantizeOptions { mix: allocation.mix().unwrap(), importance, ..QuantizeOptions::default() };
     let report = quantize(&model, None, FileType::Q4_K_M, &out, &options, &mut |_| {}).unwrap();
     assert_eq!(report.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(), allocation.bytes);
     for tensor in &report.tensors {
         assert!(allocation.types.get(&tensor.name).is_none_or(|expected| *expected == tensor.to), "{}", tensor.name);
     }
+    // What was measured without a file is what the file does, but for the half precision of rows that no block divides.
+    let written = engine(&Model::open(&out).unwrap());
+    let found = divergence(&reference, &written, &texts[..4], &mut |_| ControlFlow::Continue(())).unwrap();
+    let [found, expected] = [found, allocation.divergence].map(|divergence| divergence.mean_kld.value);
+    assert!((found - expected).abs() < expected * 1e-3, "{found} for {expected}");
+
     let held_out = &texts[20..40];
     let [fixed, ours] = [fixed, out].map(|path| {
         let candidate = engine(&Model::open(&path).unwrap());
@@ -86,4 +94,20 @@ fn a_size_that_no_types_reach_is_refused_with_the_smallest() {
     // Exactly the smallest is possible.
     let QuantizeError::Target { smallest, .. } = error else { unreachable!() };
     assert_eq!(measured(&stories(), Target::Bytes(smallest), None).unwrap().bytes, smallest);
+}
+
+#[test]
+fn an_adapter_is_folded_in_before_anything_is_measured() {
+    let model = stories();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/adapter-260k/adapter");
+    let adapter = LoraAdapter::load(Path::new(path), model.config()).unwrap();
+    let base = engine(&model);
+    let tuned = NativeEngine::load(&model, Some(&adapter), &options()).unwrap();
+    let texts = windows(&base)[..4].to_vec();
+    let changed = divergence(&base, &tuned, &texts, &mut |_| ControlFlow::Continue(())).unwrap().mean_kld.value;
+    let inputs =
+        AllocationInputs { model: &model, adapter: Some(&adapter), importance: None, texts, engine: options() };
+    let found = allocate(inputs, Target::BitsPerWeight(10.0), &mut go_on).unwrap().divergence.mean_kld.value;
+    // Without the adapter it would be as much and more.
+    assert!(found < changed / 2.0, "rounded {found}, by the adapter {changed}");
 }

@@ -36,8 +36,10 @@ use crate::imatrix::ImportanceMatrix;
 use crate::text::MeasuredText;
 use crate::{FileType, MixOptions, QuantizeError, TypeOverride};
 
-/// Bytes of logits that are kept of the reference: it bounds the positions that every candidate is measured on.
-const KEPT_LOGITS: usize = 256 << 20;
+/// Positions that every candidate is measured on, about.
+const POSITIONS: usize = 1024;
+/// Bytes of logits that are kept of the reference: with a vocabulary above 196,608 they are fewer positions.
+const KEPT_LOGITS: usize = 768 << 20;
 
 /// Corrections of the sensitivities.
 const ROUNDS: usize = 2;
@@ -188,7 +190,7 @@ pub fn allocate(
 
 /// The first texts whose logits may be kept; one at least.
 fn affordable(texts: Vec<MeasuredText>, vocabulary: usize) -> Vec<MeasuredText> {
-    let mut left = KEPT_LOGITS / (size_of::<f32>() * vocabulary.max(1));
+    let mut left = POSITIONS.min(KEPT_LOGITS / (size_of::<f32>() * vocabulary.max(1)));
     let mut first = true;
     let take = texts.into_iter().filter(|text| text.scored() > 0).take_while(|text| {
         // All positions from the first that counts are kept.
