@@ -352,6 +352,9 @@ pub enum Command {
         /// Importance matrix of `pipeline imatrix` or llama-imatrix: errors are weighed by it.
         #[arg(long, value_name = "FILE")]
         imatrix: Option<PathBuf>,
+        /// Move the scales of the blocks while that lowers their error: a better file of the same format, in more time.
+        #[arg(long)]
+        refine: bool,
         /// One type for every matrix, no mix.
         #[arg(long)]
         pure: bool,

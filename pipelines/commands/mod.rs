@@ -104,6 +104,7 @@ pub fn run(cli: Cli) -> Result<Status> {
             out,
             adapter,
             imatrix,
+            refine,
             pure,
             tensor_type,
             token_embedding_type,
@@ -123,7 +124,7 @@ pub fn run(cli: Cli) -> Result<Status> {
                 },
             };
             let out = out.unwrap_or_default();
-            quantize::run(&quantize::Arguments { model, types, out, adapter, imatrix, dry_run }, session)
+            quantize::run(&quantize::Arguments { model, types, out, adapter, imatrix, refine, dry_run }, session)
         }
         Command::Imatrix { show: Some(file), .. } => imatrix::show(&file, session),
         Command::Imatrix { model, data, out, adapter, general, general_share, chunks, process_output, show: None } => {

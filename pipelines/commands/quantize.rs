@@ -30,6 +30,8 @@ pub struct Arguments {
     pub adapter: Option<PathBuf>,
     /// Weighs the errors.
     pub imatrix: Option<PathBuf>,
+    /// Move the scales of the blocks to lower the errors further.
+    pub refine: bool,
     /// Say what would be written, and write nothing.
     pub dry_run: bool,
 }
@@ -82,6 +84,7 @@ pub fn plain(model: &str, file_type: &str, out: &Path, adapter: Option<&Path>, s
         out: out.to_owned(),
         adapter: adapter.map(Path::to_owned),
         imatrix: None,
+        refine: false,
         dry_run: false,
     };
     run(&arguments, session)
@@ -115,7 +118,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
             (found.file_type(), found.mix()?, Some(found))
         }
     };
-    let options = QuantizeOptions { mix, importance, ..QuantizeOptions::default() };
+    let options = QuantizeOptions { mix, importance, refine: arguments.refine, ..QuantizeOptions::default() };
     if arguments.dry_run {
         return tell(&model, adapter.as_ref(), file_type, &options, session);
     }
