@@ -40,7 +40,7 @@ fn files_that_cannot_be_used() {
         (with("unsafe_code: true"), "mine.yaml:9:1: the task runs code that a model wrote"),
         (
             with("process_docs: !function utils.process_docs"),
-            "mine.yaml:9:15: `process_docs` names the function `utils.process_docs` in Python",
+            "mine.yaml:9:25: `process_docs` names the function `utils.process_docs` in Python",
         ),
         (with("custom_dataset: !function utils.load"), "mine.yaml:9:1: `custom_dataset` cannot be used"),
         (with("metric_list: [{metric: bleu}]"), "mine.yaml:9:24: there is no metric \"bleu\""),
@@ -104,7 +104,7 @@ fn data_that_does_not_fit() {
             "1 of 1 documents have no answer and count as wrong",
         ),
         (said(&GOOD.replace("doc_to_text: question", "doc_to_text: \"{{questoin}}\""), good), "document 0: "),
-        (said(&format!("{GOOD}num_fewshot: 1\n"), good), "there are not enough other examples"),
+        (said(&format!("{GOOD}num_fewshot: 1\n"), good), "its examples are drawn from the documents that are asked"),
         (said(&format!("{GOOD}num_fewshot: 2\n"), good), "2 examples were asked for, but there are 1"),
     ] {
         assert!(found.contains(expected), "{found}\nexpected: {expected}");

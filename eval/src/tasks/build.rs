@@ -144,7 +144,13 @@ impl Benchmark {
             let document = &documents[id];
             asked.push(builder.document(id, document).map_err(|problem| refuse(format!("document {id}: {problem}")))?);
         }
-        let warnings = warnings(&asked);
+        let mut warnings = warnings(&asked);
+        let FewShot { split: own, samples, .. } = &config.fewshot;
+        if few_shot > 0 && own.is_none() && samples.is_none() && config.usual_fewshot_split() == config.eval_split() {
+            // As in lm-eval, a document may so be its own example.
+            warnings
+                .push("its examples are drawn from the documents that are asked; name a `fewshot_split`".to_owned());
+        }
         Ok(Self { documents: asked, original, few_shot, warnings, config })
     }
 }
