@@ -9,9 +9,9 @@ use std::path::Path;
 
 use espalier_eval::EvalError;
 use espalier_eval::judging::{
-    CalibrationItem, Criterion, JudgePrompts, Judges, MtBench, MtBenchOptions, OnText, Pairs, Question, Reading,
-    Rubric, Standard, Transcript, Winner, Writer, answer, calibrate_by_rubric, compare_answers, run, shipped_items,
-    shipped_questions, write_pairs,
+    Answered, CalibrationItem, Criterion, JudgePrompts, Judges, MtBench, MtBenchOptions, OnText, Pairs, Question,
+    Reading, Rubric, Standard, Transcript, Winner, Writer, answer, calibrate_by_rubric, compare_answers, run,
+    run_pairs, shipped_items, shipped_questions, write_pairs,
 };
 use espalier_inference::{Answer, EngineError, Finish, Prompt, Request, TokenLogprob};
 
@@ -160,7 +160,7 @@ fn a_fair_judge_is_believed_and_its_files_are_fastchats() {
     assert!(math.contains("espalier-single-reference") && math.contains("<right-answer>"), "{math}");
     assert_eq!(fs::read_to_string(folder.path().join("model_answer/student.jsonl")).unwrap().lines().count(), 16);
     assert_eq!(
-        serde_json::from_str::<MtBench>(&fs::read_to_string(folder.path().join("mt_bench.json")).unwrap())
+        serde_json::from_str::<MtBench>(&fs::read_to_string(folder.path().join("mt_bench_student.json")).unwrap())
             .unwrap()
             .scores,
         Some(scores)
@@ -221,7 +221,7 @@ fn an_interrupted_run_goes_on_and_ends_with_the_same_files() {
     }
     assert_eq!(bench(broken.path(), &resumed, None).unwrap(), expected);
     assert_eq!(resumed.asked.get(), judge.asked.get(), "nothing is asked twice");
-    for file in ["mt_bench.json", "model_answer/student.jsonl", "model_judgment/judge_single.jsonl"] {
+    for file in ["mt_bench_student.json", "model_answer/student.jsonl", "model_judgment/judge_single.jsonl"] {
         assert_eq!(fs::read(whole.path().join(file)).unwrap(), fs::read(broken.path().join(file)).unwrap(), "{file}");
     }
     assert_eq!(bench(broken.path(), &resumed, None).unwrap(), expected);
@@ -254,10 +254,54 @@ fn two_models_are_compared_in_both_orders() {
     let path = folder.path().join("judge_pair.jsonl");
     write_pairs(&path, ["a", "b"], "judge", &found).unwrap();
     let line: serde_json::Value = serde_json::from_str(
-        fs::read_to_string(&path).unwrap().lines().find(|line| line.contains("model_1\",\"g2")).unwrap(),
+        fs::read_to_string(&path)
+            .unwrap()
+            .lines()
+            .find(|line| line.contains("\"a\"") && line.contains("model_1\",\"g2"))
+            .unwrap(),
     )
     .unwrap();
     assert_eq!((line["model_1"].as_str(), line["g2_winner"].as_str()), (Some("a"), Some("model_1")));
+}
+
+#[test]
+fn two_models_are_compared_when_the_judge_is_fair() {
+    let (questions, items, prompts) = (some_questions(), shipped_items().unwrap(), JudgePrompts::shipped());
+    let folder = tempfile::tempdir().unwrap();
+    let options = MtBenchOptions {
+        model: "better",
+        questions: &questions,
+        prompts: &prompts,
+        items: &items,
+        standard: Standard::default(),
+        max_tokens: 64,
+        judgment_tokens: 64,
+        judge_itself: false,
+        folder: folder.path(),
+    };
+    let mut go_on = |_: usize, _: usize| ControlFlow::Continue(());
+    let (good, bad) = (|_: &str| items[0].good.clone(), |_: &str| items[0].bad.clone());
+    let (better, worse) = (Fake::new("a", &good), Fake::new("b", &bad));
+    let answers = [&better, &worse]
+        .map(|model| answer(&mut Transcript::open(model, None).unwrap(), &questions, 64, &mut go_on).unwrap());
+    let models = [("better", "a", &answers[0]), ("worse", "b", &answers[1])]
+        .map(|(name, identity, answers)| Answered { name, identity, answers });
+    let says = |prompt: &str| fair(&items, prompt);
+    let judge = Fake::new("j", &says);
+    let judges = Judges { judge: ("judge", &judge), second: None };
+    let found = run_pairs(models, &judges, &options, &mut go_on).unwrap();
+    assert_eq!(found.pairs, Some(Pairs { wins: 32, ..Pairs::default() }), "{found:?}");
+    assert!(found.p.unwrap() < 1e-8 && folder.path().join("model_judgment/judge_pair.jsonl").exists());
+    let first_seen = |prompt: &str| if is_pair(prompt) { "[[A]]".into() } else { fair(&items, prompt) };
+    let judge = Fake::new("k", &first_seen);
+    let judges = Judges { judge: ("judge", &judge), second: None };
+    let found = run_pairs(models, &judges, &options, &mut go_on).unwrap();
+    assert_eq!((found.pairs, found.p), (None, None));
+    assert!(found.withheld[0].contains("in both orders in 0 of 20"), "{:?}", found.withheld);
+    let own = Judges { judge: ("judge", &better), second: None };
+    assert!(
+        run_pairs(models, &own, &options, &mut go_on).unwrap_err().to_string().contains("is the model that is judged")
+    );
 }
 
 fn rubric(reading: Reading) -> Rubric {

@@ -8,6 +8,7 @@ use std::path::Path;
 use espalier_dataset::write_atomically;
 use espalier_inference::{Message, Prompt, Request, Sampling};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::questions::{Question, question_id};
 use super::transcript::Transcript;
@@ -113,9 +114,7 @@ pub fn read_answers(path: &Path) -> Result<Answers, EvalError> {
 
 /// Writes one JSON object a line, wholly or not at all; the folder is made where it is not there.
 pub(super) fn write_lines<T: Serialize>(path: &Path, lines: impl Iterator<Item = T>) -> Result<(), EvalError> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(EvalError::file(folder, "make the folder"))?;
-    }
+    make_folder(path)?;
     write_atomically(path, |file| {
         for line in lines {
             serde_json::to_writer(&mut *file, &line)?;
@@ -124,6 +123,38 @@ pub(super) fn write_lines<T: Serialize>(path: &Path, lines: impl Iterator<Item =
         Ok(())
     })
     .map_err(EvalError::file(path, "write"))
+}
+
+/// Writes the lines of one model (or pair of models) into a file that holds those of others too, sorted by `of`, what a line is
+/// about. Lines of the same model that were there give way.
+pub(super) fn merge_lines<T: Serialize>(
+    path: &Path,
+    lines: impl Iterator<Item = T>,
+    of: impl Fn(&Value) -> String,
+) -> Result<(), EvalError> {
+    let read = |text: String| {
+        let key = serde_json::from_str::<Value>(&text).map_or_else(|_| String::new(), |line| of(&line));
+        (key, text)
+    };
+    // Strings and numbers always have a JSON form.
+    let own: Vec<(String, String)> = lines.map(|line| read(serde_json::to_string(&line).unwrap_or_default())).collect();
+    let there = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(EvalError::file(path, "read")(error)),
+    };
+    let mut all: Vec<(String, String)> = there.lines().map(|line| read(line.to_owned())).collect();
+    all.retain(|(key, _)| own.iter().all(|(other, _)| key != other));
+    all.extend(own);
+    all.sort_by(|first, second| first.0.cmp(&second.0));
+    make_folder(path)?;
+    write_atomically(path, |file| all.iter().try_for_each(|(_, line)| writeln!(file, "{line}")))
+        .map_err(EvalError::file(path, "write"))
+}
+
+fn make_folder(path: &Path) -> Result<(), EvalError> {
+    path.parent()
+        .map_or(Ok(()), |folder| std::fs::create_dir_all(folder).map_err(EvalError::file(folder, "make the folder")))
 }
 
 #[cfg(test)]

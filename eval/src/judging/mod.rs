@@ -2,8 +2,8 @@
 //!
 //! # MT-Bench
 //! [`Question`]s of two turns ([`shipped_questions`], or any file of their form) are answered ([`answer`]) and each turn is rated
-//! from 1 to 10 ([`rate`]), or the answers of two models are set side by side in both orders ([`compare_answers`]). [`run`] does
-//! all of it and writes answers and judgments in `FastChat`'s layout. Math, reasoning and coding are judged with a reference.
+//! from 1 to 10 ([`rate`]), or the answers of two models are set side by side in both orders ([`compare_answers`]). [`run`] and
+//! [`run_pairs`] do all of it and write answers and judgments in `FastChat`'s layout. Math, reasoning and coding are judged with a reference.
 //! Judges with criteria and levels of one's own: [`Rubric`].
 //!
 //! # The proof of the judge
@@ -33,11 +33,12 @@ mod rating;
 mod rubric;
 mod single;
 mod transcript;
+mod versus;
 
 pub use answers::{Answers, answer, read_answers, write_answers};
 pub use branch::{Asked, LeafChange, branch_questions, compare_branches};
 pub use calibration::{CalibrationItem, calibrate, shipped_items};
-pub use mt_bench::{Judges, MtBench, MtBenchOptions, Scores, run};
+pub use mt_bench::{Judges, MtBench, MtBenchOptions, Scores, answers_file, run};
 pub use pairs::{PairJudgment, Pairs, compare_answers, write_pairs};
 pub use prompts::{JudgePrompt, JudgePrompts};
 pub use proof::{Count, Proof, Standard};
@@ -46,3 +47,4 @@ pub use rating::{Winner, read_rating, read_winner};
 pub use rubric::{Criterion, Reading, Rubric, RubricItem, RubricJudgment, calibrate_by_rubric, judge_by_rubric};
 pub use single::{Judgment, rate, write_judgments};
 pub use transcript::{OnText, Reply, Transcript, Writer};
+pub use versus::{Answered, Versus, run_pairs};

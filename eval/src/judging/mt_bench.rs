@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +86,7 @@ pub struct Scores {
 }
 
 /// Has a model answer and a judge rate, the judge proven first; writes `model_answer/MODEL.jsonl`,
-/// `model_judgment/JUDGE_single.jsonl` and `mt_bench.json` under the folder.
+/// `model_judgment/JUDGE_single.jsonl` and `mt_bench_MODEL.json` under the folder, which several models may share.
 ///
 /// # Errors
 /// When a model would judge itself unasked, when a writer fails, and when a file cannot be written. With
@@ -98,7 +98,7 @@ pub fn run(
     on_reply: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<MtBench, EvalError> {
     let (judge_name, judge) = judges.judge;
-    refuse_oneself(model, judge, options.judge_itself)?;
+    refuse_oneself(model.identity(), judge.identity(), options.judge_itself)?;
     std::fs::create_dir_all(options.folder).map_err(EvalError::file(options.folder, "make the folder"))?;
     let open = |writer, name: &str| Transcript::open(writer, Some(&options.folder.join(name)));
     let mut of_judge = open(judge, "judge.journal")?;
@@ -129,17 +129,18 @@ pub fn run(
         unanswered: turns - judgments.len(),
         proof,
     };
-    let file =
-        |folder: &str, name: &str, end: &str| options.folder.join(folder).join(format!("{}{end}", file_name(name)));
-    write_answers(&file("model_answer", options.model, ".jsonl"), options.model, &answers)?;
-    let path = file("model_judgment", judge_name, "_single.jsonl");
+    write_answers(&answers_file(options.folder, options.model), options.model, &answers)?;
+    let path = options.folder.join("model_judgment").join([&file_name(judge_name), "_single.jsonl"].concat());
     write_judgments(&path, options.model, judge_name, &judgments)?;
-    super::answers::write_lines(&options.folder.join("mt_bench.json"), std::iter::once(&found))?;
+    super::answers::write_lines(
+        &options.folder.join(["mt_bench_", &file_name(options.model), ".json"].concat()),
+        std::iter::once(&found),
+    )?;
     Ok(found)
 }
 
-fn refuse_oneself(model: &dyn Writer, judge: &dyn Writer, allowed: bool) -> Result<(), EvalError> {
-    if allowed || model.identity() != judge.identity() {
+pub(super) fn refuse_oneself(model: &str, judge: &str, allowed: bool) -> Result<(), EvalError> {
+    if allowed || model != judge {
         return Ok(());
     }
     Err(EvalError::Task {
@@ -151,8 +152,13 @@ fn refuse_oneself(model: &dyn Writer, judge: &dyn Writer, allowed: bool) -> Resu
     })
 }
 
+/// Where [`run`] writes the answers of a model.
+pub fn answers_file(folder: &Path, model: &str) -> PathBuf {
+    folder.join("model_answer").join([&file_name(model), ".jsonl"].concat())
+}
+
 /// A name of a model as a file name.
-fn file_name(name: &str) -> String {
+pub(super) fn file_name(name: &str) -> String {
     name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '.' | '_') { c } else { '_' }).collect()
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use espalier_inference::{Prompt, Request};
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Answers, write_lines};
+use super::answers::{Answers, merge_lines};
 use super::prompts::JudgePrompts;
 use super::questions::{Question, question_id};
 use super::rating::{Winner, read_winner};
@@ -130,7 +130,7 @@ pub fn compare_answers(
     Ok(judgments)
 }
 
-/// Writes judgments in the form of `FastChat`'s `model_judgment/JUDGE_pair.jsonl`.
+/// Writes judgments in the form of `FastChat`'s `model_judgment/JUDGE_pair.jsonl`. Those of other pairs in the file stay.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -171,7 +171,7 @@ pub fn write_pairs(path: &Path, models: [&str; 2], judge: &str, judgments: &[Pai
         turn: found.turn,
         tstamp: 0.0,
     });
-    write_lines(path, lines)
+    merge_lines(path, lines, |line| [&line["model_1"], &line["model_2"]].map(ToString::to_string).concat())
 }
 
 #[cfg(test)]

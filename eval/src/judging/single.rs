@@ -6,7 +6,7 @@ use std::path::Path;
 use espalier_inference::{Prompt, Request};
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Answers, write_lines};
+use super::answers::{Answers, merge_lines};
 use super::prompts::JudgePrompts;
 use super::questions::{Question, question_id};
 use super::rating::read_rating;
@@ -105,7 +105,7 @@ impl<'a> Values<'a> {
 }
 
 /// Writes judgments in the form of `FastChat`'s `model_judgment/JUDGE_single.jsonl`. A judgment without a score has -1 there,
-/// which its readers leave out too.
+/// which its readers leave out too. Judgments of other models in the file stay.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -132,5 +132,5 @@ pub fn write_judgments(path: &Path, model: &str, judge: &str, judgments: &[Judgm
         turn: found.turn,
         tstamp: 0.0,
     });
-    write_lines(path, lines)
+    merge_lines(path, lines, |line| line["model"].to_string())
 }
