@@ -48,6 +48,18 @@ pub struct EvalArguments {
     /// without them too; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub train_data: Vec<PathBuf>,
+    /// The judge of MT-Bench: a model, or the URL of its server.
+    #[arg(long, value_name = "MODEL|URL")]
+    pub judge: Option<String>,
+    /// A second judge, whose agreement with the first is measured.
+    #[arg(long, value_name = "MODEL|URL", requires = "judge")]
+    pub second_judge: Option<String>,
+    /// What judges are told in place of our own words: a file in the form that MT-Bench came with.
+    #[arg(long, value_name = "FILE", requires = "judge")]
+    pub judge_prompts: Option<PathBuf>,
+    /// Let a model judge its own answers.
+    #[arg(long, requires = "judge")]
+    pub judge_itself: bool,
 }
 
 /// How many items: a number from 1 on, or a share below 1.

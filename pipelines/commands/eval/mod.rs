@@ -3,6 +3,7 @@
 
 mod compare;
 mod list;
+mod mt_bench;
 mod tasks;
 mod tree;
 
@@ -34,6 +35,10 @@ struct Contestant {
 pub fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Status> {
     let trees = arguments.tasks.iter().filter(|task| Path::new(task).is_dir()).count();
     match (trees, arguments.tasks.as_slice()) {
+        (0, [name]) if name == mt_bench::NAME => mt_bench::run(arguments, session),
+        (0, names) if names.iter().any(|name| name == mt_bench::NAME) => Err(Failure::usage("mt_bench is asked alone")
+            .hint("run `pipeline eval` once for it and once for the other tasks")
+            .into()),
         (0, _) => tasks::run(arguments, session),
         (1, [tree]) => tree::run(arguments, Path::new(tree), session),
         _ => Err(Failure::usage("a skills tree is evaluated alone")
