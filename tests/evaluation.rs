@@ -77,3 +77,15 @@ fn what_cannot_be_required_is_refused_where_it_stands() {
     let said = bench.run(&["eval"]);
     assert_eq!(said.code, 2, "{}", said.err);
 }
+
+#[test]
+fn a_bad_judge_is_caught_and_its_score_withheld() {
+    let bench = Bench::new();
+    let out = bench.text("out");
+    let model = "tests/assets/model/stories260K.bin";
+    let arguments = ["eval", "--model", model, "--tasks", "mt_bench", "--judge", model, "--limit", "2", "--out", &out];
+    let refused = bench.run(&arguments);
+    assert_eq!(refused.code, 2, "no model judges itself unasked: {}", refused.err);
+    let said = bench.run(&[&arguments[..], &["--judge-itself"]].concat());
+    insta::assert_snapshot!("bad_judge", format!("{}{}({})", said.out, said.err, said.code));
+}

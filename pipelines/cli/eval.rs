@@ -78,6 +78,7 @@ pub enum EvalCommand {
     )]
     Compare(EvalCompareArguments),
     /// The tasks that come with the program: their size, metrics and licence, and whether their data is built in.
+    #[command(after_help = "Example:\n  pipeline eval list")]
     List,
 }
 
