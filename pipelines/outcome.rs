@@ -6,7 +6,7 @@ use espalier_inference::EngineError;
 use espalier_model::ModelError;
 use espalier_quantize::QuantizeError;
 use espalier_sdg::SdgError;
-use espalier_train::TrainError;
+use espalier_train::{DeviceError, TrainError};
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -144,6 +144,9 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
     }
     if let Some(error) = error.downcast_ref::<DatasetError>() {
         return of_rows(error);
+    }
+    if error.is::<DeviceError>() {
+        return Some(FailureKind::Usage);
     }
     if let Some(error) = error.downcast_ref::<TrainError>() {
         return match error {

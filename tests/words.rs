@@ -133,6 +133,12 @@ fn a_model_and_a_machine() {
     assert_eq!(doctor.code, 0);
     let shape: Vec<&str> = doctor.out.lines().filter_map(|line| line.split_whitespace().next()).collect();
     insta::assert_snapshot!("doctor", shape.join("\n"));
+    let absent = bench.run(&["doctor", "--device", "cuda:999"]);
+    assert_eq!((absent.code, absent.out.as_str()), (2, ""));
+    assert!(absent.err.contains("device cuda:999: "), "{}", absent.err);
+    let unknown = bench.run(&["doctor", "--device", "gpu"]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.err.contains("write cpu, flex, or a back end"), "{}", unknown.err);
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! What can go wrong between a model file and a trainable model.
 
+use crate::device_list::DeviceError;
 use espalier_kernels::BlockError;
 use espalier_model::ModelError;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum NnError {
+    /// A device that cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A tensor could not be read.
     #[error(transparent)]
     Model(#[from] ModelError),

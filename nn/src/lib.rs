@@ -1,8 +1,9 @@
 //! Transformer modules with `LoRA` in burn, over the kernels.
 //!
-//! [`ops`] holds operations with a backward pass of their own; [`transformer`] the frozen model and the low-rank
+//! [`device_list`] names the devices; [`ops`] holds operations with a backward pass of their own; [`transformer`] the frozen model and the low-rank
 //! updates that train beside it; [`profile`] says where the time of a step goes.
 
+pub mod device_list;
 mod error;
 pub mod ops;
 pub mod pool;
@@ -12,6 +13,7 @@ mod storage;
 mod testing;
 pub mod transformer;
 
+pub use device_list::{DeviceError, DeviceName};
 pub use error::NnError;
 pub use espalier_kernels::Precision;
 

@@ -16,6 +16,7 @@ pub use trees::{DiffArgs, LintArgs, NewArgs, NewKind, PreviewArgs};
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use espalier_train::DeviceName;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -602,8 +603,12 @@ pub enum Command {
         special: bool,
     },
     /// What this machine can do: CPU, memory, disk, devices.
-    #[command(after_help = "Example:\n  pipeline doctor")]
-    Doctor,
+    #[command(after_help = "Examples:\n  pipeline doctor\n  pipeline doctor --device cuda:0")]
+    Doctor {
+        /// Fail if this device cannot be used: cpu, flex, cuda:0, vulkan:0, metal:0, rocm:0.
+        #[arg(long, value_name = "DEVICE")]
+        device: Option<DeviceName>,
+    },
     /// Models: fetch, look at, check.
     #[command(
         subcommand,

@@ -195,7 +195,7 @@ pub fn run(cli: Cli) -> Result<Status> {
             embed::run(&embed::Arguments { model, input, output, options }, session)
         }
         Command::Tokenize { model, text, special } => tokenize::run(&model, text, special, session),
-        Command::Doctor => doctor::run(session),
+        Command::Doctor { device } => doctor::run(device, session),
         Command::Model(command) => model::run(command, session),
         Command::Bench(command) => bench::run(command, session),
     }

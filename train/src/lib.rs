@@ -39,7 +39,7 @@ pub use config::{OverLong, TrainConfig};
 pub use data::{DataItem, DataSource, Learned, RowKind, Validation};
 pub use error::TrainError;
 pub use espalier_nn::transformer::BaseWeights;
-pub use espalier_nn::{Precision, profile};
+pub use espalier_nn::{DeviceError, DeviceName, Precision, device_list, profile};
 pub use event::{Derived, TrainEvent, TrainPlan};
 pub use memory::Bytes;
 pub use run::{TrainOutcome, train};
