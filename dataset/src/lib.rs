@@ -43,6 +43,7 @@ mod funnel;
 mod grouping;
 mod instructlab;
 mod journal;
+mod keyed;
 mod lines;
 mod messages;
 mod mixing;
@@ -68,6 +69,7 @@ pub use instructlab::{
     RecipeFile, RecipeMetadata, SamplingSize, write_branch_tasks, write_folder,
 };
 pub use journal::Journal;
+pub use keyed::KeyedJournal;
 pub use lines::{LineForm, LineSource};
 pub use messages::write_messages_jsonl;
 pub use mixing::{MixRecipe, MixSource, MixSummary, SourceSummary, SplitBy, SplitSummary, mix, mix_recipe, split};

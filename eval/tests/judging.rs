@@ -10,10 +10,11 @@ use std::path::Path;
 use espalier_eval::EvalError;
 use espalier_eval::judging::{
     Answered, CalibrationItem, Criterion, JudgePrompts, Judges, MtBench, MtBenchOptions, OnText, Pairs, Question,
-    Reading, Rubric, Standard, Transcript, Winner, Writer, answer, calibrate_by_rubric, compare_answers, run,
-    run_pairs, shipped_items, shipped_questions, write_pairs,
+    Rater, Rubric, RubricJudge, Standard, Transcript, Winner, Writer, answer, compare_answers, run, run_pairs,
+    shipped_items, shipped_questions, write_pairs,
 };
-use espalier_inference::{Answer, EngineError, Finish, Prompt, Request, TokenLogprob};
+use espalier_inference::judge::Reading;
+use espalier_inference::{Answer, Constraint, EngineError, Finish, Prompt, Request, TokenLogprob};
 
 /// Writes what a function makes of the last turn, last request first.
 struct Fake<'a> {
@@ -117,11 +118,12 @@ fn bench(folder: &Path, judge: &Fake<'_>, second: Option<&Fake<'_>>) -> Result<M
 
 /// Stops after some replies.
 fn bench_until(folder: &Path, judge: &Fake<'_>, second: Option<&Fake<'_>>, most: usize) -> Result<MtBench, EvalError> {
-    let (questions, items, prompts) = (some_questions(), shipped_items().unwrap(), JudgePrompts::shipped());
+    let (questions, items) = (some_questions(), shipped_items().unwrap());
+    let rater = Rater::Prompts(JudgePrompts::shipped());
     let options = MtBenchOptions {
         model: "student",
         questions: &questions,
-        prompts: &prompts,
+        rater: &rater,
         items: &items,
         standard: Standard::default(),
         max_tokens: 64,
@@ -266,12 +268,13 @@ fn two_models_are_compared_in_both_orders() {
 
 #[test]
 fn two_models_are_compared_when_the_judge_is_fair() {
-    let (questions, items, prompts) = (some_questions(), shipped_items().unwrap(), JudgePrompts::shipped());
+    let (questions, items) = (some_questions(), shipped_items().unwrap());
+    let rater = Rater::Prompts(JudgePrompts::shipped());
     let folder = tempfile::tempdir().unwrap();
     let options = MtBenchOptions {
         model: "better",
         questions: &questions,
-        prompts: &prompts,
+        rater: &rater,
         items: &items,
         standard: Standard::default(),
         max_tokens: 64,
@@ -325,10 +328,12 @@ impl Writer for Sure<'_> {
     fn write(&self, requests: &[Request], on_text: OnText<'_>) -> Result<(), EngineError> {
         for (index, request) in requests.iter().enumerate() {
             let turn = last_turn(request);
-            let level = match turn.strip_prefix("Write ") {
-                Some(label) => label[..1].parse::<u32>().unwrap(),
-                None if fair_rating(self.0, shown(turn, "")) > 5 => 3,
-                None => 1,
+            let level = match request.constraint.as_deref() {
+                // A probe: which token begins this label?
+                Some(Constraint::Choice(labels)) if labels.len() == 1 => labels[0].parse::<u32>().unwrap(),
+                Some(Constraint::JsonSchema(_)) => 1,
+                _ if fair_rating(self.0, shown(turn, "")) > 5 => 3,
+                _ => 1,
             };
             let top = vec![(100 + level, 0.8_f32.ln()), (102, 0.1_f32.ln())];
             let token = TokenLogprob { token: 100 + level, logprob: 0.8_f32.ln(), top };
@@ -342,16 +347,51 @@ impl Writer for Sure<'_> {
 }
 
 #[test]
+fn a_rubric_rates_a_model_and_its_judge_is_proven() {
+    let items = shipped_items().unwrap();
+    let mut go_on = |_: usize, _: usize| ControlFlow::Continue(());
+    let (questions, rater) = (some_questions(), Rater::Rubric(rubric(Reading::Expected)));
+    let folder = tempfile::tempdir().unwrap();
+    let options = MtBenchOptions {
+        model: "model",
+        questions: &questions,
+        rater: &rater,
+        items: &items,
+        standard: Standard::default(),
+        max_tokens: 64,
+        judgment_tokens: 64,
+        judge_itself: false,
+        folder: folder.path(),
+    };
+    let good = |_: &str| items[0].good.clone();
+    let model = Fake::new("a", &good);
+    let sure = Sure(&items);
+    let judges = Judges { judge: ("judge", &sure), second: None };
+    let found = run(&model, &judges, &options, &mut go_on).unwrap();
+    let scores = found.scores.as_ref().expect("a judge that tells planted answers apart is believed");
+    // 0.8 at the highest of three levels and 0.1 at another: between 5 and 10.
+    assert!(scores.mean > 5.0 && scores.mean < 10.0, "{scores:?}");
+    let second_turn = found.judgments.iter().find(|judgment| judgment.turn == 2).unwrap();
+    assert!(second_turn.user_prompt.contains(&format!("Assistant: {}", items[0].good)), "{}", second_turn.user_prompt);
+    assert!(second_turn.judgment.starts_with("right: ") && second_turn.judgment.contains("\nclear: "));
+    let asked = model.asked.get();
+    assert_eq!(run(&model, &judges, &options, &mut go_on).unwrap(), found);
+    assert_eq!(model.asked.get(), asked, "nothing is asked twice");
+}
+
+#[test]
 fn rubric_judges_are_proven_too() {
     let items = shipped_items().unwrap();
     let mut go_on = |_: usize, _: usize| ControlFlow::Continue(());
     let sure = Sure(&items);
     let mut judge = Transcript::open(&sure, None).unwrap();
-    let proof = calibrate_by_rubric(&mut judge, &rubric(Reading::Expected), &items, &mut go_on).unwrap();
+    let rubric_of = rubric(Reading::Expected);
+    let proof = RubricJudge::new(&mut judge, &rubric_of).unwrap().calibrate(&items, &mut go_on).unwrap();
     assert!(proof.faults(&Standard::default()).is_empty(), "{proof:?}");
-    let blind = |_: &str| "Level: 2".to_owned();
+    let blind = |_: &str| "Score: 2".to_owned();
     let blind = Fake::new("blind", &blind);
     let mut judge = Transcript::open(&blind, None).unwrap();
-    let proof = calibrate_by_rubric(&mut judge, &rubric(Reading::Text), &items, &mut go_on).unwrap();
+    let rubric_of = rubric(Reading::Text);
+    let proof = RubricJudge::new(&mut judge, &rubric_of).unwrap().calibrate(&items, &mut go_on).unwrap();
     assert!(proof.faults(&Standard::default())[0].contains("0 of 20"), "{proof:?}");
 }

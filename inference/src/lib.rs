@@ -6,6 +6,7 @@
 //! - Several answers of one prompt: [`Request::alternatives`]. Answers of a form (JSON by a schema): [`Constraint`].
 //! - Which of several continuations is likelier: [`NativeEngine::loglikelihood`].
 //! - What a student can learn from a teacher at each token of an answer: [`NativeEngine::top_logprobs`].
+//! - A model's rating of texts: [`judge`].
 //! - Vectors of texts, of an encoder or of a model that writes: [`EmbeddingEngine::embed`].
 //! - What each matrix reads of a text: [`NativeEngine::linear_inputs`].
 //! - Perplexity of a text: [`NativeEngine::token_logprobs`]; beside an answer: [`Request::prompt_logprobs`]. Whole distributions: [`NativeEngine::logits`].
@@ -57,6 +58,7 @@ mod embedding;
 mod error;
 mod forward;
 mod inputs;
+pub mod judge;
 mod matrix;
 mod native;
 pub mod openai;

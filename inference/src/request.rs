@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use espalier_model::Message;
+use sha2::{Digest, Sha256};
 
 use crate::constraint::Constraint;
 use crate::error::EngineError;
@@ -124,6 +125,14 @@ impl Request {
             top_logprobs: 0,
             prompt_logprobs: None,
         }
+    }
+
+    /// Names this request to an engine of that identity: SHA-256 over both and every field, in hexadecimal. What two requests
+    /// of one name are answered is the same.
+    pub fn digest(&self, identity: &str) -> String {
+        // The debug form holds every field, those of later versions too; a length in front keeps the two parts apart.
+        let whole = format!("{}\n{identity}{self:?}", identity.len());
+        Sha256::digest(whole.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// `count` requests for answers of one prompt (`n` of `OpenAI`). They differ in their seeds alone, and each of these
@@ -284,6 +293,23 @@ pub struct Score {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_part_of_a_request_is_in_its_digest() {
+        let request = Request::new(Prompt::Text("a".into()), 5);
+        let others = [
+            Request { prompt: Prompt::Text("b".into()), ..request.clone() },
+            Request { max_tokens: 6, ..request.clone() },
+            Request { seed: 1, ..request.clone() },
+            Request { sampling: Sampling::at_temperature(0.5), ..request.clone() },
+            Request { constraint: Some(Arc::new(Constraint::JsonObject)), ..request.clone() },
+        ];
+        let mut digests: Vec<String> = others.iter().map(|other| other.digest("x")).collect();
+        digests.extend([request.digest("x"), request.digest("y"), request.digest("")]);
+        digests.sort();
+        digests.dedup();
+        assert_eq!(digests.len(), 8);
+    }
 
     #[test]
     fn alternatives_differ_in_seeds_that_do_not_depend_on_their_number() {

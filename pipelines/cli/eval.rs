@@ -48,7 +48,7 @@ pub struct EvalArguments {
     /// without them too; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub train_data: Vec<PathBuf>,
-    /// The judge of MT-Bench: a model, or the URL of its server.
+    /// A model, or the URL of its server, that rates the answers to MT-Bench or to the questions of a skills tree.
     #[arg(long, value_name = "MODEL|URL")]
     pub judge: Option<String>,
     /// A second judge, whose agreement with the first is measured.
@@ -57,6 +57,12 @@ pub struct EvalArguments {
     /// What judges are told in place of our own words: a file in the form that MT-Bench came with.
     #[arg(long, value_name = "FILE", requires = "judge")]
     pub judge_prompts: Option<PathBuf>,
+    /// Rate by the criteria and levels of this file, each from the probabilities of its levels, in place of prompts.
+    #[arg(long, value_name = "FILE", requires = "judge", conflicts_with = "judge_prompts")]
+    pub rubric: Option<PathBuf>,
+    /// Of a skills tree ask the seeds, as InstructLab does, in place of the held-out tests.
+    #[arg(long, requires = "judge")]
+    pub judge_seeds: bool,
     /// Let a model judge its own answers.
     #[arg(long, requires = "judge")]
     pub judge_itself: bool,

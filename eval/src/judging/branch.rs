@@ -66,11 +66,11 @@ fn question_number(question: &str) -> u128 {
     Md5::digest(question.as_bytes()).iter().fold(0, |number, byte| (number << 8) | u128::from(*byte))
 }
 
-/// Two branches on the questions that a leaf has in both.
+/// Two models on the questions of a leaf that are rated in both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LeafChange {
-    /// The leaf's file.
-    pub qna_file: String,
+pub struct GroupChange {
+    /// The leaf's file, or the category.
+    pub group: String,
     /// Questions with a rating in both.
     pub questions: usize,
     /// Mean rating in the first.
@@ -81,7 +81,7 @@ pub struct LeafChange {
     pub difference: Option<Interval>,
 }
 
-impl LeafChange {
+impl GroupChange {
     /// What the figures allow to say.
     pub fn verdict(&self) -> &'static str {
         match self.difference {
@@ -96,27 +96,26 @@ impl LeafChange {
 /// Half a rating of ten: a difference below it is none.
 const SMALL: f64 = 0.5;
 
-/// Sets the ratings of two branches side by side, leaf by leaf, over the questions that both have.
-pub fn compare_branches(questions: &[Question], first: &[Judgment], second: &[Judgment]) -> Vec<LeafChange> {
+/// Sets the ratings of two models, or of two branches, side by side, leaf by leaf, over the questions that both have.
+pub fn compare_ratings(questions: &[Question], first: &[Judgment], second: &[Judgment]) -> Vec<GroupChange> {
     let scores = |judgments: &[Judgment]| -> BTreeMap<(u128, usize), f64> {
         judgments.iter().filter_map(|found| Some(((found.question_id, found.turn), found.score?))).collect()
     };
     let (first, second) = (scores(first), scores(second));
-    let mut leaves: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for question in questions {
-        let Some(file) = question.qna_file.as_deref() else { continue };
         for turn in 1..=question.turns.len() {
             let place = (question.question_id, turn);
             if let (Some(a), Some(b)) = (first.get(&place), second.get(&place)) {
-                leaves.entry(file).or_default().push((*a, *b));
+                groups.entry(question.group()).or_default().push((*a, *b));
             }
         }
     }
-    let changes = leaves.into_iter().map(|(file, pairs)| {
+    let changes = groups.into_iter().map(|(group, pairs)| {
         let count = pairs.len() as f64;
         let differences: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();
-        LeafChange {
-            qna_file: file.to_owned(),
+        GroupChange {
+            group: group.to_owned(),
             questions: pairs.len(),
             first: pairs.iter().map(|pair| pair.0).sum::<f64>() / count,
             second: pairs.iter().map(|pair| pair.1).sum::<f64>() / count,
@@ -186,8 +185,8 @@ mod tests {
         };
         let first = judged([Some(4.0), Some(5.0), Some(6.0), Some(5.0), Some(7.0)]);
         let second = judged([Some(6.0), Some(7.5), Some(8.0), Some(9.0), None]);
-        let found = compare_branches(&questions, &first, &second);
-        let told: Vec<_> = found.iter().map(|leaf| (leaf.qna_file.as_str(), leaf.questions, leaf.verdict())).collect();
+        let found = compare_ratings(&questions, &first, &second);
+        let told: Vec<_> = found.iter().map(|leaf| (leaf.group.as_str(), leaf.questions, leaf.verdict())).collect();
         assert_eq!(told, [("a", 3, "better"), ("b", 1, "too few questions to tell")]);
         assert!((found[0].second - found[0].first - 6.5 / 3.0).abs() < 1e-9);
     }

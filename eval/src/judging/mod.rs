@@ -15,7 +15,7 @@
 //!
 //! # A taxonomy's own questions
 //! [`branch_questions`] makes them of the leaves that hold skills, as `InstructLab`'s MT-Bench-branch does; two branches, or two
-//! models, are compared leaf by leaf with [`compare_branches`].
+//! models, are compared leaf by leaf with [`compare_ratings`].
 //!
 //! # What is promised
 //! The same models, questions and settings give the same bytes. Every text is kept as it is written ([`Transcript`]): a run that
@@ -29,6 +29,7 @@ mod pairs;
 mod prompts;
 mod proof;
 mod questions;
+mod rater;
 mod rating;
 mod rubric;
 mod single;
@@ -36,15 +37,16 @@ mod transcript;
 mod versus;
 
 pub use answers::{Answers, answer, read_answers, write_answers};
-pub use branch::{Asked, LeafChange, branch_questions, compare_branches};
+pub use branch::{Asked, GroupChange, branch_questions, compare_ratings};
 pub use calibration::{CalibrationItem, calibrate, shipped_items};
 pub use mt_bench::{Judges, MtBench, MtBenchOptions, Scores, answers_file, run};
 pub use pairs::{PairJudgment, Pairs, compare_answers, write_pairs};
 pub use prompts::{JudgePrompt, JudgePrompts};
 pub use proof::{Count, Proof, Standard};
-pub use questions::{Question, read_questions, shipped_questions};
+pub use questions::{Question, read_questions, shipped_questions, spread};
+pub use rater::Rater;
 pub use rating::{Winner, read_rating, read_winner};
-pub use rubric::{Criterion, Reading, Rubric, RubricItem, RubricJudgment, calibrate_by_rubric, judge_by_rubric};
+pub use rubric::{Criterion, Rubric, RubricItem, RubricJudge, RubricJudgment};
 pub use single::{Judgment, rate, write_judgments};
 pub use transcript::{OnText, Reply, Transcript, Writer};
 pub use versus::{Answered, Versus, run_pairs};

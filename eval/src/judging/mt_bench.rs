@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::answers::{answer, write_answers};
-use super::calibration::{CalibrationItem, calibrate};
-use super::prompts::JudgePrompts;
+use super::calibration::CalibrationItem;
 use super::proof::{Count, Proof, Standard};
 use super::questions::Question;
-use super::single::{Judgment, rate, write_judgments};
+use super::rater::Rater;
+use super::single::{Judgment, write_judgments};
 use super::transcript::{Transcript, Writer};
 use crate::error::EvalError;
 use crate::statistics::Interval;
@@ -35,8 +35,8 @@ pub struct MtBenchOptions<'a> {
     pub model: &'a str,
     /// What is asked.
     pub questions: &'a [Question],
-    /// What the judge is told.
-    pub prompts: &'a JudgePrompts,
+    /// What the judge rates by.
+    pub rater: &'a Rater,
     /// Planted answers for the proof.
     pub items: &'a [CalibrationItem],
     /// What the judge must be.
@@ -68,6 +68,9 @@ pub struct MtBench {
     pub unanswered: usize,
     /// What is known about the judge.
     pub proof: Proof,
+    /// Every judgment; the folder has them in a file of its own.
+    #[serde(skip)]
+    pub judgments: Vec<Judgment>,
 }
 
 /// Mean ratings from 1 to 10.
@@ -81,7 +84,7 @@ pub struct Scores {
     pub questions: usize,
     /// Mean of each turn.
     pub turns: BTreeMap<usize, f64>,
-    /// Mean of each category.
+    /// Mean of each category, or of each leaf of a taxonomy.
     pub categories: BTreeMap<String, f64>,
 }
 
@@ -102,10 +105,10 @@ pub fn run(
     std::fs::create_dir_all(options.folder).map_err(EvalError::file(options.folder, "make the folder"))?;
     let open = |writer, name: &str| Transcript::open(writer, Some(&options.folder.join(name)));
     let mut of_judge = open(judge, "judge.journal")?;
-    let mut proof = calibrate(&mut of_judge, options.items, options.prompts, options.judgment_tokens, on_reply)?;
+    let mut proof = options.rater.calibrate(&mut of_judge, options.items, options.judgment_tokens, on_reply)?;
     let answers = answer(&mut open(model, "answers.journal")?, options.questions, options.max_tokens, on_reply)?;
     let mut rated = |judge: &mut Transcript<'_>| {
-        rate(judge, options.questions, &answers, options.prompts, options.judgment_tokens, on_reply)
+        options.rater.rate(judge, options.questions, &answers, options.judgment_tokens, on_reply)
     };
     let judgments = rated(&mut of_judge)?;
     if let Some((_, second)) = judges.second {
@@ -128,10 +131,11 @@ pub fn run(
         withheld,
         unanswered: turns - judgments.len(),
         proof,
+        judgments,
     };
     write_answers(&answers_file(options.folder, options.model), options.model, &answers)?;
     let path = options.folder.join("model_judgment").join([&file_name(judge_name), "_single.jsonl"].concat());
-    write_judgments(&path, options.model, judge_name, &judgments)?;
+    write_judgments(&path, options.model, judge_name, &found.judgments)?;
     super::answers::write_lines(
         &options.folder.join(["mt_bench_", &file_name(options.model), ".json"].concat()),
         std::iter::once(&found),
@@ -186,14 +190,14 @@ impl Scores {
         let mut by_question: BTreeMap<u128, Vec<f64>> = BTreeMap::new();
         let mut by_turn: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         let mut by_category: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-        let categories: BTreeMap<u128, &String> =
-            questions.iter().map(|question| (question.question_id, &question.category)).collect();
+        let categories: BTreeMap<u128, &str> =
+            questions.iter().map(|question| (question.question_id, question.group())).collect();
         for judgment in judgments {
             let Some(score) = judgment.score else { continue };
             by_question.entry(judgment.question_id).or_default().push(score);
             by_turn.entry(judgment.turn).or_default().push(score);
             if let Some(category) = categories.get(&judgment.question_id) {
-                by_category.entry((*category).clone()).or_default().push(score);
+                by_category.entry((*category).to_owned()).or_default().push(score);
             }
         }
         if by_question.is_empty() {

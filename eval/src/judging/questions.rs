@@ -1,5 +1,6 @@
 //! Questions of two turns.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,11 @@ impl Question {
         self.reference.as_deref().filter(|reference| exact && reference.len() >= self.turns.len())
     }
 
+    /// What its score is counted among: its leaf, or its category.
+    pub fn group(&self) -> &str {
+        self.qna_file.as_deref().unwrap_or(&self.category)
+    }
+
     /// How answers are sampled: freely where many are right, greedily elsewhere.
     pub fn temperature(&self) -> f32 {
         match self.category.as_str() {
@@ -47,6 +53,24 @@ impl Question {
 /// Never with the questions that come with the program.
 pub fn shipped_questions() -> Result<Vec<Question>, EvalError> {
     parse(include_str!("../../data/mt_bench/question.jsonl"), Path::new("mt_bench/question.jsonl"))
+}
+
+/// So many of the questions, in their order, evenly over their groups: a few questions of each say more than all of one.
+pub fn spread(questions: Vec<Question>, count: usize) -> Vec<Question> {
+    let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
+    let rank = |question| {
+        let number = taken.entry(Question::group(question)).or_default();
+        *number += 1;
+        *number
+    };
+    let ranks: Vec<usize> = questions.iter().map(rank).collect();
+    let mut order: Vec<usize> = (0..questions.len()).collect();
+    order.sort_by_key(|&index| (ranks[index], index));
+    order.truncate(count);
+    order.sort_unstable();
+    let mut chosen = order.into_iter().peekable();
+    let all = questions.into_iter().enumerate();
+    all.filter(|(index, _)| chosen.next_if_eq(index).is_some()).map(|(_, question)| question).collect()
 }
 
 /// Questions from a file, one a line.
@@ -116,6 +140,21 @@ mod tests {
         assert!(questions.iter().all(|question| question.turns.len() == 2));
         assert_eq!(questions.iter().filter(|question| question.reference_for_judges().is_some()).count(), 30);
         assert_eq!((questions[0].temperature() * 10.0).round() as i32, 7);
+    }
+
+    #[test]
+    fn a_few_questions_are_of_every_group() {
+        let all = shipped_questions().unwrap();
+        let groups = |count: usize| -> Vec<(u128, String)> {
+            spread(all.clone(), count).into_iter().map(|found| (found.question_id, found.category)).collect()
+        };
+        assert_eq!(
+            groups(3).iter().map(|(_, group)| group.as_str()).collect::<Vec<_>>(),
+            ["writing", "roleplay", "reasoning"]
+        );
+        let ten = groups(10);
+        assert!(ten.is_sorted() && ten[0].0 == 81 && ten[1].0 == 82 && ten[2].1 == "roleplay", "{ten:?}");
+        assert_eq!(groups(100).len(), 80);
     }
 
     #[test]

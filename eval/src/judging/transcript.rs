@@ -1,16 +1,15 @@
 //! What a model was asked and what it wrote, kept so that nothing is asked twice.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use espalier_dataset::Journal;
+use espalier_dataset::KeyedJournal;
+use espalier_inference::judge::{Heard, Said};
 use espalier_inference::{Answer, Engine, EngineError, Request};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::is_about_the_item;
 use crate::error::EvalError;
-use crate::evaluation::sha256;
 
 /// Hands over the answer of the request at an index; `Break` asks to stop.
 pub type OnText<'a> = &'a mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>;
@@ -52,27 +51,24 @@ pub struct Reply {
 
 impl Reply {
     fn new(answer: Answer) -> Self {
-        let first = answer.logprobs.into_iter().next().map_or_else(Vec::new, |token| {
-            let mut first = vec![(token.token, token.logprob)];
-            first.extend(token.top.into_iter().filter(|(id, _)| *id != token.token));
-            first
-        });
-        Self { text: Some(answer.text), failure: None, first }
+        let Said { text, first } = Said::from(answer);
+        Self { text: Some(text), failure: None, first }
     }
-}
 
-#[derive(Clone, Serialize, Deserialize)]
-struct Kept {
-    /// Hash of the writer and the whole request.
-    key: String,
-    reply: Reply,
+    /// The same for whoever reads a rating from it.
+    pub fn heard(&self) -> Heard {
+        match &self.text {
+            Some(text) => Ok(Said { text: text.clone(), first: self.first.clone() }),
+            None => Err(self.failure.clone().unwrap_or_default()),
+        }
+    }
 }
 
 /// A writer with all that it wrote before.
 pub struct Transcript<'a> {
     writer: &'a dyn Writer,
-    known: HashMap<String, Reply>,
-    journal: Option<Journal<Kept>>,
+    /// Replies by [`Request::digest`].
+    known: KeyedJournal<Reply>,
 }
 
 impl<'a> Transcript<'a> {
@@ -81,15 +77,29 @@ impl<'a> Transcript<'a> {
     /// # Errors
     /// When the file cannot be opened or is none of ours.
     pub fn open(writer: &'a dyn Writer, file: Option<&Path>) -> Result<Self, EvalError> {
-        let journal = file.map(Journal::<Kept>::open).transpose()?;
-        let rows = journal.as_ref().map_or(&[][..], |journal| journal.rows());
-        let known = rows.iter().map(|kept| (kept.key.clone(), kept.reply.clone())).collect();
-        Ok(Self { writer, known, journal })
+        let known = file.map_or_else(|| Ok(KeyedJournal::in_memory()), KeyedJournal::open)?;
+        Ok(Self { writer, known })
     }
 
     /// Who writes.
     pub fn identity(&self) -> &str {
         self.writer.identity()
+    }
+
+    /// What the writer says to each request, or why it cannot follow it: a server may know no log-probabilities or no schema.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(super) fn probe(&mut self, requests: &[Request]) -> Result<Vec<Heard>, EvalError> {
+        let mut heard = Vec::with_capacity(requests.len());
+        for request in requests {
+            match self.ask(std::slice::from_ref(request), &mut |_, _| ControlFlow::Continue(())) {
+                Ok(replies) => heard.extend(replies.iter().map(Reply::heard)),
+                Err(EvalError::Engine(error)) => heard.push(Err(error.to_string())),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(heard)
     }
 
     /// The replies to requests, in their order; those that are known are not asked again. `on_reply` hears of each further one
@@ -102,17 +112,16 @@ impl<'a> Transcript<'a> {
         requests: &[Request],
         on_reply: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Vec<Reply>, EvalError> {
-        let keys: Vec<String> =
-            requests.iter().map(|request| sha256(&format!("{}\n{request:?}", self.identity()))).collect();
+        let keys: Vec<String> = requests.iter().map(|request| request.digest(self.identity())).collect();
         let mut wanted: Vec<usize> =
-            (0..requests.len()).filter(|&index| !self.known.contains_key(&keys[index])).collect();
+            (0..requests.len()).filter(|&index| self.known.get(&keys[index]).is_none()).collect();
         // Equal requests are one.
         let mut seen = std::collections::HashSet::new();
         wanted.retain(|&index| seen.insert(&keys[index]));
         let (total, mut done) = (requests.len(), requests.len() - wanted.len());
         let asked: Vec<Request> = wanted.iter().map(|&index| requests[index].clone()).collect();
         let mut failure = None;
-        let (known, journal) = (&mut self.known, &mut self.journal);
+        let known = &mut self.known;
         if !asked.is_empty() {
             self.writer.write(&asked, &mut |at, answer| {
                 let reply = match answer {
@@ -125,14 +134,10 @@ impl<'a> Transcript<'a> {
                         return ControlFlow::Break(());
                     }
                 };
-                let key = keys[wanted[at]].clone();
-                if let Some(journal) = journal
-                    && let Err(error) = journal.append(&Kept { key: key.clone(), reply: reply.clone() })
-                {
+                if let Err(error) = known.put(&keys[wanted[at]], reply) {
                     failure = Some(error.into());
                     return ControlFlow::Break(());
                 }
-                known.insert(key, reply);
                 done += 1;
                 let flow = on_reply(done, total);
                 if flow.is_break() && done < total {

@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::answers::{Answers, write_lines};
-use super::calibration::calibrate;
 use super::mt_bench::{Judges, MtBenchOptions, file_name, refuse_oneself};
 use super::pairs::{Pairs, compare_answers, write_pairs};
 use super::proof::{Count, Proof};
+use super::rater::Rater;
 use super::transcript::Transcript;
 use crate::error::EvalError;
 use crate::statistics::mcnemar::mcnemar;
@@ -57,11 +57,15 @@ pub fn run_pairs(
     for model in models {
         refuse_oneself(model.identity, judge.identity(), options.judge_itself)?;
     }
+    let Rater::Prompts(prompts) = options.rater else {
+        let problem = "a rubric knows no pairs: compare the ratings of the two models".to_owned();
+        return Err(EvalError::Task { task: "mt_bench".to_owned(), problem });
+    };
     let mut of_judge = Transcript::open(judge, Some(&options.folder.join("judge.journal")))?;
-    let mut proof = calibrate(&mut of_judge, options.items, options.prompts, options.judgment_tokens, on_reply)?;
+    let mut proof = options.rater.calibrate(&mut of_judge, options.items, options.judgment_tokens, on_reply)?;
     let answers = models.map(|model| model.answers);
     let tokens = options.judgment_tokens;
-    let judged = compare_answers(&mut of_judge, options.questions, answers, options.prompts, tokens, on_reply)?;
+    let judged = compare_answers(&mut of_judge, options.questions, answers, prompts, tokens, on_reply)?;
     let verdicts = judged.iter().flat_map(|pair| pair.winners);
     proof.unread = Count { count: verdicts.filter(Option::is_none).count(), of: 2 * judged.len() };
     let mut withheld = proof.faults_of_pairs(&options.standard);

@@ -30,9 +30,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use espalier_dataset::Journal;
+use espalier_dataset::KeyedJournal;
 use espalier_inference::Engine;
-use serde::{Deserialize, Serialize};
 
 pub use build::TaskOptions;
 pub use listing::{Listed, list};
@@ -63,13 +62,6 @@ pub struct TaskProgress {
     pub done: usize,
     /// Questions of all tasks: one for each choice, one for each text.
     pub total: usize,
-}
-
-/// A reply that is kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Kept {
-    ask: String,
-    reply: Reply,
 }
 
 /// Evaluates one model on tasks. All questions of all tasks go to the engine together, so that whatever prompts share is computed
@@ -126,22 +118,15 @@ fn replies(
         }
         numbers.push(of_task);
     }
-    let mut found: Vec<Option<Reply>> = vec![None; asks.len()];
-    let mut journal = match responses {
-        Some(folder) => {
-            Some(Journal::<Kept>::open(&folder.join(format!("{}.jsonl", &sha256(engine.identity())[..16])))?)
-        }
-        None => None,
+    let mut kept = match responses {
+        Some(folder) => KeyedJournal::open(&folder.join(format!("{}.jsonl", &sha256(engine.identity())[..16])))?,
+        None => KeyedJournal::in_memory(),
     };
-    for kept in journal.as_ref().map(Journal::rows).unwrap_or_default() {
-        if let Some(&place) = places.get(&kept.ask) {
-            found[place] = Some(kept.reply.clone());
-        }
-    }
     let mut keys: Vec<&str> = vec![""; asks.len()];
     for (key, &place) in &places {
         keys[place] = key;
     }
+    let mut found: Vec<Option<Reply>> = keys.iter().map(|key| kept.get(key).cloned()).collect();
     let pending: Vec<usize> = (0..asks.len()).filter(|&place| found[place].is_none()).collect();
     let mut progress = TaskProgress { done: asks.len() - pending.len(), total: asks.len() };
     let mut stopped = on_progress(progress).is_break() && !pending.is_empty();
@@ -151,9 +136,9 @@ fn replies(
         let wanted: Vec<&Ask> = pending.iter().map(|&place| asks[place]).collect();
         ask(engine, &names.join(", "), &wanted, &mut |at, reply| {
             let place = pending[at];
-            if let Some(journal) = &mut journal
-                && !matches!(reply, Reply::Failed(_))
-                && let Err(error) = journal.append(&Kept { ask: keys[place].to_owned(), reply: reply.clone() })
+            // A refusal costs nothing to hear again, and another window may not refuse.
+            if !matches!(reply, Reply::Failed(_))
+                && let Err(error) = kept.put(keys[place], reply.clone())
             {
                 failure = Some(error);
                 return ControlFlow::Break(());

@@ -2,14 +2,15 @@
 //! what sets their scores apart.
 
 mod compare;
+mod judged;
 mod list;
-mod mt_bench;
 mod tasks;
 mod tree;
 
 pub use compare::run as compare;
 pub use list::list;
 
+use self::judged::Subject;
 use super::Session;
 use crate::cli::EvalArguments;
 use crate::content::write_atomically;
@@ -35,11 +36,15 @@ struct Contestant {
 pub fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Status> {
     let trees = arguments.tasks.iter().filter(|task| Path::new(task).is_dir()).count();
     match (trees, arguments.tasks.as_slice()) {
-        (0, [name]) if name == mt_bench::NAME => mt_bench::run(arguments, session),
-        (0, names) if names.iter().any(|name| name == mt_bench::NAME) => Err(Failure::usage("mt_bench is asked alone")
+        (0, [name]) if name == judged::NAME => judged::run(arguments, Subject::MtBench, session),
+        (0, names) if names.iter().any(|name| name == judged::NAME) => Err(Failure::usage("mt_bench is asked alone")
             .hint("run `pipeline eval` once for it and once for the other tasks")
             .into()),
+        (0, _) if arguments.judge.is_some() => Err(Failure::usage("these tasks have right answers and need no judge")
+            .hint("a judge rates `--tasks mt_bench` or a skills tree")
+            .into()),
         (0, _) => tasks::run(arguments, session),
+        (1, [tree]) if arguments.judge.is_some() => judged::run(arguments, Subject::Tree(Path::new(tree)), session),
         (1, [tree]) => tree::run(arguments, Path::new(tree), session),
         _ => Err(Failure::usage("a skills tree is evaluated alone")
             .hint("run `pipeline eval` once for the tree and once for the tasks")

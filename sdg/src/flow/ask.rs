@@ -70,8 +70,7 @@ pub(crate) fn ask_all(
     deadline: Option<Instant>,
     on_answer: &mut dyn FnMut(usize, usize),
 ) -> Result<Option<Vec<Replied>>, SdgError> {
-    let keys: Vec<String> =
-        requests.iter().map(|wanted| ResponseCache::key(&engine.identity, &wanted.request)).collect();
+    let keys: Vec<String> = requests.iter().map(|wanted| wanted.request.digest(&engine.identity)).collect();
     let mut first: HashMap<&str, usize> = HashMap::new();
     let (mut open, mut fresh, mut may_fail) = (Vec::new(), Vec::new(), Vec::new());
     let asked = requests.len();
@@ -92,7 +91,7 @@ pub(crate) fn ask_all(
             let key = &keys[open[index]];
             answered += 1;
             let step = match answer {
-                Ok(answer) => cache.put(key, answer).map_err(SdgError::from),
+                Ok(answer) => cache.put(key, Kept::from(answer)).map_err(SdgError::from),
                 // A prompt that is too long is the fault of one row; whatever else an engine says stops the run.
                 Err(error) if error.is_prompt_too_long() => {
                     refused.insert(key, Refused::new("prompt too long", error.to_string()));

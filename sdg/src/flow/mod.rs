@@ -29,7 +29,7 @@ pub use ask::{FlowEngine, FlowEngines};
 use block::BlockKind;
 use block::columns::drop_columns;
 use block::filter::unique;
-pub use cache::ResponseCache;
+pub use cache::{Kept, ResponseCache};
 pub use read::{FlowSet, read_flow, read_flows};
 pub use run::{BlockCounts, FlowEvent, FlowOptions, FlowResult, FlowRun, FlowTask, Usage, run};
 use sample::Passed;

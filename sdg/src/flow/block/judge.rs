@@ -1,6 +1,7 @@
 //! Blocks that have a model judge rows.
 
-use espalier_inference::{Answer, EngineError, Request};
+use espalier_inference::Request;
+use espalier_inference::judge::{Calibration, Heard, Judge, JudgeConfig, Judgement, Planted, Policy, Said, calibrate};
 
 use super::Surroundings;
 use super::planted::{PlantedColumns, planted_samples};
@@ -9,7 +10,7 @@ use crate::flow::ask::Replied;
 use crate::flow::prompt::FlowPrompt;
 use crate::flow::sample::{Passed, Refused, Rejected, Sample};
 use crate::identity::number;
-use crate::judging::{Calibration, Judge, JudgeConfig, Judgement, Plant, Policy, calibrate};
+use crate::planted::Plant;
 
 /// Keeps rows that a model finds good.
 #[derive(Clone, Debug)]
@@ -35,8 +36,6 @@ pub(crate) struct JudgeWork<'a> {
     step: Step,
 }
 
-type Answered = Result<Answer, EngineError>;
-
 #[derive(Debug)]
 enum Step {
     Probing(Item),
@@ -58,7 +57,7 @@ enum Step {
 #[derive(Debug)]
 struct Item {
     requests: Vec<Request>,
-    answers: Vec<Option<Answered>>,
+    answers: Vec<Option<Heard>>,
 }
 
 impl Item {
@@ -66,7 +65,7 @@ impl Item {
         Self { answers: requests.iter().map(|_| None).collect(), requests }
     }
 
-    fn answered(self) -> Vec<Answered> {
+    fn answered(self) -> Vec<Heard> {
         self.answers.into_iter().flatten().collect()
     }
 }
@@ -85,7 +84,7 @@ impl Items {
         all.filter(|(_, (_, answer))| answer.is_none()).map(|(at, (request, _))| (at, request.clone())).collect()
     }
 
-    fn answer(&mut self, number: usize, answered: Answered) {
+    fn answer(&mut self, number: usize, answered: Heard) {
         if let Some(place) = self.0.iter_mut().flatten().flat_map(|item| &mut item.answers).nth(number) {
             *place = Some(answered);
         }
@@ -146,8 +145,8 @@ impl<'a> JudgeWork<'a> {
 
     pub(crate) fn answer(&mut self, number: usize, replied: Replied) {
         let answered = match replied {
-            Ok(reply) => Ok(reply.answer),
-            Err(refused) => Err(EngineError::Broken { problem: refused.detail }),
+            Ok(reply) => Ok(Said::from(reply.answer)),
+            Err(refused) => Err(refused.detail),
         };
         match &mut self.step {
             Step::Probing(item) => item.answers[number] = Some(answered),
@@ -185,10 +184,11 @@ impl<'a> JudgeWork<'a> {
     }
 
     fn after_calibration(&self, judge: Box<Judge>, plants: &[Plant], items: Items) -> Result<Step, SdgError> {
-        let scores: Vec<(Plant, Option<f64>)> = plants
+        let known = |plant: &Plant| if plant.is_good() { Planted::Good } else { Planted::Bad };
+        let scores: Vec<(Planted, Option<f64>)> = plants
             .iter()
             .zip(items.read(&judge))
-            .filter_map(|(plant, judgement)| Some((*plant, judgement.ok()?.score)))
+            .filter_map(|(plant, judgement)| Some((known(plant), judgement.ok()?.score)))
             .collect();
         let found = calibrate(&self.judge.config, &scores);
         if found.policy == Policy::Stop {

@@ -4,7 +4,7 @@ use espalier_taxonomy::{Leaf, Seed};
 use serde_json::{Map, Value};
 
 use crate::flow::sample::{Origin, Sample};
-use crate::judging::{Plant, planted};
+use crate::planted::{Plant, planted};
 
 /// Good rows of a calibration at most; each has a bad one beside it.
 const MOST: usize = 12;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use espalier_inference::Constraint;
+use espalier_inference::judge::JudgeConfig;
 use espalier_taxonomy::Place;
 use espalier_taxonomy::yaml::{Fields, Node, Report, Value, list, text};
 
@@ -21,7 +22,6 @@ use crate::flow::block::planted::PlantedColumns;
 use crate::flow::block::repair::Repair;
 use crate::flow::block::verify::{Select, Verify, Vote};
 use crate::flow::{Block, Budget, Flow};
-use crate::judging::JudgeConfig;
 use crate::reward::{Preference, Reward, RewardConfig};
 
 /// The types of blocks.

@@ -2,13 +2,37 @@
 
 use std::sync::Arc;
 
-use espalier_inference::{Answer, EngineError, Message, Prompt, Request, Sampling};
+use espalier_model::Message;
 
 use super::config::{JudgeConfig, Reading, Swap};
 use super::form::Form;
+use crate::constraint::Constraint;
+use crate::request::{Answer, Prompt, Request, Sampling};
 
 /// Alternatives asked for with the rating's token: as many as common servers tell.
 const ALTERNATIVES: usize = 20;
+
+/// As much of an answer as a rating is read from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Said {
+    /// The text.
+    pub text: String,
+    /// The first token and its alternatives with their log-probabilities; empty where the engine tells none.
+    pub first: Vec<(u32, f32)>,
+}
+
+impl From<Answer> for Said {
+    fn from(answer: Answer) -> Self {
+        let first = answer.logprobs.into_iter().next().map_or_else(Vec::new, |token| {
+            let others = token.top.into_iter().filter(|(id, _)| *id != token.token);
+            std::iter::once((token.token, token.logprob)).chain(others).collect()
+        });
+        Self { text: answer.text, first }
+    }
+}
+
+/// What an engine said, or why it said nothing.
+pub type Heard = Result<Said, String>;
 
 /// What a judge says about one row.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +81,7 @@ impl Judge {
             let form = Form::new(config, Reading::Expected)?;
             let prompt = form.instructed(&question, Reading::Expected);
             for label in &form.labels {
-                let constraint = espalier_inference::Constraint::Choice(vec![label.clone()]);
+                let constraint = Constraint::Choice(vec![label.clone()]);
                 requests.push(Request {
                     constraint: Some(Arc::new(constraint)),
                     top_logprobs: ALTERNATIVES,
@@ -80,7 +104,7 @@ impl Judge {
     ///
     /// # Errors
     /// As [`JudgeConfig::validate`].
-    pub fn new(config: &JudgeConfig, probed: &[Result<Answer, EngineError>]) -> Result<Self, String> {
+    pub fn new(config: &JudgeConfig, probed: &[Heard]) -> Result<Self, String> {
         config.validate()?;
         let mut notes = Vec::new();
         let mut reading = config.reading;
@@ -163,7 +187,7 @@ impl Judge {
     }
 
     /// What the answers to [`Self::requests`] say, in their order.
-    pub fn read(&self, answers: &[Result<Answer, EngineError>]) -> Judgement {
+    pub fn read(&self, answers: &[Heard]) -> Judgement {
         let read: Vec<Option<Distribution>> =
             answers.iter().map(|answer| answer.as_ref().ok().and_then(|answer| self.distribution(answer))).collect();
         let mut orders: Vec<Vec<Distribution>> = Vec::new();
@@ -194,14 +218,12 @@ impl Judge {
         }
     }
 
-    fn distribution(&self, answer: &Answer) -> Option<Distribution> {
+    fn distribution(&self, said: &Said) -> Option<Distribution> {
         let count = self.form.labels.len();
         if self.reading == Reading::Expected {
-            let first = answer.logprobs.first()?;
             let probability = |token: u32| {
-                let known = first.top.iter().find(|(id, _)| *id == token).map(|(_, logprob)| *logprob);
-                let known = known.or_else(|| (first.token == token).then_some(first.logprob));
-                known.map_or(0.0, |logprob| f64::from(logprob).exp())
+                let known = said.first.iter().find(|(id, _)| *id == token);
+                known.map_or(0.0, |(_, logprob)| f64::from(*logprob).exp())
             };
             let found: Vec<f64> = self.tokens.iter().map(|token| probability(*token)).collect();
             let coverage: f64 = found.iter().sum();
@@ -210,22 +232,22 @@ impl Judge {
                 return Some(Distribution { probabilities, coverage: Some(coverage.min(1.0)) });
             }
         }
-        let rating = self.form.rating(&answer.text, self.reading)?;
+        let rating = self.form.rating(&said.text, self.reading)?;
         let probabilities = (0..count).map(|index| f64::from(u8::from(index == rating))).collect();
         Some(Distribution { probabilities, coverage: None })
     }
 }
 
 /// The token that each label begins with.
-fn first_tokens(probed: &[Result<Answer, EngineError>], labels: usize) -> Result<Vec<u32>, String> {
+fn first_tokens(probed: &[Heard], labels: usize) -> Result<Vec<u32>, String> {
     let mut tokens: Vec<u32> = Vec::with_capacity(labels);
     for answer in probed {
-        let answer = answer.as_ref().map_err(ToString::to_string)?;
-        let token = answer.logprobs.first().ok_or("the engine tells no log-probabilities")?.token;
-        if tokens.contains(&token) {
+        let said = answer.as_ref().map_err(Clone::clone)?;
+        let (token, _) = said.first.first().ok_or("the engine tells no log-probabilities")?;
+        if tokens.contains(token) {
             return Err("two ratings begin with the same token".to_owned());
         }
-        tokens.push(token);
+        tokens.push(*token);
     }
     if tokens.len() == labels { Ok(tokens) } else { Err("the engine was not asked for the ratings' tokens".to_owned()) }
 }
@@ -264,21 +286,11 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use espalier_inference::{Finish, TokenLogprob};
-
     use super::*;
+    use crate::request::{Finish, TokenLogprob};
 
-    fn answer(text: &str, logprobs: Vec<TokenLogprob>) -> Result<Answer, EngineError> {
-        Ok(Answer {
-            text: text.into(),
-            tokens: Vec::new(),
-            finish: Finish::Stop,
-            logprobs,
-            end: None,
-            prompt_logprobs: Vec::new(),
-            prompt_tokens: 0,
-            prompt_tokens_cut: 0,
-        })
+    fn answer(text: &str, logprobs: Vec<TokenLogprob>) -> Heard {
+        Ok(Said::from(Answer { text: text.into(), logprobs, finish: Finish::Stop, ..Answer::empty(0, 0) }))
     }
 
     fn token(token: u32, probabilities: &[(u32, f32)]) -> Vec<TokenLogprob> {
@@ -343,7 +355,7 @@ mod tests {
             says("equal"),
             says("first is better"),
             answer("{", vec![]),
-            Err(EngineError::EmptyPrompt),
+            Err("no".to_owned()),
         ]);
         assert_eq!(judgement.votes, [1.0, 1.0, 0.5, 1.0]);
         close(judgement.score.unwrap(), 0.875);
@@ -367,7 +379,7 @@ mod tests {
         let judge = Judge::new(&config, &silent).unwrap();
         assert_eq!(judge.reading(), Reading::Json);
         assert!(judge.notes()[0].contains("tells no log-probabilities"), "{:?}", judge.notes());
-        let refusing = [Err(EngineError::EmptyPrompt), Err(EngineError::EmptyPrompt), Err(EngineError::EmptyPrompt)];
+        let refusing = [Err("no".to_owned()), Err("no".to_owned()), Err("no".to_owned())];
         let judge = Judge::new(&config, &refusing).unwrap();
         assert_eq!((judge.reading(), judge.notes().len()), (Reading::Text, 2));
         let same = [answer("No", token(5, &[])), answer("Yes", token(5, &[])), answer("{}", vec![])];

@@ -1,111 +1,15 @@
-//! Whether a judge can tell good rows from bad ones, found out before it decides about any.
-
-use espalier_dataset::normalized;
-use espalier_taxonomy::{Leaf, Seed};
+//! Whether a judge can tell good texts from bad ones, found out before it decides about any.
 
 use super::area::{AreaUnderCurve, area_under_curve};
 use super::config::{JudgeConfig, OnPoor};
-use crate::identity::number;
 
-/// How a planted row was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Plant {
-    /// A seed as a human wrote it: good.
-    Seed,
-    /// The answer of another seed of the leaf.
-    SwappedAnswer,
-    /// The answer of a seed of another leaf.
-    OtherLeaf,
-    /// The first third of the answer.
-    Truncated,
-    /// A refusal.
-    Refusal,
-}
-
-impl Plant {
-    /// The word in messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Seed => "seed",
-            Self::SwappedAnswer => "swapped answer",
-            Self::OtherLeaf => "answer of another leaf",
-            Self::Truncated => "truncated answer",
-            Self::Refusal => "refusal",
-        }
-    }
-
-    /// Whether a judge should let it pass.
-    pub fn is_good(self) -> bool {
-        self == Self::Seed
-    }
-}
-
-/// A row of known quality.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Planted {
-    /// How it was made.
-    pub plant: Plant,
-    /// The number of the leaf's seed that its question is from.
-    pub seed: usize,
-    /// The text that the question is about.
-    pub context: Option<String>,
-    /// The question.
-    pub question: String,
-    /// The right answer, or a wrong one.
-    pub answer: String,
-}
-
-/// Up to `most` seeds of a leaf as they stand, each followed by one that is bad in one of four ways, in turn. `elsewhere` are
-/// seeds of other leaves. A pure function of its arguments.
-pub fn planted(leaf: &Leaf, elsewhere: &[&Seed], random: u64, most: usize) -> Vec<Planted> {
-    let key = |what: &[u8], index: usize| {
-        number(&[b"planted", what, &random.to_le_bytes(), leaf.id.as_bytes(), &(index as u64).to_le_bytes()])
-    };
-    let mut order: Vec<usize> = (0..leaf.seeds.len()).collect();
-    order.sort_by_key(|index| key(b"order", *index));
-    order.truncate(most);
-    let mut rows = Vec::with_capacity(2 * order.len());
-    for (turn, &index) in order.iter().enumerate() {
-        let seed = &leaf.seeds[index];
-        let row = |plant, answer: String| Planted {
-            plant,
-            seed: index,
-            context: seed.context.clone(),
-            question: seed.question.clone(),
-            answer,
-        };
-        rows.push(row(Plant::Seed, seed.answer.clone()));
-        let ways = [Plant::SwappedAnswer, Plant::OtherLeaf, Plant::Truncated, Plant::Refusal];
-        let made = ways.iter().cycle().skip(turn % ways.len()).take(ways.len()).find_map(|&plant| {
-            let start = key(plant.name().as_bytes(), index) as usize;
-            spoiled(plant, index, &leaf.seeds, elsewhere, start).map(|answer| row(plant, answer))
-        });
-        rows.extend(made);
-    }
-    rows
-}
-
-/// An answer that is wrong in a way; `None` where the seeds give none.
-fn spoiled(plant: Plant, index: usize, seeds: &[Seed], elsewhere: &[&Seed], start: usize) -> Option<String> {
-    let seed = &seeds[index];
-    let right = normalized(&seed.answer);
-    match plant {
-        Plant::Seed => None,
-        Plant::SwappedAnswer => {
-            let others = seeds.iter().cycle().skip(start % seeds.len()).take(seeds.len());
-            others.map(|other| &other.answer).find(|answer| normalized(answer) != right).cloned()
-        }
-        Plant::OtherLeaf => {
-            let others = elsewhere.iter().cycle().skip(start % elsewhere.len().max(1)).take(elsewhere.len());
-            others.map(|other| &other.answer).find(|answer| normalized(answer) != right).cloned()
-        }
-        Plant::Truncated => {
-            let words: Vec<&str> = seed.answer.split_whitespace().collect();
-            // A third of a short answer may still be a right one.
-            (words.len() >= 6).then(|| words[..words.len() / 3].join(" "))
-        }
-        Plant::Refusal => Some("I cannot answer this question.".to_owned()),
-    }
+/// What a planted row is known to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A judge should let it pass.
+    Good,
+    /// A judge should not.
+    Bad,
 }
 
 /// How good a judge is.
@@ -180,12 +84,12 @@ impl Calibration {
 
 /// Compares the scores of planted rows with what they should be. A row without a score counts as scored below all others: it
 /// would not pass.
-pub fn calibrate(config: &JudgeConfig, results: &[(Plant, Option<f64>)]) -> Calibration {
-    let scores = |wanted: bool| -> Vec<f64> {
-        let of_kind = results.iter().filter(|(plant, _)| plant.is_good() == wanted);
+pub fn calibrate(config: &JudgeConfig, results: &[(Planted, Option<f64>)]) -> Calibration {
+    let scores = |wanted: Planted| -> Vec<f64> {
+        let of_kind = results.iter().filter(|(planted, _)| *planted == wanted);
         of_kind.map(|(_, score)| score.unwrap_or(-1.0)).collect()
     };
-    let (good, bad) = (scores(true), scores(false));
+    let (good, bad) = (scores(Planted::Good), scores(Planted::Bad));
     let area = area_under_curve(&good, &bad);
     let quality = match area {
         None => Quality::Unknown,
@@ -240,50 +144,9 @@ fn best_threshold(good: &[f64], bad: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    fn leaf() -> Leaf {
-        let answer = |number: usize| format!("The answer with number {number} is a long one indeed.");
-        let seed = |number: usize| Seed {
-            question: format!("What is {number}?"),
-            answer: answer(number),
-            context: None,
-            line: 1,
-            ..Seed::default()
-        };
-        Leaf { id: "x".into(), seeds: (0..8).map(seed).collect(), ..Leaf::default() }
-    }
-
-    #[test]
-    fn bad_rows_are_bad_and_of_every_kind() {
-        let leaf = leaf();
-        let other = Seed { answer: "Something else".into(), ..Seed::default() };
-        let rows = planted(&leaf, &[&other], 3, 6);
-        assert_eq!(rows, planted(&leaf, &[&other], 3, 6));
-        assert_ne!(rows, planted(&leaf, &[&other], 4, 6));
-        assert_eq!(rows.len(), 12);
-        for row in &rows {
-            let right = &leaf.seeds[row.seed];
-            assert_eq!((row.plant.is_good(), &row.question), (row.answer == right.answer, &right.question), "{row:?}");
-        }
-        let mut kinds: Vec<Plant> = rows.iter().map(|row| row.plant).collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        assert_eq!(kinds.len(), 5);
-        assert!(rows.iter().all(|row| row.plant != Plant::Truncated || row.answer == "The answer with"));
-    }
-
-    #[test]
-    fn seeds_that_all_answer_alike_are_never_swapped() {
-        let mut leaf = leaf();
-        for seed in &mut leaf.seeds {
-            seed.answer = "Yes.".into();
-        }
-        let rows = planted(&leaf, &[], 0, 8);
-        assert!(rows.iter().all(|row| matches!(row.plant, Plant::Seed | Plant::Refusal)), "{rows:?}");
-    }
-
-    fn results(good: &[f64], bad: &[f64]) -> Vec<(Plant, Option<f64>)> {
-        let good = good.iter().map(|score| (Plant::Seed, Some(*score)));
-        good.chain(bad.iter().map(|score| (Plant::Refusal, Some(*score)))).collect()
+    fn results(good: &[f64], bad: &[f64]) -> Vec<(Planted, Option<f64>)> {
+        let good = good.iter().map(|score| (Planted::Good, Some(*score)));
+        good.chain(bad.iter().map(|score| (Planted::Bad, Some(*score)))).collect()
     }
 
     #[test]
@@ -315,7 +178,7 @@ mod tests {
     #[test]
     fn rows_without_a_rating_count_as_rejected() {
         let mut rows = results(&[0.6; 10], &[0.2; 5]);
-        rows.extend([(Plant::Refusal, None); 5]);
+        rows.extend([(Planted::Bad, None); 5]);
         let found = calibrate(&JudgeConfig::default(), &rows);
         assert_eq!((found.without_score, found.quality, found.bad_passed), (5, Quality::Good, 0.0));
         assert!(found.sentence().starts_with("a good judge: area under the curve 1.00"), "{}", found.sentence());

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use espalier_inference::{Constraint, Message};
+use espalier_model::Message;
 use regex::{Regex, RegexBuilder};
 use serde_json::{Value, json};
 
 use super::config::{JudgeConfig, Reading};
+use crate::constraint::Constraint;
 
 /// Longest reason in JSON, in characters: without it a small model writes until its tokens end, and the rating is lost.
 const LONGEST_REASON: usize = 240;
