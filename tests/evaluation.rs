@@ -89,3 +89,20 @@ fn a_bad_judge_is_caught_and_its_score_withheld() {
     let said = bench.run(&[&arguments[..], &["--judge-itself"]].concat());
     insta::assert_snapshot!("bad_judge", format!("{}{}({})", said.out, said.err, said.code));
 }
+
+#[test]
+fn a_tree_is_judged_by_a_rubric() {
+    let bench = Bench::new();
+    let (model, tree) = ("tests/assets/model/stories260K.bin", "taxonomy/examples/quickstart/skills/dates_to_iso");
+    let rubric = bench.write(
+        "rubric.yaml",
+        "name: right\ncriteria:\n- {name: right, question: Is it right?, levels: [wrong, right]}\n",
+    );
+    let out = bench.text("out");
+    let judged = ["eval", "--model", model, "--judge", model, "--limit", "2", "--out", &out, "--tasks"];
+    let said = bench.run(&[&judged[..], &[tree, "--judge-itself", "--rubric", &rubric]].concat());
+    insta::assert_snapshot!("rubric", format!("{}{}({})", said.out, said.err, said.code));
+    let said = bench.run(&[&judged[..], &["arc_easy"]].concat());
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("need no judge"), "{}", said.err);
+}

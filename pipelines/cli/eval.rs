@@ -48,6 +48,14 @@ pub struct EvalArguments {
     /// without them too; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub train_data: Vec<PathBuf>,
+    /// Who judges answers that are neither right nor wrong, and how.
+    #[command(flatten)]
+    pub judging: JudgeArguments,
+}
+
+/// Who judges answers, and how.
+#[derive(Debug, Args)]
+pub struct JudgeArguments {
     /// A model, or the URL of its server, that rates the answers to MT-Bench or to the questions of a skills tree.
     #[arg(long, value_name = "MODEL|URL")]
     pub judge: Option<String>,
@@ -60,7 +68,7 @@ pub struct EvalArguments {
     /// Rate by the criteria and levels of this file, each from the probabilities of its levels, in place of prompts.
     #[arg(long, value_name = "FILE", requires = "judge", conflicts_with = "judge_prompts")]
     pub rubric: Option<PathBuf>,
-    /// Of a skills tree ask the seeds, as InstructLab does, in place of the held-out tests.
+    /// Of a skills tree ask the seeds, as MT-Bench-branch does, in place of the held-out tests.
     #[arg(long, requires = "judge")]
     pub judge_seeds: bool,
     /// Let a model judge its own answers.

@@ -441,7 +441,7 @@ pub enum Command {
     Eval {
         /// A model on tests.
         #[command(flatten)]
-        arguments: Option<EvalArguments>,
+        arguments: Option<Box<EvalArguments>>,
         /// What is done with scores.
         #[command(subcommand)]
         command: Option<EvalCommand>,

@@ -48,7 +48,7 @@ impl Subject<'_> {
         let questions = match self {
             Self::MtBench => shipped_questions()?,
             Self::Tree(path) => {
-                let asked = if arguments.judge_seeds { Asked::Seeds } else { Asked::HeldOut };
+                let asked = if arguments.judging.judge_seeds { Asked::Seeds } else { Asked::HeldOut };
                 let questions = branch_questions(&read_tree(path)?.leaves, asked);
                 if questions.is_empty() {
                     return Err(Failure::usage("no skill of this tree has a question to ask")
@@ -65,22 +65,22 @@ impl Subject<'_> {
 }
 
 pub(super) fn run(arguments: &EvalArguments, subject: Subject<'_>, session: Session<'_>) -> Result<Status> {
-    let Some(reference) = &arguments.judge else {
+    let Some(reference) = &arguments.judging.judge else {
         return Err(Failure::usage(format!("{} needs a judge", subject.folder()))
             .hint("name one with `--judge MODEL`, or a server's with `--judge http://127.0.0.1:8080`")
             .into());
     };
     let questions = subject.questions(arguments)?;
-    let rater = match (&arguments.rubric, &arguments.judge_prompts) {
+    let rater = match (&arguments.judging.rubric, &arguments.judging.judge_prompts) {
         (Some(rubric), _) => Rater::Rubric(Rubric::read(rubric)?),
         (None, Some(prompts)) => Rater::Prompts(JudgePrompts::read(prompts)?),
         (None, None) => Rater::Prompts(JudgePrompts::shipped()),
     };
     let judge = open(reference, session)?;
-    let second = arguments.second_judge.as_ref().map(|second| open(second, session)).transpose()?;
+    let second = arguments.judging.second_judge.as_ref().map(|second| open(second, session)).transpose()?;
     let judges = Judges {
         judge: (reference, &judge),
-        second: arguments.second_judge.as_deref().zip(second.as_ref().map(|second| second as &dyn Writer)),
+        second: arguments.judging.second_judge.as_deref().zip(second.as_ref().map(|second| second as &dyn Writer)),
     };
     let items = shipped_items()?;
     let folder = arguments.out.join(subject.folder());
@@ -92,7 +92,7 @@ pub(super) fn run(arguments: &EvalArguments, subject: Subject<'_>, session: Sess
         standard: Standard::default(),
         max_tokens: MAX_TOKENS,
         judgment_tokens: MAX_TOKENS,
-        judge_itself: arguments.judge_itself,
+        judge_itself: arguments.judging.judge_itself,
         folder: &folder,
     };
     let rated = rate(arguments, &judges, &options, session)?;

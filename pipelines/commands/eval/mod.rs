@@ -40,11 +40,15 @@ pub fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Status> {
         (0, names) if names.iter().any(|name| name == judged::NAME) => Err(Failure::usage("mt_bench is asked alone")
             .hint("run `pipeline eval` once for it and once for the other tasks")
             .into()),
-        (0, _) if arguments.judge.is_some() => Err(Failure::usage("these tasks have right answers and need no judge")
-            .hint("a judge rates `--tasks mt_bench` or a skills tree")
-            .into()),
+        (0, _) if arguments.judging.judge.is_some() => {
+            Err(Failure::usage("these tasks have right answers and need no judge")
+                .hint("a judge rates `--tasks mt_bench` or a skills tree")
+                .into())
+        }
         (0, _) => tasks::run(arguments, session),
-        (1, [tree]) if arguments.judge.is_some() => judged::run(arguments, Subject::Tree(Path::new(tree)), session),
+        (1, [tree]) if arguments.judging.judge.is_some() => {
+            judged::run(arguments, Subject::Tree(Path::new(tree)), session)
+        }
         (1, [tree]) => tree::run(arguments, Path::new(tree), session),
         _ => Err(Failure::usage("a skills tree is evaluated alone")
             .hint("run `pipeline eval` once for the tree and once for the tasks")
