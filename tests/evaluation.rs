@@ -13,7 +13,8 @@ fn planted(bench: &Bench) -> String {
         "espalier: 1\nname: planted\nstudent: tests/assets/model/stories260K.bin\nstages:\n  \
          generate: {{taxonomy: taxonomy/examples/tiny, seed: 7, shots: 0, max_tokens: 24}}\n  \
          train: {{needs: [generate], rank: 4, max_steps: 1, tokens_per_step: 512, max_sequence: 256, data: [{{file: '{rows}'}}]}}\n  \
-         evaluate: {{needs: [train], compare: [base, tuned], shots: 1, max_tokens: 8, limit: 4, require: [tuned > base]}}\n"
+         evaluate: {{needs: [train], compare: [base, tuned], shots: 1, max_tokens: 8, limit: 4, require: [tuned > base]}}\n  \
+         report: {{needs: [train, evaluate]}}\n"
     );
     bench.write("planted.yaml", file)
 }
@@ -27,6 +28,15 @@ fn a_planted_row_is_caught_and_the_gate_refuses() {
     assert_eq!(said.code, 3, "{}", said.err);
     assert!(said.err.contains("`tuned > base` is not shown on knowledge/the_pond: "), "{}", said.err);
     assert!(said.err.contains("contamination: 1 item of "), "{}", said.err);
+    let page = std::fs::read_to_string(bench.path("run/report.html")).expect("a report of a refused run");
+    assert!(page.contains("Refused: `tuned &gt; base` is not shown on knowledge"), "{page}");
+    let again = bench.run(&["run", &file, "--run-dir", &run]);
+    assert_eq!(again.code, 3, "a gate does not forget: {}", again.err);
+    assert!(
+        again.err.contains("is not shown on knowledge/the_pond: ") && again.err.contains("unchanged"),
+        "{}",
+        again.err
+    );
     let text = std::fs::read_to_string(bench.path("run/eval/comparisons.json")).expect("scores");
     let scores: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let found = &scores["contamination"]["found"][0];

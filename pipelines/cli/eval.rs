@@ -48,9 +48,6 @@ pub struct EvalArguments {
     /// without them too; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub train_data: Vec<PathBuf>,
-    /// Who judges answers that are neither right nor wrong, and how.
-    #[command(flatten)]
-    pub judging: JudgeArguments,
 }
 
 /// Who judges answers, and how.

@@ -9,7 +9,7 @@ mod trees;
 
 pub use clean::CleanArguments;
 pub use data::{ConvertArguments, DataCommand, FilterArguments, RowsArgument};
-pub use eval::{EvalArguments, EvalCommand, EvalCompareArguments, Requirement};
+pub use eval::{EvalArguments, EvalCommand, EvalCompareArguments, JudgeArguments, Requirement};
 pub use subcommands::{AdapterCommand, BaseWeightsArgument, BenchCommand, FloatTypeArgument, ModelCommand};
 pub use taxonomy::TaxonomyCommand;
 pub use trees::{DiffArgs, LintArgs, NewArgs, NewKind, PreviewArgs};
@@ -441,7 +441,10 @@ pub enum Command {
     Eval {
         /// A model on tests.
         #[command(flatten)]
-        arguments: Option<Box<EvalArguments>>,
+        arguments: Option<EvalArguments>,
+        /// Who judges answers that are neither right nor wrong, and how.
+        #[command(flatten)]
+        judging: Box<JudgeArguments>,
         /// What is done with scores.
         #[command(subcommand)]
         command: Option<EvalCommand>,

@@ -138,10 +138,10 @@ pub fn run(cli: Cli) -> Result<Status> {
             let data = text.or(data).unwrap_or_default();
             compare::run(&compare::Arguments { models, data, reference, chunks, plot }, session)
         }
-        Command::Eval { arguments, command } => match (arguments, command) {
+        Command::Eval { arguments, judging, command } => match (arguments, command) {
             (_, Some(EvalCommand::Compare(arguments))) => eval::compare(&arguments, session),
             (_, Some(EvalCommand::List)) => eval::list(session),
-            (Some(arguments), None) => eval::run(&arguments, session),
+            (Some(arguments), None) => eval::run(&arguments, &judging, session),
             (None, None) => Err(Failure::usage("eval needs --model, --tasks and --out, or a subcommand")
                 .hint("`pipeline eval --help` has examples")
                 .into()),

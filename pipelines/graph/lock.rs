@@ -27,6 +27,9 @@ pub struct LockedStage {
     pub outputs: BTreeMap<String, String>,
     /// The line of result that the stage ended with.
     pub summary: String,
+    /// Why its gate refused the outputs, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 impl PipelineLock {

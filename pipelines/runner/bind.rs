@@ -6,7 +6,9 @@ use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
 use crate::outcome::Failure;
 use crate::servers;
 use crate::stages::evaluate::{EvaluateStage, Side};
-use crate::stages::{StageConfig, StageContext, data, evaluate, generate, quantize, report, teach, train};
+use crate::stages::{
+    StageConfig, StageContext, StageOutcome, data, evaluate, generate, quantize, report, teach, train,
+};
 use anyhow::{Context, Result};
 use espalier_train::{DataItem, DataSource, RunSources, TrainConfig, TrainError};
 use std::path::PathBuf;
@@ -377,7 +379,7 @@ impl<'a> Bound<'a> {
     }
 
     /// Runs the stage.
-    pub fn execute(&self, models: &Models, from: &Components) -> Result<String> {
+    pub fn execute(&self, models: &Models, from: &Components) -> Result<StageOutcome> {
         let runner = self.runner;
         let context = StageContext {
             stage: &self.stage.name,
@@ -389,13 +391,13 @@ impl<'a> Bound<'a> {
         std::fs::create_dir_all(&folder)?;
         let trained = self.above(StageKind::Train).map(|stage| self.folder_of(stage));
         let quantized = self.above(StageKind::Quantize).map(|stage| self.folder_of(stage));
-        match &self.stage.config {
+        Ok(match &self.stage.config {
             StageConfig::Generate(config) => {
                 let mut config = config.clone();
                 config.taxonomy = self.tree_path(&config.taxonomy);
                 config.decontaminate = config.decontaminate.iter().map(|file| self.tree_path(file)).collect();
                 let places = generate::Places { rows: folder.join("rows"), work: self.work() };
-                generate::run(&config, &models.teacher, runner.engine.as_deref().into(), &places, &context)
+                generate::run(&config, &models.teacher, runner.engine.as_deref().into(), &places, &context)?.into()
             }
             StageConfig::Teach(config) => {
                 let sources = self.sources(&TrainConfig::default())?;
@@ -404,7 +406,7 @@ impl<'a> Bound<'a> {
                 let inputs =
                     teach::Inputs { student: &models.student, teacher: &models.teacher, sources: &sources.rows };
                 let taught = teach::run(&config, inputs, &self.work(), &folder.join(teach::OUTPUT), &context)?;
-                Ok(taught.summary())
+                taught.summary().into()
             }
             StageConfig::Train(config) => {
                 let sources = self.sources(config)?;
@@ -418,7 +420,7 @@ impl<'a> Bound<'a> {
                 // Checkpoints of other inputs must not be taken for this run's.
                 let work = self.work().join(&from.digest()[..24]);
                 let teacher = self.above(StageKind::Teach).map(|stage| self.folder_of(stage).join(teach::OUTPUT));
-                train::run(&config, &models.student, &sources, teacher.as_deref(), &work, &folder, &context)
+                train::run(&config, &models.student, &sources, teacher.as_deref(), &work, &folder, &context)?.into()
             }
             StageConfig::Quantize(config) => {
                 let adapter = trained.map(|folder| folder.join("adapter"));
@@ -434,7 +436,7 @@ impl<'a> Bound<'a> {
                     imatrix: imatrix.unwrap_or_else(|| config.imatrix.clone()),
                     ..config.clone()
                 };
-                quantize::run(&config, inputs, &folder, &context)
+                quantize::run(&config, inputs, &folder, &context)?.into()
             }
             StageConfig::Evaluate(config) => {
                 let taxonomy = self.taxonomy().unwrap_or_default();
@@ -445,10 +447,10 @@ impl<'a> Bound<'a> {
                     quantized,
                     rows: self.trained_on()?,
                 };
-                evaluate::run(config, &inputs, &self.work(), &folder.join("eval"), &context)
+                evaluate::run(config, &inputs, &self.work(), &folder.join("eval"), &context)?
             }
-            StageConfig::Report(config) => report::run(config, &self.report_inputs(models)?, &folder),
-        }
+            StageConfig::Report(config) => report::run(config, &self.report_inputs(models)?, &folder)?.into(),
+        })
     }
 
     fn report_inputs(&self, models: &Models) -> Result<report::Inputs> {

@@ -11,11 +11,13 @@ use crate::content::hash_path;
 use crate::events::Event;
 use crate::folder::RunFolder;
 use crate::graph::{
-    Components, LockedStage, PipelineFile, PipelineLock, Place, StageSpec, ancestors, differences, order,
+    Components, LockedStage, PipelineFile, PipelineLock, Place, StageKind, StageSpec, ancestors, differences, order,
 };
 use crate::models::{ResolvedModel, resolve};
 use crate::outcome::{Failure, Interrupted, Status, error_code};
 use crate::reporter::Reporter;
+use crate::stages::StageOutcome;
+use crate::stages::require::refusal;
 use anyhow::{Context, Result};
 use espalier_kernels::Precision;
 use std::collections::BTreeMap;
@@ -153,9 +155,18 @@ impl Runner<'_> {
             Err(error) if error_code(&error) == 130 => return Ok(Status::Interrupted),
             models => models?,
         };
+        let mut refused: Option<(&StageSpec, String)> = None;
         for stage in stages.into_iter().filter(|stage| selected.contains(&stage.name.as_str())) {
+            // Nothing is built on what a gate refused; the report says what was found.
+            let below = |(gate, _): &(&StageSpec, String)| {
+                ancestors(&self.file.stages, stage).iter().any(|above| above.name == gate.name)
+            };
+            if stage.kind != StageKind::Report && refused.as_ref().is_some_and(below) {
+                continue;
+            }
             match self.execute_stage(stage, &models) {
-                Ok(()) => {}
+                Ok(None) => {}
+                Ok(Some(reason)) => refused = refused.or(Some((stage, reason))),
                 Err(error) if error.chain().any(<dyn std::error::Error + 'static>::is::<Interrupted>) => {
                     self.reporter.send(&Event::Note {
                         stage: stage.name.clone(),
@@ -166,18 +177,24 @@ impl Runner<'_> {
                 Err(error) => return Err(error.context(format!("stage `{}` failed", stage.name))),
             }
         }
-        Ok(Status::Done)
+        match refused {
+            Some((stage, reason)) => {
+                Err(anyhow::Error::from(refusal(reason)).context(format!("stage `{}` failed", stage.name)))
+            }
+            None => Ok(Status::Done),
+        }
     }
 
-    fn execute_stage(&self, stage: &StageSpec, models: &Models) -> Result<()> {
+    /// Runs the stage if it has to; why its gate refuses the result, now or when it last ran.
+    fn execute_stage(&self, stage: &StageSpec, models: &Models) -> Result<Option<String>> {
         let mut lock = PipelineLock::read(&self.folder.lock())?;
         let reasons = match self.decide(stage, models, &lock)? {
             Decision::Run(reasons) => reasons,
             Decision::UpToDate(reason) => {
                 self.reporter.send(&Event::StageSkipped { stage: stage.name.clone(), reason });
-                return Ok(());
+                return Ok(lock.stages.remove(&stage.name).and_then(|locked| locked.refused));
             }
-            Decision::Depends(_) | Decision::NotSelected => return Ok(()),
+            Decision::Depends(_) | Decision::NotSelected => return Ok(None),
         };
         self.reporter.send(&Event::StageStarted { stage: stage.name.clone(), reasons });
         let started = Instant::now();
@@ -190,14 +207,15 @@ impl Runner<'_> {
         if self.forced(stage) {
             bound.discard()?;
         }
-        let summary = bound.execute(models, &from)?;
+        let StageOutcome { summary, refused } = bound.execute(models, &from)?;
         let outputs = self.hash_outputs(&bound.outputs())?;
-        lock.stages.insert(stage.name.clone(), LockedStage { from, outputs, summary: summary.clone() });
+        let done = LockedStage { from, outputs, summary: summary.clone(), refused: refused.clone() };
+        lock.stages.insert(stage.name.clone(), done);
         lock.write(&self.folder.lock())?;
         bound.clean();
         let seconds = started.elapsed().as_secs_f64();
         self.reporter.send(&Event::StageFinished { stage: stage.name.clone(), seconds, summary });
-        Ok(())
+        Ok(refused)
     }
 
     fn decide(&self, stage: &StageSpec, models: &Models, lock: &PipelineLock) -> Result<Decision> {

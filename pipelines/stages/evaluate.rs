@@ -3,7 +3,7 @@
 use super::generate::read_checked_tree;
 use super::quantize::Made;
 use super::require::Requirement;
-use super::{StageContext, contaminated, quantize, require};
+use super::{StageContext, StageOutcome, contaminated, quantize, require};
 use crate::content::{hash_bytes, write_atomically};
 use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
@@ -126,6 +126,9 @@ pub struct Scores {
     /// What the rows of the run and its tests have in common.
     #[serde(default)]
     pub contamination: Contamination,
+    /// Requirements that are not shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
 }
 
 /// One held-out test.
@@ -173,7 +176,7 @@ pub fn run(
     work: &Path,
     out: &Path,
     context: &StageContext<'_>,
-) -> Result<String> {
+) -> Result<StageOutcome> {
     let tree = read_checked_tree(inputs.taxonomy)?;
     let leaves: Vec<&Leaf> = tree.leaves.iter().filter(|leaf| !leaf.test.is_empty()).collect();
     if leaves.is_empty() {
@@ -193,13 +196,14 @@ pub fn run(
     if !contamination.found.is_empty() {
         context.warn(contamination.words());
     }
-    let scores = compare_all(&candidates, &leaves, &evaluations, contamination, &options)?;
-    write_atomically(&out.join("comparisons.json"), serde_json::to_string_pretty(&scores)?.as_bytes())?;
-    write_items(&out.join("items.parquet"), &item_rows(evaluations.iter().flatten()))?;
     let names: Vec<&str> = leaves.iter().map(|leaf| leaf.id.as_str()).collect();
     let run = require::Evaluated { candidates: &candidates, leaves: &names, evaluations: &evaluations };
-    require::check(&config.require, run, &options)?;
-    Ok(summary(&scores))
+    let refused = require::missing(&config.require, run, &options)?;
+    let scores = Scores { refused, ..compare_all(&candidates, &leaves, &evaluations, contamination, &options)? };
+    write_atomically(&out.join("comparisons.json"), serde_json::to_string_pretty(&scores)?.as_bytes())?;
+    write_items(&out.join("items.parquet"), &item_rows(evaluations.iter().flatten()))?;
+    let refused = (!scores.refused.is_empty()).then(|| scores.refused.join("\n"));
+    Ok(StageOutcome { summary: summary(&scores), refused })
 }
 
 /// The models of a run, in the order of the report.
@@ -370,7 +374,7 @@ fn compare_all(
         let family = scores.filter(|score| score.side == side).filter_map(|score| score.comparison.as_mut());
         adjust_family(family, options.alpha);
     }
-    Ok(Scores { tasks, contamination })
+    Ok(Scores { tasks, contamination, refused: Vec::new() })
 }
 
 /// The finding on each test in one line.

@@ -28,6 +28,21 @@ pub use quantize::QuantizeStage;
 pub use report::ReportStage;
 pub use teach::TeachStage;
 
+/// What a stage that ran to its end says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageOutcome {
+    /// Its result in one line.
+    pub summary: String,
+    /// Why its gate refuses the result, which is kept all the same.
+    pub refused: Option<String>,
+}
+
+impl From<String> for StageOutcome {
+    fn from(summary: String) -> Self {
+        Self { summary, refused: None }
+    }
+}
+
 /// The configuration of a stage of any kind.
 #[derive(Debug, Clone)]
 pub enum StageConfig {

@@ -105,7 +105,7 @@ fn read_made(folder: &Path) -> Result<Made> {
 
 /// The finding of the run in words, and whether some test shows a gain.
 pub fn verdict(scores: &Scores) -> (String, bool) {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = scores.refused.iter().map(|missing| format!("Refused: {missing}")).collect();
     let mut gained = false;
     for task in &scores.tasks {
         for score in &task.scores {

@@ -104,8 +104,8 @@ pub struct Evaluated<'a> {
     pub evaluations: &'a [Vec<Evaluation>],
 }
 
-/// Ends with exit code 3 where a requirement is not shown, with the figures of all that are not.
-pub fn check(requirements: &[Requirement], run: Evaluated<'_>, options: &ComparisonOptions) -> Result<()> {
+/// The requirements that are not shown, a line each with the figures.
+pub fn missing(requirements: &[Requirement], run: Evaluated<'_>, options: &ComparisonOptions) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     for requirement in requirements {
         for (leaf, comparison) in comparisons(requirement, run, options)? {
@@ -119,12 +119,13 @@ pub fn check(requirements: &[Requirement], run: Evaluated<'_>, options: &Compari
             missing.push(format!("`{requirement}` is not shown on {leaf}: {words}"));
         }
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::refused(missing.join("\n"))
+    Ok(missing)
+}
+
+/// The end of a run whose gate refuses: exit code 3.
+pub fn refusal(missing: String) -> Failure {
+    Failure::refused(missing)
         .hint("train on more rows, ask more questions, or ask for less in `require`; the scores are in eval/")
-        .into())
 }
 
 /// Every comparison that a requirement speaks of, as one family of claims.

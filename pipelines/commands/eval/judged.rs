@@ -1,7 +1,7 @@
 //! Answers that a judge rates and compares: to the questions of MT-Bench, or to those of a skills tree.
 
 use super::contestants;
-use crate::cli::EvalArguments;
+use crate::cli::{EvalArguments, JudgeArguments};
 use crate::commands::Session;
 use crate::models::resolve;
 use crate::outcome::{Failure, Interrupted, Status};
@@ -44,11 +44,11 @@ impl Subject<'_> {
         }
     }
 
-    fn questions(self, arguments: &EvalArguments) -> Result<Vec<Question>> {
+    fn questions(self, arguments: &EvalArguments, judging: &JudgeArguments) -> Result<Vec<Question>> {
         let questions = match self {
             Self::MtBench => shipped_questions()?,
             Self::Tree(path) => {
-                let asked = if arguments.judging.judge_seeds { Asked::Seeds } else { Asked::HeldOut };
+                let asked = if judging.judge_seeds { Asked::Seeds } else { Asked::HeldOut };
                 let questions = branch_questions(&read_tree(path)?.leaves, asked);
                 if questions.is_empty() {
                     return Err(Failure::usage("no skill of this tree has a question to ask")
@@ -64,23 +64,28 @@ impl Subject<'_> {
     }
 }
 
-pub(super) fn run(arguments: &EvalArguments, subject: Subject<'_>, session: Session<'_>) -> Result<Status> {
-    let Some(reference) = &arguments.judging.judge else {
+pub(super) fn run(
+    arguments: &EvalArguments,
+    judging: &JudgeArguments,
+    subject: Subject<'_>,
+    session: Session<'_>,
+) -> Result<Status> {
+    let Some(reference) = &judging.judge else {
         return Err(Failure::usage(format!("{} needs a judge", subject.folder()))
             .hint("name one with `--judge MODEL`, or a server's with `--judge http://127.0.0.1:8080`")
             .into());
     };
-    let questions = subject.questions(arguments)?;
-    let rater = match (&arguments.judging.rubric, &arguments.judging.judge_prompts) {
+    let questions = subject.questions(arguments, judging)?;
+    let rater = match (&judging.rubric, &judging.judge_prompts) {
         (Some(rubric), _) => Rater::Rubric(Rubric::read(rubric)?),
         (None, Some(prompts)) => Rater::Prompts(JudgePrompts::read(prompts)?),
         (None, None) => Rater::Prompts(JudgePrompts::shipped()),
     };
     let judge = open(reference, session)?;
-    let second = arguments.judging.second_judge.as_ref().map(|second| open(second, session)).transpose()?;
+    let second = judging.second_judge.as_ref().map(|second| open(second, session)).transpose()?;
     let judges = Judges {
         judge: (reference, &judge),
-        second: arguments.judging.second_judge.as_deref().zip(second.as_ref().map(|second| second as &dyn Writer)),
+        second: judging.second_judge.as_deref().zip(second.as_ref().map(|second| second as &dyn Writer)),
     };
     let items = shipped_items()?;
     let folder = arguments.out.join(subject.folder());
@@ -92,7 +97,7 @@ pub(super) fn run(arguments: &EvalArguments, subject: Subject<'_>, session: Sess
         standard: Standard::default(),
         max_tokens: MAX_TOKENS,
         judgment_tokens: MAX_TOKENS,
-        judge_itself: arguments.judging.judge_itself,
+        judge_itself: judging.judge_itself,
         folder: &folder,
     };
     let rated = rate(arguments, &judges, &options, session)?;

@@ -12,7 +12,7 @@ pub use list::list;
 
 use self::judged::Subject;
 use super::Session;
-use crate::cli::EvalArguments;
+use crate::cli::{EvalArguments, JudgeArguments};
 use crate::content::write_atomically;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
@@ -33,21 +33,19 @@ struct Contestant {
 }
 
 /// `pipeline eval`.
-pub fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Status> {
+pub fn run(arguments: &EvalArguments, judging: &JudgeArguments, session: Session<'_>) -> Result<Status> {
     let trees = arguments.tasks.iter().filter(|task| Path::new(task).is_dir()).count();
     match (trees, arguments.tasks.as_slice()) {
-        (0, [name]) if name == judged::NAME => judged::run(arguments, Subject::MtBench, session),
+        (0, [name]) if name == judged::NAME => judged::run(arguments, judging, Subject::MtBench, session),
         (0, names) if names.iter().any(|name| name == judged::NAME) => Err(Failure::usage("mt_bench is asked alone")
             .hint("run `pipeline eval` once for it and once for the other tasks")
             .into()),
-        (0, _) if arguments.judging.judge.is_some() => {
-            Err(Failure::usage("these tasks have right answers and need no judge")
-                .hint("a judge rates `--tasks mt_bench` or a skills tree")
-                .into())
-        }
+        (0, _) if judging.judge.is_some() => Err(Failure::usage("these tasks have right answers and need no judge")
+            .hint("a judge rates `--tasks mt_bench` or a skills tree")
+            .into()),
         (0, _) => tasks::run(arguments, session),
-        (1, [tree]) if arguments.judging.judge.is_some() => {
-            judged::run(arguments, Subject::Tree(Path::new(tree)), session)
+        (1, [tree]) if judging.judge.is_some() => {
+            judged::run(arguments, judging, Subject::Tree(Path::new(tree)), session)
         }
         (1, [tree]) => tree::run(arguments, Path::new(tree), session),
         _ => Err(Failure::usage("a skills tree is evaluated alone")
