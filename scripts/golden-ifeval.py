@@ -2,6 +2,7 @@
 """Verdicts of lm-eval's IFEval on real and planted responses, for eval/tests/golden/ifeval.jsonl.
 
     NLTK_DATA=FOLDER python scripts/golden-ifeval.py input_data.jsonl OUT.jsonl answers.jsonl...
+    NLTK_DATA=FOLDER python scripts/golden-ifeval.py --fresh input_data.jsonl OUT.jsonl answers.jsonl...
 
 input_data.jsonl is the published set (google/IFEval). Each answers file is what `pipeline batch` writes for requests whose
 custom_id is the key of a prompt (greedy, 110 to 140 new tokens; SmolLM2-135M-Instruct Q4_1 on prompts of every kind,
@@ -11,15 +12,20 @@ A line is {id, kwargs, response, strict, loose, real}: one instruction of one re
 from the answers; planted ones are made from them so that every kind is met and missed. langdetect draws at random, so each
 verdict of a kind that leans on it is taken from five seeds by majority. Prompts whose verdict lm-eval itself draws at random (a
 letter outside of a to z) are left out.
+
+--fresh makes eval/tests/golden/ifeval_fresh.jsonl: responses that nothing was adjusted by, sampled at temperature 0.8 with the key of
+the prompt as seed, at most 170 tokens (both models; prompts of language, case and sentences and some of the others), and texts in
+every language of golden-languages.py, whole, cut, among English, asked for their own language and for others.
 """
 
 import json
+import pathlib
 import random
 import sys
 
 import langdetect
 from langdetect import DetectorFactory
-from lm_eval.tasks.ifeval import instructions_registry, utils
+from lm_eval.tasks.ifeval import instructions_registry, instructions_util, utils
 
 # Two or three sentences of our own in every language that the set asks for.
 TEXTS = {
@@ -144,8 +150,24 @@ def planted(identifier, kwargs, base, draw):
     raise ValueError(identifier)
 
 
+def languages(draw):
+    """Texts in many languages under the instructions that ask for a language."""
+    folder = pathlib.Path(__file__).parent
+    known = instructions_util.LANGUAGE_CODES
+    golden = folder.parent / "eval" / "tests" / "golden" / "languages.jsonl"
+    for line in golden.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        found = row["seeds"][0]
+        own = found[0][0] if found and found[0][0] in known else draw.choice(sorted(known))
+        for code in (own, draw.choice(sorted(known))):
+            yield "language:response_language", {"language": code}, row["text"], False
+        yield "change_case:english_lowercase", {}, row["text"].lower(), False
+        yield "change_case:english_capital", {}, row["text"].upper(), False
+
+
 def main():
-    prompts, out, answers = sys.argv[1], sys.argv[2], sys.argv[3:]
+    fresh = sys.argv[1] == "--fresh"
+    prompts, out, *answers = sys.argv[1 + fresh :]
     docs = {}
     for line in open(prompts, encoding="utf-8"):
         doc = json.loads(line)
@@ -162,7 +184,9 @@ def main():
             rows += [(i, k, text, True) for i, k in zip(doc["instruction_id_list"], doc["kwargs"])]
             if len(text) > 200:
                 bases.append(text)
-    for doc in docs.values():
+    if fresh:
+        rows += languages(draw)
+    for doc in docs.values() if not fresh else ():
         for identifier, kwargs in zip(doc["instruction_id_list"], doc["kwargs"]):
             kwargs = {key: value for key, value in kwargs.items() if value is not None}
             base = draw.choice(bases)[: draw.randint(150, 420)]
@@ -182,7 +206,7 @@ def main():
             file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
     for identifier, verdicts in sorted(seen.items()):
         print(identifier, len(verdicts), "followed:", sum(verdicts))
-        assert True in verdicts and False in verdicts, identifier
+        assert fresh or (True in verdicts and False in verdicts), identifier
 
 
 if __name__ == "__main__":

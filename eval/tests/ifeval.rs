@@ -28,11 +28,10 @@ const LEANING: [&str; 5] = [
     "length_constraints:number_sentences",
 ];
 
-#[test]
-fn verdicts_are_those_of_lm_eval() {
-    // (agreeing, all) strict and loose verdicts of a kind, of real responses and of planted ones.
+/// (agreeing, all) strict and loose verdicts of each kind, of real responses and of others.
+fn rates(golden: &str) -> BTreeMap<(bool, String), (usize, usize)> {
     let mut rates: BTreeMap<(bool, String), (usize, usize)> = BTreeMap::new();
-    for line in include_str!("golden/ifeval.jsonl").lines() {
+    for line in golden.lines() {
         let row: Row = serde_json::from_str(line).unwrap();
         let doc = json!({"instruction_id_list": [row.id], "kwargs": [row.kwargs]});
         let found = ifeval::verdicts(&doc, &row.response).unwrap();
@@ -47,19 +46,37 @@ fn verdicts_are_those_of_lm_eval() {
         rate.0 += agrees.iter().filter(|&&agrees| agrees).count();
         rate.1 += 2;
     }
+    rates
+}
+
+/// What part of the verdicts of some kinds agrees.
+fn share(rates: &BTreeMap<(bool, String), (usize, usize)>, real: bool, of: &[&str]) -> f64 {
+    let (agreeing, all) = rates
+        .iter()
+        .filter(|((kind, id), _)| *kind == real && of.contains(&id.as_str()))
+        .fold((0, 0), |sum, (_, rate)| (sum.0 + rate.0, sum.1 + rate.1));
+    println!("{} {of:?}: {agreeing} of {all} verdicts agree", if real { "real" } else { "planted" });
+    agreeing as f64 / f64::from(u32::try_from(all).unwrap())
+}
+
+#[test]
+fn verdicts_are_those_of_lm_eval() {
+    let rates = rates(include_str!("golden/ifeval.jsonl"));
     assert!(rates.len() >= 2 * 25 - 5, "kinds are missing");
-    let share = |real: bool, of: &[&str]| {
-        let (agreeing, all) = rates
-            .iter()
-            .filter(|((kind, id), _)| *kind == real && of.contains(&id.as_str()))
-            .fold((0, 0), |sum, (_, rate)| (sum.0 + rate.0, sum.1 + rate.1));
-        println!("{} {of:?}: {agreeing} of {all} verdicts agree", if real { "real" } else { "planted" });
-        agreeing as f64 / f64::from(u32::try_from(all).unwrap())
-    };
     for id in LEANING {
-        assert!(share(true, &[id]) >= 0.9, "{id}");
-        share(false, &[id]);
+        assert!(share(&rates, true, &[id]) >= 0.98, "{id}");
+        share(&rates, false, &[id]);
     }
-    assert!(share(true, &LEANING) >= 0.98);
-    assert!(share(false, &LEANING) >= 0.95);
+    assert!(share(&rates, true, &LEANING) >= 0.98);
+    assert!(share(&rates, false, &LEANING) >= 0.98);
+}
+
+#[test]
+fn verdicts_on_responses_that_nothing_was_adjusted_by() {
+    let rates = rates(include_str!("golden/ifeval_fresh.jsonl"));
+    for id in LEANING {
+        assert!(share(&rates, true, &[id]) >= 0.98, "{id}");
+    }
+    // Texts in 55 languages, whole, cut and among English.
+    assert!(share(&rates, false, &LEANING[..3]) >= 0.98);
 }

@@ -15,6 +15,7 @@
 mod capitals;
 mod instruction;
 mod language;
+mod profiles;
 mod rules;
 mod sentences;
 

@@ -17,7 +17,7 @@ mod function;
 mod listing;
 mod metric;
 mod python;
-mod random;
+pub(crate) mod random;
 mod score;
 mod selection;
 mod shape;

@@ -9,6 +9,8 @@ const MIDDLE: usize = 397;
 pub(crate) struct Random {
     state: [u32; SIZE],
     next: usize,
+    /// The second of two normal numbers that are drawn together.
+    normal: Option<f64>,
 }
 
 impl Random {
@@ -41,7 +43,7 @@ impl Random {
             }
         }
         state[0] = 0x8000_0000;
-        Self { state, next: SIZE }
+        Self { state, next: SIZE, normal: None }
     }
 
     fn word(&mut self) -> u32 {
@@ -67,8 +69,18 @@ impl Random {
         (f64::from(high) * 67_108_864.0 + f64::from(low)) / 9_007_199_254_740_992.0
     }
 
-    /// One of `0..bound` by rejection; `bound` is at least 1 and fits 32 bits.
-    fn below(&mut self, bound: usize) -> usize {
+    /// `gauss(0, 1)`.
+    pub(crate) fn gauss(&mut self) -> f64 {
+        self.normal.take().unwrap_or_else(|| {
+            let angle = self.unit() * std::f64::consts::TAU;
+            let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+            self.normal = Some(angle.sin() * radius);
+            angle.cos() * radius
+        })
+    }
+
+    /// The place that `choice` takes among `bound`, by rejection; `bound` is at least 1 and fits 32 bits.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         let bits = usize::BITS - bound.leading_zeros();
         loop {
             let drawn = (self.word() >> (32 - bits)) as usize;
@@ -131,5 +143,9 @@ mod tests {
             Random::new((1 << 40) + 3).sample(60, 20),
             [14, 3, 35, 53, 6, 36, 19, 44, 49, 27, 59, 30, 57, 47, 21, 16, 42, 37, 56, 52]
         );
+        // r = random.Random(3); r.gauss(0, 1), r.choice(range(1000)), r.gauss(0, 1), r.gauss(0, 1)
+        let mut random = Random::new(3);
+        let drawn = (random.gauss(), random.below(1000), random.gauss(), random.gauss());
+        assert_eq!(drawn, (0.09470803828730423, 378, 1.2500243810835503, 0.9791694637389738));
     }
 }
