@@ -531,3 +531,37 @@ pub(crate) fn sample_json(sample: &Sample) -> Value {
     }
     json
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Selection, TaskOptions};
+    use super::*;
+
+    /// What both filters of gsm8k take from stored generations, right ones in many forms among them (scripts/golden-gsm8k.py).
+    #[test]
+    fn gsm8k_takes_answers_as_lm_eval_does() {
+        let golden: Value = serde_json::from_str(include_str!("../../tests/golden/gsm8k.json")).unwrap();
+        let generations = golden["generations"].as_array().unwrap();
+        let rows = generations.iter().map(|found| found["row"].as_u64().unwrap() as usize).collect();
+        let config = Selection::read(&["gsm8k".to_owned()]).unwrap().tasks.remove(0);
+        let options = TaskOptions { samples: Some(rows), num_fewshot: Some(0), ..TaskOptions::default() };
+        let benchmark = Benchmark::build(config, &options).unwrap();
+        let said = |found: &Value| vec![Reply::Text { text: found["response"].as_str().unwrap().to_owned(), cut: 0 }];
+        let replies: Vec<Vec<Reply>> = generations.iter().map(said).collect();
+        let scores = score(&benchmark, &replies).unwrap();
+        assert_eq!(scores.samples.len(), 2 * generations.len());
+        for (place, sample) in scores.samples.iter().enumerate() {
+            let expected = &generations[place % generations.len()];
+            let found = json!([sample.filtered[0], sample.metrics[0].1.number()]);
+            assert_eq!(found, expected["filters"][&sample.filter], "{expected} {}", sample.filter);
+        }
+        for found in &scores.scores {
+            let expected = &golden["results"];
+            let value = expected[format!("{},{}", found.metric, found.filter)].as_f64().unwrap();
+            let error = expected[format!("{}_stderr,{}", found.metric, found.filter)].as_f64().unwrap();
+            assert!((found.value - value).abs() < 1e-12 && value > 0.2, "{found:?}");
+            assert!((found.error.unwrap() - error).abs() < 1e-12, "{found:?}");
+        }
+        assert_eq!(scores.scores.len(), 2);
+    }
+}
