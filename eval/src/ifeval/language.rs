@@ -75,13 +75,17 @@ fn probabilities(runs: &[Run], seed: u64) -> Vec<f64> {
             }
             if draw % 5 == 0 {
                 let sum: f64 = probabilities.iter().sum();
-                probabilities.iter_mut().for_each(|probability| *probability /= sum);
+                for probability in &mut probabilities {
+                    *probability /= sum;
+                }
                 if draw >= DRAWS || probabilities.iter().any(|&probability| probability > CONVERGED) {
                     break;
                 }
             }
         }
-        mean.iter_mut().zip(probabilities).for_each(|(mean, probability)| *mean += probability / TRIALS as f64);
+        for (mean, probability) in mean.iter_mut().zip(probabilities) {
+            *mean += probability / TRIALS as f64;
+        }
     }
     mean
 }

@@ -133,6 +133,13 @@ pub(crate) struct DataSource {
     pub(crate) folder: PathBuf,
 }
 
+impl DataSource {
+    /// The name of the data set without that of who publishes it.
+    pub(crate) fn last(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+}
+
 /// A task.
 #[derive(Clone, Debug)]
 pub(crate) struct TaskConfig {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use super::config::TaskConfig;
 use super::shape::{plain, restored};
 use super::shipped;
-use super::table::{csv_rows, json_rows};
+use super::table::{csv_rows, hellaswag_rows, json_rows};
 use crate::error::EvalError;
 
 /// The splits of a data set, each read when it is asked for.
@@ -30,8 +31,14 @@ const SPLITS: &[(&str, &[&str])] = &[
     ("dev", &["dev"]),
 ];
 
-/// Endings of files that can be read.
+/// Endings of files that can be read; all but `parquet` may be followed by one of [`PACKED`].
 const ENDINGS: [&str; 4] = ["parquet", "jsonl", "json", "csv"];
+
+/// Endings of files that are unpacked as they are read.
+const PACKED: [&str; 2] = ["gz", "bz2"];
+
+/// The only data set that is also read as plain text, of six lines an item.
+const HELLASWAG: &str = "hellaswag";
 
 impl<'t> Splits<'t> {
     pub(crate) fn new(config: &'t TaskConfig, folder: Option<&'t Path>) -> Self {
@@ -122,7 +129,7 @@ impl<'t> Splits<'t> {
             return Err(self.refuse(format!("the folder {} is not there; check --data-dir", folder.display())));
         }
         let mut files = Vec::new();
-        collect(folder, 0, &mut files);
+        collect(folder, 0, &|file| self.is_readable(file), &mut files);
         files.sort();
         let keys = self.keys();
         let named = |file: &PathBuf| Named::of(file, folder);
@@ -156,10 +163,23 @@ impl<'t> Splits<'t> {
         Ok(chosen.into_iter().map(Source::File).collect())
     }
 
+    fn is_readable(&self, file: &Path) -> bool {
+        let lines_of_hellaswag = || {
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            self.config.data.last() == HELLASWAG && name.starts_with("hellaswag_val")
+        };
+        match ending(file) {
+            Some("txt") => lines_of_hellaswag(),
+            Some("parquet") => !is_packed(file),
+            Some(known) => ENDINGS.contains(&known),
+            None => false,
+        }
+    }
+
     /// What files and folders of the data set may be called, the task's own name first.
     fn keys(&self) -> Vec<String> {
         let data = &self.config.data;
-        let last = data.path.rsplit('/').next().unwrap_or_default();
+        let last = data.last();
         let mut keys = vec![self.config.task.clone()];
         match &data.name {
             // `main` and the like say nothing of the data set.
@@ -180,18 +200,47 @@ impl<'t> Splits<'t> {
     }
 }
 
-/// Files with a known ending, to a depth that folders of benchmarks have.
-fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) {
+/// Files that can be read, to a depth that folders of benchmarks have.
+fn collect(folder: &Path, depth: usize, readable: &dyn Fn(&Path) -> bool, files: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         if path.is_dir() {
             if depth < 6 {
-                collect(&path, depth + 1, files);
+                collect(&path, depth + 1, readable, files);
             }
-        } else if path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| ENDINGS.contains(&ending)) {
+        } else if readable(&path) {
             files.push(path);
         }
     }
+}
+
+/// Whether the file is unpacked as it is read.
+fn is_packed(file: &Path) -> bool {
+    file.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| PACKED.contains(&ending))
+}
+
+/// The path without its endings.
+fn stem(file: &Path) -> PathBuf {
+    let unpacked = if is_packed(file) { file.with_extension("") } else { file.to_owned() };
+    unpacked.with_extension("")
+}
+
+/// The ending that tells the form of a file, below that of its packing.
+fn ending(file: &Path) -> Option<&str> {
+    let name = if is_packed(file) { Path::new(file.file_stem()?) } else { file };
+    name.extension()?.to_str()
+}
+
+/// The text of a file, unpacked.
+fn text_of(path: &Path) -> std::io::Result<String> {
+    let file = std::fs::File::open(path)?;
+    let mut text = String::new();
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("gz") => flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text)?,
+        Some("bz2") => bzip2::read::MultiBzDecoder::new(file).read_to_string(&mut text)?,
+        _ => std::io::BufReader::new(file).read_to_string(&mut text)?,
+    };
+    Ok(text)
 }
 
 /// What the name of a file says.
@@ -203,7 +252,7 @@ struct Named {
 
 impl Named {
     fn of(file: &Path, folder: &Path) -> Self {
-        let below = file.strip_prefix(folder).unwrap_or(file).with_extension("");
+        let below = stem(file.strip_prefix(folder).unwrap_or(file));
         let mut parts: Vec<String> =
             below.components().map(|part| part.as_os_str().to_string_lossy().to_lowercase()).collect();
         parts.extend(folder.file_name().map(|name| name.to_string_lossy().to_lowercase()));
@@ -258,7 +307,7 @@ impl Source {
         let (path, text) = match self {
             Self::Embedded(text) => return json_rows(Path::new(&config.task), text, None),
             Self::File(path) => {
-                let parquet = path.extension().is_some_and(|ending| ending == "parquet");
+                let parquet = ending(path) == Some("parquet");
                 if parquet || config.data.path == "parquet" {
                     let refuse = |error: espalier_dataset::DatasetError| EvalError::Task {
                         task: config.task.clone(),
@@ -266,16 +315,19 @@ impl Source {
                     };
                     return read_parquet_values(path).map_err(refuse);
                 }
-                (path, std::fs::read_to_string(path).map_err(EvalError::file(path, "read the data set"))?)
+                (path, text_of(path).map_err(EvalError::file(path, "read the data set"))?)
             }
         };
-        let csv = path.extension().is_some_and(|ending| ending == "csv" || ending == "tsv");
+        let csv = matches!(ending(path), Some("csv" | "tsv"));
+        if ending(path) == Some("txt") && config.data.last() == HELLASWAG {
+            return hellaswag_rows(path, &text);
+        }
         if config.data.path == "text" {
             return Ok(text.lines().map(|line| Map::from_iter([("text".to_owned(), line.into())]).into()).collect());
         }
         if csv || config.data.path == "csv" {
-            let text_of = |key: &str| config.data.kwargs.get(key).and_then(Value::as_str);
-            return csv_rows(path, &text, text_of("delimiter").or(text_of("sep")));
+            let named = |key: &str| config.data.kwargs.get(key).and_then(Value::as_str);
+            return csv_rows(path, &text, named("delimiter").or(named("sep")));
         }
         json_rows(path, &text, config.data.kwargs.get("field").and_then(Value::as_str))
     }
@@ -294,6 +346,8 @@ mod tests {
             ("gsm8k/train.jsonl", "gsm8k", Some("train")),
             ("llm/arc_easy.jsonl", "arc_easy", None),
             ("val_piqa.json", "piqa", Some("val")),
+            ("piqa/validation.jsonl.gz", "piqa", Some("validation")),
+            ("hellaswag/hellaswag_val_full.txt.bz2", "hellaswag", None),
         ] {
             let named = of(file);
             assert!(named.is_of(&[key.to_owned()]), "{file}: {:?}", named.words);
@@ -301,5 +355,28 @@ mod tests {
         }
         assert!(of("val_piqa.json").is_split("validation") && !of("val_piqa.json").is_split("test"));
         assert!(!of("llm/arc_easy.jsonl").is_of(&["arc".to_owned()]));
+    }
+
+    #[test]
+    fn packed_files_are_unpacked() {
+        use std::io::Write;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut bz2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        gz.write_all(b"one\n").unwrap();
+        bz2.write_all(b"two\n").unwrap();
+        let (gz, bz2) = (gz.finish().unwrap(), bz2.finish().unwrap());
+        std::fs::write(path("a.jsonl.gz"), [gz.clone(), gz].concat()).unwrap();
+        std::fs::write(path("a.txt.bz2"), &bz2[..]).unwrap();
+        assert_eq!(text_of(&path("a.jsonl.gz")).unwrap(), "one\none\n");
+        assert_eq!(text_of(&path("a.txt.bz2")).unwrap(), "two\n");
+        assert_eq!(
+            (ending(&path("a.jsonl.gz")), ending(&path("a.csv")), ending(&path("gz"))),
+            (Some("jsonl"), Some("csv"), None)
+        );
+        std::fs::write(path("a.txt.bz2"), &bz2[..bz2.len() - 4]).unwrap();
+        assert!(text_of(&path("a.txt.bz2")).is_err());
     }
 }

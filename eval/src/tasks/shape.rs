@@ -78,7 +78,7 @@ pub(crate) fn plain(rows: Vec<Value>) -> Vec<Value> {
 /// columns that the tasks of lm-eval read; any other row as it is.
 pub(crate) fn restored(row: Value, config: &TaskConfig) -> Value {
     let data = &config.data;
-    let made = match (data.path.rsplit('/').next().unwrap_or_default(), data.name.as_deref()) {
+    let made = match (data.last(), data.name.as_deref()) {
         ("mmlu", subject) => mmlu(&row, subject.unwrap_or_default()),
         ("ai2_arc", _) => choice_row(&row).map(|(query, choices, gold)| {
             let question = query.trim_start_matches("Question: ").trim_end_matches('\n').trim_end_matches("\nAnswer:");
@@ -92,6 +92,7 @@ pub(crate) fn restored(row: Value, config: &TaskConfig) -> Value {
             let goal = query.strip_prefix("Question: ").unwrap_or(&query).trim_end_matches('\n');
             Some(json!({"goal": goal, "sol1": first, "sol2": second, "label": gold}))
         }),
+        ("commonsense_qa", _) => choice_row(&row).and_then(|(query, letters, gold)| commonsense(&query, &letters, gold)),
         ("super_glue", Some("copa")) => choice_row(&row).and_then(|(query, choices, gold)| copa(&query, choices, gold)),
         _ => None,
     };
@@ -125,6 +126,16 @@ fn mmlu(row: &Value, subject: &str) -> Option<Value> {
     )
 }
 
+/// `Question: Q\nChoices:\nA. a\nB. b\nAnswer:`, whose choices are the letters.
+fn commonsense(query: &str, letters: &[String], gold: usize) -> Option<Value> {
+    let (question, listed) = query.strip_prefix("Question: ")?.split_once("\nChoices:\n")?;
+    let listed: Vec<&str> = listed.strip_suffix("\nAnswer:")?.lines().collect();
+    let text = |(line, letter): (&&str, &String)| Some(line.strip_prefix(letter)?.strip_prefix(". ")?.to_owned());
+    let choices: Vec<String> = listed.iter().zip(letters).map(text).collect::<Option<_>>()?;
+    let complete = listed.len() == letters.len();
+    complete.then(|| json!({"question": question, "choices": {"label": letters, "text": choices}, "answerKey": letters.get(gold)}))
+}
+
 /// `The man fell, because` is the premise `The man fell,.` asked for its cause.
 fn copa(query: &str, choices: Vec<String>, gold: usize) -> Option<Value> {
     let (premise, question) = match query.trim_end().rsplit_once(' ')? {
@@ -152,6 +163,16 @@ mod tests {
         let rows = plain(rows);
         assert_eq!(rows[0].to_string(), r#"{"a":1.0,"k":[{"x":1,"y":null},{"x":null,"y":"t"}],"b":null}"#);
         assert_eq!(rows[1].to_string(), r#"{"a":2.5,"k":[],"b":null}"#);
+    }
+
+    #[test]
+    fn commonsense_as_it_was() {
+        let letters = ["A".to_owned(), "B".to_owned()];
+        let row = commonsense("Question: Where?\nChoices:\nA. a bank\nB. b. c\nAnswer:", &letters, 1).unwrap();
+        let choices = json!({"label": letters, "text": ["a bank", "b. c"]});
+        assert_eq!(row, json!({"question": "Where?", "choices": choices, "answerKey": "B"}));
+        assert_eq!(commonsense("Question: Where?\nChoices:\nA. a bank\nAnswer:", &letters, 1), None);
+        assert_eq!(commonsense("Where?", &letters, 1), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::EvalError;
 
@@ -30,6 +30,42 @@ pub(crate) fn json_rows(path: &Path, text: &str, field: Option<&str>) -> Result<
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// `HellaSwag` as plain text, six lines an item: `activity: context`, the number of the right ending from 0, four endings. A last sentence
+/// of the context that does not end is the one that the endings go on with (`ctx_b` of the origin).
+pub(crate) fn hellaswag_rows(path: &Path, text: &str) -> Result<Vec<Value>, EvalError> {
+    let refuse = |line: usize, problem: String| EvalError::Line { path: path.to_owned(), line, problem };
+    let lines: Vec<&str> = text.lines().collect();
+    let items = lines.chunks(6).enumerate().map(|(index, item)| {
+        let first = 6 * index + 1;
+        let &[context, label, ref endings @ ..] = item else {
+            return Err(refuse(first, "the last item has no right ending and no endings".to_owned()));
+        };
+        let (activity, context) = context.split_once(": ").ok_or_else(|| {
+            refuse(
+                first,
+                format!(
+                    "{context:?} is no `activity: context`; an item has six lines, the first one names its activity"
+                ),
+            )
+        })?;
+        if endings.len() != 4 {
+            return Err(refuse(first, format!("the last item has {} endings, expected 4", endings.len())));
+        }
+        if !matches!(label, "0" | "1" | "2" | "3") {
+            return Err(refuse(first + 1, format!("{label:?} is no number of an ending, 0 to 3")));
+        }
+        let ended = context.ends_with(['.', '!', '?']);
+        let last_end = || context.rmatch_indices(' ').find(|(at, _)| context[..*at].ends_with(['.', '!', '?']));
+        let (whole, begun) = match (ended, last_end()) {
+            (true, _) => (context, ""),
+            (false, Some((at, _))) => (&context[..at], &context[at + 1..]),
+            (false, None) => ("", context),
+        };
+        Ok(json!({"activity_label": activity, "ctx_a": whole, "ctx_b": begun, "endings": endings, "label": label}))
+    });
+    items.collect()
 }
 
 /// What pandas, which lm-eval's data sets are read with, takes for absent.
@@ -135,8 +171,6 @@ fn records(text: &str, delimiter: char) -> Vec<(usize, Vec<String>)> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -160,5 +194,33 @@ mod tests {
             json_rows(path, "{\"a\": 1}\n{\"a\"", None).unwrap_err().to_string().contains("a.json:2: this is not JSON")
         );
         assert!(json_rows(path, "3", None).unwrap_err().to_string().contains("an object"));
+    }
+
+    #[test]
+    fn hellaswag_of_six_lines() {
+        let path = Path::new("hellaswag_val.txt");
+        let endings = "a.\nb.\nc.\nd.\n";
+        let text = format!(
+            "Roofs: A man sits. Is he up? he\n3\n{endings}Work World: How to draw. Learn it.\n0\n{endings}Kneeling: a man\n1\n{endings}"
+        );
+        let rows = hellaswag_rows(path, &text).unwrap();
+        let told: Vec<_> = rows.iter().map(|row| (&row["ctx_a"], &row["ctx_b"], &row["label"])).collect();
+        assert_eq!(
+            json!(told),
+            json!([["A man sits. Is he up?", "he", "3"], ["How to draw. Learn it.", "", "0"], ["", "a man", "1"]])
+        );
+        assert_eq!(
+            (&rows[1]["activity_label"], &rows[1]["endings"]),
+            (&json!("Work World"), &json!(["a.", "b.", "c.", "d."]))
+        );
+        for (text, problem) in [
+            ("A: b\n4\na\nb\nc\nd\n", "hellaswag_val.txt:2: \"4\" is no number of an ending"),
+            ("A: b\n1\na\nb\nc\n", "hellaswag_val.txt:1: the last item has 3 endings"),
+            ("A: b\n", "hellaswag_val.txt:1: the last item has no right ending"),
+            ("A b\n1\na\nb\nc\nd\n", "hellaswag_val.txt:1: \"A b\" is no `activity: context`"),
+        ] {
+            let error = hellaswag_rows(path, text).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
     }
 }
