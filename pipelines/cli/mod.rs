@@ -621,7 +621,7 @@ pub enum Command {
     /// Rates of this machine, for comparisons in one sitting.
     #[command(
         subcommand,
-        after_help = "Examples:\n  pipeline bench gemm\n  pipeline bench generate --model base.gguf --sequences 32"
+        after_help = "Examples:\n  pipeline bench gemm\n  pipeline bench generate --model base.gguf --sequences 32\n  pipeline bench eval --model base.gguf --tasks arc_easy --limit 200"
     )]
     Bench(BenchCommand),
 }

@@ -181,6 +181,27 @@ pub enum BenchCommand {
         #[arg(long, default_value_t = 0)]
         shared_prefix: usize,
     },
+    /// Items of tasks that are scored in a second.
+    #[command(
+        after_help = "Examples:\n  pipeline bench eval --model base.gguf --limit 200\n  pipeline bench eval --model base.gguf --tasks mmlu --num-fewshot 5 --limit 20"
+    )]
+    Eval {
+        /// The model.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// Names of tasks (see `pipeline eval list`), or .yaml files of lm-evaluation-harness.
+        #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', default_value = "arc_easy")]
+        tasks: Vec<String>,
+        /// Only the first items of each task.
+        #[arg(long, value_name = "N")]
+        limit: Option<std::num::NonZeroUsize>,
+        /// Solved examples shown before each question, in place of what the task says.
+        #[arg(long, value_name = "N")]
+        num_fewshot: Option<usize>,
+        /// Folder of benchmark files, in place of what is built in.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
     /// `LoRA` steps.
     #[command(
         after_help = "Examples:\n  pipeline bench train --model base.gguf --batch 4 --seq 512 --rank 16\n  pipeline bench train --model base.gguf --data runs/quickstart/rows/messages.jsonl"

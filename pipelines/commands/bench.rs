@@ -4,6 +4,7 @@
 //! work meet first on this machine, with the seconds of that limit and the share of it that was reached. A training step is
 //! also told by operation, each with a bound of its own and with the time that it takes when it runs alone.
 
+mod eval;
 mod operations;
 mod stored;
 
@@ -34,6 +35,11 @@ pub fn run(command: BenchCommand, session: Session<'_>) -> Result<Status> {
         BenchCommand::Gemm { block_type: Some(block_type) } => stored::gemm(&block_type, session),
         BenchCommand::Generate { model, sequences, prompt, new, shared_prefix } => {
             generate(&model, sequences, prompt, new, shared_prefix, session)
+        }
+        BenchCommand::Eval { model, tasks, limit, num_fewshot, data_dir } => {
+            let asked =
+                eval::Asked { tasks: &tasks, limit: limit.map(Into::into), num_fewshot, data_dir: data_dir.as_deref() };
+            eval::rate(&model, &asked, session)
         }
         BenchCommand::Train { model, batch, seq, rank, steps, base_weights, data } => {
             let config = TrainConfig {
