@@ -8,6 +8,7 @@ use espalier_inference::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::echo;
 use crate::error::EvalError;
 use crate::evaluation::sha256;
 use crate::run::{ItemAnswer, OnAnswer};
@@ -85,10 +86,11 @@ pub(crate) type OnReply<'a> = &'a mut dyn FnMut(usize, Reply) -> ControlFlow<()>
 pub(crate) fn ask(engine: &Engine, task: &str, asks: &[&Ask], on_reply: OnReply<'_>) -> Result<(), EvalError> {
     let (texts, scores): (Vec<usize>, Vec<usize>) = (0..asks.len()).partition(|&at| asks[at].is_text());
     if !scores.is_empty() {
-        let Engine::Native(native) = engine else {
-            return Err(EvalError::NoLogLikelihood { task: task.to_owned() });
+        let flow = match engine {
+            Engine::Native(native) => score(native, task, asks, &scores, on_reply)?,
+            Engine::Servers(_) => echo::score(engine, task, asks, &scores, on_reply)?,
         };
-        if score(native, task, asks, &scores, on_reply)?.is_break() {
+        if flow.is_break() {
             return Ok(());
         }
     }

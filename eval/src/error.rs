@@ -75,10 +75,11 @@ pub enum EvalError {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// Multiple choice needs log-probabilities of given texts, which a chat server does not report.
+    /// Multiple choice needs log-probabilities of given texts, which servers do not report for conversations.
     #[error(
         "task {task:?} has items with choices, which are decided by log-likelihood, but the engine is a server, which does not \
-         report it; evaluate with a local model, or take the choices out so that answers are generated"
+         report it in a conversation; evaluate with a local model, ask without the chat template, or take the choices out so that \
+         answers are generated"
     )]
     NoLogLikelihood {
         /// The task.

@@ -18,6 +18,7 @@
 mod ask;
 pub mod compare;
 pub mod contamination;
+mod echo;
 mod error;
 mod evaluation;
 pub mod ifeval;

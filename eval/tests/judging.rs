@@ -37,6 +37,7 @@ fn text(text: String) -> Answer {
         logprobs: Vec::new(),
         end: None,
         prompt_logprobs: Vec::new(),
+        echo: Vec::new(),
         prompt_tokens: 0,
         prompt_tokens_cut: 0,
     }

@@ -4,10 +4,12 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use espalier_eval::results::{RunDescription, write_tasks};
 use espalier_eval::tasks::{Scores, Selection, TaskOptions, evaluate_tasks};
-use espalier_inference::{ChatTemplate, Engine, EngineOptions, NativeEngine};
+use espalier_inference::serve::{Answered, Limits, ServeOptions, Server};
+use espalier_inference::{ChatTemplate, Engine, EngineOptions, NativeEngine, Overflow, ServerOptions, ServerPool};
 use espalier_model::Model;
 use serde_json::Value;
 
@@ -156,6 +158,49 @@ fn an_interrupted_run_goes_on_and_other_limits_ask_only_what_is_new() {
     assert_eq!(written(&options, &again.unwrap()), unbroken);
     let (more, first) = run(&TaskOptions { limit: Some(3.0), ..TaskOptions::default() }, usize::MAX);
     assert!(more.is_ok() && first == all, "{first} of {all} replies were known");
+}
+
+/// The golden tasks that ask for likelihoods after a context.
+const OF_SERVERS: [&str; 3] = ["golden_group", "golden_same_split", "golden_last_word"];
+
+#[test]
+fn a_server_that_repeats_texts_gives_what_the_engine_gives() {
+    let Engine::Native(native) = engine() else { unreachable!() };
+    let served = ServeOptions {
+        address: "127.0.0.1:0".parse().unwrap(),
+        model: "stories".to_owned(),
+        other_names: Vec::new(),
+        adapters: Vec::new(),
+        key: None,
+        max_waiting: 1024,
+        max_tokens: 32,
+        overflow: Overflow::Refuse,
+        limits: Limits::default(),
+    };
+    let server = Server::start(Arc::new(native), served, Box::new(|_: &Answered| {})).unwrap();
+    let url = format!("http://{}", server.address());
+    let pool = ServerPool::open(&url, &|_| None, ServerOptions::from_environment(&|_| None).unwrap()).unwrap();
+    let files: Vec<String> =
+        OF_SERVERS.iter().map(|name| folder().join(name).with_extension("yaml").display().to_string()).collect();
+    let found = |engine: &Engine| {
+        let options = TaskOptions { limit: Some(4.0), ..TaskOptions::default() };
+        let selection = Selection::read(&files).unwrap();
+        evaluate_tasks(engine, selection, &options, None, &mut |_| ControlFlow::Continue(())).unwrap()
+    };
+    let (expected, by_server) = (found(&engine()), found(&Engine::Servers(pool)));
+    let mut compared = 0;
+    for (one, other) in expected.tasks.iter().zip(&by_server.tasks) {
+        let (Some(one), Some(other)) = (one.evaluation("x"), other.evaluation("x")) else { continue };
+        for (one, other) in one.items.iter().zip(&other.items) {
+            assert_eq!((&one.prompt_hash, one.correct, &other.error), (&other.prompt_hash, other.correct, &None));
+            for (one, other) in one.logprobs.iter().zip(&other.logprobs) {
+                assert!((one - other).abs() < 1e-3, "{one} {other}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 24, "{compared}");
+    assert!(server.stop(std::time::Duration::from_secs(5)));
 }
 
 #[test]

@@ -83,7 +83,9 @@ pub use espalier_model::{ChatTemplate, Message, Pooling, SpecialTokens, python_m
 pub use inputs::LinearInput;
 pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
 pub use overflow::Overflow;
-pub use request::{Answer, Counts, Event, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob};
+pub use request::{
+    Answer, Counts, Echoed, Event, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob,
+};
 pub use server::{ServerEvent, ServerKind, ServerNews, ServerOptions, ServerPool};
 pub use service::{Cancel, Load, Refused, Service, ServiceOptions};
 pub use weights::ChangeRow;

@@ -105,7 +105,7 @@ pub struct Request {
     /// How many alternatives to report with each token, beside the chosen one.
     pub top_logprobs: usize,
     /// Asks for the log-probabilities of the prompt's tokens, each with so many alternatives. With `max_tokens: 0` they are
-    /// all that is computed. Only the native engine has them.
+    /// all that is computed. A server gives them as [`Answer::echo`], of prompts that are texts.
     pub prompt_logprobs: Option<usize>,
 }
 
@@ -192,10 +192,23 @@ pub struct Answer {
     pub end: Option<TokenLogprob>,
     /// One entry for each token of the prompt but the first, where [`Request::prompt_logprobs`] asks for them.
     pub prompt_logprobs: Vec<TokenLogprob>,
+    /// The prompt's tokens as a server tells them, where [`Request::prompt_logprobs`] asks for them; empty from the native engine.
+    pub echo: Vec<Echoed>,
     /// Length of the prompt in tokens, BOS and template included (0 when a server does not say); what was cut not counted.
     pub prompt_tokens: usize,
     /// Tokens of the prompt that were taken away because it did not fit (see [`Overflow`]).
     pub prompt_tokens_cut: usize,
+}
+
+/// A token of a prompt, by its place in the text: servers tell no ids.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Echoed {
+    /// Characters of the text before it.
+    pub offset: usize,
+    /// Its natural log-probability; the first token of a text has none.
+    pub logprob: Option<f64>,
+    /// Whether no token is likelier in its place.
+    pub likeliest: bool,
 }
 
 impl Answer {
@@ -208,6 +221,7 @@ impl Answer {
             logprobs: Vec::new(),
             end: None,
             prompt_logprobs: Vec::new(),
+            echo: Vec::new(),
             prompt_tokens,
             prompt_tokens_cut,
         }

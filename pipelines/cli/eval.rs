@@ -6,14 +6,14 @@ use std::path::PathBuf;
 /// A model on tests.
 #[derive(Debug, Args)]
 pub struct EvalArguments {
-    /// The model.
-    #[arg(long, value_name = "MODEL")]
+    /// The model, or the URL of a server that repeats texts with log-probabilities (vLLM, `pipeline serve`).
+    #[arg(long, value_name = "MODEL|URL")]
     pub model: String,
     /// Adapter, applied without a merge.
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
     /// Another model to compare with on the same items; may be repeated.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL|URL")]
     pub compare: Vec<String>,
     /// Names of tasks (see `pipeline eval list`), .yaml files of lm-evaluation-harness, or a skills tree whose held-out tests are the
     /// tasks.
@@ -40,8 +40,8 @@ pub struct EvalArguments {
     /// What the prompt begins with.
     #[arg(long, value_name = "TEXT")]
     pub system_instruction: Option<String>,
-    /// Folder of benchmark files, in place of what is built in: jsonl, json, csv or parquet, found by the names of data set and
-    /// split.
+    /// Folder of benchmark files, in place of what is built in: jsonl, json, csv (also as .gz or .bz2) or parquet, found by the
+    /// names of data set and split.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Rows that were trained on, of any form that `train` reads: items that stand in them are listed, and the scores are given

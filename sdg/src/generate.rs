@@ -326,6 +326,7 @@ mod tests {
                     logprobs: vec![],
                     end: None,
                     prompt_logprobs: vec![],
+                    echo: vec![],
                     prompt_tokens: 0,
                     prompt_tokens_cut: 0,
                 };

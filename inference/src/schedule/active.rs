@@ -217,6 +217,7 @@ impl<'a> Active<'a> {
             logprobs: self.logprobs,
             end: self.end,
             prompt_logprobs: self.prompt_logprobs,
+            echo: Vec::new(),
             prompt_tokens: self.prompt.len(),
             prompt_tokens_cut: self.cut,
         };

@@ -71,6 +71,8 @@ pub(super) struct Words {
     pub json: Json,
     pub text: Text,
     pub logprobs: Logprobs,
+    /// `echo` with `logprobs` at `/completions`: what the prompt's tokens have. An unknown server is asked, and may refuse.
+    pub echo: bool,
     /// Requests at once to begin with, where the slots are not told.
     pub first_concurrency: usize,
 }
@@ -88,12 +90,17 @@ impl ServerKind {
             json: Json::Both,
             text: Text::Unknown,
             logprobs: Logprobs::Ids,
+            echo: true,
             first_concurrency: 1,
         };
         match self {
-            Self::LlamaServer | Self::ModelRunner => {
-                Words { repetition: &["repeat_penalty"], stop_tokens: false, text: Text::Grammar, ..OPENAI }
-            }
+            Self::LlamaServer | Self::ModelRunner => Words {
+                repetition: &["repeat_penalty"],
+                stop_tokens: false,
+                text: Text::Grammar,
+                echo: false,
+                ..OPENAI
+            },
             Self::Vllm => Words {
                 repetition: &["repetition_penalty"],
                 text: Text::Structured,
@@ -109,6 +116,7 @@ impl ServerKind {
                 token_prompts: false,
                 text: Text::Absent,
                 logprobs: Logprobs::Absent,
+                echo: false,
                 ..OPENAI
             },
             Self::LmStudio => Words {
@@ -118,6 +126,7 @@ impl ServerKind {
                 json: Json::SchemaAlone,
                 text: Text::Absent,
                 logprobs: Logprobs::Absent,
+                echo: false,
                 ..OPENAI
             },
             Self::Other => OPENAI,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::constraint::Constraint;
 use crate::error::EngineError;
-use crate::request::{Answer, Finish, Prompt, Request, TokenLogprob};
+use crate::request::{Answer, Echoed, Finish, Prompt, Request, TokenLogprob};
 
 use super::form::{Form, constrain, instruct};
 use super::kind::{Logprobs, ServerKind};
@@ -31,8 +31,11 @@ pub(super) fn body(
     if request.adapter.is_some() {
         return lacks("adapters of the native engine (a server's own are chosen by the name of the model)");
     }
-    if request.prompt_logprobs.is_some() {
-        return lacks("log-probabilities of the prompt's tokens");
+    let echo = request.prompt_logprobs.is_some();
+    if echo && !(words.echo && matches!(request.prompt, Prompt::Text(_))) {
+        return lacks(
+            "log-probabilities of the tokens of a given text (`echo` with `logprobs`; vLLM and `pipeline serve` have them)",
+        );
     }
     let path = match &request.prompt {
         Prompt::Chat(messages) => {
@@ -55,8 +58,12 @@ pub(super) fn body(
                 Prompt::Chat(_) => Value::Null,
             };
             body.insert("prompt".to_owned(), prompt);
-            if request.top_logprobs > 0 {
-                body.insert("logprobs".to_owned(), json!(request.top_logprobs));
+            let alternatives = request.top_logprobs.max(request.prompt_logprobs.unwrap_or(0));
+            if alternatives > 0 || echo {
+                body.insert("logprobs".to_owned(), json!(alternatives.max(1)));
+            }
+            if echo {
+                body.insert("echo".to_owned(), json!(true));
             }
             "completions"
         }
@@ -204,7 +211,36 @@ pub(super) fn parse_answer(text: &str, request: &Request) -> Result<(Answer, usi
     // A token has about four letters: good enough to compare rates.
     let tokens = usage("completion_tokens").unwrap_or(content.len() / 4 + 1);
     let logprobs = if request.top_logprobs > 0 { parse_logprobs(choice)? } else { Vec::new() };
+    if let (Some(_), Prompt::Text(prompt)) = (request.prompt_logprobs, &request.prompt) {
+        let echo = parse_echo(choice, prompt)?;
+        let text = content.strip_prefix(prompt.as_str()).unwrap_or_default().to_owned();
+        return Ok((Answer { text, finish, logprobs, echo, ..Answer::empty(prompt_tokens, 0) }, tokens));
+    }
     Ok((Answer { text: content.to_owned(), finish, logprobs, ..Answer::empty(prompt_tokens, 0) }, tokens))
+}
+
+/// The prompt's tokens among those of an echo, by `text_offset` in characters; those that were written after it are left out.
+fn parse_echo(choice: &Value, prompt: &str) -> Result<Vec<Echoed>, String> {
+    let logprobs = choice.get("logprobs").filter(|logprobs| !logprobs.is_null());
+    let list = |field: &str| logprobs?.get(field)?.as_array();
+    let missing = || "it does not tell the log-probabilities of the prompt, though `echo` asked for them".to_owned();
+    let offsets = list("text_offset").ok_or_else(missing)?;
+    let values = list("token_logprobs").ok_or_else(missing)?;
+    let tops = list("top_logprobs");
+    let length = prompt.chars().count();
+    let echoed = |(place, (offset, value)): (usize, (&Value, &Value))| {
+        let likelier = |top: &Value| top.as_f64().zip(value.as_f64()).is_some_and(|(top, value)| top > value);
+        let top = tops.and_then(|tops| tops.get(place)).and_then(Value::as_object);
+        Some(Echoed {
+            offset: usize::try_from(offset.as_u64()?).ok()?,
+            logprob: value.as_f64(),
+            likeliest: top.is_some_and(|top| !top.values().any(likelier)),
+        })
+    };
+    let all: Option<Vec<Echoed>> = offsets.iter().zip(values).enumerate().map(echoed).collect();
+    let mut all = all.ok_or_else(missing)?;
+    all.retain(|token| token.offset < length);
+    if all.is_empty() { Err(missing()) } else { Ok(all) }
 }
 
 /// Log-probabilities in a form that carries token ids: llama-server's `logprobs.content[].id`, or vLLM's texts `token_id:N`, in
@@ -286,6 +322,24 @@ mod tests {
         let (answer, _) = parse_answer(text, &Request { top_logprobs: 2, ..completion() }).unwrap();
         assert_eq!((answer.finish, answer.prompt_tokens), (Finish::Length, 3));
         assert_eq!(answer.logprobs, [TokenLogprob { token: 5, logprob: -0.5, top: vec![(5, -0.5), (7, -1.5)] }]);
+    }
+
+    #[test]
+    fn an_echo_is_read_by_its_offsets() {
+        let request = Request { prompt_logprobs: Some(1), ..Request::new(Prompt::Text("né à".to_owned()), 1) };
+        let (path, asked) = body(&request, "m", ServerKind::Vllm, Form::Fields).unwrap();
+        assert_eq!((path, &asked["echo"], &asked["logprobs"]), ("completions", &json!(true), &json!(1)));
+        let text = r#"{"choices":[{"text":"né à la","finish_reason":"length","logprobs":{
+            "tokens":["n","é"," à"," la"],"text_offset":[0,1,2,4],"token_logprobs":[null,-1.5,-0.25,-3],
+            "top_logprobs":[null,{"a":-0.5,"é":-1.5},{" à":-0.25},{" le":-1}]}}]}"#;
+        let (answer, _) = parse_answer(text, &request).unwrap();
+        let token = |offset, logprob, likeliest| Echoed { offset, logprob, likeliest };
+        let expected = [token(0, None, false), token(1, Some(-1.5), false), token(2, Some(-0.25), true)];
+        assert_eq!((answer.text.as_str(), &answer.echo[..]), (" la", &expected[..]));
+        let silent = r#"{"choices":[{"text":"né à la","logprobs":null}]}"#;
+        assert!(parse_answer(silent, &request).unwrap_err().contains("though `echo` asked for them"));
+        let refused = body(&request, "m", ServerKind::LlamaServer, Form::Fields).unwrap_err().to_string();
+        assert!(refused.contains("`echo` with `logprobs`"), "{refused}");
     }
 
     #[test]

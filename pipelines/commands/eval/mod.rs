@@ -16,6 +16,7 @@ use crate::cli::{EvalArguments, JudgeArguments};
 use crate::content::write_atomically;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
+use crate::servers;
 use crate::stages::contaminated;
 use anyhow::Result;
 use espalier_eval::{ComparisonOptions, Evaluation};
@@ -62,6 +63,9 @@ fn contestants<'a>(
     let models = std::iter::once((&arguments.model, arguments.adapter.clone()))
         .chain(arguments.compare.iter().map(|model| (model, None)));
     models.enumerate().map(move |(index, (reference, adapter))| {
+        if reference.contains("://") {
+            return of_server(arguments, reference, index);
+        }
         let found = resolve(reference, session.reporter, session.stop)?;
         let model = Model::open(&found.path)?;
         let lora = adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
@@ -75,6 +79,23 @@ fn contestants<'a>(
             adapter,
         })
     })
+}
+
+/// The first model of a server.
+fn of_server(arguments: &EvalArguments, url: &str, index: usize) -> Result<Contestant> {
+    if index == 0 && arguments.adapter.is_some() {
+        return Err(Failure::usage("an adapter cannot be put on a server's model")
+            .hint("serve it there, or name a local model with `--model`")
+            .into());
+    }
+    if arguments.apply_chat_template {
+        return Err(Failure::usage("a server's chat template is not known here")
+            .hint("ask without --apply-chat-template, or name a local model with `--model`")
+            .into());
+    }
+    let engine = servers::open(url, None)?;
+    let stem = format!("model_{index}");
+    Ok(Contestant { label: url.to_owned(), stem, path: PathBuf::from(url), adapter: None, engine })
 }
 
 /// Every other model against the first, task by task.

@@ -47,6 +47,7 @@ impl Kept {
             logprobs,
             end: None,
             prompt_logprobs: Vec::new(),
+            echo: Vec::new(),
             prompt_tokens: self.prompt_tokens,
             prompt_tokens_cut: 0,
         }
@@ -74,6 +75,7 @@ mod tests {
             logprobs: vec![TokenLogprob { token: 1, logprob: -0.1, top: vec![(1, -0.1), (7, -3.3)] }],
             end: None,
             prompt_logprobs: Vec::new(),
+            echo: Vec::new(),
             prompt_tokens: 5,
             prompt_tokens_cut: 0,
         }

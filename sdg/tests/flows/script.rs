@@ -59,6 +59,7 @@ pub fn answer_of(text: &str) -> Answer {
         logprobs: Vec::new(),
         end: None,
         prompt_logprobs: Vec::new(),
+        echo: Vec::new(),
         prompt_tokens: 10,
         prompt_tokens_cut: 0,
     }

@@ -59,6 +59,7 @@ pub fn generate(
                     logprobs: Vec::new(),
                     end: None,
                     prompt_logprobs: Vec::new(),
+                    echo: Vec::new(),
                     prompt_tokens: 0,
                     prompt_tokens_cut: 0,
                 });
