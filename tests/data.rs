@@ -142,3 +142,22 @@ fn rows_are_converted_mixed_and_split() {
     }
     insta::assert_snapshot!(words.replace(&bench.text(""), ""));
 }
+
+#[test]
+fn a_probe_says_what_a_generation_will_cost() {
+    let bench = Bench::new();
+    let (tree, model, out) = ("taxonomy/examples/tiny", "tests/assets/model/stories260K.bin", bench.text("rows"));
+    let generate = ["generate", "--taxonomy", tree, "--model", model, "--out", &out, "--flow", "simple", "--json"];
+    let said = bench.run(&[&generate[..], &["--probe"]].concat());
+    assert_eq!(said.code, 0, "{}", said.err);
+    let last = said.out.lines().last().expect("a result");
+    let found: serde_json::Value = serde_json::from_str(last).expect("JSON");
+    let range =
+        |name: &str| ["low", "likely", "high"].map(|end| found["result"][name][end].as_f64().expect("a number"));
+    for name in ["answers", "prompt_tokens", "answer_tokens", "seconds"] {
+        let [low, likely, high] = range(name);
+        assert!(0.0 < low && low < likely && likely < high, "{name}: {last}");
+    }
+    assert!(!bench.path("rows/rows.parquet").exists(), "a probe writes no rows");
+    assert!(bench.path("rows/.work/answers.jsonl").exists(), "its answers are kept");
+}

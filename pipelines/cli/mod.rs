@@ -653,6 +653,10 @@ pub struct GenerateArguments {
     /// Write what flows start from, one JSON object a line, ask nothing and end.
     #[arg(long, value_name = "FILE")]
     pub sources: Option<PathBuf>,
+    /// Run only the first portion of every flow, say what the rest will cost, and end; the same command without it goes on from
+    /// there.
+    #[arg(long, conflicts_with = "sources")]
+    pub probe: bool,
     /// native, or the URLs of OpenAI-compatible servers (see docs/servers.md).
     #[arg(long, value_name = "native|URL,...", default_value = "native")]
     pub engine: String,

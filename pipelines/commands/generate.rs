@@ -5,9 +5,10 @@ use crate::cli::GenerateArguments;
 use crate::graph::StageKind;
 use crate::models::resolve;
 use crate::outcome::Status;
-use crate::stages::generate::{GenerateStage, Places};
+use crate::stages::generate::{GenerateStage, Places, words};
 use crate::stages::{self, StageConfig, StageContext};
 use anyhow::Result;
+use espalier_sdg::estimate::{Estimate, Range};
 
 /// `pipeline generate`.
 pub fn run(arguments: &GenerateArguments, session: Session<'_>) -> Result<Status> {
@@ -28,10 +29,28 @@ pub fn run(arguments: &GenerateArguments, session: Session<'_>) -> Result<Status
         stop: session.stop,
         precision: session.precision,
     };
+    if arguments.probe {
+        let found = stages::generate::probe(&config, &teacher, urls.as_deref().into(), &places, &context)?;
+        session.reporter.closing(words(&found.rest));
+        if found.without_flow > 0 {
+            session.reporter.closing(format!("{} leaves have no flow and were not probed", found.without_flow));
+        }
+        session.reporter.result(rest(&found.rest));
+        return Ok(Status::Done);
+    }
     let summary = stages::generate::run(&config, &teacher, urls.as_deref().into(), &places, &context)?;
     session.reporter.closing(format!("{summary}\n{}", out.join("rows.parquet").display()));
     session.reporter.result(serde_json::json!({"summary": summary, "rows": out.join("rows.parquet")}));
     Ok(Status::Done)
+}
+
+fn rest(rest: &Estimate) -> serde_json::Value {
+    let range = |range: Range| serde_json::json!({"low": range.low, "likely": range.likely, "high": range.high});
+    serde_json::json!({
+        "sources": rest.sources, "answers": range(rest.calls), "prompt_tokens": range(rest.prompt_tokens),
+        "answer_tokens": range(rest.answer_tokens), "rows": range(rest.kept), "bytes": range(rest.bytes),
+        "seconds": rest.seconds.map(range),
+    })
 }
 
 fn config(arguments: &GenerateArguments) -> Result<GenerateStage> {

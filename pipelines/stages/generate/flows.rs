@@ -1,5 +1,6 @@
 //! Leaves whose rows a flow makes: which flow, whether it can run, its engines, its rounds.
 
+use super::probe::words;
 use super::review::Reviewer;
 use super::{GenerateStage, StageContext};
 use crate::outcome::{Failure, Interrupted};
@@ -11,7 +12,7 @@ use espalier_sdg::flow::{
     Budget, Flow, FlowEngine, FlowEngines, FlowEvent, FlowSet, ResponseCache, SHIPPED, read_flow, read_flows, shipped,
     source_columns,
 };
-use espalier_sdg::{Answerer, LeafOutcome, LeafRounds, RoundEvent, RoundOptions, SdgError, run_rounds};
+use espalier_sdg::{Answerer, LeafRounds, RoundEvent, RoundOptions, RoundsOutcome, SdgError, run_rounds};
 use espalier_taxonomy::{Diagnostic, Leaf, Severity, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -40,6 +41,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) engine: &'a Engine,
     pub(super) model: &'a Model,
     pub(super) context: &'a StageContext<'a>,
+    /// Whether only the first portion runs.
+    pub(super) probe: bool,
 }
 
 impl<'t> Flows<'t> {
@@ -94,10 +97,10 @@ impl<'t> Flows<'t> {
         around: &Surroundings<'_>,
         answers: &Path,
         reviewer: &mut Reviewer,
-    ) -> Result<Vec<LeafOutcome>> {
-        let Surroundings { config, tree, engine, model, context } = *around;
+    ) -> Result<RoundsOutcome> {
+        let Surroundings { config, tree, engine, model, context, probe } = *around;
         if self.names.is_empty() {
-            return Ok(Vec::new());
+            return Ok(RoundsOutcome::default());
         }
         let plans: Vec<LeafRounds<'_>> = self
             .names
@@ -116,6 +119,7 @@ impl<'t> Flows<'t> {
             scale: config.scale,
             rounds: config.rounds,
             budget: Budget { tokens: config.budget_tokens, minutes: config.budget_minutes },
+            probe,
             stop: context.stop,
         };
         let ask = |requests: &[_], on_answer: &mut dyn FnMut(usize, _) -> _| {
@@ -150,12 +154,12 @@ impl<'t> Flows<'t> {
         if let Some(reason) = &made.budget_ended {
             context.warn(format!("{reason}: what was finished is written; with a larger budget the same run goes on"));
         }
-        for outcome in &made.leaves {
+        for outcome in made.leaves.iter().filter(|_| !probe) {
             if let Some(shortfall) = &outcome.shortfall {
                 context.warn(format!("{}: {shortfall}", outcome.leaf));
             }
         }
-        Ok(made.leaves)
+        Ok(made)
     }
 }
 
@@ -218,6 +222,7 @@ impl Progress<'_> {
                     "prompt_tokens": counts.usage.prompt_tokens, "answer_tokens": counts.usage.answer_tokens,
                 }));
             }
+            RoundEvent::Estimate(rest) => self.context.note(words(&rest)),
             RoundEvent::Leaf { leaf, accepted, wanted } => {
                 self.context.progress(&leaf, accepted.min(wanted) as u64, wanted as u64, "rows", String::new());
             }

@@ -1,7 +1,10 @@
 //! Skills tree to rows: the teacher writes, checks decide, every row keeps its origin.
 
 mod flows;
+mod probe;
 mod review;
+
+pub use self::probe::{Probe, probe, words};
 
 use self::flows::{Flows, Surroundings};
 use self::review::Reviewer;
@@ -236,21 +239,9 @@ pub fn run(
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<String> {
-    config.validate()?;
-    let tree = read_checked_tree(&config.taxonomy)?;
-    for note in &tree.notes {
-        context.note(note.to_string());
-    }
+    let (tree, model, engine) = open(config, teacher, choice, context)?;
     let flows = Flows::of_tree(&tree, config)?;
     let mut reviewer = Reviewer::new(config)?;
-    let model = Model::open(&teacher.path)?;
-    let engine = match choice {
-        EngineChoice::Native => {
-            let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
-            Engine::Native(NativeEngine::load(&model, None, &options)?)
-        }
-        EngineChoice::Servers(urls) => servers::open(urls, None)?,
-    };
     let mut by_leaf: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
     let mut journals = Vec::new();
     for leaf in tree.leaves.iter().filter(|leaf| flows.of(leaf).is_none()) {
@@ -262,10 +253,10 @@ pub fn run(
         journals.push(journal);
     }
     let answers = places.work.join(flows::ANSWERS);
-    let around = Surroundings { config, tree: &tree, engine: &engine, model: &model, context };
+    let around = Surroundings { config, tree: &tree, engine: &engine, model: &model, context, probe: false };
     let made = flows.run(&around, &answers, &mut reviewer)?;
     journals.push(answers);
-    for outcome in made {
+    for outcome in made.leaves {
         if let Some(leaf) = tree.leaf(&outcome.leaf) {
             by_leaf.insert(&leaf.id, outcome.rows);
         }
@@ -301,6 +292,29 @@ pub fn run(
         tree.leaves.len(),
         version.version
     ))
+}
+
+/// The tree with its notes said, the teacher, and the engine that writes.
+fn open(
+    config: &GenerateStage,
+    teacher: &ResolvedModel,
+    choice: EngineChoice<'_>,
+    context: &StageContext<'_>,
+) -> Result<(Tree, Model, Engine)> {
+    config.validate()?;
+    let tree = read_checked_tree(&config.taxonomy)?;
+    for note in &tree.notes {
+        context.note(note.to_string());
+    }
+    let model = Model::open(&teacher.path)?;
+    let engine = match choice {
+        EngineChoice::Native => {
+            let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
+            Engine::Native(NativeEngine::load(&model, None, &options)?)
+        }
+        EngineChoice::Servers(urls) => servers::open(urls, None)?,
+    };
+    Ok((tree, model, engine))
 }
 
 /// Writes the rows that the flows of a tree start from, one JSON object a line; gives their number.

@@ -16,6 +16,7 @@ use espalier_dataset::{Row, Verdict};
 use espalier_taxonomy::{ChunkSettings, Leaf, Seed, Tree};
 
 use crate::error::SdgError;
+use crate::estimate::{Estimate, Probed, estimate};
 use crate::flow::{
     Budget, Flow, FlowEngines, FlowEvent, FlowOptions, FlowTask, ResponseCache, Sample, SourceSettings, Usage, run,
     sources,
@@ -51,6 +52,8 @@ pub struct RoundOptions<'a> {
     pub rounds: usize,
     /// What everything together may cost.
     pub budget: Budget,
+    /// Whether to end behind the first portion, which tells what the others will cost.
+    pub probe: bool,
     /// Set from outside to stop at the next answer.
     pub stop: &'a AtomicBool,
 }
@@ -59,10 +62,12 @@ pub struct RoundOptions<'a> {
 pub type Review<'a> = &'a mut dyn FnMut(&Leaf, &mut [Row]) -> Result<(), SdgError>;
 
 /// What happens in rounds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RoundEvent {
     /// Something in a flow.
     Flow(FlowEvent),
+    /// What is still to come, said once behind the first portion where there is more.
+    Estimate(Estimate),
     /// A leaf's rows after a round.
     Leaf {
         /// The leaf.
@@ -88,12 +93,14 @@ pub struct LeafOutcome {
 }
 
 /// Everything that came out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoundsOutcome {
     /// Leaf by leaf, in the order given.
     pub leaves: Vec<LeafOutcome>,
     /// Why the budget ended the run; `None` where it did not.
     pub budget_ended: Option<String>,
+    /// What would still be to come, where the run was a probe.
+    pub probed: Option<Estimate>,
 }
 
 /// Rejected rows without an accepted one after which a leaf is given up: what a teacher gets wrong so often, it gets wrong.
@@ -115,6 +122,7 @@ pub fn run_rounds(
     let mut spent = 0;
     let started = Instant::now();
     let mut budget_ended = None;
+    let mut probed = None;
     while budget_ended.is_none() {
         let open: Vec<usize> = (0..leaves.len()).filter(|&leaf| leaves[leaf].ended.is_none()).collect();
         let tasks: Vec<FlowTask<'_>> =
@@ -144,9 +152,20 @@ pub fn run_rounds(
         }
         // Said of the whole budget, not of what was left of it for this round.
         budget_ended = made.budget_ended.map(|reason| over(options.budget, spent, started).unwrap_or(reason));
+        if probed.is_none() && budget_ended.is_none() {
+            let found = estimate(&leaves.iter().map(LeafState::probed).collect::<Vec<_>>(), started.elapsed());
+            probed = Some(found);
+            if options.probe {
+                break;
+            }
+            if found.sources > 0 {
+                on_event(RoundEvent::Estimate(found));
+            }
+        }
     }
-    let ended = budget_ended.as_deref();
-    Ok(RoundsOutcome { leaves: leaves.into_iter().map(|state| state.outcome(ended)).collect(), budget_ended })
+    let ended = budget_ended.as_deref().or(options.probe.then_some("this was a probe"));
+    let leaves = leaves.into_iter().map(|state| state.outcome(ended)).collect();
+    Ok(RoundsOutcome { leaves, budget_ended, probed: probed.filter(|_| options.probe) })
 }
 
 fn minutes(since: Instant) -> f64 {
@@ -265,6 +284,25 @@ impl<'a> LeafState<'a> {
         let missing = self.plan.wanted.saturating_sub(accepted);
         let expected = if accepted == 0 { self.used } else { (missing * self.used * 11).div_ceil(accepted * 10) };
         self.portion = expected.clamp(1, 4 * self.used);
+    }
+
+    /// What the leaf cost so far, and how many sources its yield asks for beyond them.
+    fn probed(&self) -> Probed {
+        let accepted = self.accepted();
+        let further = match self.ended {
+            Some(_) => 0,
+            // Without a row, a leaf goes on until it is given up.
+            None if accepted == 0 => HOPELESS,
+            None => (self.plan.wanted.saturating_sub(accepted) * self.used).div_ceil(accepted),
+        };
+        let bytes = |row: &Row| serde_json::to_string(row).map_or(0, |text| text.len());
+        Probed {
+            sources: self.used,
+            usage: self.usage,
+            kept: accepted,
+            bytes: self.rows.iter().map(bytes).sum(),
+            further: further.min(self.left()),
+        }
     }
 
     fn outcome(mut self, budget_ended: Option<&str>) -> LeafOutcome {

@@ -56,6 +56,7 @@ struct Setting {
     _folder: tempfile::TempDir,
     flow: Flow,
     tree: Tree,
+    probe: bool,
 }
 
 impl Setting {
@@ -63,7 +64,7 @@ impl Setting {
         let folder = tempfile::tempdir().unwrap();
         let flow = flow_of(folder.path(), FLOW, &PROMPTS);
         let tree = Tree { leaves: leaves.iter().map(|id| leaf(id)).collect(), ..Tree::default() };
-        Self { _folder: folder, flow, tree }
+        Self { _folder: folder, flow, tree, probe: false }
     }
 
     /// Runs until `stop_after` answers; rows whose question has no question mark are refused by the review.
@@ -85,6 +86,7 @@ impl Setting {
             scale: 1,
             rounds: 4,
             budget,
+            probe: self.probe,
             stop: &stop,
         };
         let mut review = |_: &Leaf, rows: &mut [Row]| {
@@ -153,6 +155,24 @@ fn what_is_stopped_anywhere_ends_with_the_same_rows() {
     }
     let mut cache = ResponseCache::open(&folder.path().join("answers.jsonl")).unwrap();
     assert!(rows(setting.run(12, Budget::default(), &mut cache, usize::MAX).0) == whole);
+}
+
+#[test]
+fn a_probe_tells_what_the_run_will_cost_and_the_run_goes_on_from_it() {
+    let mut setting = Setting::new(&["a", "b"]);
+    let (whole, asked) = setting.run(30, Budget::default(), &mut ResponseCache::in_memory(), usize::MAX);
+    setting.probe = true;
+    let mut cache = ResponseCache::in_memory();
+    let (probed, first) = setting.run(30, Budget::default(), &mut cache, usize::MAX);
+    let rest = probed.unwrap().probed.unwrap();
+    let (low, high) = (rest.calls.low as usize, rest.calls.high as usize);
+    assert!(first < asked && (low..=high).contains(&(asked - first)), "{first} of {asked} answers, then {rest:?}");
+    assert!(rest.kept.low > 10.0 && rest.seconds.is_some());
+    setting.probe = false;
+    let (made, further) = setting.run(30, Budget::default(), &mut cache, usize::MAX);
+    assert_eq!(first + further, asked, "nothing is asked twice");
+    let rows = |made: RoundsOutcome| made.leaves.into_iter().flat_map(|outcome| outcome.rows).collect::<Vec<Row>>();
+    assert!(rows(made.unwrap()) == rows(whole.unwrap()));
 }
 
 #[test]
