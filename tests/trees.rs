@@ -135,3 +135,25 @@ fn a_scaffold_is_valid_and_never_overwrites() {
     assert_eq!(accepted.code, 0, "{}", accepted.err);
     assert!(bench.path("leaf/qna.yaml").exists() && !Path::new(&proposed).exists());
 }
+
+#[test]
+fn a_document_is_extracted_once() {
+    let bench = Bench::new();
+    bench.tree("tree");
+    let leaf = "tree/knowledge/the_pond/qna.yaml";
+    let text = std::fs::read_to_string(bench.path(leaf)).expect("a leaf");
+    bench.write(leaf, text.replace("pond.md", "pond.html"));
+    let page = "<h1>The pond</h1><p>There was a little pond in the park. A green frog lived in the pond. A white duck came each day.</p>";
+    bench.write("tree/knowledge/the_pond/pond.html", page);
+    let kept = || std::fs::read_dir(bench.path("cache/documents")).map_or(0, Iterator::count);
+    for _ in 0..2 {
+        let said = bench.run(&["taxonomy", "validate", &bench.text("tree")]);
+        assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+        assert_eq!(kept(), 1);
+    }
+    let entry =
+        std::fs::read_dir(bench.path("cache/documents")).expect("a folder").next().expect("an entry").expect("it");
+    std::fs::write(entry.path(), "damaged").expect("a file");
+    let said = bench.run(&["taxonomy", "validate", &bench.text("tree")]);
+    assert_eq!((said.code, kept()), (0, 1), "a damaged text is made anew: {}{}", said.out, said.err);
+}

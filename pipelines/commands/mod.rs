@@ -26,6 +26,7 @@ mod tokenize;
 mod train;
 
 use crate::cli::{Cli, Command, EvalCommand};
+use crate::models::ModelCache;
 use crate::outcome::{Failure, Status};
 use crate::reporter::{Output, Reporter};
 use crate::terminal::print_error;
@@ -59,6 +60,10 @@ pub fn run(cli: Cli) -> Result<Status> {
         _ => Output::Human,
     };
     let reporter = Reporter::new(output);
+    // Documents of a tree are read by many commands; without a cache folder each reads them anew.
+    if let Ok(cache) = ModelCache::open() {
+        espalier_taxonomy::document::keep_texts_in(cache.root().join("documents"));
+    }
     if let Some(threads) = cli.common.threads {
         use_threads(threads)?;
     }

@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use super::{ExtractError, Extracted, Limits, READER_VERSION, extract_bytes, read};
+use super::{ExtractError, Extracted, Limits, READER_VERSION, extract, extract_bytes, read};
 use crate::hash::hexadecimal;
 
 /// A folder of extracted texts. An entry's name is made of the file's own name, its bytes and the version of the readers, so
@@ -16,6 +17,25 @@ use crate::hash::hexadecimal;
 #[derive(Clone, Debug)]
 pub struct ExtractCache {
     folder: PathBuf,
+}
+
+/// The cache of this process, where it has one.
+static OF_PROCESS: OnceLock<ExtractCache> = OnceLock::new();
+
+/// From here on this process keeps extracted texts in a folder, and finds those of earlier ones there. The first call counts.
+pub fn keep_texts_in(folder: impl Into<PathBuf>) {
+    let _ = OF_PROCESS.set(ExtractCache::new(folder));
+}
+
+/// [`extract`](super::extract), or what it gave before where this process keeps texts ([`keep_texts_in`]).
+///
+/// # Errors
+/// As [`extract`](super::extract).
+pub fn extract_once(path: &Path, limits: &Limits) -> Result<Extracted, ExtractError> {
+    match OF_PROCESS.get() {
+        Some(cache) => cache.extract(path, limits),
+        None => extract(path, limits),
+    }
 }
 
 /// What stands in an entry's file.

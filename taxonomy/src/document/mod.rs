@@ -24,7 +24,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use cache::ExtractCache;
+pub use cache::{ExtractCache, extract_once, keep_texts_in};
 pub use format::Format;
 
 /// The version of the readers: a text that another version extracted is extracted anew.

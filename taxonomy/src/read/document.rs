@@ -9,7 +9,7 @@ use super::Report;
 use super::fields::{Blank, Fields, list};
 use super::files::{self, Pattern};
 use super::seeds;
-use crate::document::{ExtractError, Limits, extract};
+use crate::document::{ExtractError, Limits, extract_once};
 use crate::leaf::{Document, Place};
 use crate::node::{Node, Value};
 
@@ -248,7 +248,7 @@ fn load(file: &Path, name: &str, place: Place, report: &mut Report<'_>) -> Optio
     {
         return Some(Document { path: file.to_path_buf(), text: super::file::normal(&text) });
     }
-    match extract(file, &limits) {
+    match extract_once(file, &limits) {
         Ok(extracted) => {
             for warning in extracted.warnings {
                 report.note(
