@@ -268,6 +268,7 @@ impl TaskConfig {
             Some(entry) => read_metrics(entry, output, process_results, &task, &data.path)?,
             None => default_metrics(output),
         };
+        let is_bbh = data.path.contains("bbh") || task.contains("bbh");
         let config = Self {
             alias: keys.text("task_alias")?,
             training_split: keys.text("training_split")?,
@@ -288,7 +289,7 @@ impl TaskConfig {
             repeats: keys.get("repeats").map(Entry::count).transpose()?.unwrap_or(1).max(1),
             filters: keys
                 .get("filter_list")
-                .map(|entry| read_pipelines(entry, output))
+                .map(|entry| read_pipelines(entry, output, is_bbh))
                 .transpose()?
                 .unwrap_or_default(),
             gen_prefix: defaults.gen_prefix,

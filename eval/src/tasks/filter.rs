@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
+use super::bbh;
 use super::config::{Keys, OutputType};
 use super::python;
 use super::source::Entry;
@@ -26,6 +27,8 @@ enum Step {
     },
     ChoiceRegex {
         find: Find,
+        /// The choices stand in the question, in place of a column of their own.
+        listed: bool,
         ignore_case: bool,
         ignore_punctuation: bool,
         ignored: Vec<Regex>,
@@ -40,6 +43,16 @@ enum Step {
         default: Value,
     },
     RemoveWhitespace,
+    /// Digits, else a number in words.
+    Number(Find),
+    /// The words of the question's list, in the order of the answer.
+    WordSort,
+    /// The value of the first pattern that what was found fits.
+    Mapped {
+        find: Find,
+        values: Vec<(Find, String)>,
+        ignore_case: bool,
+    },
 }
 
 /// What `re.findall` finds.
@@ -74,28 +87,40 @@ const FUNCTIONS: &[&str] = &[
 const USUAL_PATTERN: &str = r"#### (\-?[0-9\.\,]+)";
 
 /// Reads `filter_list`.
-pub(crate) fn read_pipelines(entry: &Entry, output: OutputType) -> Result<Vec<Pipeline>, EvalError> {
-    entry.items().iter().map(|item| read_pipeline(item, output)).collect()
+///
+/// `is_bbh`: the functions that steps may name are those of BIG-Bench Hard.
+pub(crate) fn read_pipelines(entry: &Entry, output: OutputType, is_bbh: bool) -> Result<Vec<Pipeline>, EvalError> {
+    entry.items().iter().map(|item| read_pipeline(item, output, is_bbh)).collect()
 }
 
-fn read_pipeline(entry: &Entry, output: OutputType) -> Result<Pipeline, EvalError> {
+fn read_pipeline(entry: &Entry, output: OutputType, is_bbh: bool) -> Result<Pipeline, EvalError> {
     let entries = entry.entries()?;
     let keys = Keys(&entries);
     keys.only(&["name", "filter"])?;
     let name = keys.text("name")?.ok_or_else(|| entry.error("a filter has a `name`"))?;
     let steps = keys.get("filter").ok_or_else(|| entry.error("a filter has a list of steps, `filter`"))?;
-    let steps: Vec<Step> = steps.items().iter().map(read_step).collect::<Result<_, _>>()?;
+    let steps: Vec<Step> = steps.items().iter().map(|step| read_step(step, is_bbh)).collect::<Result<_, _>>()?;
     if output != OutputType::Generate && !matches!(steps.as_slice(), [Step::TakeFirst]) {
         return Err(entry.error("a task without generated answers has no texts to filter: leave `filter_list` out"));
     }
     Ok(Pipeline { name, steps })
 }
 
-fn read_step(entry: &Entry) -> Result<Step, EvalError> {
+fn read_step(entry: &Entry, is_bbh: bool) -> Result<Step, EvalError> {
     let entries = entry.entries()?;
     let keys = Keys(&entries);
     let named = keys.get("function").ok_or_else(|| entry.error("a step of a filter has a `function`"))?;
-    let name = named.text()?;
+    let name = match named.function() {
+        Some(function) if is_bbh => format!("!function {function}"),
+        Some(function) => {
+            let known = FUNCTIONS.join(", ");
+            let problem = format!(
+                "the filter `{function}` is a program in Python, which does not run here; a filter is one of {known}"
+            );
+            return Err(named.error(problem));
+        }
+        None => named.text()?,
+    };
     let find = || -> Result<Find, EvalError> {
         let pattern = keys.text("regex_pattern")?.unwrap_or_else(|| USUAL_PATTERN.to_owned());
         let regex = Regex::new(&pattern).map_err(|error| {
@@ -122,7 +147,7 @@ fn read_step(entry: &Entry) -> Result<Step, EvalError> {
             let fallback = keys.get("fallback").map_or_else(|| Value::from(vec!["invalid"]), Entry::json);
             Step::PartsOfSpeech { fallback }
         }
-        "multi_choice_regex" => {
+        "multi_choice_regex" | "!function utils.MultiChoiceRegexFilter" => {
             only(&[
                 "regex_pattern",
                 "group_select",
@@ -133,7 +158,13 @@ fn read_step(entry: &Entry) -> Result<Step, EvalError> {
             ])?;
             let ignored = keys.get("regexes_to_ignore").map(regexes).transpose()?.unwrap_or_default();
             let (ignore_case, ignore_punctuation) = (flag("ignore_case")?, flag("ignore_punctuation")?);
-            Step::ChoiceRegex { find: find()?, ignore_case, ignore_punctuation, ignored }
+            Step::ChoiceRegex {
+                find: find()?,
+                listed: named.function().is_some(),
+                ignore_case,
+                ignore_punctuation,
+                ignored,
+            }
         }
         "take_first_k" => {
             only(&["k"])?;
@@ -151,6 +182,18 @@ fn read_step(entry: &Entry) -> Result<Step, EvalError> {
             only(&[])?;
             Step::TakeFirst
         }
+        "!function utils.NumberParseRegexFilter" => {
+            only(&["regex_pattern", "group_select", "fallback"])?;
+            Step::Number(find()?)
+        }
+        "!function utils.WordSortFilter" => {
+            only(&[])?;
+            Step::WordSort
+        }
+        "!function utils.MapRegexFilter" => {
+            only(&["regex_pattern_to_value", "group_select", "fallback", "ignore_case"])?;
+            mapped(entry, &keys, &find()?, flag("ignore_case")?)?
+        }
         "majority_vote" => Step::MajorityVote,
         "lowercase" => Step::Lowercase,
         "uppercase" => Step::Uppercase,
@@ -160,6 +203,23 @@ fn read_step(entry: &Entry) -> Result<Step, EvalError> {
             return Err(named.error(format!("there is no filter {other:?} here; a filter is one of {known}")));
         }
     })
+}
+
+/// Patterns with the values that they stand for: all together find the answer, the first that fits what they found names it.
+fn mapped(entry: &Entry, keys: &Keys<'_>, find: &Find, ignore_case: bool) -> Result<Step, EvalError> {
+    let patterns = keys
+        .get("regex_pattern_to_value")
+        .ok_or_else(|| entry.error("`MapRegexFilter` has patterns with their values, `regex_pattern_to_value`"))?;
+    let compiled = |pattern: &str| {
+        Regex::new(pattern).map_err(|error| patterns.error(format!("{pattern:?} is not a regular expression: {error}")))
+    };
+    let mut values = Vec::new();
+    let mut all = Vec::new();
+    for value in patterns.entries()? {
+        values.push((Find { regex: compiled(&value.key)?, ..find.clone() }, value.text()?));
+        all.push(value.key);
+    }
+    Ok(Step::Mapped { find: Find { regex: compiled(&all.join("|"))?, ..find.clone() }, values, ignore_case })
 }
 
 /// A list of regular expressions.
@@ -205,7 +265,13 @@ impl Step {
         Ok(Answers::Many(match self {
             Self::Regex(find) => each(&|text| find.first(text).unwrap_or_else(|| find.fallback.clone()).into()),
             Self::PartsOfSpeech { fallback } => each(&|text| parts_of_speech(text, fallback)),
-            Self::ChoiceRegex { find, ignore_case, ignore_punctuation, ignored } => {
+            Self::ChoiceRegex { find, listed: true, ignore_case, ignore_punctuation, ignored } => {
+                let clean = |text: &str| cleaned(text, ignored, *ignore_case, *ignore_punctuation);
+                let choices = bbh::listed_choices(input(document)?);
+                let choices: Vec<String> = choices.iter().map(|choice| clean(choice)).collect();
+                each(&|text| find.choice(text, &clean(text), &choices).into())
+            }
+            Self::ChoiceRegex { find, listed: false, ignore_case, ignore_punctuation, ignored } => {
                 let clean = |text: &str| cleaned(text, ignored, *ignore_case, *ignore_punctuation);
                 let choices = document
                     .get("choices")
@@ -230,9 +296,38 @@ impl Step {
             Self::Lowercase => each(&|text| text.to_lowercase().into()),
             Self::Uppercase => each(&|text| text.to_uppercase().into()),
             Self::Map { mapping, default } => each(&|text| mapping.get(text).unwrap_or(default).clone()),
+            Self::Number(find) => each(&|text| {
+                let found = selected(&find.regex, find.select, text).text().or_else(|| bbh::spelled_number(text));
+                found.unwrap_or_else(|| find.fallback.clone()).into()
+            }),
+            Self::WordSort => {
+                let input = input(document)?;
+                if bbh::sorted_words(input, "").is_none() {
+                    return Err("`WordSortFilter` needs questions with words after `List:`".to_owned());
+                }
+                each(&|text| bbh::sorted_words(input, text).into())
+            }
+            Self::Mapped { find, values, ignore_case } => {
+                let clean = |text: &str| if *ignore_case { text.to_lowercase() } else { text.to_owned() };
+                each(&|text| {
+                    let found = selected(&find.regex, find.select, &clean(text)).text().map(|found| clean(&found));
+                    let fits = |(find, _): &&(Find, String)| {
+                        found.as_ref().is_some_and(|found| selected(&find.regex, find.select, found).text().is_some())
+                    };
+                    values.iter().find(fits).map_or_else(|| find.fallback.clone(), |(_, value)| value.clone()).into()
+                })
+            }
             Self::RemoveWhitespace => each(&|text| text.trim().into()),
         }))
     }
+}
+
+/// The question of a document of BIG-Bench Hard.
+fn input(document: &Value) -> Result<&str, String> {
+    document
+        .get("input")
+        .and_then(Value::as_str)
+        .ok_or_else(|| "the filter needs documents with a column `input`".to_owned())
 }
 
 impl Find {

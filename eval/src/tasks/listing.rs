@@ -34,7 +34,7 @@ pub struct Listed {
 /// None in a sound build.
 pub fn list() -> Result<Vec<Listed>, EvalError> {
     let selection = Selection::read(&["*".to_owned()])?;
-    let groups = Selection::read(&["mmlu".to_owned()])?.groups;
+    let groups = Selection::read(&["mmlu".to_owned(), "bbh_zeroshot".to_owned()])?.groups;
     let group_of = |task: &str| {
         let of_task = groups.iter().filter(|group| group.tasks.iter().any(|name| name == task));
         of_task.max_by_key(|group| group.tasks.len()).map(|group| group.config.group.clone())

@@ -9,6 +9,7 @@
 //! is not known, a function that is not carried, code to be run: refused with file, line and column.
 
 mod aggregate;
+mod bbh;
 mod build;
 mod config;
 mod data;

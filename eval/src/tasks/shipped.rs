@@ -6,6 +6,7 @@ use std::path::Path;
 use flate2::read::GzDecoder;
 use serde_json::Value;
 
+use super::bbh;
 use crate::error::EvalError;
 
 macro_rules! task_files {
@@ -132,13 +133,14 @@ pub(crate) fn files() -> Vec<(String, String)> {
         );
         (format!("mmlu_{subject}.yaml"), text)
     });
-    FILES.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).chain(subjects).collect()
+    let own = FILES.iter().map(|&(name, text)| (name.to_owned(), text.to_owned()));
+    own.chain(subjects).chain(bbh::files()).collect()
 }
 
 /// A file that task files include by name.
 pub(crate) fn include(path: &Path) -> Option<String> {
     let name = path.to_str()?;
-    let all = FILES.iter().chain(std::iter::once(&MMLU));
+    let all = FILES.iter().chain([&MMLU, &bbh::TEMPLATE]);
     all.into_iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
 }
 
@@ -204,6 +206,7 @@ pub(crate) fn licence(path: &str, name: Option<&str>) -> Option<&'static str> {
     built_in.map(|data| data.licence).or_else(|| {
         let others = [
             ("baber/piqa", "AFL-3.0"),
+            ("SaylorTwift/bbh", "MIT"),
             ("Rowan/hellaswag", "MIT"),
             ("allenai/winogrande", "Apache-2.0"),
             ("tau/commonsense_qa", "MIT"),

@@ -19,6 +19,12 @@ pub(crate) fn json_rows(path: &Path, text: &str, field: Option<&str>) -> Result<
         return serde_json::from_str(text)
             .map_err(|error| refuse(error.line(), format!("{error}; expected a list of objects")));
     }
+    // BIG-Bench Hard as it was published: one object, whose list of examples stands beside a note.
+    if let Ok(Value::Object(whole)) = serde_json::from_str::<Value>(text)
+        && let Some(Value::Array(rows)) = whole.get("examples")
+    {
+        return Ok(rows.clone());
+    }
     let mut rows = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let row: Value = serde_json::from_str(line).map_err(|error| {
@@ -188,6 +194,8 @@ mod tests {
     fn json_in_its_forms() {
         let path = Path::new("a.json");
         assert_eq!(json_rows(path, "{\"a\": 1}\n\n{\"a\": 2}\n", None).unwrap().len(), 2);
+        let published = "{\n\"canary\": \"x\",\n\"examples\": [{\"a\": 1}, {\"a\": 2}]\n}";
+        assert_eq!(json_rows(path, published, None).unwrap().len(), 2);
         assert_eq!(json_rows(path, " [{\"a\": 1}]", None).unwrap().len(), 1);
         assert_eq!(json_rows(path, "{\"data\": [{\"a\": 1}]}", Some("data")).unwrap().len(), 1);
         assert!(

@@ -27,7 +27,7 @@ pub fn list(session: Session<'_>) -> Result<Status> {
         let first = own[0];
         rows.push([
             group.to_owned(),
-            format!("{built_in} built in"),
+            if built_in > 0 { format!("{built_in} built in") } else { "--data-dir".to_owned() },
             format!("{}-shot", first.few_shot),
             first.metrics.join(", "),
             format!("{} ({} tasks, {}_*)", first.licence.unwrap_or_default(), own.len(), group),
