@@ -9,7 +9,7 @@ use crate::stages::{StageContext, measured};
 use anyhow::{Context, Result};
 use espalier_inference::NativeEngine;
 use espalier_model::{LoraAdapter, Model};
-use espalier_quantize::{ImportanceMatrix, MeasuredText, QuantizeError, TensorStatistics, importance};
+use espalier_quantize::{ImportanceMatrix, QuantizeError, TensorStatistics, importance};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     texts.truncate(arguments.chunks.unwrap_or(usize::MAX));
     let mut names = vec![name(Path::new(&arguments.data))];
     if let Some(general) = &arguments.general {
-        let slice = general_slice(measured::windows(&engine, general)?, &texts, share);
+        let slice = measured::general_slice(measured::windows(&engine, general)?, &texts, share);
         if !slice.is_empty() {
             names.push(name(general));
             texts.extend(slice);
@@ -84,18 +84,6 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         "file": arguments.out, "tensors": matrix.len(), "tokens": tokens, "texts": texts.len(), "datasets": matrix.datasets(),
     }));
     Ok(Status::Done)
-}
-
-/// As much of a general text, from its beginning, as makes `share` of all tokens.
-fn general_slice(windows: Vec<MeasuredText>, texts: &[MeasuredText], share: f64) -> Vec<MeasuredText> {
-    let tokens: usize = texts.iter().map(|text| text.tokens().len()).sum();
-    let mut wanted = tokens as f64 * share / (1.0 - share);
-    let take = windows.into_iter().take_while(|window| {
-        let more = wanted > 0.0;
-        wanted -= window.tokens().len() as f64;
-        more
-    });
-    take.collect()
 }
 
 /// The name of a file, never its path on this machine.

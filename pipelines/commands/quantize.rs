@@ -4,7 +4,7 @@ use super::Session;
 use super::chat::engine_options;
 use crate::content::write_atomically;
 use crate::models::resolve;
-use crate::outcome::{Failure, Interrupted, Status};
+use crate::outcome::{Failure, Status};
 use crate::reporter::size;
 use crate::stages::{self, StageContext, measured};
 use anyhow::Result;
@@ -12,10 +12,9 @@ use espalier_inference::NativeEngine;
 use espalier_kernels::BlockType;
 use espalier_model::{LoraAdapter, Model};
 use espalier_quantize::{
-    Allocation, AllocationEvent, AllocationInputs, FileType, ImportanceMatrix, ImportanceSource, MixOptions,
-    QuantizeError, QuantizeOptions, Target, TypeOverride, allocate, dry_run, encodable_type,
+    AllocationInputs, FileType, ImportanceMatrix, ImportanceSource, MixOptions, QuantizeError, QuantizeOptions, Target,
+    TypeOverride, dry_run, encodable_type,
 };
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// What to write.
@@ -114,7 +113,18 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         Types::Measured { target, data } => {
             let target = size_of_target(target, &model, session)?;
             let matrix = importance.as_ref().map(|source| &source.matrix);
-            let found = measure(&model, adapter.as_ref(), matrix, target, data, &context, session)?;
+            let engine = NativeEngine::load(&model, None, &engine_options(session))?;
+            let texts = measured::texts(&model, &engine, data, &context)?;
+            drop(engine);
+            let inputs = AllocationInputs {
+                model: &model,
+                adapter: adapter.as_ref(),
+                importance: matrix,
+                refine: arguments.refine,
+                texts,
+                engine: engine_options(session),
+            };
+            let found = stages::quantize::measured_types(inputs, target, &context)?;
             (found.file_type(), found.mix()?, Some(found))
         }
     };
@@ -198,41 +208,6 @@ fn size_of_target(target: &str, model: &Model, session: Session<'_>) -> Result<T
         .hint("give a size, as in `--target 3GB`, and serve the model with a smaller context")
     })?;
     Ok(Target::Bytes(left))
-}
-
-/// Types by measurement.
-fn measure(
-    model: &Model,
-    adapter: Option<&LoraAdapter>,
-    importance: Option<&ImportanceMatrix>,
-    target: Target,
-    data: &str,
-    context: &StageContext<'_>,
-    session: Session<'_>,
-) -> Result<Allocation> {
-    let engine = NativeEngine::load(model, None, &engine_options(session))?;
-    let texts = measured::texts(model, &engine, data, context)?;
-    drop(engine);
-    let inputs = AllocationInputs { model, adapter, importance, texts, engine: engine_options(session) };
-    let found = allocate(inputs, target, &mut |event| {
-        match event {
-            AllocationEvent::Errors { done, total } => {
-                context.progress("errors", done as u64, total as u64, "tensors", "");
-            }
-            AllocationEvent::Probes { done, total } => {
-                context.progress("sensitivity", done as u64, total as u64, "groups", "");
-            }
-            AllocationEvent::Measured { mean_kld, bytes } => {
-                context.note(format!("{}: mean divergence {mean_kld:.5} on what it was measured on", size(bytes)));
-            }
-        }
-        if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    match found {
-        Err(QuantizeError::Interrupted) => Err(Interrupted.into()),
-        Err(error @ QuantizeError::Target { .. }) => Err(Failure::usage(error.to_string()).into()),
-        found => Ok(found?),
-    }
 }
 
 /// Says what would be written.

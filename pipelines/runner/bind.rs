@@ -81,13 +81,26 @@ impl<'a> Bound<'a> {
                 }
             }
             StageConfig::Quantize(config) => {
-                quantize::file_types(config).map_err(|error| {
+                quantize::wanted(config).map_err(|error| {
                     let text = error.to_string();
                     let (message, hint) = text.split_once("\n  hint: ").unwrap_or((&text, "correct it here"));
-                    self.refuse("types", message, hint)
+                    let key = if text.contains("the target") { "targets" } else { "types" };
+                    self.refuse(key, message, hint)
                 })?;
-                if let Some(problem) = config.problem() {
-                    return Err(self.refuse("accept", problem, "correct it here"));
+                if let Some((key, problem)) = config.problem() {
+                    return Err(self.refuse(key, problem, "correct it here"));
+                }
+                if !config.targets.is_empty() {
+                    self.need(StageKind::Generate, "rows that `targets` are measured on")?;
+                }
+                if let Some(path) = &config.general
+                    && !self.tree_path(path).exists()
+                {
+                    return Err(self.refuse(
+                        "general",
+                        format!("there is no text at {}", path.display()),
+                        "`general:` is a text file, by a path from the working folder, or from the pipeline file's folder",
+                    ));
                 }
                 if config.accept.is_some() {
                     self.need(StageKind::Generate, "rows that `accept` is measured on")?;
@@ -325,6 +338,9 @@ impl<'a> Bound<'a> {
                 if let Some(path) = config.imatrix_file() {
                     from.add("input.imatrix", hash_path(&self.tree_path(path))?);
                 }
+                if let Some(path) = &config.general {
+                    from.add("input.general", hash_path(&self.tree_path(path))?);
+                }
                 quantize::VERSION
             }
             StageConfig::Evaluate(_) => {
@@ -434,6 +450,7 @@ impl<'a> Bound<'a> {
                 let imatrix = config.imatrix_file().map(|path| self.tree_path(path).to_string_lossy().into_owned());
                 let config = quantize::QuantizeStage {
                     imatrix: imatrix.unwrap_or_else(|| config.imatrix.clone()),
+                    general: config.general.as_deref().map(|path| self.tree_path(path)),
                     ..config.clone()
                 };
                 quantize::run(&config, inputs, &folder, &context)?.into()

@@ -37,6 +37,18 @@ pub fn windows(engine: &NativeEngine, path: &Path) -> Result<Vec<MeasuredText>> 
     Ok(MeasuredText::windows(engine, &text, WINDOW.min(engine.context())))
 }
 
+/// As much of a general text, from its beginning, as makes `share` of all tokens.
+pub fn general_slice(windows: Vec<MeasuredText>, texts: &[MeasuredText], share: f64) -> Vec<MeasuredText> {
+    let tokens: usize = texts.iter().map(|text| text.tokens().len()).sum();
+    let mut wanted = tokens as f64 * share / (1.0 - share);
+    let take = windows.into_iter().take_while(|window| {
+        let more = wanted > 0.0;
+        wanted -= window.tokens().len() as f64;
+        more
+    });
+    take.collect()
+}
+
 fn is_rows(file: &str) -> bool {
     let extension = Path::new(file).extension().map(std::ffi::OsStr::to_ascii_lowercase);
     extension.is_some_and(|extension| ["jsonl", "json", "parquet"].iter().any(|known| extension == *known))

@@ -1,20 +1,26 @@
 //! Base and adapter to GGUF files, each reopened and checked.
 
 mod gate;
+mod size;
+
+pub use size::measured_types;
 
 use super::StageContext;
-use crate::content::write_atomically;
+use crate::content::{hash_path, write_atomically};
 use crate::models::ResolvedModel;
 use crate::outcome::Failure;
 use crate::reporter::size;
 use anyhow::{Context, Result};
 use espalier_model::{LoraAdapter, Model};
-use espalier_quantize::{FileType, MixOptions, QuantizeEvent, QuantizeOptions, quantize};
+use espalier_quantize::{
+    FileType, MixOptions, Origin, Provenance, QuantizeError, QuantizeEvent, QuantizeOptions, Target, quantize,
+};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// Raised when the files that a model gives would come out otherwise.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Configuration of `quantize`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,12 +29,21 @@ pub struct QuantizeStage {
     /// File types to write.
     #[serde(default = "default_types")]
     pub types: Vec<String>,
+    /// Sizes to write, as in `4.6bpw`: the type of each matrix is chosen by measurement on rows of the run.
+    #[serde(default)]
+    pub targets: Vec<String>,
     /// One type for every matrix, no mix.
     #[serde(default)]
     pub pure: bool,
+    /// Whether the scales of blocks are moved to lower their errors further.
+    #[serde(default)]
+    pub refine: bool,
     /// What weighs the errors of rounding: `rows` of the run where it has some, `none`, or a file of importance.
     #[serde(default = "default_imatrix")]
     pub imatrix: String,
+    /// A text that a fifth of the importance is measured on, beside rows of the run.
+    #[serde(default)]
+    pub general: Option<PathBuf>,
     /// How far a file may lie from the model that it was made of.
     #[serde(default)]
     pub accept: Option<Accept>,
@@ -70,7 +85,7 @@ const NONE: &str = "none";
 impl QuantizeStage {
     /// Whether it reads the rows of the run.
     pub fn reads_rows(&self) -> bool {
-        self.imatrix == ROWS || self.accept.is_some()
+        self.imatrix == ROWS || self.accept.is_some() || !self.targets.is_empty()
     }
 
     /// The file of importance that it names.
@@ -78,10 +93,14 @@ impl QuantizeStage {
         (![ROWS, NONE].contains(&self.imatrix.as_str())).then(|| Path::new(&self.imatrix))
     }
 
-    /// What cannot be, in words.
-    pub fn problem(&self) -> Option<&'static str> {
+    /// A key whose value cannot be, and why.
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
         let bounded = self.accept.is_none_or(|accept| accept.kld.is_finite() && accept.kld > 0.0);
-        (!bounded).then_some("`accept: {kld: ...}` is a divergence above 0, such as 0.05")
+        if !bounded {
+            return Some(("accept", "`accept: {kld: ...}` is a divergence above 0, such as 0.05"));
+        }
+        let unmixed = self.general.is_some() && self.imatrix != ROWS;
+        unmixed.then_some(("general", "`general` is mixed with rows of the run: it needs `imatrix: rows`"))
     }
 }
 
@@ -95,7 +114,7 @@ pub struct Made {
 /// One GGUF file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MadeFile {
-    /// `Q4_K_M` and so on.
+    /// `Q4_K_M` and so on, or the size that was asked for.
     pub file_type: String,
     /// Name in the output folder.
     pub name: String,
@@ -108,6 +127,9 @@ pub struct MadeFile {
     /// Mean divergence from the model that it was made of, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kld: Option<f64>,
+    /// The types of the matrices, where they were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<serde_json::Value>,
 }
 
 /// The name of a file of one type.
@@ -115,14 +137,36 @@ pub fn file_name(file_type: &str) -> String {
     format!("model.{file_type}.gguf")
 }
 
-/// Reads the file types of a configuration.
-pub fn file_types(config: &QuantizeStage) -> Result<Vec<FileType>> {
-    if config.types.is_empty() {
+/// What a file is to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Wanted {
+    /// A fixed mix.
+    Mix(FileType),
+    /// As large as that, with types by measurement.
+    Size(Target),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mix(file_type) => write!(formatter, "{file_type}"),
+            Self::Size(target) => write!(formatter, "{target}"),
+        }
+    }
+}
+
+/// Reads the types and sizes of a configuration.
+pub fn wanted(config: &QuantizeStage) -> Result<Vec<Wanted>> {
+    if config.types.is_empty() && config.targets.is_empty() {
         return Err(Failure::usage("`types` is empty: there is nothing to write")
-            .hint("for instance `types: [Q8_0, Q4_K_M]`")
+            .hint("for instance `types: [Q8_0, Q4_K_M]`, or `targets: [4.6bpw]`")
             .into());
     }
-    config.types.iter().map(|name| parse_type(name)).collect()
+    let types = config.types.iter().map(|name| parse_type(name).map(Wanted::Mix));
+    let size = |text: &String| {
+        Ok(Wanted::Size(text.parse().map_err(|error: QuantizeError| Failure::usage(error.to_string()))?))
+    };
+    types.chain(config.targets.iter().map(size)).collect()
 }
 
 /// Reads one file type.
@@ -149,8 +193,8 @@ pub fn outputs(config: &QuantizeStage, folder: &Path) -> Vec<String> {
     {
         return made.files.into_iter().map(|file| file.name).collect();
     }
-    let names = config.types.iter().filter_map(|name| parse_type(name).ok());
-    names.map(|file_type| file_name(file_type.name())).collect()
+    let files = wanted(config).unwrap_or_default();
+    files.into_iter().map(|wanted| file_name(&wanted.to_string())).collect()
 }
 
 /// The list of what was made.
@@ -160,32 +204,44 @@ pub const LIST: &str = "quantize.json";
 pub fn run(config: &QuantizeStage, inputs: Inputs<'_>, out: &Path, context: &StageContext<'_>) -> Result<String> {
     let model = Model::open(&inputs.student.path)?;
     let adapter = inputs.adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-    let asked = file_types(config)?;
+    let asked = wanted(config)?;
     let source = gate::Source { model: &model, adapter: adapter.as_ref(), context };
     let measured = gate::Measured::read(config, &asked, &source, inputs.rows)?;
+    let provenance = provenance(&inputs)?;
     let mut made = Made { files: Vec::new() };
-    for file_type in asked {
-        let mut file_type = file_type;
+    for asked in asked {
+        let mut wanted = asked;
         loop {
             context.check_stop()?;
-            let name = file_name(file_type.name());
+            let label = wanted.to_string();
+            let name = file_name(&label);
             if made.files.iter().any(|file| file.name == name) {
                 break;
             }
             let path = out.join(&name);
+            let (file_type, mix, allocation) = match wanted {
+                Wanted::Mix(file_type) => (file_type, MixOptions { pure: config.pure, ..MixOptions::default() }, None),
+                Wanted::Size(target) => {
+                    let found = measured_types(measured.allocation_inputs(config, &source), target, context)?;
+                    (found.file_type(), found.mix()?, Some(found))
+                }
+            };
             let options = QuantizeOptions {
-                mix: MixOptions { pure: config.pure, ..MixOptions::default() },
+                mix,
                 importance: measured.importance.clone(),
+                refine: config.refine,
+                provenance: Provenance { recipe: Some(recipe(wanted, config)), ..provenance.clone() },
                 verify_texts: vec![SAMPLE_TEXT.into()],
                 ..QuantizeOptions::default()
             };
             let file = write_one(&model, adapter.as_ref(), file_type, &path, &options, context)?;
             let kld = measured.divergence(&path, &source)?;
-            let Some(larger) = gate::judge(config, file_type, kld, &path, context)? else {
-                made.files.push(MadeFile { name, kld, ..file });
+            let Some(larger) = gate::judge(config, (wanted, file.bits_per_weight), kld, &path, context)? else {
+                let allocation = allocation.map(serde_json::to_value).transpose()?;
+                made.files.push(MadeFile { file_type: label, name, kld, allocation, ..file });
                 break;
             };
-            file_type = larger;
+            wanted = larger;
         }
     }
     write_atomically(&out.join(LIST), serde_json::to_string_pretty(&made)?.as_bytes())?;
@@ -198,6 +254,30 @@ pub fn run(config: &QuantizeStage, inputs: Inputs<'_>, out: &Path, context: &Sta
         })
         .collect();
     Ok(list.join(", "))
+}
+
+/// What the weights are made of, by names that mean the same on every machine.
+fn provenance(inputs: &Inputs<'_>) -> Result<Provenance> {
+    let file = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let student = inputs.student;
+    let fetched = ["hf:", "pypi:"].iter().any(|kind| student.reference.starts_with(kind));
+    let name = if fetched { student.reference.clone() } else { file(&student.path) };
+    let adapter = inputs.adapter.map(|path| anyhow::Ok(Origin { name: file(path), sha256: hash_path(path)? }));
+    Ok(Provenance {
+        base_model: Some(Origin { name, sha256: student.sha256.clone() }),
+        adapter: adapter.transpose()?,
+        ..Provenance::default()
+    })
+}
+
+/// How the types were chosen and the weights rounded.
+fn recipe(wanted: Wanted, config: &QuantizeStage) -> String {
+    let types = match wanted {
+        Wanted::Mix(file_type) if config.pure => format!("{file_type}, pure"),
+        Wanted::Mix(file_type) => file_type.to_string(),
+        Wanted::Size(target) => format!("measured types, {target}"),
+    };
+    if config.refine { format!("{types}, refined") } else { types }
 }
 
 /// Writes one file, then reopens it and checks it against its source.
@@ -225,6 +305,7 @@ pub fn write_one(
         bits_per_weight: report.bits_per_weight(),
         fallback: report.notes().join("; "),
         kld: None,
+        allocation: None,
     })
 }
 

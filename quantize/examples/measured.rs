@@ -1,6 +1,7 @@
 //! Holds measured types against fixed ones at the same size, on text that neither has seen:
 //! `measured MODEL.gguf IMATRIX CALIBRATION.txt HELD_OUT.txt WINDOWS TYPE...`. For each fixed type it prints the size and the
-//! mean divergence of the fixed mix and of the measured types, both with the same importance matrix.
+//! mean divergence of the fixed mix and of the measured types, both with the same importance matrix. With `REFINE` in the
+//! environment the measured types are refined too; with `SHOW_TYPES` they are printed.
 
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -26,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (calibration, mut held_out) = (cut(calibration)?, cut(held_out)?);
     held_out.truncate(windows.parse()?);
+    let refine = std::env::var_os("REFINE").is_some();
     let folder = std::env::temp_dir();
     for name in types {
         let file_type: FileType = name.parse()?;
@@ -45,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             model: &model,
             adapter: None,
             importance: Some(&matrix),
+            refine,
             texts: calibration.clone(),
             engine: EngineOptions::default(),
         };
@@ -59,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("  {tensor} {}", block_type.name());
             }
         }
-        let (ours, measured) = measure(&QuantizeOptions { mix: allocation.mix()?, ..fixed_options })?;
+        let (ours, measured) = measure(&QuantizeOptions { mix: allocation.mix()?, refine, ..fixed_options })?;
         println!(
             "{name}: {bytes} and {ours} bytes, divergence {fixed:.5} and {measured:.5}: {:+.1} %",
             100.0 * (measured / fixed - 1.0)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use espalier_inference::EngineError;
 use espalier_kernels::BlockType;
+use espalier_kernels::blocks::BlockError;
 use espalier_model::ModelError;
 
 use crate::encode::EncodeError;
@@ -16,6 +17,9 @@ pub enum QuantizeError {
     /// The model, the adapter or the file written.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Blocks that cannot be decoded again.
+    #[error(transparent)]
+    Blocks(#[from] BlockError),
     /// The engine, while divergence is measured.
     #[error(transparent)]
     Engine(#[from] EngineError),

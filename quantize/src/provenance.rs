@@ -22,6 +22,8 @@ pub struct Provenance {
     pub adapter: Option<Origin>,
     /// The rows that it was trained on.
     pub rows: Option<Origin>,
+    /// How types were chosen and weights rounded, in a few words.
+    pub recipe: Option<String>,
 }
 
 impl Provenance {
@@ -46,6 +48,9 @@ impl Provenance {
             metadata.insert(format!("espalier.{kind}.name"), origin.name.as_str());
             metadata.insert(format!("espalier.{kind}.sha256"), origin.sha256.as_str());
         }
+        if let Some(recipe) = &self.recipe {
+            metadata.insert("espalier.recipe", recipe.as_str());
+        }
     }
 
     /// Whether a key of a written file may differ from the source's.
@@ -66,7 +71,12 @@ mod tests {
         metadata.insert("general.base_model.count", 2_u32);
         metadata.insert("general.base_model.1.name", "older");
         let origin = |name: &str| Some(Origin { name: name.to_owned(), sha256: "0".repeat(64) });
-        let provenance = Provenance { base_model: origin("base"), adapter: origin("adapter"), rows: None };
+        let provenance = Provenance {
+            base_model: origin("base"),
+            adapter: origin("adapter"),
+            rows: None,
+            recipe: Some("Q4_K_M".to_owned()),
+        };
         provenance.write_to(&mut metadata);
         let keys: Vec<_> = metadata.iter().map(|(key, _)| key.to_owned()).collect();
         assert_eq!(
@@ -79,6 +89,7 @@ mod tests {
                 "espalier.base_model.sha256",
                 "espalier.adapter.name",
                 "espalier.adapter.sha256",
+                "espalier.recipe",
             ]
         );
         assert!(keys[1..].iter().all(|key| Provenance::owns(key)));

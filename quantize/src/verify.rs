@@ -69,17 +69,7 @@ pub fn error_bound(block_type: BlockType) -> f32 {
         BlockType::Q3K => 0.5,
         BlockType::Q2K => 1.0,
         // Exact, or not written.
-        BlockType::F32
-        | BlockType::Nvfp4
-        | BlockType::Q1_0
-        | BlockType::Q2_0
-        | BlockType::Iq1S
-        | BlockType::Iq1M
-        | BlockType::Iq2Xxs
-        | BlockType::Iq2Xs
-        | BlockType::Iq2S
-        | BlockType::Iq3Xxs
-        | BlockType::Iq3S => 0.0,
+        _ => 0.0,
     }
 }
 
@@ -323,6 +313,7 @@ fn compare_tokens(
 #[allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failed test may panic; exact values are meant")]
 mod tests {
     use super::*;
+    use crate::encode::ENCODABLE;
 
     #[test]
     fn rows_are_spread_over_the_tensor() {
@@ -331,6 +322,14 @@ mod tests {
         let rows: Vec<_> = sampled_rows(1000).collect();
         assert_eq!((rows[0], rows[7], rows.len()), (0, 999, 8));
         assert_eq!(sampled_rows(0).count(), 0);
+    }
+
+    #[test]
+    fn every_type_that_loses_something_has_a_bound() {
+        for block_type in BlockType::ALL {
+            let loses = ENCODABLE.contains(&block_type) && block_type != BlockType::F32;
+            assert_eq!(error_bound(block_type) > 0.0, loses, "{block_type:?}");
+        }
     }
 
     #[test]

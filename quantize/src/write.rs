@@ -10,7 +10,7 @@ use espalier_model::{LoraAdapter, Model, ModelError, Tensor, TensorInfo};
 use rayon::prelude::*;
 
 use crate::QuantizeError;
-use crate::encode::{EncodeError, encode_into, refine, weighs_importance};
+use crate::encode::{EncodeError, round_into, weighs_importance};
 use crate::file_type::FileType;
 use crate::importance_source::ImportanceSource;
 use crate::merge::{MergedModule, check_adapter};
@@ -283,23 +283,23 @@ pub(crate) fn disk_full(error: ModelError, path: &Path, needed: u64) -> Quantize
 }
 
 /// How a tensor is encoded.
-struct Encoding<'a> {
-    block_type: BlockType,
+pub(crate) struct Encoding<'a> {
+    pub(crate) block_type: BlockType,
     /// The columns of each matrix, matrix after matrix.
-    importance: Option<&'a [f32]>,
-    refine: bool,
+    pub(crate) importance: Option<&'a [f32]>,
+    pub(crate) refine: bool,
 }
 
 /// Memory that is used again from slab to slab.
 #[derive(Default)]
-struct Buffers {
+pub(crate) struct Buffers {
     values: Vec<f32>,
     blocks: Vec<u8>,
 }
 
 impl Buffers {
     /// Reads, merges and encodes the rows of a tensor slab by slab.
-    fn encode_tensor(
+    pub(crate) fn encode_tensor(
         &mut self,
         source: &Tensor<'_>,
         module: Option<MergedModule<'_>>,
@@ -321,10 +321,7 @@ impl Buffers {
             read_rows(source, module, first, &mut self.values)?;
             let bytes = count * columns / block_type.block_size() * block_type.block_bytes();
             self.blocks.resize(bytes, 0);
-            encode_into(block_type, &self.values, importance, &mut self.blocks)
-                .and_then(|()| {
-                    if refining { refine(block_type, &self.values, importance, &mut self.blocks) } else { Ok(()) }
-                })
+            round_into(block_type, &self.values, importance, refining, &mut self.blocks)
                 .map_err(|error| in_tensor(&info.name, first, columns, error))?;
             emit(&self.blocks)?;
             first += count;

@@ -36,7 +36,11 @@ fn go_on(_: AllocationEvent) -> ControlFlow<()> {
 
 fn measured(model: &Model, target: Target, importance: Option<&ImportanceMatrix>) -> Result<Allocation, QuantizeError> {
     let texts = windows(&engine(model))[..4].to_vec();
-    allocate(AllocationInputs { model, adapter: None, importance, texts, engine: options() }, target, &mut go_on)
+    allocate(
+        AllocationInputs { model, adapter: None, importance, refine: false, texts, engine: options() },
+        target,
+        &mut go_on,
+    )
 }
 
 #[test]
@@ -105,9 +109,42 @@ fn an_adapter_is_folded_in_before_anything_is_measured() {
     let tuned = NativeEngine::load(&model, Some(&adapter), &options()).unwrap();
     let texts = windows(&base)[..4].to_vec();
     let changed = divergence(&base, &tuned, &texts, &mut |_| ControlFlow::Continue(())).unwrap().mean_kld.value;
-    let inputs =
-        AllocationInputs { model: &model, adapter: Some(&adapter), importance: None, texts, engine: options() };
+    let inputs = AllocationInputs {
+        model: &model,
+        adapter: Some(&adapter),
+        importance: None,
+        refine: false,
+        texts,
+        engine: options(),
+    };
     let found = allocate(inputs, Target::BitsPerWeight(10.0), &mut go_on).unwrap().divergence.mean_kld.value;
     // Without the adapter it would be as much and more.
     assert!(found < changed / 2.0, "rounded {found}, by the adapter {changed}");
+}
+
+#[test]
+fn types_that_will_be_refined_are_measured_refined() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = stories();
+    let reference = engine(&model);
+    let texts = windows(&reference)[..4].to_vec();
+    let inputs = AllocationInputs {
+        model: &model,
+        adapter: None,
+        importance: None,
+        refine: true,
+        texts: texts.clone(),
+        engine: options(),
+    };
+    let allocation = allocate(inputs, Target::BitsPerWeight(7.5), &mut go_on).unwrap();
+    let divergence_of = |refine: bool| {
+        let out = folder.path().join("refined.gguf");
+        let options = QuantizeOptions { mix: allocation.mix().unwrap(), refine, ..QuantizeOptions::default() };
+        quantize(&model, None, FileType::Q4_K_M, &out, &options, &mut |_| {}).unwrap();
+        let written = engine(&Model::open(&out).unwrap());
+        divergence(&reference, &written, &texts, &mut |_| ControlFlow::Continue(())).unwrap().mean_kld.value
+    };
+    let (expected, refined, plain) = (allocation.divergence.mean_kld.value, divergence_of(true), divergence_of(false));
+    assert!((refined - expected).abs() < expected * 1e-3, "{refined} for {expected}");
+    assert!((plain - expected).abs() > expected * 1e-2, "{plain} unrefined, {expected} refined");
 }

@@ -187,6 +187,7 @@ fn where_the_weights_come_from_stands_in_the_file() {
             base_model: origin("stories"),
             adapter: origin("adapter"),
             rows: origin("rows.parquet"),
+            recipe: Some("Q8_0".to_owned()),
         },
         ..QuantizeOptions::default()
     };

@@ -1,6 +1,6 @@
 //! Importance from the rows of a run, and what a file must keep to.
 
-use super::{Otherwise, QuantizeStage};
+use super::{Otherwise, QuantizeStage, Wanted};
 use crate::outcome::{Failure, Interrupted};
 use crate::stages::{StageContext, measured};
 use anyhow::Result;
@@ -8,7 +8,8 @@ use espalier_inference::{EngineOptions, NativeEngine};
 use espalier_model::{LoraAdapter, Model};
 use espalier_quantize::encode::weighs_importance;
 use espalier_quantize::{
-    FileType, ImportanceMatrix, ImportanceSource, MeasuredText, QuantizeError, divergence, importance,
+    AllocationInputs, FileType, ImportanceMatrix, ImportanceSource, MeasuredText, QuantizeError, Target, divergence,
+    importance,
 };
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -17,6 +18,12 @@ use std::path::Path;
 const HELD_OUT: usize = 10;
 /// Tokens that importance is measured on, at most: more changes little.
 const IMPORTANCE_TOKENS: usize = 32_768;
+/// Part of these tokens that comes from a general text, where there is one.
+const GENERAL_SHARE: f64 = 0.2;
+/// How much a size grows that is not accepted.
+const LARGER: f64 = 1.1;
+/// Bits a weight from which no types are better: all of 8 bits.
+const MOST_BITS: f64 = 8.5;
 /// Rows that divergence is measured on, at most.
 const GATE_ROWS: usize = 64;
 
@@ -50,6 +57,8 @@ impl Source<'_> {
 pub(super) struct Measured {
     /// Weighs the errors.
     pub(super) importance: Option<ImportanceSource>,
+    /// Rows that sizes are measured on.
+    learned: Vec<MeasuredText>,
     /// The model, and rows that it is compared on.
     gate: Option<(NativeEngine, Vec<MeasuredText>)>,
 }
@@ -58,31 +67,59 @@ impl Measured {
     /// Reads what the configuration asks for.
     pub(super) fn read(
         config: &QuantizeStage,
-        types: &[FileType],
+        wanted: &[Wanted],
         source: &Source<'_>,
         rows: Option<&Path>,
     ) -> Result<Self> {
-        let mut found = Self { importance: None, gate: None };
-        let weighed = types.iter().any(|file_type| weighs_importance(file_type.default_block_type()));
+        let mut found = Self { importance: None, learned: Vec::new(), gate: None };
+        let weighed = wanted.iter().any(|wanted| match wanted {
+            Wanted::Mix(file_type) => weighs_importance(file_type.default_block_type()),
+            Wanted::Size(_) => true,
+        });
         if let Some(path) = config.imatrix_file().filter(|_| weighed) {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             found.importance = Some(ImportanceSource { matrix: ImportanceMatrix::read(path)?, file });
         }
         let from_rows = config.imatrix == super::ROWS && weighed;
-        let Some(rows) = rows.filter(|_| from_rows || config.accept.is_some()) else { return Ok(found) };
+        let Some(rows) = rows.filter(|_| from_rows || config.accept.is_some() || !config.targets.is_empty()) else {
+            return Ok(found);
+        };
         let engine = source.engine()?;
         let texts = measured::texts(source.model, &engine, &rows.to_string_lossy(), source.context)?;
         let (learned, held_out) = split(texts);
         if from_rows {
-            let datasets = vec!["messages.jsonl".to_owned()];
-            let total = learned.len();
+            let mut datasets = vec!["messages.jsonl".to_owned()];
+            let mut texts = learned.clone();
+            if let Some(general) = &config.general {
+                datasets.push(general.file_name().unwrap_or_default().to_string_lossy().into_owned());
+                let windows = measured::windows(&engine, general)?;
+                texts.extend(measured::general_slice(windows, &learned, GENERAL_SHARE));
+            }
+            let total = texts.len();
             let measured =
-                importance(&engine, &learned, datasets, false, &mut |done| source.progress("importance", done, total));
+                importance(&engine, &texts, datasets, false, &mut |done| source.progress("importance", done, total));
             let matrix = interrupted(measured)?;
             found.importance = Some(ImportanceSource { matrix, file: "rows of this run".to_owned() });
         }
         found.gate = config.accept.map(|_| (engine, held_out));
+        found.learned = learned;
         Ok(found)
+    }
+
+    /// What types for a size are measured with.
+    pub(super) fn allocation_inputs<'a>(
+        &'a self,
+        config: &QuantizeStage,
+        source: &'a Source<'_>,
+    ) -> AllocationInputs<'a> {
+        AllocationInputs {
+            model: source.model,
+            adapter: source.adapter,
+            importance: self.importance.as_ref().map(|importance| &importance.matrix),
+            refine: config.refine,
+            texts: self.learned.clone(),
+            engine: source.options(),
+        }
     }
 
     /// How far a file lies from the model, where that is asked for.
@@ -120,31 +157,43 @@ fn split(texts: Vec<MeasuredText>) -> (Vec<MeasuredText>, Vec<MeasuredText>) {
     (learned, held_out)
 }
 
-/// Accepts a file (`None`), or gives the type to write in its place. What is not accepted is taken away.
+/// Accepts a file (`None`), or says what to write in its place. What is not accepted is taken away.
 pub(super) fn judge(
     config: &QuantizeStage,
-    file_type: FileType,
+    (wanted, bits_per_weight): (Wanted, f64),
     kld: Option<f64>,
     path: &Path,
     context: &StageContext<'_>,
-) -> Result<Option<FileType>> {
+) -> Result<Option<Wanted>> {
     let (Some(accept), Some(kld)) = (config.accept, kld) else { return Ok(None) };
     if kld <= accept.kld {
         return Ok(None);
     }
     let _ = std::fs::remove_file(path);
     let words = format!(
-        "{file_type} lies {kld:.4} from the model (mean divergence on held-out rows), {} are accepted",
+        "{wanted} lies {kld:.4} from the model (mean divergence on held-out rows), {} are accepted",
         accept.kld
     );
-    match larger(file_type).filter(|_| config.otherwise == Otherwise::Climb) {
+    let next = match wanted {
+        Wanted::Mix(file_type) => larger(file_type).map(Wanted::Mix),
+        Wanted::Size(target) => (bits_per_weight < MOST_BITS).then(|| Wanted::Size(grown(target))),
+    };
+    match next.filter(|_| config.otherwise == Otherwise::Climb) {
         Some(next) => {
             context.note(format!("{words}: {next} is written in its place"));
             Ok(Some(next))
         }
         None => Err(Failure::refused(words)
-            .hint("choose a larger type, write `otherwise: climb`, or raise `accept: {kld: ...}`")
+            .hint("choose a larger type or size, write `otherwise: climb`, or raise `accept: {kld: ...}`")
             .into()),
+    }
+}
+
+/// A size a tenth larger, in the digits that its file is named by.
+fn grown(target: Target) -> Target {
+    match target {
+        Target::BitsPerWeight(bits) => Target::BitsPerWeight((bits * LARGER * 100.0).round() / 100.0),
+        Target::Bytes(bytes) => Target::Bytes((bytes as f64 * LARGER) as u64),
     }
 }
 
@@ -168,6 +217,12 @@ mod tests {
         assert_eq!(larger(FileType::Q4_K_M), Some(FileType::Q5_K_M));
         assert_eq!(larger(FileType::Q8_0), Some(FileType::F16));
         assert_eq!(larger(FileType::F16), None);
+    }
+
+    #[test]
+    fn sizes_grow_by_a_tenth() {
+        assert_eq!(grown(Target::BitsPerWeight(4.6)), Target::BitsPerWeight(5.06));
+        assert_eq!(grown(Target::Bytes(1000)), Target::Bytes(1100));
     }
 
     #[test]

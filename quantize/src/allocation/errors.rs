@@ -9,7 +9,7 @@ use espalier_model::TensorInfo;
 use super::budget::Choice;
 use super::group::group;
 use super::rounded::RoundedModel;
-use crate::encode::encode_into;
+use crate::encode::round_into;
 use crate::mix::{MixOptions, ModelDimensions, TensorShape, Weighing, plan};
 use crate::write::in_tensor;
 use crate::{FileType, QuantizeError};
@@ -140,10 +140,9 @@ fn measure_tensor(model: &RoundedModel<'_>, info: &TensorInfo) -> Result<Vec<Can
             let span = place * info.columns..(place + 1) * info.columns;
             let weights = weights_of(weights.as_deref(), info, row);
             let mut blocks = vec![0; info.columns / block_type.block_size() * block_type.block_bytes()];
-            encode_into(block_type, &values[span.clone()], weights, &mut blocks)
+            round_into(block_type, &values[span.clone()], weights, model.refine, &mut blocks)
                 .map_err(|error| in_tensor(&info.name, row, info.columns, error))?;
-            // The lengths are those of the encoded row.
-            let _ = blocks::decode(block_type, &blocks, &mut decoded[span]);
+            blocks::decode(block_type, &blocks, &mut decoded[span])?;
         }
         let (mut square, mut difference) = (0.0, 0.0);
         for (place, &row) in rows.iter().enumerate() {

@@ -227,6 +227,18 @@ pub fn encode_into(
         .map_or(Ok(()), Err)
 }
 
+/// Encodes as [`encode_into`] does, then moves the scales ([`refine`]) where that is asked for.
+pub(crate) fn round_into(
+    block_type: BlockType,
+    values: &[f32],
+    importance: Option<&[f32]>,
+    refining: bool,
+    out: &mut [u8],
+) -> Result<(), EncodeError> {
+    encode_into(block_type, values, importance, out)?;
+    if refining { refine(block_type, values, importance, out) } else { Ok(()) }
+}
+
 /// Whether the importance fits the values and holds weights.
 fn check_importance(block_type: BlockType, values: &[f32], importance: &[f32]) -> Result<(), EncodeError> {
     let columns = importance.len();
@@ -288,19 +300,8 @@ fn encoder(block_type: BlockType, with_importance: bool) -> Option<Encoder> {
         (BlockType::Mxfp4, _) => plainly::<32, BlockMxfp4>,
         (BlockType::Tq1_0, _) => plainly::<256, BlockTq1_0>,
         (BlockType::Tq2_0, _) => plainly::<256, BlockTq2_0>,
-        (
-            BlockType::Nvfp4
-            | BlockType::Q1_0
-            | BlockType::Q2_0
-            | BlockType::Iq1S
-            | BlockType::Iq1M
-            | BlockType::Iq2Xxs
-            | BlockType::Iq2Xs
-            | BlockType::Iq2S
-            | BlockType::Iq3Xxs
-            | BlockType::Iq3S,
-            _,
-        ) => return None,
+        // Only read: see ENCODABLE.
+        _ => return None,
     })
 }
 
