@@ -69,6 +69,8 @@ def run(command, limit, **more):
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
         said = next((line for line in lines if re.match(r"error|thread .* panicked", line)), lines[-1])
+        if said.startswith("ModuleNotFoundError"):
+            raise Owed(f"this python3 has not what the step needs ({said.split(': ')[-1]})")
         raise Failed(f"exit code {done.returncode}: {said[:300]}")
     return done.stdout
 
@@ -115,8 +117,12 @@ class Device:
         self.description = {}
 
     @functools.cached_property
-    def help_of_train(self):
-        return run([self.pipeline, "train", "--help"], 20) + run([self.pipeline, "bench", "train", "--help"], 20)
+    def writes_texts(self):
+        return re.search(r"^ *text ", run([self.pipeline, "bench", "--help"], 20), re.MULTILINE) is not None
+
+    @functools.cached_property
+    def trains(self):
+        return self.name == "cpu" or "--device" in run([self.pipeline, "bench", "train", "--help"], 20)
 
     def doctor(self, limit):
         found = json_of(run([self.pipeline, "doctor", "--device", self.name, "--json"], limit))
@@ -144,7 +150,7 @@ class Device:
 
     def texts(self, model, limit):
         """Greedy texts after the prompts."""
-        if self.name != "cpu" and "bench text" not in self.help_of_train:
+        if not self.writes_texts:
             raise Owed("this build does not write text on a device yet")
         command = [self.pipeline, "bench", "text", "--model", model, "--prompts", PROMPTS, "--new", NEW_TOKENS, "--precision", "bf16", "--json"]
         return json_of(run([*command, "--device", self.name], limit))["texts"]
@@ -153,6 +159,8 @@ class Device:
 def curve_parity(device, model, golden, limit):
     if golden is None:
         raise Owed("no curve of the CPU is kept for this model (--make-goldens)")
+    if not device.trains:
+        raise Owed("this build does not train on a device yet")
     losses = device.losses(model, golden["tokens"], limit)
     if len(losses) != len(golden["losses"]):
         raise Failed(f"{len(losses)} steps instead of {len(golden['losses'])}")
@@ -185,7 +193,7 @@ def full_row(tokens, number):
 
 def rate(device, size, limit):
     """Rate of `pipeline` on a model of random weights."""
-    if not device.host and "--device" not in device.help_of_train:
+    if not device.trains:
         raise Owed("this build does not train on a device yet")
     begun = time.monotonic()
     model = device.work / f"random-{size}.gguf"
@@ -208,11 +216,7 @@ def rate(device, size, limit):
 def peer_rate(device, size, limit):
     sequence, steps = (256, 4) if device.host else (SEQUENCE, RATE_STEPS)
     with CardMemory() as memory:
-        try:
-            out = run([sys.executable, HERE / "peft_rate.py", size, device.name, sequence, RANK, steps], limit)
-        except Failed as error:
-            raise Owed(str(error)) if "ModuleNotFoundError" in str(error) else error
-    found = json_of(out)
+        found = json_of(run([sys.executable, HERE / "peft_rate.py", size, device.name, sequence, RANK, steps], limit))
     found["card_bytes"] = memory.peak or None
     found["useful_operations_per_second"] = found["tokens_per_second"] * operations_a_token(SHAPES[size])
     return rate_words(found), found
@@ -271,7 +275,7 @@ def make_goldens(device, arguments):
         models.append(("135m", arguments.model, 512))
     for name, model, tokens in models:
         goldens[name] = {"tokens": tokens, "losses": device.losses(model, tokens, None)}
-        if "bench text" in device.help_of_train:
+        if device.writes_texts:
             goldens[name]["texts"] = device.texts(model, None)
     GOLDENS.write_text(json.dumps(goldens, indent=1, ensure_ascii=False) + "\n")
     print(f"wrote {GOLDENS}")
