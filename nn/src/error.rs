@@ -98,4 +98,7 @@ pub enum NnError {
     /// A batch whose parts do not fit together.
     #[error("the batch does not fit together: {0}")]
     Batch(String),
+    /// A device that cannot do what is asked of it.
+    #[error("the device cannot train this: {0}")]
+    OnDevice(String),
 }

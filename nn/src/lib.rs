@@ -13,6 +13,7 @@ mod storage;
 mod testing;
 pub mod transformer;
 
+pub use burn::tensor::Device;
 pub use device_list::{DeviceError, DeviceName};
 pub use error::NnError;
 pub use espalier_kernels::Precision;

@@ -16,6 +16,11 @@ pub(crate) fn matrix(values: &[f32], shape: [usize; 2]) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex())
 }
 
+/// A vector without gradient.
+pub(crate) fn vector(values: &[f32]) -> Tensor<1> {
+    Tensor::from_floats(values, &Device::flex())
+}
+
 /// Output, and the gradients of `sum(output * c)` for a fixed random `c`.
 fn run(
     inputs: &[(Vec<f32>, [usize; 2])],

@@ -83,6 +83,16 @@ impl RopeTable {
     pub fn positions(&self) -> usize {
         self.positions
     }
+
+    /// Pairs of a head that turn.
+    pub fn pairs(&self) -> usize {
+        self.pairs
+    }
+
+    /// Cosines and sines `[positions, pairs]`.
+    pub fn angles(&self) -> (&[f32], &[f32]) {
+        (&self.cosines, &self.sines)
+    }
 }
 
 /// Rotates `x [t, heads * head_dim]` in place, row `t` to `positions[t]`.

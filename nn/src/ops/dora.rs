@@ -60,7 +60,7 @@ impl RowLengths {
 
     /// `n_o` for every output; outputs of frozen modules get the length of their row.
     pub(crate) fn norms(&self, group: &LoraGroup, parts: GroupParameters<'_>, norms: &mut [f32]) {
-        let (inputs, outputs, width) = (group.frozen.inputs(), group.frozen.outputs(), group.stacked_rank());
+        let (inputs, outputs, width) = (group.frozen.inputs(), group.frozen.outputs(), group.plan.stacked_rank());
         for (norm, length) in norms.iter_mut().zip(self.lengths()) {
             *norm = length;
         }
@@ -68,7 +68,7 @@ impl RowLengths {
         let mut cross = vec![0.0; width * outputs];
         group.frozen.product(Values::F32(parts.a), width, ValuesMut::F32(&mut cross), Accumulate::Overwrite);
         let (mut first_rank, mut b) = (0, parts.b);
-        for module in &group.modules {
+        for module in &group.plan.modules {
             let (rank, scale) = (module.rank, f64::from(module.scale));
             let a = &parts.a[first_rank * inputs..(first_rank + rank) * inputs];
             let mut gram = vec![0.0; rank * rank];
@@ -95,7 +95,7 @@ impl LoraGroup {
     /// `m / n` for every output; 1 for those of frozen modules.
     fn row_factors(&self, magnitudes: &[f32], norms: &[f32]) -> Vec<f32> {
         let mut factors = vec![1.0; norms.len()];
-        let adapted = self.modules.iter().flat_map(|module| module.outputs.clone());
+        let adapted = self.plan.modules.iter().flat_map(|module| module.outputs.clone());
         for (output, magnitude) in adapted.zip(magnitudes) {
             factors[output] = if norms[output] > 0.0 { magnitude / norms[output] } else { 0.0 };
         }
@@ -154,7 +154,7 @@ impl LoraGroup {
                 *dz = factor * dy;
             }
         });
-        let adapted: Vec<usize> = self.modules.iter().flat_map(|module| module.outputs.clone()).collect();
+        let adapted: Vec<usize> = self.plan.modules.iter().flat_map(|module| module.outputs.clone()).collect();
         // Each output sums over the rows in their order, in f64.
         dmagnitudes.par_chunks_mut(OUTPUTS_PER_TASK).zip(adapted.par_chunks(OUTPUTS_PER_TASK)).for_each(
             |(gradients, adapted)| {

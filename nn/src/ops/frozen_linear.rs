@@ -12,7 +12,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
 use espalier_kernels::{
     Accumulate, Element, LowRank, PackedMatrix, Precision, StoredMatrix, Values, ValuesMut, matmul_low_rank,
@@ -214,12 +214,12 @@ pub fn frozen_linear(x: Tensor<2>, weight: &Arc<FrozenLinear>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as FrozenLinearOperation>::frozen_linear(x.into_dispatch(), Arc::clone(weight)))
 }
 
-/// The same in plain burn operations for a dense `weight [outputs, inputs]`.
-pub fn frozen_linear_plain(x: Tensor<2>, weight: &Tensor<2>, bias: Option<&[f32]>) -> Tensor<2> {
-    let device = x.device();
-    let y = x.matmul(weight.clone().transpose());
+/// The same in plain burn operations for a dense `weight [outputs, inputs]`, whose type the product is computed in: a
+/// weight of bf16 takes `x`, and gives the result and the gradients, rounded to it, and adds up wider.
+pub fn frozen_linear_plain(x: Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<2> {
+    let y = x.cast(weight.dtype()).matmul(weight.clone().transpose()).cast(DType::F32);
     match bias {
-        Some(bias) => y + Tensor::<1>::from_floats(bias, &device).unsqueeze(),
+        Some(bias) => y + bias.clone().unsqueeze(),
         None => y,
     }
 }
@@ -266,7 +266,7 @@ impl<C: CheckpointStrategy> FrozenLinearOperation for Autodiff<Flex, C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check_against_plain, matrix, noise};
+    use crate::testing::{check_against_plain, matrix, noise, vector};
     use espalier_kernels::{BlockRows, BlockType};
 
     /// A weight in blocks of `Q8_0` and the same one packed.
@@ -314,10 +314,11 @@ mod tests {
                 out.copy_from_slice(&weight[row * 9..(row + 1) * 9]);
             }));
             let dense = matrix(&weight, [7, 9]);
+            let dense_bias = bias.as_deref().map(vector);
             check_against_plain(
                 &[(noise(6, 4 * 9), [4, 9])],
                 |inputs| frozen_linear(inputs[0].clone(), &packed),
-                |inputs| frozen_linear_plain(inputs[0].clone(), &dense, bias.as_deref()),
+                |inputs| frozen_linear_plain(inputs[0].clone(), &dense, dense_bias.as_ref()),
             );
         }
     }

@@ -8,6 +8,8 @@
 //! is at hand: the divergence of the student from its most probable tokens and their tail, at no more memory. With weights 1 / (number of target tokens of the whole optimizer step) the losses of its
 //! micro-batches add up to the mean over its target tokens.
 
+mod plain;
+
 use std::sync::{Arc, OnceLock};
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -16,11 +18,12 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use espalier_kernels::Accumulate;
 use espalier_kernels::ops::{RowLoss, cross_entropy_rows, distillation_rows};
 
+pub use self::plain::{PlainRowLosses, linear_cross_entropy_plain};
 use super::frozen_linear::FrozenLinear;
 use super::teacher_tokens::TeacherTokens;
 use crate::pool::Pool;
@@ -79,51 +82,6 @@ pub fn linear_cross_entropy(
         Arc::clone(&losses),
     ));
     (loss, losses.get().cloned().unwrap_or_default())
-}
-
-/// The same in plain burn operations for a dense `head [vocabulary, h]`, with all logits.
-pub fn linear_cross_entropy_plain(hidden: Tensor<2>, head: &Tensor<2>, targets: &Targets) -> Tensor<1> {
-    let (t, device) = (targets.tokens.len(), hidden.device());
-    let log_probabilities = burn::tensor::activation::log_softmax(hidden.matmul(head.clone().transpose()), 1);
-    let indices: Vec<i32> = targets.tokens.iter().map(|&token| token as i32).collect();
-    let indices = Tensor::<2, Int>::from_data(TensorData::new(indices, [t, 1]), &device);
-    let weights = Tensor::<2>::from_data(TensorData::new(targets.weights.to_vec(), [t, 1]), &device);
-    let nll = -log_probabilities.clone().gather(1, indices);
-    let Some((teacher, share)) = &targets.teacher else { return (nll * weights).sum() };
-    let shares: Vec<f32> = (0..t).map(|row| if teacher.entries(row).is_empty() { 0.0 } else { *share }).collect();
-    let shares = Tensor::<2>::from_data(TensorData::new(shares, [t, 1]), &device);
-    let divergence = divergence_plain(log_probabilities, teacher);
-    ((nll * (-shares.clone() + 1.0) + divergence * shares) * weights).sum()
-}
-
-/// `sum_K p (ln p - ln q) + P (ln P - ln Q)` of each row `[t, 1]` from the student's `ln q [t, vocabulary]`.
-fn divergence_plain(log_probabilities: Tensor<2>, teacher: &TeacherTokens) -> Tensor<2> {
-    let ([t, vocabulary], device) = (log_probabilities.dims(), log_probabilities.device());
-    let (mut top, mut tail_mask) = (vec![0.0; t * vocabulary], vec![0.0; t * vocabulary]);
-    let (mut tails, mut entropies) = (vec![0.0; t], vec![0.0; t]);
-    for row in 0..t {
-        let (tokens, values) = teacher.row(row);
-        let mut tail = 1.0;
-        if !tokens.is_empty() {
-            tail_mask[row * vocabulary..(row + 1) * vocabulary].fill(1.0);
-        }
-        for (token, log_p) in tokens.iter().zip(values) {
-            let (at, p) = (row * vocabulary + *token as usize, f64::from(*log_p).exp());
-            (top[at], tail_mask[at]) = (p as f32, 0.0);
-            tail -= p;
-            entropies[row] += (p * f64::from(*log_p)) as f32;
-        }
-        if !tokens.is_empty() && tokens.len() < vocabulary && tail > 0.0 {
-            tails[row] = tail as f32;
-            entropies[row] += (tail * tail.ln()) as f32;
-        }
-    }
-    let tensor = |values: Vec<f32>, shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, shape), &device);
-    let tail_q = (log_probabilities.clone().exp() * tensor(tail_mask, [t, vocabulary])).sum_dim(1);
-    let cross = (log_probabilities * tensor(top, [t, vocabulary])).sum_dim(1);
-    // Where there is no tail its logarithm is multiplied by zero and must only be finite.
-    let tail_cross = tail_q.clamp_min(1e-30).log() * tensor(tails, [t, 1]);
-    tensor(entropies, [t, 1]) - cross - tail_cross
 }
 
 /// The loss, and the gradient of `hidden` when asked for; what every row cost into `losses`.
@@ -261,7 +219,7 @@ mod tests {
         check_against_plain(
             &[(noise(14, 24), [4, 6])],
             |inputs| linear_cross_entropy(inputs[0].clone(), &head, &targets, &Pool::default()).0.unsqueeze(),
-            |inputs| linear_cross_entropy_plain(inputs[0].clone(), &dense, &targets).unsqueeze(),
+            |inputs| linear_cross_entropy_plain(inputs[0].clone(), &dense, &targets).0.unsqueeze(),
         );
     }
 

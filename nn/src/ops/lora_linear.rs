@@ -21,7 +21,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
 use espalier_kernels::{
     Accumulate, Columns, Element, LowRank, LowRankFactors, ResultRows, Values, ValuesMut, outer_products,
@@ -29,7 +29,7 @@ use espalier_kernels::{
 use rayon::prelude::*;
 
 use super::dora::RowLengths;
-use super::frozen_linear::{FrozenLinear, PackedUpdate};
+use super::frozen_linear::{FrozenLinear, PackedUpdate, frozen_linear_plain};
 use crate::pool::Pool;
 use crate::profile::{Cost, Operation, timed};
 use crate::storage::{rows, tensor, values};
@@ -45,15 +45,54 @@ pub struct GroupModule {
     pub scale: f32,
 }
 
+/// The shape of a group of modules that read the same input, and the order of its parameters: the stacked `A`, the stacked
+/// `B`, the magnitudes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupPlan {
+    /// Width of the input.
+    pub inputs: usize,
+    /// The adapted modules, in the order of their outputs and without overlap.
+    pub modules: Vec<GroupModule>,
+    /// Whether the rows have magnitudes (`DoRA`).
+    pub dora: bool,
+}
+
+impl GroupPlan {
+    /// Rows of the stacked `A`.
+    pub fn stacked_rank(&self) -> usize {
+        self.modules.iter().map(|module| module.rank).sum()
+    }
+
+    /// Lengths of the stacked `A`, the stacked `B` and the magnitudes: so they follow each other in the parameters.
+    pub fn parameter_lengths(&self) -> [usize; 3] {
+        let b = self.modules.iter().map(|module| module.outputs.len() * module.rank).sum();
+        let adapted: usize = self.modules.iter().map(|module| module.outputs.len()).sum();
+        [self.stacked_rank() * self.inputs, b, if self.dora { adapted } else { 0 }]
+    }
+
+    /// Parameters of the group.
+    pub fn parameter_count(&self) -> usize {
+        self.parameter_lengths().iter().sum()
+    }
+
+    /// Each module, its columns of the stack, and where its values begin in the stacked `B`.
+    fn placed(&self) -> impl Iterator<Item = (&GroupModule, Range<usize>, usize)> {
+        let (mut column, mut value) = (0, 0);
+        self.modules.iter().map(move |module| {
+            let place = (module, column..column + module.rank, value);
+            (column, value) = (column + module.rank, value + module.outputs.len() * module.rank);
+            place
+        })
+    }
+}
+
 /// What stays the same in every call of [`lora_linear`] on one group of modules.
 #[derive(Debug)]
 pub struct LoraGroup {
-    /// The frozen product of all outputs of the group.
-    pub frozen: Arc<FrozenLinear>,
-    /// The adapted modules, in the order of their outputs and without overlap.
-    pub modules: Vec<GroupModule>,
-    /// The lengths of the frozen rows where the group is `DoRA`.
-    pub dora: Option<RowLengths>,
+    pub(crate) frozen: Arc<FrozenLinear>,
+    pub(crate) plan: GroupPlan,
+    /// The lengths of the frozen rows where the plan is `DoRA`.
+    pub(crate) lengths: Option<RowLengths>,
 }
 
 /// The parameters of a group, apart.
@@ -68,25 +107,14 @@ pub(crate) struct GroupParameters<'a> {
 }
 
 impl LoraGroup {
-    /// Rows of the stacked `A`.
-    pub fn stacked_rank(&self) -> usize {
-        self.modules.iter().map(|module| module.rank).sum()
-    }
-
-    /// Lengths of the stacked `A`, the stacked `B` and the magnitudes: so they follow each other in the parameters.
-    pub fn parameter_lengths(&self) -> [usize; 3] {
-        let b = self.modules.iter().map(|module| module.outputs.len() * module.rank).sum();
-        let adapted: usize = self.modules.iter().map(|module| module.outputs.len()).sum();
-        [self.stacked_rank() * self.frozen.inputs(), b, if self.dora.is_some() { adapted } else { 0 }]
-    }
-
-    /// Parameters of the group.
-    pub fn parameter_count(&self) -> usize {
-        self.parameter_lengths().iter().sum()
+    /// The modules of `plan` beside the frozen product of all outputs of the group.
+    pub fn new(frozen: Arc<FrozenLinear>, plan: GroupPlan) -> Self {
+        let lengths = plan.dora.then(|| RowLengths::of(&frozen));
+        Self { frozen, plan, lengths }
     }
 
     pub(crate) fn parts<'a>(&self, parameters: &'a [f32]) -> GroupParameters<'a> {
-        let [a, b, _] = self.parameter_lengths();
+        let [a, b, _] = self.plan.parameter_lengths();
         let (a, rest) = parameters.split_at(a);
         let (b, magnitudes) = rest.split_at(b);
         GroupParameters { a, b, magnitudes }
@@ -96,17 +124,7 @@ impl LoraGroup {
     /// the lengths of its rows.
     pub(crate) fn saved_count(&self, t: usize) -> usize {
         let outputs = self.frozen.outputs();
-        t * self.stacked_rank() + if self.dora.is_some() { (t + 1) * outputs } else { 0 }
-    }
-
-    /// Each module, its columns of the stack, and where its values begin in the stacked `B`.
-    fn placed(&self) -> impl Iterator<Item = (&GroupModule, Range<usize>, usize)> {
-        let (mut column, mut value) = (0, 0);
-        self.modules.iter().map(move |module| {
-            let place = (module, column..column + module.rank, value);
-            (column, value) = (column + module.rank, value + module.outputs.len() * module.rank);
-            place
-        })
+        t * self.plan.stacked_rank() + if self.plan.dora { (t + 1) * outputs } else { 0 }
     }
 
     /// `A` and `s B` as the products want them: rounded to the precision of the frozen weight, `B` block-diagonal.
@@ -118,7 +136,7 @@ impl LoraGroup {
     }
 
     fn factors(&self, parts: GroupParameters<'_>, transposed: bool) -> LowRank {
-        let (inputs, placed) = (self.frozen.inputs(), self.placed().collect::<Vec<_>>());
+        let (inputs, placed) = (self.frozen.inputs(), self.plan.placed().collect::<Vec<_>>());
         let fill_b = |output: usize, row: &mut [f32]| {
             row.fill(0.0);
             if let Some((module, columns, first)) = placed.iter().find(|(module, ..)| module.outputs.contains(&output))
@@ -132,7 +150,7 @@ impl LoraGroup {
         let blocks: Vec<_> =
             placed.iter().map(|(module, columns, _)| (module.outputs.clone(), columns.clone())).collect();
         let factors = LowRankFactors {
-            rank: self.stacked_rank(),
+            rank: self.plan.stacked_rank(),
             inputs,
             outputs: self.frozen.outputs(),
             a: &|index, row| row.copy_from_slice(&parts.a[index * inputs..][..inputs]),
@@ -154,9 +172,9 @@ impl LoraGroup {
         accumulate: Accumulate,
     ) {
         let parts = self.parts(parameters);
-        let (u, kept) = saved.split_at_mut(t * self.stacked_rank());
+        let (u, kept) = saved.split_at_mut(t * self.plan.stacked_rank());
         let update = self.pack(parts, false);
-        let Some(lengths) = &self.dora else {
+        let Some(lengths) = &self.lengths else {
             self.frozen.product_with(x, t, &update, u, y.reborrow(), accumulate);
             self.frozen.add_bias(y);
             return;
@@ -182,11 +200,11 @@ impl LoraGroup {
         pool: &Pool,
     ) {
         let parts = self.parts(parameters);
-        let [a, b, _] = self.parameter_lengths();
+        let [a, b, _] = self.plan.parameter_lengths();
         let (da, rest) = gradient.split_at_mut(a);
         let (db, dmagnitudes) = rest.split_at_mut(b);
-        let (u, kept) = saved.split_at(t * self.stacked_rank());
-        if self.dora.is_none() {
+        let (u, kept) = saved.split_at(t * self.plan.stacked_rank());
+        if self.lengths.is_none() {
             self.updates_backward(dy, (x, u), parts, t, [da, db], dx, pool);
             return;
         }
@@ -219,7 +237,7 @@ impl LoraGroup {
         dx: Option<ValuesMut<'_>>,
         pool: &Pool,
     ) {
-        let (inputs, outputs, width) = (self.frozen.inputs(), self.frozen.outputs(), self.stacked_rank());
+        let (inputs, outputs, width) = (self.frozen.inputs(), self.frozen.outputs(), self.plan.stacked_rank());
         let precision = self.frozen.precision();
         // v holds the scales: v = dy (s B).
         let (update, mut v) = (self.pack(parts, true), pool.take(t * width));
@@ -232,7 +250,7 @@ impl LoraGroup {
         let cost = Cost::product(t, 1, da.len() + db.len(), value_bytes(&dy) + value_bytes(&x));
         timed(Operation::LowRankUpdates, cost, || {
             let mut rest = &mut *db;
-            for (module, columns, _) in self.placed() {
+            for (module, columns, _) in self.plan.placed() {
                 let (own, others) = rest.split_at_mut(module.outputs.len() * module.rank);
                 let narrow = Columns { values: u, stride: width, range: columns };
                 let wide = Columns { values: dy, stride: outputs, range: module.outputs.clone() };
@@ -270,42 +288,53 @@ pub fn lora_linear(x: Tensor<2>, parameters: Tensor<2>, group: &Arc<LoraGroup>) 
     ))
 }
 
-/// The same in plain burn operations for a dense `weight [outputs, inputs]`, with the norms of `DoRA` from the whole
-/// `W + s B A` and without gradient.
+/// The same in plain burn operations for a dense `weight [outputs, inputs]`, in whose type all products are computed; the
+/// norms of `DoRA` come from the whole `W + s B A`, in f32 and without gradient.
 pub fn lora_linear_plain(
     x: &Tensor<2>,
     parameters: &Tensor<2>,
     weight: &Tensor<2>,
-    bias: Option<&[f32]>,
-    group: &LoraGroup,
+    bias: Option<&Tensor<1>>,
+    plan: &GroupPlan,
 ) -> Tensor<2> {
-    let [a, b, _] = group.parameter_lengths();
-    let (inputs, [t, _]) = (group.frozen.inputs(), x.dims());
+    let ([stacked_a, stacked_b, _], [t, _], [outputs, _]) = (plan.parameter_lengths(), x.dims(), weight.dims());
+    let (device, dtype) = (weight.device(), weight.dtype());
     let part = |first: usize, rows: usize, columns: usize| {
         parameters.clone().slice([0..1, first..first + rows * columns]).reshape([rows, columns])
     };
-    let mut y = x.clone().matmul(weight.clone().transpose());
-    let (mut first_a, mut first_b, mut first_magnitude) = (0, a, a + b);
-    for module in &group.modules {
-        let (outputs, rank) = (module.outputs.clone(), module.rank);
-        let (a, b) = (part(first_a, rank, inputs), part(first_b, outputs.len(), rank));
-        let update = b.matmul(a) * module.scale;
-        let here = [0..t, outputs.clone()];
-        let mut sum = y.clone().slice(here.clone()) + x.clone().matmul(update.clone().transpose());
-        if group.dora.is_some() {
-            let merged = weight.clone().slice([outputs.clone(), 0..inputs]) + update;
-            let norms = (merged.clone() * merged).sum_dim(1).sqrt().detach().transpose();
-            sum = sum * (part(first_magnitude, 1, outputs.len()) / norms);
+    let a = part(0, plan.stacked_rank(), plan.inputs);
+    let u = x.clone().cast(dtype).matmul(a.clone().cast(dtype).transpose());
+    // Side by side: the updates of the modules, and rows of zeros and ones where outputs stay frozen.
+    let (mut updates, mut factors) = (Vec::new(), Vec::new());
+    let gap = |updates: &mut Vec<Tensor<2>>, factors: &mut Vec<Tensor<2>>, width: usize| {
+        if width > 0 {
+            updates.push(Tensor::zeros([t, width], &device));
+            factors.push(Tensor::ones([1, width], &device));
         }
-        y = y.slice_assign(here, sum);
-        (first_a, first_b) = (first_a + rank * inputs, first_b + outputs.len() * rank);
-        first_magnitude += outputs.len();
+    };
+    let (mut output, mut magnitude) = (0, stacked_a + stacked_b);
+    for (module, columns, first) in plan.placed() {
+        let own = module.outputs.clone();
+        gap(&mut updates, &mut factors, own.start - output);
+        let b = part(stacked_a + first, own.len(), module.rank);
+        let narrow = u.clone().slice([0..t, columns.clone()]);
+        updates.push(narrow.matmul(b.clone().cast(dtype).transpose()).cast(DType::F32) * module.scale);
+        if plan.dora {
+            let (a, b) = (a.clone().without_autodiff().slice([columns, 0..plan.inputs]), b.without_autodiff());
+            let frozen = weight.clone().slice([own.clone(), 0..plan.inputs]).cast(DType::F32);
+            let merged = frozen + b.matmul(a) * module.scale;
+            let norms = (merged.clone() * merged).sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE).transpose();
+            factors.push(part(magnitude, 1, own.len()) / norms);
+        }
+        (output, magnitude) = (own.end, magnitude + own.len());
+    }
+    gap(&mut updates, &mut factors, outputs - output);
+    let mut y = frozen_linear_plain(x.clone(), weight, None) + Tensor::cat(updates, 1);
+    if plan.dora {
+        y = y * Tensor::cat(factors, 1);
     }
     match bias {
-        Some(bias) => {
-            let device = y.device();
-            y + Tensor::<1>::from_floats(bias, &device).unsqueeze()
-        }
+        Some(bias) => y + bias.clone().unsqueeze(),
         None => y,
     }
 }
@@ -343,7 +372,7 @@ impl Backward<Flex, 2> for LoraLinearBackward {
         let dy = gradients.consume::<Flex>(&ops.node);
         let [parent_x, parent_parameters] = ops.parents;
         let Saved { x, parameters, kept, group } = ops.state;
-        let (t, inputs, count) = (rows(&x), group.frozen.inputs(), group.parameter_count());
+        let (t, inputs, count) = (rows(&x), group.frozen.inputs(), group.plan.parameter_count());
         let mut gradient = vec![0.0; count];
         let mut dx = parent_x.as_ref().map(|_| vec![0.0; t * inputs]);
         group.backward(
@@ -379,7 +408,7 @@ impl<C: CheckpointStrategy> LoraLinearOperation for Autodiff<Flex, C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check_against_plain, check_gradients, matrix, noise};
+    use crate::testing::{check_against_plain, check_gradients, matrix, noise, vector};
     use espalier_kernels::Precision;
 
     const INPUTS: usize = 9;
@@ -392,21 +421,16 @@ mod tests {
         let frozen = FrozenLinear::pack(Precision::F32, OUTPUTS, INPUTS, Some(bias.clone()), &|row, out| {
             out.copy_from_slice(&weight[row * INPUTS..(row + 1) * INPUTS]);
         });
-        let dora = dora.then(|| RowLengths::of(&frozen));
-        let group = Arc::new(LoraGroup {
-            frozen: Arc::new(frozen),
-            modules: modules
-                .iter()
-                .map(|&(first, end, rank, scale)| GroupModule { outputs: first..end, rank, scale })
-                .collect(),
-            dora,
-        });
+        let modules =
+            modules.iter().map(|&(first, end, rank, scale)| GroupModule { outputs: first..end, rank, scale }).collect();
+        let group = Arc::new(LoraGroup::new(Arc::new(frozen), GroupPlan { inputs: INPUTS, modules, dora }));
+        let dense_bias = vector(&bias);
         let dense = matrix(&weight, [OUTPUTS, INPUTS]);
-        let count = group.parameter_count();
+        let count = group.plan.parameter_count();
         let inputs = [(noise(9, T * INPUTS), [T, INPUTS]), (noise(10, count), [1, count])];
         let fused = |i: &[Tensor<2>]| lora_linear(i[0].clone(), i[1].clone(), &group);
-        let plain = |i: &[Tensor<2>]| lora_linear_plain(&i[0], &i[1], &dense, Some(&bias), &group);
-        if group.dora.is_none() {
+        let plain = |i: &[Tensor<2>]| lora_linear_plain(&i[0], &i[1], &dense, Some(&dense_bias), &group.plan);
+        if !group.plan.dora {
             check_against_plain(&inputs, fused, plain);
             return;
         }
@@ -414,14 +438,14 @@ mod tests {
         let mut norms = vec![0.0; OUTPUTS];
         let lengths = RowLengths::of(&group.frozen);
         lengths.norms(&group, group.parts(&inputs[1].0), &mut norms);
-        let [a, b, _] = group.parameter_lengths();
+        let [a, b, _] = group.plan.parameter_lengths();
         let held = |i: &[Tensor<2>]| {
-            let without = LoraGroup { frozen: Arc::clone(&group.frozen), modules: group.modules.clone(), dora: None };
+            let without = GroupPlan { dora: false, ..group.plan.clone() };
             let factors = i[1].clone().slice([0..1, 0..a + b]);
             let raw = lora_linear_plain(&i[0], &factors, &dense, None, &without);
             let mut scales = matrix(&[1.0; OUTPUTS], [1, OUTPUTS]);
             let mut first = a + b;
-            for module in &group.modules {
+            for module in &group.plan.modules {
                 let outputs = module.outputs.clone();
                 let own = i[1].clone().slice([0..1, first..first + outputs.len()]);
                 let norms = matrix(&norms[outputs.clone()], [1, outputs.len()]);

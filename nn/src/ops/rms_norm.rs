@@ -30,11 +30,11 @@ pub fn rms_norm(x: Tensor<2>, weight: &Arc<Vec<f32>>, epsilon: f32) -> Tensor<2>
     Tensor::from_dispatch(<Dispatch as RmsNormOperation>::rms_norm(x.into_dispatch(), Arc::clone(weight), epsilon))
 }
 
-/// The same in plain burn operations: the reference in tests, and the body for devices without our kernels.
-pub fn rms_norm_plain(x: Tensor<2>, weight: &[f32], epsilon: f32) -> Tensor<2> {
-    let weight = Tensor::<1>::from_floats(weight, &x.device()).unsqueeze();
-    let mean = (x.clone() * x.clone()).mean_dim(1);
-    x / (mean + epsilon).sqrt() * weight
+/// The same in plain burn operations for a `weight [n]` on the device of `x`, and for heads of rows `[.., n]` too: the
+/// reference in tests, and the body for devices without our kernels.
+pub fn rms_norm_plain<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, epsilon: f32) -> Tensor<D> {
+    let mean = (x.clone() * x.clone()).mean_dim(D - 1);
+    x / (mean + epsilon).sqrt() * weight.clone().unsqueeze()
 }
 
 fn forward(x: &FlexTensor, weight: &[f32], epsilon: f32) -> FlexTensor {
@@ -82,15 +82,16 @@ impl<C: CheckpointStrategy> RmsNormOperation for Autodiff<Flex, C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check_against_plain, noise};
+    use crate::testing::{check_against_plain, noise, vector};
 
     #[test]
     fn equals_the_plain_operations_and_finite_differences() {
         let weight = Arc::new(noise(1, 12).iter().map(|x| 1.0 + x).collect::<Vec<_>>());
+        let dense = vector(&weight);
         check_against_plain(
             &[(noise(2, 60), [5, 12])],
             |inputs| rms_norm(inputs[0].clone(), &weight, 1e-5),
-            |inputs| rms_norm_plain(inputs[0].clone(), &weight, 1e-5),
+            |inputs| rms_norm_plain(inputs[0].clone(), &dense, 1e-5),
         );
     }
 }

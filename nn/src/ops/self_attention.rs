@@ -6,6 +6,8 @@
 //! `dk_j = scale sum_i dS_ij q_i`, `dv_j = sum_i P_ij do_i`, then the rotation is turned back. Saves the rotated q and k,
 //! v, the output and `lse`: nothing of size `t x t`.
 
+mod plain;
+
 use std::sync::Arc;
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -14,7 +16,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use espalier_kernels::ops::{
     AttentionShape, Direction, RopeStyle, RopeTable, rms_norm, rms_norm_backward, rope, segmented_attention,
@@ -23,7 +25,10 @@ use espalier_kernels::ops::{
 use espalier_kernels::{Element, Values};
 use rayon::prelude::*;
 
-use super::rms_norm::rms_norm_plain;
+pub use self::plain::self_attention_plain;
+pub(crate) use self::plain::{
+    HeadWeights, QUERIES, QueryBlock, Rotation, attend, attend_backward, query_blocks, side_by_side, split,
+};
 use crate::storage::{rows, tensor, values};
 
 /// The attention of a layer.
@@ -250,57 +255,6 @@ pub fn self_attention(qkv: Tensor<2>, layout: &Layout, plan: &Arc<AttentionPlan>
         layout.clone(),
         Arc::clone(plan),
     ))
-}
-
-/// Rotation in plain burn operations, `x [t, heads d]`: `x cos + partner(x) sin`, the partner signed and found by a
-/// fixed matrix.
-fn rope_plain(x: Tensor<2>, heads: usize, layout: &Layout, plan: &AttentionPlan) -> Tensor<2> {
-    let Some(table) = &plan.rope else { return x };
-    let (d, t, device) = (plan.shape.head_dim, layout.positions.len(), x.device());
-    // The kernel itself turns the unit vectors, so that angles have one definition: row p of `turned` holds R_p.
-    let mut unit = vec![0.0; t * d * d];
-    for row in unit.chunks_exact_mut(d * d) {
-        for i in 0..d {
-            row[i * d + i] = 1.0;
-        }
-    }
-    rope(&mut unit, d, d, &layout.positions, table, plan.style, Direction::Forward);
-    let turned = Tensor::<3>::from_data(TensorData::new(unit, [t, d, d]), &device);
-    x.reshape([t, heads, d]).matmul(turned).reshape([t, heads * d])
-}
-
-/// The same in plain burn operations, with all scores: for tests, and for devices without our kernels.
-pub fn self_attention_plain(qkv: &Tensor<2>, layout: &Layout, plan: &AttentionPlan) -> Tensor<2> {
-    let (shape, t, device) = (&plan.shape, layout.positions.len(), qkv.device());
-    let (d, groups) = (shape.head_dim, shape.heads / shape.kv_heads);
-    let (query, key) = (plan.query_width(), plan.key_width());
-    let part = |from: usize, width: usize| qkv.clone().slice([0..t, from..from + width]);
-    let by_head = |x: Tensor<2>, heads: usize| x.reshape([t, heads, d]).swap_dims(0, 1);
-    let repeated = |x: Tensor<2>| {
-        let x = by_head(x, shape.kv_heads).reshape([shape.kv_heads, 1, t, d]);
-        x.repeat_dim(1, groups).reshape([shape.heads, t, d])
-    };
-    let normed = |x: Tensor<2>, weight: fn(&HeadNorms) -> &[f32]| match &plan.head_norms {
-        Some(norms) => {
-            let [rows, width] = x.dims();
-            rms_norm_plain(x.reshape([rows * width / d, d]), weight(norms), norms.epsilon).reshape([rows, width])
-        }
-        None => x,
-    };
-    let (q, k) = (normed(part(0, query), |norms| &norms.query), normed(part(query, key), |norms| &norms.key));
-    let q = by_head(rope_plain(q, shape.heads, layout, plan), shape.heads);
-    let k = repeated(rope_plain(k, shape.kv_heads, layout, plan));
-    let v = repeated(part(query + key, key) * plan.value_scale);
-    let window = shape.window.unwrap_or(t);
-    let sequence: Vec<usize> =
-        layout.segments.iter().enumerate().flat_map(|(index, &length)| std::iter::repeat_n(index, length)).collect();
-    let hidden: Vec<bool> = (0..t * t)
-        .map(|at| at % t > at / t || at % t + window <= at / t || sequence[at % t] != sequence[at / t])
-        .collect();
-    let mask = Tensor::<3, Bool>::from_data(TensorData::new(hidden, [1, t, t]), &device).repeat_dim(0, shape.heads);
-    let scores = (q.matmul(k.transpose()) * shape.scale).mask_fill(mask, -1e30);
-    let out = burn::tensor::activation::softmax(scores, 2).matmul(v);
-    out.swap_dims(0, 1).reshape([t, query])
 }
 
 #[derive(Clone, Debug)]

@@ -85,7 +85,7 @@ impl TeacherTokens {
     }
 
     /// The given rows alone.
-    pub(super) fn select(&self, rows: &[usize]) -> Self {
+    pub(crate) fn select(&self, rows: &[usize]) -> Self {
         let mut selected = Self::default();
         for &row in rows {
             let (tokens, log_probabilities) = self.row(row);

@@ -57,6 +57,25 @@ impl Batch {
     }
 }
 
+/// Refuses rows that do not fit together, tokens outside of the vocabulary and positions beyond those that are known.
+pub(super) fn check_rows(tokens: &[u32], layout: &Layout, vocabulary: usize, positions: usize) -> Result<(), NnError> {
+    if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+        return Err(NnError::Batch(format!("token {token} lies outside the vocabulary of {vocabulary}")));
+    }
+    if tokens.is_empty()
+        || layout.positions.len() != tokens.len()
+        || layout.segments.iter().sum::<usize>() != tokens.len()
+    {
+        return Err(NnError::Batch("tokens, positions and sequences differ in length, or there are none".to_owned()));
+    }
+    if let Some(position) = layout.positions.iter().find(|&&position| position as usize >= positions) {
+        return Err(NnError::Batch(format!(
+            "position {position} lies beyond the {positions} positions that the model was loaded for"
+        )));
+    }
+    Ok(())
+}
+
 /// What a batch taught.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchLoss {

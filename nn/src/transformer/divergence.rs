@@ -17,7 +17,7 @@ impl LoraModel {
     /// The same model with its updates switched off: the base, whose weights it shares.
     #[must_use]
     pub fn without_updates(&self) -> Self {
-        Self::of_plans(Arc::clone(&self.frozen), Vec::new(), self.rslora, false)
+        Self::of_plans(Arc::clone(&self.frozen), Vec::new(), self.updates.is_rslora(), false)
     }
 
     /// Hidden states `[chosen, hidden]` before the head of those rows of `batch` that have a weight.
@@ -57,7 +57,7 @@ impl LoraModel {
 }
 
 /// Rows of `batch` that have a weight.
-fn chosen(batch: &Batch) -> impl Iterator<Item = usize> {
+pub(super) fn chosen(batch: &Batch) -> impl Iterator<Item = usize> {
     batch.targets.weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0).map(|(row, _)| row)
 }
 

@@ -107,8 +107,7 @@ impl FrozenTransformer {
         let reader = Reader { model, precision, base_weights };
         let ropes = model.rope_tables(positions)?.into_iter().enumerate();
         let layers = ropes.map(|(layer, rope)| reader.layer(layer, rope)).collect::<Result<Vec<_>, NnError>>()?;
-        let mut output_norm = reader.vector("output_norm.weight", config.hidden)?;
-        scale(&mut output_norm, 1.0 / config.scales.logits);
+        let output_norm = reader.output_norm()?;
         Ok(Self {
             embedding: token_vectors(&model.tensor("token_embd.weight")?)?,
             layers,
@@ -163,13 +162,13 @@ impl FrozenTransformer {
 }
 
 /// Matrices that share their input: the name and the outputs of each, and the width of the input.
-struct Product {
-    parts: Vec<(String, usize)>,
-    inputs: usize,
+pub(super) struct Product {
+    pub(super) parts: Vec<(String, usize)>,
+    pub(super) inputs: usize,
 }
 
 /// The products of a layer in their order: q, k and v; the projection behind attention; gate and up; down.
-fn products(config: &ModelConfig, layer: usize) -> [Product; 4] {
+pub(super) fn products(config: &ModelConfig, layer: usize) -> [Product; 4] {
     let (query, key) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     let (hidden, feed_forward) = (config.hidden, config.feed_forward);
     let product = |parts: &[(&str, usize)], inputs: usize| Product {
@@ -184,13 +183,13 @@ fn products(config: &ModelConfig, layer: usize) -> [Product; 4] {
     ]
 }
 
-fn head(config: &ModelConfig) -> Product {
+pub(super) fn head(config: &ModelConfig) -> Product {
     let name = if config.tied_head { "token_embd" } else { "output" };
     Product { parts: vec![(name.to_owned(), config.vocabulary)], inputs: config.hidden }
 }
 
 /// The rows where they lie, or a copy where the file has them in another order.
-fn token_vectors(tensor: &Tensor<'_>) -> Result<TokenVectors, NnError> {
+pub(super) fn token_vectors(tensor: &Tensor<'_>) -> Result<TokenVectors, NnError> {
     if let Some(rows) = tensor.blocks() {
         return Ok(TokenVectors(rows));
     }
@@ -199,10 +198,10 @@ fn token_vectors(tensor: &Tensor<'_>) -> Result<TokenVectors, NnError> {
     Ok(TokenVectors(BlockRows::new(BlockType::F32, tensor.info().columns, Arc::new(bytes), range)?))
 }
 
-struct Reader<'a> {
-    model: &'a Model,
-    precision: Precision,
-    base_weights: BaseWeights,
+pub(super) struct Reader<'a> {
+    pub(super) model: &'a Model,
+    pub(super) precision: Precision,
+    pub(super) base_weights: BaseWeights,
 }
 
 impl<'a> Reader<'a> {
@@ -226,7 +225,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn attention(&self, layer: usize, rope: Option<Arc<RopeTable>>) -> Result<AttentionPlan, NnError> {
+    pub(super) fn attention(&self, layer: usize, rope: Option<Arc<RopeTable>>) -> Result<AttentionPlan, NnError> {
         let config = self.model.config();
         let norm = |part: &str| self.vector(&format!("blk.{layer}.{part}.weight"), config.head_dim);
         let head_norms = if config.head_norms {
@@ -239,14 +238,14 @@ impl<'a> Reader<'a> {
         Ok(AttentionPlan { shape, head_norms, rope, style, value_scale: config.scales.residual })
     }
 
-    fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, NnError> {
+    pub(super) fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, NnError> {
         let tensor = self.model.tensor(name)?;
         check(name, tensor.info().rows, tensor.info().columns, 1, length)?;
         Ok(tensor.to_vec()?)
     }
 
     /// The tensors of a product, each with its first output, and how many outputs there are.
-    fn tensors(&self, product: &Product) -> Result<(Vec<(usize, Tensor<'a>)>, usize), NnError> {
+    pub(super) fn tensors(&self, product: &Product) -> Result<(Vec<(usize, Tensor<'a>)>, usize), NnError> {
         let (mut tensors, mut first) = (Vec::with_capacity(product.parts.len()), 0);
         for (name, outputs) in &product.parts {
             let weight = format!("{name}.weight");
@@ -272,11 +271,23 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Matrices that share their input as one, in the order given; biases follow where the file has them.
-    fn linear(&self, product: &Product) -> Result<Arc<FrozenLinear>, NnError> {
-        let (tensors, outputs) = self.tensors(product)?;
+    /// Weight of the norm before the head, divided by what the logits are divided by.
+    pub(super) fn output_norm(&self) -> Result<Vec<f32>, NnError> {
+        let config = self.model.config();
+        let mut weight = self.vector("output_norm.weight", config.hidden)?;
+        scale(&mut weight, 1.0 / config.scales.logits);
+        Ok(weight)
+    }
+
+    /// What is added to all outputs of a product, if anything is.
+    pub(super) fn bias(
+        &self,
+        product: &Product,
+        tensors: &[(usize, Tensor<'_>)],
+        outputs: usize,
+    ) -> Result<Option<Vec<f32>>, NnError> {
         let mut bias = Vec::new();
-        for ((name, own), (first, _)) in product.parts.iter().zip(&tensors) {
+        for ((name, own), (first, _)) in product.parts.iter().zip(tensors) {
             let named = format!("{name}.bias");
             if self.model.has_tensor(&named) {
                 bias.resize(*first, 0.0);
@@ -286,7 +297,13 @@ impl<'a> Reader<'a> {
         if !bias.is_empty() {
             bias.resize(outputs, 0.0);
         }
-        let bias = (!bias.is_empty()).then_some(bias);
+        Ok((!bias.is_empty()).then_some(bias))
+    }
+
+    /// Matrices that share their input as one, in the order given; biases follow where the file has them.
+    fn linear(&self, product: &Product) -> Result<Arc<FrozenLinear>, NnError> {
+        let (tensors, outputs) = self.tensors(product)?;
+        let bias = self.bias(product, &tensors, outputs)?;
         match self.blocks(&tensors) {
             Some(blocks) => Ok(Arc::new(FrozenLinear::stored(StoredMatrix::new(self.precision, blocks), bias))),
             None => self.pack(&tensors, outputs, product.inputs, bias),

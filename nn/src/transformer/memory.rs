@@ -1,14 +1,16 @@
 //! What a training step takes of memory besides the base.
 
 use espalier_kernels::Precision;
-use espalier_model::Model;
+use espalier_model::{Model, ModelConfig};
 
 use super::divergence::pair_rows;
 use super::frozen::{BaseWeights, FrozenTransformer};
 use super::lora::block;
 use super::lora_options::ModulePlan;
+use super::updates::Updates;
 use crate::error::NnError;
 use crate::ops::linear_cross_entropy::chunk_rows;
+use crate::ops::self_attention::QUERIES;
 use crate::ops::transformer_blocks::{Block, BlockBytes};
 
 /// Rows of the two small batches from which the memory of any batch follows: it is linear in the rows.
@@ -17,6 +19,11 @@ const PROBES: [usize; 2] = [64, 128];
 const COPIES_OF_PARAMETERS: usize = 8;
 /// Hidden states outside of the blocks at one time: behind the last one and behind the norm, their gradient and its copy.
 const HIDDEN_STATES: usize = 4;
+
+/// Tables of the scores of a block of queries on a device: scores, probabilities, and the gradients of both.
+const SCORE_TABLES: usize = 5;
+/// Tables of a chunk of logits on a device: logits, their logarithms of probabilities, and the gradients of both.
+const LOGIT_TABLES: usize = 6;
 
 /// The memory of a step as a function of its rows.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +36,8 @@ pub struct StepMemory {
     parameters: usize,
     /// Bytes of `DoRA` that do not depend on the rows.
     row_lengths: usize,
+    /// Tables as large as a chunk of logits at one time.
+    logits: usize,
 }
 
 /// Bytes by what they are for.
@@ -71,7 +80,7 @@ impl StepMemory {
         let count = |plans: &[ModulePlan]| plans.iter().map(|plan| plan.parameters(config, dora)).sum::<usize>();
         let most = (lowest..config.layers).max_by_key(|&layer| count(&of_layer(layer))).unwrap_or(lowest);
         let layer = FrozenTransformer::layer(model, precision, base_weights, 1, most)?;
-        let block = block(config, &layer, &of_layer(most), [false, dora], &mut Vec::new(), &mut Vec::new());
+        let block = block(config, &layer, &of_layer(most), &mut Updates::new(false, dora));
         let layers = config.layers - lowest;
         let query_key_value = (config.heads + 2 * config.kv_heads) * config.head_dim;
         Ok(Self {
@@ -82,6 +91,37 @@ impl StepMemory {
             widest: config.hidden.max(2 * config.feed_forward).max(query_key_value),
             parameters: count(plans),
             row_lengths: row_lengths(&block, layers),
+            logits: 1,
+        })
+    }
+
+    /// The same for a device of burn: an estimate from the shapes of what the tapes of a block hold.
+    ///
+    /// # Errors
+    /// No updates at all.
+    pub fn on_device(config: &ModelConfig, plans: &[ModulePlan], dora: bool) -> Result<Self, NnError> {
+        let lowest = plans.iter().map(|plan| plan.layer).min().ok_or(NnError::NoTarget)?;
+        let query_key_value = config.query_width() + 2 * config.key_value_width();
+        let probe = |rows: usize| {
+            // x twice, three norms, the two sums; q, k and v before and behind the rotation; what attention gives and its
+            // cast; gate, its sigmoid, their product, up, the activation and its cast, and the row that gate and up lie in.
+            let kept = 7 * config.hidden + 2 * query_key_value + 2 * config.query_width() + 8 * config.feed_forward;
+            let kept = size_of::<f32>() * rows * kept;
+            let scores = SCORE_TABLES * size_of::<f32>() * config.heads * QUERIES * rows;
+            BlockBytes { kept, all: 2 * kept + scores }
+        };
+        // The lengths of the rows come from the whole weight of a module with its update.
+        let merged =
+            plans.iter().map(|plan| plan.projection.size(config)).map(|(inputs, outputs)| inputs * outputs).max();
+        Ok(Self {
+            probes: PROBES.map(probe),
+            layers: config.layers - lowest,
+            hidden: config.hidden,
+            vocabulary: config.vocabulary,
+            widest: config.hidden.max(2 * config.feed_forward).max(query_key_value),
+            parameters: plans.iter().map(|plan| plan.parameters(config, dora)).sum(),
+            row_lengths: if dora { 3 * size_of::<f32>() * merged.unwrap_or(0) } else { 0 },
+            logits: LOGIT_TABLES,
         })
     }
 
@@ -102,7 +142,7 @@ impl StepMemory {
         let input = 4 * rows * self.hidden;
         // At the backward pass of the last block everything is there; one that is run again needs what it keeps as well.
         let again = if recomputed > 0 { kept } else { 0 };
-        let logits = chunk_rows(self.vocabulary).min(rows) * (self.vocabulary + 2 * self.hidden);
+        let logits = self.logits * chunk_rows(self.vocabulary).min(rows) * (self.vocabulary + 2 * self.hidden);
         MemoryParts {
             adapter: 4 * COPIES_OF_PARAMETERS * self.parameters + self.row_lengths,
             activations: (self.layers - recomputed) * kept + recomputed * input,
@@ -131,9 +171,9 @@ impl StepMemory {
 /// What `DoRA` keeps of the rows of all layers, and the products that the norms of one group are made of at a time.
 fn row_lengths(block: &Block, layers: usize) -> usize {
     let adapted = block.projections.iter().filter_map(|projection| projection.adapted.as_ref());
-    let groups: Vec<_> = adapted.map(|adapted| &adapted.group).filter(|group| group.dora.is_some()).collect();
+    let groups: Vec<_> = adapted.map(|adapted| &adapted.group).filter(|group| group.plan.dora).collect();
     let lengths: usize = groups.iter().map(|group| group.frozen.outputs()).sum();
     // `W A^T`, norms and factors.
-    let at_work = groups.iter().map(|group| (group.stacked_rank() + 2) * group.frozen.outputs()).max();
+    let at_work = groups.iter().map(|group| (group.plan.stacked_rank() + 2) * group.frozen.outputs()).max();
     size_of::<f32>() * (layers * lengths + at_work.unwrap_or(0))
 }

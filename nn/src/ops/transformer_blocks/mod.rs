@@ -270,9 +270,8 @@ impl<C: CheckpointStrategy> TransformerBlocksOperation for Autodiff<Flex, C> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::single_range_in_vec_init)] // one module, all outputs
 mod tests {
-    use super::super::dora::RowLengths;
     use super::super::frozen_linear::FrozenLinear;
-    use super::super::lora_linear::{GroupModule, LoraGroup};
+    use super::super::lora_linear::{GroupModule, GroupPlan, LoraGroup};
     use super::super::self_attention::{AttentionPlan, HeadNorms};
     use super::*;
     use crate::testing::{assert_close, check_against_plain, noise};
@@ -300,9 +299,8 @@ mod tests {
             }));
             let adapted = adapted[(seed - start) as usize - 1].then(|| {
                 let modules = ranges.into_iter().map(|outputs| GroupModule { outputs, rank, scale: 0.5 }).collect();
-                let dora = dora.then(|| RowLengths::of(&frozen));
-                let group = LoraGroup { frozen: Arc::clone(&frozen), modules, dora };
-                let parameters = next..next + group.parameter_count();
+                let group = LoraGroup::new(Arc::clone(&frozen), GroupPlan { inputs, modules, dora });
+                let parameters = next..next + group.plan.parameter_count();
                 next = parameters.end;
                 Adapted { group: Arc::new(group), parameters }
             });

@@ -1,0 +1,59 @@
+//! Greedy continuations on the device that trained: to look at what was learned, and to hold a device against the CPU.
+//!
+//! Every token runs all rows again. The sequences go together, packed as in training, so that no cache of keys is needed and
+//! the shapes are those of training; for chat and batches there is the inference engine.
+
+use burn::tensor::Tensor;
+
+use super::model::{DeviceModel, download};
+use crate::error::NnError;
+use crate::ops::frozen_linear::frozen_linear_plain;
+use crate::ops::self_attention::Layout;
+
+impl DeviceModel {
+    /// The `new` most probable next tokens of each prompt, one after another; fewer where one of `ends` comes, which is not
+    /// among them. Of equally probable tokens the first is taken.
+    ///
+    /// # Errors
+    ///
+    /// A prompt without tokens or with one outside of the vocabulary, more positions than the model was loaded for, a device
+    /// that fails.
+    pub fn greedy(&self, prompts: &[Vec<u32>], new: usize, ends: &[u32]) -> Result<Vec<Vec<u32>>, NnError> {
+        if prompts.iter().any(Vec::is_empty) {
+            return Err(NnError::Batch("a prompt has no tokens".to_owned()));
+        }
+        let mut rows = prompts.to_vec();
+        let mut open: Vec<usize> = (0..rows.len()).collect();
+        for _ in 0..new {
+            if open.is_empty() {
+                break;
+            }
+            let next = self.most_probable(&open.iter().map(|&row| rows[row].as_slice()).collect::<Vec<_>>())?;
+            let chosen: Vec<_> = open.into_iter().zip(next).filter(|(_, token)| !ends.contains(token)).collect();
+            for &(row, token) in &chosen {
+                rows[row].push(token);
+            }
+            open = chosen.into_iter().map(|(row, _)| row).collect();
+        }
+        Ok(rows.into_iter().zip(prompts).map(|(row, prompt)| row[prompt.len()..].to_vec()).collect())
+    }
+
+    /// The most probable next token of each sequence.
+    fn most_probable(&self, sequences: &[&[u32]]) -> Result<Vec<u32>, NnError> {
+        let tokens = sequences.concat();
+        let layout = Layout::of_segments(sequences.iter().map(|sequence| sequence.len()).collect());
+        let stream = self.pass(&tokens, &layout)?.forward(&tokens);
+        let ends = sequences.iter().scan(0, |end, sequence| {
+            *end += sequence.len();
+            Some(*end - 1)
+        });
+        let last = stream.select(0, self.indices(&ends.collect::<Vec<_>>()));
+        let logits: Tensor<2> = frozen_linear_plain(self.normed(last), &self.base().head, None);
+        let width = self.base().config.vocabulary;
+        let largest = |logits: &[f32]| {
+            let better = |best: usize, token: usize| if logits[token] > logits[best] { token } else { best };
+            (1..width).fold(0, better) as u32
+        };
+        Ok(download(logits)?.chunks_exact(width).map(largest).collect())
+    }
+}
