@@ -321,6 +321,9 @@ pub enum Command {
         /// Stop after so many optimizer steps.
         #[arg(long)]
         max_steps: Option<usize>,
+        /// Where it computes: cpu, cuda:0, vulkan:0, metal:0, rocm:0, or flex, which does on the CPU what a GPU does.
+        #[arg(long, value_name = "DEVICE")]
+        device: Option<DeviceName>,
         /// Read all data, print the first rows with their loss mask and how the first step packs them, and train nothing.
         #[arg(long)]
         show_batch: bool,

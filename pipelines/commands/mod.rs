@@ -95,9 +95,19 @@ pub fn run(cli: Cli) -> Result<Status> {
             let config = crate::stages::TeachStage { top_k, adapter };
             teach::run(&model, &student, &data, &out, &config, session)
         }
-        Command::Train { model, data, teacher_logprobs, out, config, set, rank, max_steps, show_batch } => {
-            let arguments =
-                train::Arguments { model, data, teacher_logprobs, out, config, set, rank, max_steps, show_batch };
+        Command::Train { model, data, teacher_logprobs, out, config, set, rank, max_steps, device, show_batch } => {
+            let arguments = train::Arguments {
+                model,
+                data,
+                teacher_logprobs,
+                out,
+                config,
+                set,
+                rank,
+                max_steps,
+                device,
+                show_batch,
+            };
             train::run(&arguments, session)
         }
         Command::Adapter(command) => adapter::run(command, session),

@@ -7,7 +7,7 @@ use crate::outcome::{Failure, Status};
 use crate::stages::{self, StageConfig, StageContext};
 use anyhow::Result;
 use espalier_model::Model;
-use espalier_train::{DataItem, DataSource, RunSources, TrainConfig};
+use espalier_train::{DataItem, DataSource, DeviceName, RunSources, TrainConfig};
 use std::path::PathBuf;
 
 /// Arguments of `pipeline train`.
@@ -29,6 +29,8 @@ pub struct Arguments {
     pub rank: Option<usize>,
     /// Limit of steps.
     pub max_steps: Option<usize>,
+    /// Where it computes.
+    pub device: Option<DeviceName>,
     /// Print rows with their mask instead.
     pub show_batch: bool,
 }
@@ -108,6 +110,9 @@ fn config(arguments: &Arguments) -> Result<TrainConfig> {
     }
     if let Some(steps) = arguments.max_steps {
         set("max_steps", steps.into())?;
+    }
+    if let Some(device) = arguments.device {
+        set("device", device.to_string().into())?;
     }
     Ok(serde_json::from_value(config.json())?)
 }

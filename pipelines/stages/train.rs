@@ -11,8 +11,8 @@ use espalier_model::Model;
 use espalier_train::metrics::{GroupScore, LossLine, ValidationLine, read_losses};
 use espalier_train::tensorboard::EventFile;
 use espalier_train::{
-    Best, DataProgress, DataSource, Metric, Precision, RunData, RunSources, Sequences, TrainConfig, TrainEvent,
-    TrainPlan, attach_teacher, load, train,
+    Best, DataProgress, DataSource, DeviceName, Metric, Precision, RunData, RunSources, Sequences, TrainConfig,
+    TrainEvent, TrainPlan, attach_teacher, load, train,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -250,7 +250,7 @@ fn describe_plan(plan: &TrainPlan, context: &StageContext<'_>) {
         size(plan.frozen_bytes as u64),
         plan.base_weights,
         plan.precision,
-        plan.instruction_set,
+        if plan.device == DeviceName::Cpu { plan.instruction_set.clone() } else { plan.device.to_string() },
     ));
     for value in &plan.derived {
         context.note(format!("{} {}: {}", value.name, value.value, value.reason));

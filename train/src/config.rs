@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use espalier_model::ModulePatterns;
 use espalier_nn::transformer::{BaseWeights, LoraOptions, Targets};
-use espalier_nn::{NnError, Precision};
+use espalier_nn::{DeviceName, NnError, Precision};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -88,7 +88,9 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// Where the frozen weights stay: `packed` in memory, or `stored` in the file. The result does not depend on it.
     pub base_weights: BaseWeights,
-    /// What the run may take of memory.
+    /// Where it computes: `cpu`, or a device of burn (`cuda:0`, or `flex`, which does on the CPU what a GPU does).
+    pub device: DeviceName,
+    /// What the run may take of memory; on a device of its memory.
     pub memory: Option<Bytes>,
     /// What is held out, to be scored and never trained on: a share of the rows, or rows of their own.
     pub validation: Validation,
@@ -156,6 +158,7 @@ impl Default for TrainConfig {
             seed: 0,
             precision: Precision::Bf16,
             base_weights: BaseWeights::Packed,
+            device: DeviceName::Cpu,
             memory: None,
             validation: Validation::Share(0.0),
             validation_every: None,
@@ -224,6 +227,12 @@ impl TrainConfig {
         ensure((0.0..=1.0).contains(&self.distill_weight), "distill_weight", "must lie in 0 to 1")?;
         ensure(self.checkpoint_every > 0, "checkpoint_every", "must be at least 1")?;
         ensure(self.keep_checkpoints > 0, "keep_checkpoints", "must be at least 1")?;
+        let kernels = self.device == DeviceName::Cpu || self.base_weights == BaseWeights::Packed;
+        ensure(
+            kernels,
+            "base_weights",
+            "stored is for the device cpu: elsewhere the weights lie in the device's memory",
+        )?;
         self.validate_looks()?;
         self.data.iter().try_for_each(|item| item.validate("data"))
     }
@@ -270,6 +279,12 @@ impl TrainConfig {
         }
     }
 
+    /// The device without its number: a run may go on on another of its kind.
+    pub(crate) fn device_kind(&self) -> String {
+        let name = self.device.to_string();
+        name.split(':').next().unwrap_or_default().to_owned()
+    }
+
     /// Every setting that the result depends on, by name: a run is resumed only under the same. What the data says stands in
     /// its own hash.
     pub fn settings(&self) -> BTreeMap<String, Value> {
@@ -283,6 +298,7 @@ impl TrainConfig {
         if let Validation::Rows(_) = self.validation {
             settings.insert("validation".to_owned(), "rows of their own".into());
         }
+        settings.insert("device".to_owned(), self.device_kind().into());
         settings.into_iter().collect()
     }
 }

@@ -1,5 +1,6 @@
 //! What a run tells while it goes on.
 
+use espalier_nn::DeviceName;
 use espalier_nn::transformer::BaseWeights;
 use serde::Serialize;
 
@@ -112,6 +113,8 @@ pub struct TrainPlan {
     pub precision: String,
     /// Instruction set that they run on.
     pub instruction_set: String,
+    /// Where it computes.
+    pub device: DeviceName,
     /// Rows that are held out.
     pub held_out: usize,
     /// Rows that are not trained on as a held-out one says the same: how many, and the first.

@@ -4,7 +4,7 @@
 //! whole vocabulary, and `q_t` what the model with its updates does. Low divergence on such text goes with little loss of what
 //! the base could do. Both come from one copy of the weights: the base is the same network with its updates switched off.
 
-use espalier_nn::transformer::{Batch, LoraModel};
+use espalier_nn::transformer::{Batch, Network};
 
 use crate::metrics::ForgettingLine;
 use crate::tokens::{Sequence, Sequences};
@@ -65,7 +65,7 @@ pub(crate) struct Forgetting {
 
 impl Forgetting {
     /// Asks the base of `network` about `slice`, in batches of at most `rows` rows.
-    pub(crate) fn new(slice: &Slice<'_>, network: &LoraModel, rows: usize) -> Result<Self, TrainError> {
+    pub(crate) fn new(slice: &Slice<'_>, network: &Network, rows: usize) -> Result<Self, TrainError> {
         let base = network.without_updates();
         let of_batch = |indices: Vec<usize>| {
             let rows = indices.iter().map(|&index| slice.rows[index]);
@@ -79,7 +79,7 @@ impl Forgetting {
     }
 
     /// The divergence of `network` as it is.
-    pub(crate) fn measure(&self, network: &LoraModel, step: usize) -> Result<ForgettingLine, TrainError> {
+    pub(crate) fn measure(&self, network: &Network, step: usize) -> Result<ForgettingLine, TrainError> {
         let (mut sum, mut tokens) = (0.0, 0);
         for (batch, base) in &self.batches {
             let divergences = network.divergence_from(base, batch)?;

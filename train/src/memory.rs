@@ -9,8 +9,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use espalier_model::Model;
+use espalier_nn::DeviceName;
 use espalier_nn::ops::teacher_tokens::TeacherTokens;
-use espalier_nn::transformer::{BaseWeights, FrozenTransformer, StepMemory};
+use espalier_nn::transformer::{BaseWeights, DeviceTransformer, FrozenTransformer, StepMemory};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::forgetting::Slice;
@@ -113,6 +114,9 @@ pub struct MemoryPlan {
     pub total: usize,
     /// What it was allowed.
     pub limit: Option<usize>,
+    /// The device whose memory this is an estimate of; none on the CPU, where the process takes no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_on: Option<DeviceName>,
 }
 
 /// What a plan is made from.
@@ -124,6 +128,7 @@ pub(crate) struct Needs {
     teacher: usize,
     /// The same in a micro-batch, for each of its rows.
     teacher_row: usize,
+    device: DeviceName,
     step: StepMemory,
     /// Places of general text of which the base's states are kept.
     places: usize,
@@ -170,8 +175,15 @@ impl Needs {
                 BaseWeights::Stored => 0,
                 BaseWeights::Packed => model.tensors().map(tensor).sum(),
             },
-            weights: FrozenTransformer::planned_bytes(model, precision, base_weights)?,
-            step: StepMemory::of_updates(model, precision, base_weights, &modules, dora)?,
+            weights: match config.device {
+                DeviceName::Cpu => FrozenTransformer::planned_bytes(model, precision, base_weights)?,
+                _ => DeviceTransformer::planned_bytes(model.config(), precision),
+            },
+            device: config.device,
+            step: match config.device {
+                DeviceName::Cpu => StepMemory::of_updates(model, precision, base_weights, &modules, dora)?,
+                _ => StepMemory::on_device(model.config(), &modules, dora)?,
+            },
             places: slice.map_or(0, |slice| slice.tokens),
             epoch: epoch.sum(),
             longest: longest.map_or(1, |tokens| tokens - 1),
@@ -181,20 +193,25 @@ impl Needs {
     fn plan(&self, micro_batch_rows: usize, recomputed_layers: usize, limit: Option<usize>) -> MemoryPlan {
         let step = self.step.of(micro_batch_rows, recomputed_layers);
         let part = |name, bytes| MemoryPart { name, bytes };
-        let mut parts = vec![
-            part("program, tokenizer and rows", self.program),
-            part("model file, mapped while it is read", self.file),
+        // The memory of a device holds nothing but what it computes with.
+        let on_device = self.device != DeviceName::Cpu;
+        let mut parts = Vec::new();
+        if !on_device {
+            parts.push(part("program, tokenizer and rows", self.program));
+            parts.push(part("model file, mapped while it is read", self.file));
+        }
+        parts.extend([
             part("frozen weights", self.weights),
             part("adapter, gradients and moments", step.adapter),
             part("activations kept for the backward pass", step.activations),
             part("the block at work", step.block),
             part("hidden states and a chunk of logits", step.head),
-        ];
+        ]);
         if self.places > 0 {
             let bytes = self.step.divergence(micro_batch_rows, self.places);
             parts.push(part("what the base thinks of general text", bytes));
         }
-        if self.teacher > 0 {
+        if self.teacher > 0 && !on_device {
             parts.push(part("the teacher's probabilities", self.teacher + self.teacher_row * micro_batch_rows));
         }
         MemoryPlan {
@@ -205,6 +222,7 @@ impl Needs {
             total: parts.iter().map(|part| part.bytes).sum(),
             parts,
             limit,
+            estimated_on: on_device.then_some(self.device),
         }
     }
 
@@ -246,12 +264,16 @@ impl MemoryPlan {
         let mut lines: Vec<String> =
             self.parts.iter().map(|part| format!("{:>10}  {}", Bytes(part.bytes).to_string(), part.name)).collect();
         let limit = self.limit.map(|limit| format!(" of {} allowed", Bytes(limit))).unwrap_or_default();
+        let bound = match self.estimated_on {
+            Some(device) => format!("of {device}, about (an estimate)"),
+            None => "at most".to_owned(),
+        };
         let again = match self.recomputed_layers {
             0 => String::new(),
             again => format!(", {again} of {} blocks computed twice", self.layers),
         };
         lines.push(format!(
-            "{:>10}  at most{limit}, in micro-batches of {} rows{again}",
+            "{:>10}  {bound}{limit}, in micro-batches of {} rows{again}",
             Bytes(self.total).to_string(),
             self.micro_batch_rows
         ));

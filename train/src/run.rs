@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use espalier_model::Model;
-use espalier_nn::transformer::{FrozenTransformer, LoraModel};
+use espalier_nn::transformer::{Base, DeviceTransformer, FrozenTransformer, Network};
+use espalier_nn::{Device, DeviceName, NnError};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, Checkpoint, RunIdentity, Schedule};
@@ -65,6 +66,7 @@ pub fn train(
     on_event: &mut dyn FnMut(TrainEvent),
 ) -> Result<TrainOutcome, TrainError> {
     config.validate()?;
+    let device = config.device.open().map_err(NnError::from)?;
     let start = Start::new(config, model)?;
     let divided = divide(data, config)?;
     let slice = data.general.as_ref().map(|general| Slice::new(general, config)).transpose()?;
@@ -73,8 +75,8 @@ pub fn train(
     if !checkpoints.exists() {
         base::check(model)?;
     }
-    let frozen = Arc::new(FrozenTransformer::load(model, config.precision, config.base_weights, config.max_sequence)?);
-    let network = start.network(config, Arc::clone(&frozen))?;
+    let base = load(model, config, &device)?;
+    let network = start.network(config, base.clone())?;
     let Divided { rows, held_out, repeated } = divided;
     let plan = Plan::new(&rows, config, memory.micro_batch_rows);
     if plan.steps() == 0 {
@@ -86,12 +88,8 @@ pub fn train(
     if let Some(template) = &data.rows.chat_template {
         settings.insert("chat_template".to_owned(), hex(&Sha256::digest(template)).into());
     }
-    let identity = RunIdentity {
-        model: model.sha256()?,
-        data: data.hash(),
-        settings,
-        instruction_set: espalier_nn::instruction_set().to_owned(),
-    };
+    let identity =
+        RunIdentity { model: model.sha256()?, data: data.hash(), settings, instruction_set: computes_on(config) };
     let resumed = checkpoint::load_latest(&checkpoints, &identity)?;
     let mut network = network.with_recompute(memory.recomputed_layers);
     let mut state = resumed.unwrap_or_else(|| initial(&network));
@@ -105,7 +103,7 @@ pub fn train(
         forgetting: forgetting.transpose()?,
         plan,
         memory,
-        frozen,
+        base,
         start,
         identity,
         checkpoints,
@@ -120,8 +118,27 @@ pub fn train(
     run.finish(model, &mut network, &losses, &state, directory, on_event)
 }
 
+/// The base where the settings want it.
+fn load(model: &Model, config: &TrainConfig, device: &Device) -> Result<Base, TrainError> {
+    let (precision, positions) = (config.precision, config.max_sequence);
+    Ok(match config.device {
+        DeviceName::Cpu => {
+            Base::Cpu(Arc::new(FrozenTransformer::load(model, precision, config.base_weights, positions)?))
+        }
+        _ => Base::Device(Arc::new(DeviceTransformer::load(model, precision, positions, device)?)),
+    })
+}
+
+/// What decides the bits of the products: the instruction set of the CPU, or the kind of the device.
+fn computes_on(config: &TrainConfig) -> String {
+    match config.device {
+        DeviceName::Cpu | DeviceName::Flex => espalier_nn::instruction_set().to_owned(),
+        DeviceName::Gpu(..) => config.device_kind(),
+    }
+}
+
 /// The state before the first step.
-fn initial(network: &LoraModel) -> Checkpoint {
+fn initial(network: &Network) -> Checkpoint {
     Checkpoint {
         step: 0,
         loss: None,
@@ -142,7 +159,7 @@ struct Run<'a> {
     forgetting: Option<Forgetting>,
     plan: Plan,
     memory: MemoryPlan,
-    frozen: Arc<FrozenTransformer>,
+    base: Base,
     start: Start,
     identity: RunIdentity,
     checkpoints: PathBuf,
@@ -150,8 +167,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// The network with its first updates.
-    fn network(&self) -> Result<LoraModel, TrainError> {
-        self.start.network(self.config, Arc::clone(&self.frozen))
+    fn network(&self) -> Result<Network, TrainError> {
+        self.start.network(self.config, self.base.clone())
     }
 
     fn schedule(&self) -> Schedule {
@@ -161,7 +178,7 @@ impl Run<'_> {
     /// Takes the steps that are left, up to a stop.
     fn go_on(
         &self,
-        network: &mut LoraModel,
+        network: &mut Network,
         state: &mut Checkpoint,
         losses: &mut LossFile,
         stop: &AtomicBool,
@@ -219,7 +236,7 @@ impl Run<'_> {
     /// of the state but which checkpoint is the best.
     fn look(
         &self,
-        network: &LoraModel,
+        network: &Network,
         state: &mut Checkpoint,
         losses: &mut LossFile,
         on_event: &mut dyn FnMut(TrainEvent),
@@ -296,7 +313,7 @@ impl Run<'_> {
         Ok(TrainEvent::RolledBack { step: at + 1, to: state.step, trouble, learning_rate_factor, rows })
     }
 
-    fn describe(&self, resumed_at: usize, network: &LoraModel) -> TrainPlan {
+    fn describe(&self, resumed_at: usize, network: &Network) -> TrainPlan {
         TrainPlan {
             conversations: self.data.rows.len(),
             taught: self.data.rows.iter().filter(|row| row.teacher.is_some()).count(),
@@ -308,10 +325,11 @@ impl Run<'_> {
             steps: self.steps,
             resumed_at,
             parameters: network.parameters().len(),
-            base_weights: self.frozen.base_weights,
-            frozen_bytes: self.frozen.bytes(),
+            base_weights: self.config.base_weights,
+            frozen_bytes: self.base.bytes(),
             precision: self.config.precision.to_string(),
             instruction_set: self.identity.instruction_set.clone(),
+            device: self.config.device,
             held_out: self.held_out.rows.len(),
             repeated: None,
             memory: self.memory.clone(),
@@ -323,7 +341,7 @@ impl Run<'_> {
     fn finish(
         &self,
         model: &Model,
-        network: &mut LoraModel,
+        network: &mut Network,
         losses: &LossFile,
         state: &Checkpoint,
         directory: &Path,

@@ -1,10 +1,9 @@
 //! The first updates of a run: fresh ones, or those of an adapter that it goes on from.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use espalier_model::{LoraAdapter, Model};
-use espalier_nn::transformer::{FrozenTransformer, LoraModel, LoraOptions, ModulePlan};
+use espalier_nn::transformer::{Base, LoraOptions, ModulePlan, Network};
 use sha2::{Digest, Sha256};
 
 use crate::config::hex;
@@ -50,14 +49,10 @@ impl Start {
     }
 
     /// The network before the first step.
-    pub(crate) fn network(
-        &self,
-        config: &TrainConfig,
-        frozen: Arc<FrozenTransformer>,
-    ) -> Result<LoraModel, TrainError> {
+    pub(crate) fn network(&self, config: &TrainConfig, base: Base) -> Result<Network, TrainError> {
         Ok(match self {
-            Self::Fresh => LoraModel::new(frozen, &config.lora(), config.seed)?,
-            Self::Adapter(adapter) => LoraModel::from_adapter(frozen, adapter)?,
+            Self::Fresh => Network::new(base, &config.lora(), config.seed)?,
+            Self::Adapter(adapter) => Network::from_adapter(base, adapter)?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! One optimizer step: loss, gradient, and what each of its rows cost.
 
-use espalier_nn::transformer::{Batch, BatchLoss, LoraModel, RowLoss as TokenLoss};
+use espalier_nn::transformer::{Batch, BatchLoss, Network, RowLoss as TokenLoss};
 
 use crate::optimizer::clip;
 use crate::teacher::of_micro_batch;
@@ -55,7 +55,7 @@ impl RowLoss {
 
 /// Loss of an optimizer step, and its clipped gradient into `gradient`.
 pub(crate) fn step(
-    network: &LoraModel,
+    network: &Network,
     rows: &[Sequence],
     micro_batches: &[Vec<usize>],
     gradient: &mut [f32],

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use espalier_nn::transformer::{Batch, LoraModel};
+use espalier_nn::transformer::{Batch, Network};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -79,7 +79,7 @@ pub(crate) fn batches(lengths: impl Iterator<Item = usize>, rows: usize) -> Vec<
 
 /// Scores the held-out rows under the network as it is; `rows` fit into a batch.
 pub(crate) fn validate(
-    network: &LoraModel,
+    network: &Network,
     held_out: &Sequences,
     rows: usize,
     step: usize,
@@ -104,7 +104,7 @@ pub(crate) fn validate(
     })
 }
 
-fn of_batch(network: &LoraModel, held_out: &Sequences, rows: &[usize]) -> Result<Vec<RowLoss>, TrainError> {
+fn of_batch(network: &Network, held_out: &Sequences, rows: &[usize]) -> Result<Vec<RowLoss>, TrainError> {
     let sequences = rows.iter().map(|&row| &held_out.rows[row]);
     let batch = Batch::pack(sequences.map(|row| (row.tokens.as_slice(), row.weights.as_slice())), 1.0)?;
     Ok(row_losses(&held_out.rows, rows, &network.loss(&batch)?.rows))
