@@ -2,6 +2,7 @@
 
 use clap::{Subcommand, ValueEnum};
 use espalier_model::huggingface::FloatType;
+use espalier_train::DeviceName;
 use std::path::PathBuf;
 
 /// Types of unquantized weights.
@@ -202,6 +203,24 @@ pub enum BenchCommand {
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
+    /// The most probable continuation of each line of a file: to hold a device against the CPU.
+    #[command(
+        after_help = "Example:\n  pipeline bench text --model base.gguf --prompts prompts.txt --new 24 --device cuda:0 --json"
+    )]
+    Text {
+        /// The model.
+        #[arg(long, value_name = "MODEL")]
+        model: String,
+        /// File with a prompt a line.
+        #[arg(long, value_name = "FILE")]
+        prompts: PathBuf,
+        /// Tokens written after each; the end of a text is a token as others.
+        #[arg(long, default_value_t = 24)]
+        new: usize,
+        /// Where it computes: cpu, cuda:0, vulkan:0, metal:0, rocm:0 or flex.
+        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+        device: DeviceName,
+    },
     /// `LoRA` steps.
     #[command(
         after_help = "Examples:\n  pipeline bench train --model base.gguf --batch 4 --seq 512 --rank 16\n  pipeline bench train --model base.gguf --data runs/quickstart/rows/messages.jsonl"
@@ -225,6 +244,9 @@ pub enum BenchCommand {
         /// Where the frozen weights stay: packed in memory, or stored in the file.
         #[arg(long, default_value = "packed")]
         base_weights: BaseWeightsArgument,
+        /// Where it computes: cpu, cuda:0, vulkan:0, metal:0, rocm:0 or flex.
+        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+        device: DeviceName,
         /// Rows to pack into the steps, in place of made ones that fill them.
         #[arg(long, value_name = "FILE")]
         data: Option<PathBuf>,

@@ -5,6 +5,7 @@
 //! also told by operation, each with a bound of its own and with the time that it takes when it runs alone.
 
 mod eval;
+mod on_device;
 mod operations;
 mod stored;
 
@@ -23,7 +24,9 @@ use espalier_kernels::{
 };
 use espalier_model::{Model, SpecialTokens};
 use espalier_train::profile::{self, Counting};
-use espalier_train::{BaseWeights, DataItem, DataSource, TrainConfig, TrainEvent, encode, load, train};
+use espalier_train::{
+    BaseWeights, DataItem, DataSource, DeviceName, Sequences, TrainConfig, TrainEvent, encode, load, train,
+};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -41,11 +44,13 @@ pub fn run(command: BenchCommand, session: Session<'_>) -> Result<Status> {
                 eval::Asked { tasks: &tasks, limit: limit.map(Into::into), num_fewshot, data_dir: data_dir.as_deref() };
             eval::rate(&model, &asked, session)
         }
-        BenchCommand::Train { model, batch, seq, rank, steps, base_weights, data } => {
+        BenchCommand::Text { model, prompts, new, device } => on_device::texts(&model, &prompts, new, device, session),
+        BenchCommand::Train { model, batch, seq, rank, steps, base_weights, device, data } => {
             let config = TrainConfig {
                 rank,
                 // One more, of which every operation is run alone.
-                max_steps: Some(steps.max(2) + 1),
+                max_steps: Some(steps.max(2) + usize::from(device == DeviceName::Cpu)),
+                device,
                 tokens_per_step: batch * seq,
                 max_sequence: seq,
                 precision: session.precision,
@@ -53,7 +58,8 @@ pub fn run(command: BenchCommand, session: Session<'_>) -> Result<Status> {
                 memory: session.memory,
                 ..TrainConfig::default()
             };
-            train_rate(&model, batch, data.as_deref(), &config, session)
+            let rate = if device == DeviceName::Cpu { train_rate } else { on_device::train_rate };
+            rate(&model, batch, data.as_deref(), &config, session)
         }
     }
 }
@@ -220,15 +226,8 @@ fn train_rate(
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let folder = std::env::temp_dir().join(format!("espalier-bench-{}", std::process::id()));
-    let steps = config.max_steps.unwrap_or_default();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let data = match rows {
-        Some(file) => {
-            let source = DataSource::new(&DataItem::file(file.display().to_string()), vec![file.to_path_buf()]);
-            load(&model, &[source], config, session.stop, &mut |_| {})?
-        }
-        None => encode(&model, &conversations(&model, batch * steps, config.max_sequence), config)?,
-    };
+    let data = packed_rows(&model, batch, rows, config, session)?;
     let (mut counted, mut losses, mut base_bytes) = (Vec::new(), Vec::new(), 0);
     let (mut alone, mut peak) = (None, 0);
     profile::count(Counting::InStep);
@@ -301,6 +300,22 @@ fn train_rate(
     bound.write(seconds, &mut result);
     session.reporter.result(result);
     Ok(Status::Done)
+}
+
+/// Rows for the steps of `config`: those of a file, or made ones.
+fn packed_rows(
+    model: &Model,
+    batch: usize,
+    rows: Option<&Path>,
+    config: &TrainConfig,
+    session: Session<'_>,
+) -> Result<Sequences> {
+    let Some(file) = rows else {
+        let count = batch * config.max_steps.unwrap_or_default();
+        return Ok(encode(model, &conversations(model, count, config.max_sequence), config)?);
+    };
+    let source = DataSource::new(&DataItem::file(file.display().to_string()), vec![file.to_path_buf()]);
+    Ok(load(model, &[source], config, session.stop, &mut |_| {})?)
 }
 
 /// Conversations whose answers fill about `seq` tokens.
