@@ -14,7 +14,7 @@ verdict of a kind that leans on it is taken from five seeds by majority. Prompts
 letter outside of a to z) are left out.
 
 --fresh makes eval/tests/golden/ifeval_fresh.jsonl: responses that nothing was adjusted by, sampled at temperature 0.8 with the key of
-the prompt as seed, at most 170 tokens (both models; prompts of language, case and sentences and some of the others), and texts in
+the prompt as seed, at most 170 tokens (SmolLM2; prompts of language, case and sentences and some of the others), and texts in
 every language of golden-languages.py, whole, cut, among English, asked for their own language and for others.
 """
 
