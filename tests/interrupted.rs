@@ -59,7 +59,15 @@ fn finish(bench: &Bench, data: &str, out: &str) -> (Said, BTreeMap<String, Vec<u
 fn assert_equal(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>, what: &str) {
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
     for (name, content) in expected {
-        assert!(found.get(name) == Some(content), "{what}: {name} differs");
+        if found.get(name) == Some(content) {
+            continue;
+        }
+        let text = |content: Option<&Vec<u8>>| String::from_utf8_lossy(content.map_or(&[], Vec::as_slice)).into_owned();
+        let (found, expected) = (text(found.get(name)), text(Some(content)));
+        let line = found.lines().zip(expected.lines()).position(|(one, other)| one != other);
+        let place = line.unwrap_or_else(|| found.lines().count().min(expected.lines().count()));
+        let shown = |text: &str| text.lines().nth(place).unwrap_or("nothing").chars().take(300).collect::<String>();
+        panic!("{what}: {name} differs in line {}: {} instead of {}", place + 1, shown(&found), shown(&expected));
     }
 }
 
