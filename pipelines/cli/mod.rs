@@ -3,6 +3,7 @@
 mod clean;
 mod data;
 mod eval;
+mod quantize;
 mod subcommands;
 mod taxonomy;
 mod trees;
@@ -10,6 +11,7 @@ mod trees;
 pub use clean::CleanArguments;
 pub use data::{ConvertArguments, DataCommand, FilterArguments, RowsArgument};
 pub use eval::{EvalArguments, EvalCommand, EvalCompareArguments, JudgeArguments, Requirement};
+pub use quantize::{CompareArguments, ImatrixArguments, QuantizeArguments};
 pub use subcommands::{AdapterCommand, BaseWeightsArgument, BenchCommand, FloatTypeArgument, ModelCommand};
 pub use taxonomy::TaxonomyCommand;
 pub use trees::{DiffArgs, LintArgs, NewArgs, NewKind, PreviewArgs};
@@ -335,106 +337,17 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  pipeline quantize base.gguf --adapter adapter/ --type Q4_K_M --out tuned.Q4_K_M.gguf\n  pipeline quantize base.gguf --imatrix imatrix.gguf --target 4.6bpw --data rows/messages.jsonl --out small.gguf"
     )]
-    Quantize {
-        /// The base.
-        model: String,
-        /// File type: F32, F16, BF16, `Q8_0`, `Q4_0`, `Q4_K_M` and so on.
-        #[arg(long = "type", value_name = "TYPE", required_unless_present = "target", conflicts_with = "target")]
-        file_type: Option<String>,
-        /// Choose the type of each tensor by measurement, for a size: bits a weight (4.6bpw), bytes (3.2GB, 900MB), or ram: what this machine holds beside its context.
-        #[arg(long, value_name = "SIZE", requires = "data", conflicts_with_all = ["pure", "tensor_type", "token_embedding_type", "output_tensor_type", "leave_output_tensor"])]
-        target: Option<String>,
-        /// Rows or a text that `--target` measures divergence on.
-        #[arg(long, value_name = "FILE", requires = "target")]
-        data: Option<String>,
-        /// The file to write.
-        #[arg(long, value_name = "FILE.gguf", required_unless_present = "dry_run")]
-        out: Option<PathBuf>,
-        /// Adapter to merge: a PEFT folder or a GGUF adapter.
-        #[arg(long, value_name = "DIR")]
-        adapter: Option<PathBuf>,
-        /// Importance matrix of `pipeline imatrix` or llama-imatrix: errors are weighed by it.
-        #[arg(long, value_name = "FILE")]
-        imatrix: Option<PathBuf>,
-        /// Move the scales of the blocks while that lowers their error: a better file of the same format, in more time.
-        #[arg(long)]
-        refine: bool,
-        /// One type for every matrix, no mix.
-        #[arg(long)]
-        pure: bool,
-        /// Type for tensors whose name matches; the first match wins; may be repeated.
-        #[arg(long, value_name = "REGEX=TYPE")]
-        tensor_type: Vec<String>,
-        /// Type of the token embedding.
-        #[arg(long, value_name = "TYPE")]
-        token_embedding_type: Option<String>,
-        /// Type of the head, where it is not the token embedding.
-        #[arg(long, value_name = "TYPE")]
-        output_tensor_type: Option<String>,
-        /// The head keeps the type that it has.
-        #[arg(long, conflicts_with = "output_tensor_type")]
-        leave_output_tensor: bool,
-        /// Say what each tensor would become, the size and what falls back, and write nothing.
-        #[arg(long)]
-        dry_run: bool,
-    },
+    Quantize(QuantizeArguments),
     /// Measure how strongly each column of a model is used on your rows, for `quantize --imatrix`.
     #[command(
         after_help = "Examples:\n  pipeline imatrix base.gguf --adapter adapter/ --data rows/messages.jsonl --general wiki.txt --out imatrix.gguf\n  pipeline imatrix --show imatrix.gguf"
     )]
-    Imatrix {
-        /// The base.
-        #[arg(required_unless_present = "show")]
-        model: Option<String>,
-        /// Rows (.jsonl, .json, .parquet), each with the chat template, or a text in windows of 512 tokens.
-        #[arg(long, value_name = "FILE", required_unless_present = "show")]
-        data: Option<String>,
-        /// The file to write: GGUF, or the older form where it ends in .dat.
-        #[arg(long, value_name = "FILE", required_unless_present = "show")]
-        out: Option<PathBuf>,
-        /// Adapter, applied without a merge.
-        #[arg(long, value_name = "DIR")]
-        adapter: Option<PathBuf>,
-        /// A general text beside the data, so that the model does not forget what the rows do not hold.
-        #[arg(long, value_name = "FILE")]
-        general: Option<PathBuf>,
-        /// Part of all tokens that comes from the general text.
-        #[arg(long, value_name = "PART", default_value_t = 0.2)]
-        general_share: f64,
-        /// Only the first rows or windows of the data.
-        #[arg(long, value_name = "N")]
-        chunks: Option<usize>,
-        /// Measure the head too, as `output.weight`.
-        #[arg(long)]
-        process_output: bool,
-        /// Show what a file of importance holds, and measure nothing.
-        #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "data", "out"])]
-        show: Option<PathBuf>,
-    },
+    Imatrix(ImatrixArguments),
     /// Compare files of one model: size, and divergence from it with intervals, as a table and a plot.
     #[command(
         after_help = "Examples:\n  pipeline compare base.F16.gguf tuned.Q4_K_M.gguf tuned.Q8_0.gguf --text wiki.txt\n  pipeline compare tuned.Q4_K_M.gguf --reference tuned.F16.gguf --data rows/messages.jsonl --plot front.svg"
     )]
-    Compare {
-        /// The files.
-        #[arg(value_name = "MODEL", required = true)]
-        models: Vec<String>,
-        /// A text, in windows as llama-perplexity cuts it.
-        #[arg(long, value_name = "FILE", required_unless_present = "data", conflicts_with = "data")]
-        text: Option<String>,
-        /// Rows as `train` reads them: only what the model learns to write counts.
-        #[arg(long, value_name = "FILE")]
-        data: Option<String>,
-        /// What they are held against (default: the largest of them).
-        #[arg(long, value_name = "MODEL")]
-        reference: Option<String>,
-        /// Only the first windows or rows.
-        #[arg(long, value_name = "N")]
-        chunks: Option<usize>,
-        /// Draw size against divergence.
-        #[arg(long, value_name = "FILE.svg")]
-        plot: Option<PathBuf>,
-    },
+    Compare(CompareArguments),
     /// Score a model on benchmarks, on tasks of lm-evaluation-harness, or on a skills tree; compare scores.
     #[command(
         args_conflicts_with_subcommands = true,

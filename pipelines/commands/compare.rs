@@ -4,6 +4,7 @@ mod plot;
 
 use super::Session;
 use super::chat::engine_options;
+use crate::cli::CompareArguments;
 use crate::content::write_atomically;
 use crate::models::resolve;
 use crate::outcome::{Failure, Interrupted, Status};
@@ -15,21 +16,7 @@ use espalier_model::Model;
 use espalier_quantize::{Divergence, Estimate, MeasuredText, QuantizeError, divergence};
 use serde::Serialize;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-
-/// What to compare.
-pub struct Arguments {
-    /// The files.
-    pub models: Vec<String>,
-    /// Text or rows.
-    pub data: String,
-    /// What they are held against; the largest of them where none is named.
-    pub reference: Option<String>,
-    /// Only so many windows or rows.
-    pub chunks: Option<usize>,
-    /// An SVG of size against divergence.
-    pub plot: Option<PathBuf>,
-}
+use std::path::Path;
 
 /// One file of the table.
 #[derive(Debug, Clone, Serialize)]
@@ -71,7 +58,7 @@ impl Opened {
 }
 
 /// `pipeline compare`.
-pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
+pub fn run(arguments: &CompareArguments, session: Session<'_>) -> Result<Status> {
     let mut candidates = arguments.models.iter().map(|name| Opened::new(name, session)).collect::<Result<Vec<_>>>()?;
     let reference = match &arguments.reference {
         Some(name) => Opened::new(name, session)?,
@@ -80,7 +67,9 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let context =
         StageContext { stage: "compare", reporter: session.reporter, stop: session.stop, precision: session.precision };
     let engine = NativeEngine::load(&reference.model, None, &engine_options(session))?;
-    let mut texts = measured::texts(&reference.model, &engine, &arguments.data, &context)?;
+    // The command line has one of them.
+    let data = arguments.text.as_ref().or(arguments.data.as_ref()).map(String::as_str).unwrap_or_default();
+    let mut texts = measured::texts(&reference.model, &engine, data, &context)?;
     texts.truncate(arguments.chunks.unwrap_or(usize::MAX));
     let mut rows = Vec::new();
     for candidate in &candidates {

@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::chat::engine_options;
+use crate::cli::ImatrixArguments;
 use crate::content::write_atomically;
 use crate::models::resolve;
 use crate::outcome::{Failure, Interrupted, Status};
@@ -11,43 +12,34 @@ use espalier_inference::NativeEngine;
 use espalier_model::{LoraAdapter, Model};
 use espalier_quantize::{ImportanceMatrix, QuantizeError, TensorStatistics, importance};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-
-/// What to measure.
-pub struct Arguments {
-    /// The model.
-    pub model: String,
-    /// Applied without a merge.
-    pub adapter: Option<PathBuf>,
-    /// Rows or text.
-    pub data: String,
-    /// A text beside it.
-    pub general: Option<PathBuf>,
-    /// Part of the tokens that come from `general`.
-    pub general_share: f64,
-    /// Only so many rows or windows of the data.
-    pub chunks: Option<usize>,
-    /// Measure the head too.
-    pub process_output: bool,
-    /// The file to write.
-    pub out: PathBuf,
-}
+use std::path::Path;
 
 /// `pipeline imatrix`.
-pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
+pub fn run(arguments: ImatrixArguments, session: Session<'_>) -> Result<Status> {
+    match arguments.show.clone() {
+        Some(file) => show(&file, session),
+        None => measure(&arguments, session),
+    }
+}
+
+fn measure(arguments: &ImatrixArguments, session: Session<'_>) -> Result<Status> {
+    // The command line has all three where it does not show a file.
+    let (Some(reference), Some(data), Some(out)) = (&arguments.model, &arguments.data, &arguments.out) else {
+        return Err(Failure::usage("imatrix needs a model, --data and --out, or --show").into());
+    };
     let share = arguments.general_share;
     if !(0.0..1.0).contains(&share) {
         return Err(Failure::usage(format!("--general-share {share} is not between 0 and 1")).into());
     }
-    let found = resolve(&arguments.model, session.reporter, session.stop)?;
+    let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let adapter = arguments.adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
     let engine = NativeEngine::load(&model, adapter.as_ref(), &engine_options(session))?;
     let context =
         StageContext { stage: "imatrix", reporter: session.reporter, stop: session.stop, precision: session.precision };
-    let mut texts = measured::texts(&model, &engine, &arguments.data, &context)?;
+    let mut texts = measured::texts(&model, &engine, data, &context)?;
     texts.truncate(arguments.chunks.unwrap_or(usize::MAX));
-    let mut names = vec![name(Path::new(&arguments.data))];
+    let mut names = vec![name(Path::new(data))];
     if let Some(general) = &arguments.general {
         let slice = measured::general_slice(measured::windows(&engine, general)?, &texts, share);
         if !slice.is_empty() {
@@ -64,24 +56,24 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         Err(QuantizeError::Interrupted) => return Err(Interrupted.into()),
         measured => measured?,
     };
-    if let Some(folder) = arguments.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    if arguments.out.extension().is_some_and(|extension| extension == "dat") {
-        write_atomically(&arguments.out, &matrix.to_legacy())?;
+    if out.extension().is_some_and(|extension| extension == "dat") {
+        write_atomically(out, &matrix.to_legacy())?;
     } else {
-        matrix.write(&arguments.out)?;
+        matrix.write(out)?;
     }
     let tokens: usize = texts.iter().map(|text| text.tokens().len()).sum();
     session.reporter.line(format!(
         "{}: {} tensors, {tokens} tokens of {} ({} texts)",
-        arguments.out.display(),
+        out.display(),
         matrix.len(),
         matrix.datasets().join(" and "),
         texts.len()
     ));
     session.reporter.result(serde_json::json!({
-        "file": arguments.out, "tensors": matrix.len(), "tokens": tokens, "texts": texts.len(), "datasets": matrix.datasets(),
+        "file": out, "tensors": matrix.len(), "tokens": tokens, "texts": texts.len(), "datasets": matrix.datasets(),
     }));
     Ok(Status::Done)
 }
@@ -92,7 +84,7 @@ fn name(path: &Path) -> String {
 }
 
 /// `pipeline imatrix --show`.
-pub fn show(path: &Path, session: Session<'_>) -> Result<Status> {
+fn show(path: &Path, session: Session<'_>) -> Result<Status> {
     let matrix = ImportanceMatrix::read(path)?;
     let mut statistics = matrix.statistics();
     session.reporter.line(format!(

@@ -111,48 +111,9 @@ pub fn run(cli: Cli) -> Result<Status> {
             train::run(&arguments, session)
         }
         Command::Adapter(command) => adapter::run(command, session),
-        Command::Quantize {
-            model,
-            file_type,
-            target,
-            data,
-            out,
-            adapter,
-            imatrix,
-            refine,
-            pure,
-            tensor_type,
-            token_embedding_type,
-            output_tensor_type,
-            leave_output_tensor,
-            dry_run,
-        } => {
-            let types = match (target, data) {
-                (Some(target), Some(data)) => quantize::Types::Measured { target, data },
-                _ => quantize::Types::Fixed {
-                    file_type: file_type.unwrap_or_default(),
-                    pure,
-                    rules: tensor_type,
-                    token_embedding: token_embedding_type,
-                    output: output_tensor_type,
-                    leave_output: leave_output_tensor,
-                },
-            };
-            let out = out.unwrap_or_default();
-            quantize::run(&quantize::Arguments { model, types, out, adapter, imatrix, refine, dry_run }, session)
-        }
-        Command::Imatrix { show: Some(file), .. } => imatrix::show(&file, session),
-        Command::Imatrix { model, data, out, adapter, general, general_share, chunks, process_output, show: None } => {
-            // The command line has all three where it does not show a file.
-            let (model, data, out) = (model.unwrap_or_default(), data.unwrap_or_default(), out.unwrap_or_default());
-            let arguments =
-                imatrix::Arguments { model, adapter, data, general, general_share, chunks, process_output, out };
-            imatrix::run(&arguments, session)
-        }
-        Command::Compare { models, text, data, reference, chunks, plot } => {
-            let data = text.or(data).unwrap_or_default();
-            compare::run(&compare::Arguments { models, data, reference, chunks, plot }, session)
-        }
+        Command::Quantize(arguments) => quantize::run(&arguments.into(), session),
+        Command::Imatrix(arguments) => imatrix::run(arguments, session),
+        Command::Compare(arguments) => compare::run(&arguments, session),
         Command::Eval { arguments, judging, command } => match (arguments, command) {
             (_, Some(EvalCommand::Compare(arguments))) => eval::compare(&arguments, session),
             (_, Some(EvalCommand::List)) => eval::list(session),

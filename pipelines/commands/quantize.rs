@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::chat::engine_options;
+use crate::cli::QuantizeArguments;
 use crate::content::write_atomically;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
@@ -71,6 +72,31 @@ impl Types {
             token_embedding: None,
             output: None,
             leave_output: false,
+        }
+    }
+}
+
+impl From<QuantizeArguments> for Arguments {
+    fn from(said: QuantizeArguments) -> Self {
+        let types = match (said.target, said.data) {
+            (Some(target), Some(data)) => Types::Measured { target, data },
+            _ => Types::Fixed {
+                file_type: said.file_type.unwrap_or_default(),
+                pure: said.mix.pure,
+                rules: said.mix.tensor_type,
+                token_embedding: said.mix.token_embedding_type,
+                output: said.mix.output_tensor_type,
+                leave_output: said.mix.leave_output_tensor,
+            },
+        };
+        Self {
+            model: said.model,
+            types,
+            out: said.out.unwrap_or_default(),
+            adapter: said.adapter,
+            imatrix: said.imatrix,
+            refine: said.refine,
+            dry_run: said.dry_run,
         }
     }
 }
