@@ -71,7 +71,7 @@ pub fn run(
     let losses = read_losses(&work.join("loss.jsonl"))?;
     let learned = learned(&losses, outcome.steps_per_epoch);
     for name in outputs(&config) {
-        replace(&work.join(name), &out.join(name))?;
+        publish(&work.join(name), &out.join(name))?;
     }
     if outcome.adapter_gguf.is_none() {
         // One of an earlier run would be taken for this adapter.
@@ -316,15 +316,42 @@ impl Board {
     }
 }
 
-/// Moves a result to its final name, replacing an older one. Training can always make it again from its last checkpoint.
-fn replace(from: &Path, to: &Path) -> Result<()> {
-    if to.is_dir() {
-        fs::remove_dir_all(to).with_context(|| format!("cannot replace {}", to.display()))?;
-    }
+/// Copies a result to its final name, replacing an older one. What it is made from stays where it is: a training that is killed
+/// between two of them goes on from its last checkpoint and finds its losses there.
+fn publish(from: &Path, to: &Path) -> Result<()> {
+    let mut made = to.as_os_str().to_owned();
+    made.push(".new");
+    let made = PathBuf::from(made);
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    fs::rename(from, to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+    remove(&made)?;
+    let copied = if from.is_dir() { copy_folder(from, &made) } else { fs::copy(from, &made).map(drop) };
+    copied.with_context(|| format!("cannot copy {} to {}", from.display(), made.display()))?;
+    if to.is_dir() {
+        remove(to)?;
+    }
+    fs::rename(&made, to).with_context(|| format!("cannot move {} to {}", made.display(), to.display()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot replace {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A folder of files alone.
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
