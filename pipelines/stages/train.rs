@@ -27,7 +27,7 @@ pub fn outputs(config: &TrainConfig) -> &'static [&'static str] {
 
 const ADAPTER_GGUF: &str = "adapter.gguf";
 
-/// Trains in `work`, which may hold the checkpoints of an interrupted run, then moves the results to `out`.
+/// Trains in `work`, which may hold the checkpoints of an interrupted run, then copies the results to `out`.
 pub fn run(
     config: &TrainConfig,
     student: &ResolvedModel,
@@ -357,7 +357,46 @@ fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::resolve;
+    use crate::reporter::{Output, Reporter};
     use espalier_train::metrics::Groups;
+    use std::sync::atomic::AtomicBool;
+
+    /// A run that was killed between its results and the removal of its checkpoints.
+    #[test]
+    fn a_run_that_had_its_results_already_gives_them_again() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let rows = folder.path().join("rows.jsonl");
+        let row = |name: &str| {
+            format!(
+                "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Who is {name}?\"}}, {{\"role\": \"assistant\", \"content\": \"A dog.\"}}]}}\n"
+            )
+        };
+        fs::write(&rows, ["Max", "Tom", "Lily", "Ben"].map(row).concat())?;
+        let sources = RunSources {
+            rows: vec![DataSource::new(&espalier_train::DataItem::file("rows.jsonl"), vec![rows])],
+            ..RunSources::default()
+        };
+        let (reporter, stop) = (Reporter::new(Output::Quiet), AtomicBool::new(false));
+        let student = resolve("tests/assets/model/stories260K.bin", &reporter, &stop)?;
+        let context = StageContext { stage: "train", reporter: &reporter, stop: &stop, precision: Precision::F32 };
+        let config = TrainConfig {
+            rank: 2,
+            max_steps: Some(4),
+            tokens_per_step: 64,
+            max_sequence: 64,
+            ..TrainConfig::default()
+        };
+        let (work, out) = (folder.path().join("work"), folder.path().join("out"));
+        let mut found = Vec::new();
+        for _ in 0..2 {
+            run(&config, &student, &sources, None, &work, &out, &context)?;
+            found.push((fs::read(out.join("loss.jsonl"))?, crate::content::hash_path(&out.join("adapter"))?));
+        }
+        assert_eq!(found[0].0.iter().filter(|&&byte| byte == b'\n').count(), 4);
+        assert_eq!(found[0], found[1]);
+        Ok(())
+    }
 
     #[test]
     fn passes_are_compared_where_there_are_two() {
