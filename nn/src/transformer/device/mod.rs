@@ -7,7 +7,7 @@
 //! The tape is cut where it would cost memory: each block is gone back through alone ([`block`]), attention has its gradient
 //! by formula and block by block of queries, and logits exist for a chunk of rows at a time.
 //!
-//! A step moves the parameters to the device and their gradient back, 4 bytes each, beside the token vectors of its rows and
+//! A micro-batch moves the parameters to the device and their gradient back, 4 bytes each, beside the token vectors of its rows and
 //! a few numbers a row: the optimizer stays on the host, where adapters and checkpoints are the same for every device.
 
 mod block;
