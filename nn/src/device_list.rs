@@ -81,11 +81,11 @@ pub enum DeviceName {
 }
 
 impl DeviceName {
-    /// A handle to the device, which nothing has opened yet.
+    /// A handle to the device, whose driver has answered.
     ///
     /// # Errors
-    /// The build has no such back end, the machine no such device, or CUDA's mathematical library is missing: all of this
-    /// is known before the first kernel.
+    /// The build has no such back end, the machine no such device, CUDA's mathematical library is missing, or the driver
+    /// fails: all of this is known before the first kernel.
     pub fn open(self) -> Result<Device, DeviceError> {
         let Self::Gpu(backend, number) = self else { return Ok(Device::flex()) };
         if !backend.in_this_build() {
@@ -98,7 +98,9 @@ impl DeviceName {
         if backend == GpuBackend::Cuda {
             libdevice()?;
         }
-        Ok(devices.swap_remove(number))
+        let device = devices.swap_remove(number);
+        answered(self, || device.supports_dtype(FloatDType::F32))?;
+        Ok(device)
     }
 
     /// Every device that [`Self::open`] may find here, the CPU first.
@@ -235,10 +237,14 @@ pub fn describe(name: DeviceName) -> Result<DeviceDescription, DeviceError> {
         let element_types = vec!["f32", "bf16"];
         return Ok(DeviceDescription { part: String::new(), target: String::new(), pci_address: None, element_types });
     }
-    // A driver that fails does so by a panic in burn's own threads.
-    catch_unwind(AssertUnwindSafe(|| description(&device))).map_err(|cause| {
+    answered(name, || description(&device))
+}
+
+/// What a device answers to `question`. A driver that fails does so by a panic in burn's own threads.
+fn answered<T>(device: DeviceName, question: impl FnOnce() -> T) -> Result<T, DeviceError> {
+    catch_unwind(AssertUnwindSafe(question)).map_err(|cause| {
         let said = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
-        DeviceError::DoesNotOpen { device: name, reason: said.unwrap_or("the driver failed").to_owned() }
+        DeviceError::DoesNotOpen { device, reason: said.unwrap_or("the driver failed").to_owned() }
     })
 }
 
@@ -337,6 +343,15 @@ mod tests {
             unbuilt.to_string(),
             "device vulkan:0: this build has no vulkan. Build one with `cargo build --release --features vulkan` (docs/gpu.md), or write cpu"
         );
+    }
+
+    #[test]
+    fn a_driver_that_fails_is_told_in_its_own_words() {
+        let card = DeviceName::Gpu(GpuBackend::Cuda, 0);
+        let broken = || -> u32 { panic!("CUDA_ERROR_{}", "OUT_OF_MEMORY") };
+        let said = answered(card, broken).expect_err("it fails").to_string();
+        assert_eq!(said, "device cuda:0 does not open: CUDA_ERROR_OUT_OF_MEMORY");
+        assert_eq!(answered(card, || 7), Ok(7));
     }
 
     #[test]

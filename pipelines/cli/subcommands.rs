@@ -203,6 +203,13 @@ pub enum BenchCommand {
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
+    /// Encoding of weights to the block types of GGUF, in memory: plain, with importance, and with refined scales.
+    #[command(after_help = "Examples:\n  pipeline bench quantize\n  pipeline bench quantize --type Q4_K,IQ4_XS --json")]
+    Quantize {
+        /// Types, in place of every one that is written.
+        #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
+        types: Vec<String>,
+    },
     /// The most probable continuation of each line of a file: to hold a device against the CPU.
     #[command(
         after_help = "Example:\n  pipeline bench text --model base.gguf --prompts prompts.txt --new 24 --device cuda:0 --json"

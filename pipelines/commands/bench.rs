@@ -4,6 +4,7 @@
 //! work meet first on this machine, with the seconds of that limit and the share of it that was reached. A training step is
 //! also told by operation, each with a bound of its own and with the time that it takes when it runs alone.
 
+mod encoding;
 mod eval;
 mod on_device;
 mod operations;
@@ -44,6 +45,7 @@ pub fn run(command: BenchCommand, session: Session<'_>) -> Result<Status> {
                 eval::Asked { tasks: &tasks, limit: limit.map(Into::into), num_fewshot, data_dir: data_dir.as_deref() };
             eval::rate(&model, &asked, session)
         }
+        BenchCommand::Quantize { types } => encoding::rates(&types, session),
         BenchCommand::Text { model, prompts, new, device } => on_device::texts(&model, &prompts, new, device, session),
         BenchCommand::Train { model, batch, seq, rank, steps, base_weights, device, data } => {
             let config = TrainConfig {
