@@ -21,7 +21,20 @@ fn greedy_texts_on_a_device_are_those_of_the_cpu() {
     let bench = Bench::new();
     let prompts = bench.write("prompts.txt", "Once upon a time\nLily and Tom went to the\nThe dog was\n");
     let texts = |device: &str| {
-        let on = ["bench", "text", "--model", TINY, "--prompts", &prompts, "--new", "16", "--precision", "f32", "--device", device];
+        let on = [
+            "bench",
+            "text",
+            "--model",
+            TINY,
+            "--prompts",
+            &prompts,
+            "--new",
+            "16",
+            "--precision",
+            "f32",
+            "--device",
+            device,
+        ];
         let found = result(&bench, &on);
         assert_eq!((found["device"].as_str(), found["new_tokens"].as_u64()), (Some(device), Some(48)));
         found["texts"].clone()

@@ -49,7 +49,15 @@ impl GpuBackend {
     }
 
     /// Its devices in the driver's order, none of them opened; none without a driver.
-    fn devices(self) -> Vec<Device> {
+    ///
+    /// # Errors
+    /// A driver that is there and fails.
+    fn devices(self) -> Result<Vec<Device>, DeviceError> {
+        answered(DeviceName::Gpu(self, 0), || self.enumerated())
+    }
+
+    /// [`Self::devices`]; panics where the driver fails.
+    fn enumerated(self) -> Vec<Device> {
         #[cfg(any(feature = "cuda", feature = "vulkan", feature = "metal", feature = "rocm"))]
         use burn::tensor::DeviceType;
         match self {
@@ -91,7 +99,7 @@ impl DeviceName {
         if !backend.in_this_build() {
             return Err(DeviceError::NotInThisBuild { device: self, backend: backend.name() });
         }
-        let mut devices = backend.devices();
+        let mut devices = backend.devices()?;
         if number >= devices.len() {
             return Err(DeviceError::NoSuchDevice { device: self, backend: backend.name(), found: devices.len() });
         }
@@ -103,9 +111,13 @@ impl DeviceName {
         Ok(device)
     }
 
-    /// Every device that [`Self::open`] may find here, the CPU first.
+    /// Every device that [`Self::open`] may find here, the CPU first. Where a driver fails, its first device stands for all:
+    /// to open it says why.
     pub fn found() -> Vec<Self> {
-        let numbered = |backend: GpuBackend| (0..backend.devices().len()).map(move |number| Self::Gpu(backend, number));
+        let numbered = |backend: GpuBackend| {
+            let count = backend.devices().map_or(1, |devices| devices.len());
+            (0..count).map(move |number| Self::Gpu(backend, number))
+        };
         [Self::Cpu, Self::Flex].into_iter().chain(GpuBackend::ALL.into_iter().flat_map(numbered)).collect()
     }
 }

@@ -114,6 +114,7 @@ class Device:
     def __init__(self, arguments):
         self.pipeline, self.name, self.work = arguments.pipeline, arguments.device, pathlib.Path(arguments.work)
         self.host = self.name in ("cpu", "flex")
+        self.work.mkdir(parents=True, exist_ok=True)
         self.description = {}
 
     @functools.cached_property

@@ -42,7 +42,8 @@ pub fn rates(types: &[String], session: Session<'_>) -> Result<Status> {
             let refined = weighed + refining.elapsed().as_secs_f64();
             row["seconds_with_importance"] = weighed.into();
             row["seconds_refined"] = refined.into();
-            words += &format!(", with importance {:>6.2}, refined {:>6.2}", bytes / weighed / 1e9, bytes / refined / 1e9);
+            words +=
+                &format!(", with importance {:>6.2}, refined {:>6.2}", bytes / weighed / 1e9, bytes / refined / 1e9);
         }
         session.reporter.line(words);
         found.push(row);
