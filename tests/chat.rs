@@ -8,6 +8,18 @@ use std::io::Write;
 use std::process::Stdio;
 
 const TINY: &str = "tests/assets/model/stories260K.bin";
+const ADAPTER: &str = "tests/golden/adapter-260k/adapter";
+
+/// A folder with the adapter of the tests, so much stronger that nobody can overlook it.
+fn strong(bench: &Bench) -> String {
+    let read = |name: &str| std::fs::read(format!("{ADAPTER}/{name}")).expect("a file");
+    let settings = String::from_utf8(read("adapter_config.json")).expect("text");
+    let stronger = settings.replace("\"lora_alpha\": 32", "\"lora_alpha\": 384");
+    assert_ne!(stronger, settings);
+    bench.write("strong/adapter_config.json", stronger);
+    bench.write("strong/adapter_model.safetensors", read("adapter_model.safetensors"));
+    bench.text("strong")
+}
 
 /// A chat of short answers with these lines.
 fn chat(bench: &Bench, options: &[&str], lines: &[&str]) -> Said {
@@ -53,6 +65,32 @@ fn what_is_said_is_kept_asked_again_and_changed() {
 }
 
 #[test]
+fn adapters_are_changed_in_the_middle_of_a_chat() {
+    let bench = Bench::new();
+    let lines = ["Once upon a time", "There was a frog"];
+    let strong = strong(&bench);
+    let base = answers(&bench, &[], &lines);
+    let tuned = answers(&bench, &["--adapter", &strong], &lines);
+    assert_ne!(base[0], tuned[0]);
+    let load = format!("/adapter {strong}");
+    let both = answers(
+        &bench,
+        &[],
+        &[lines[0], &load, "/regenerate", lines[1], "/adapter none", "/edit There was a frog", "/clear", lines[0]],
+    );
+    assert_eq!((both[0].as_str(), &both[1..3], both[4].as_str()), (base[0].as_str(), &tuned[..], base[0].as_str()));
+
+    let two = ["--adapter", &format!("first={ADAPTER}"), "--adapter", &format!("{ADAPTER}.gguf"), "--json"];
+    let said = chat(&bench, &two, &[lines[0], "/adapter adapter", lines[0], "/adapter none", lines[0]]);
+    let model = |line: &str| -> Option<String> {
+        let event: serde_json::Value = serde_json::from_str(line).expect("an event");
+        Some(event["result"]["answers"][0]["model"].as_str()?.to_owned())
+    };
+    let models: Vec<String> = said.out.lines().filter_map(model).collect();
+    assert_eq!(models, ["stories260K.bin + first", "stories260K.bin + adapter", "stories260K.bin"], "{}", said.err);
+}
+
+#[test]
 fn a_saved_chat_goes_on() {
     let bench = Bench::new();
     let file = bench.text("talk.jsonl");
@@ -76,11 +114,29 @@ fn the_words_of_a_chat() {
     );
     assert_eq!(said.code, 0, "{}", said.err);
     let mut words = said.out;
+    let load = format!("/adapter poet={ADAPTER}");
+    let said = chat(
+        &bench,
+        &["--adapter", ADAPTER],
+        &["/adapter", &load, "/adapter", "/settings", "/adapter none", "/adapter"],
+    );
+    assert_eq!(said.code, 0, "{}", said.err);
+    words += &format!("\n-- /adapter\n{}", said.out);
     let empty = bench.write("other.jsonl", "{}");
     let load = format!("/load {empty}");
-    for line in
-        ["/regenrate", "/regenerate", "/edit", "/temperature warm", "/top_p 2", "/save", "/load no-such.jsonl", &load]
-    {
+    let wrong = format!("/adapter none={ADAPTER}");
+    for line in [
+        "/regenrate",
+        "/regenerate",
+        "/edit",
+        "/temperature warm",
+        "/top_p 2",
+        "/save",
+        "/load no-such.jsonl",
+        &load,
+        "/adapter nobody",
+        &wrong,
+    ] {
         let said = chat(&bench, &[], &[line]);
         assert_ne!(said.code, 0, "{line}");
         words += &format!("\n-- {}\n{}\n", line.replace(&empty, "[file]"), said.refusal());

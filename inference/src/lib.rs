@@ -60,6 +60,7 @@ mod forward;
 mod inputs;
 pub mod judge;
 mod matrix;
+mod named;
 mod native;
 pub mod openai;
 mod overflow;

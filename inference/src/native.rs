@@ -13,6 +13,7 @@ use crate::error::EngineError;
 use crate::forward::Workspace;
 use crate::inputs::{self, LinearInput};
 use crate::matrix::Form;
+use crate::named::{NamedAdapter, NamedAdapters, check_beside};
 use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
 use crate::schedule::offline;
 use crate::score;
@@ -63,12 +64,14 @@ pub struct NativeEngine {
     pub(crate) max_batch_tokens: usize,
     /// Bytes for keys and values.
     pub(crate) cache_bytes: usize,
+    /// What it may take, as its options said.
+    memory: Option<u64>,
     tokenizer: Box<Tokenizer>,
     template: Box<ChatTemplate>,
     /// The adapter of requests that name none, and of scoring.
     pub(crate) adapter: Option<usize>,
     /// Adapters that requests may name, in the order of their weights.
-    named: Vec<NamedAdapter>,
+    named: NamedAdapters,
     /// Constraints that were translated.
     pub(crate) shelf: Shelf,
     identity: String,
@@ -77,13 +80,6 @@ pub struct NativeEngine {
     pub(crate) shares_prefixes: bool,
     /// On where lengths must be equal, as in measurements.
     pub(crate) ignores_end: bool,
-}
-
-/// An adapter that requests may name; its branches are in the weights.
-struct NamedAdapter {
-    name: String,
-    /// The adapter's own, or the model's.
-    template: ChatTemplate,
 }
 
 impl std::fmt::Debug for NativeEngine {
@@ -101,7 +97,8 @@ impl NativeEngine {
         let mut engine = Self::with_branches(model, adapter.as_slice(), adapter, options, None)?;
         if let Some(adapter) = adapter {
             engine.adapter = Some(0);
-            engine.identity = identity(model, options, &engine.weights, Some(&crate::branch::adapter_hash(adapter)))?;
+            let hash = crate::branch::adapter_hash(adapter);
+            engine.identity = identity(model, options.precision, &engine.weights, Some(&hash))?;
         }
         Ok(engine)
     }
@@ -118,7 +115,7 @@ impl NativeEngine {
         change: &ChangeRow<'_>,
     ) -> Result<Self, EngineError> {
         let mut engine = Self::with_branches(model, &[], None, options, Some(change))?;
-        engine.identity = identity(model, options, &engine.weights, Some(called))?;
+        engine.identity = identity(model, options.precision, &engine.weights, Some(called))?;
         Ok(engine)
     }
 
@@ -132,32 +129,38 @@ impl NativeEngine {
         adapters: &[(&str, &LoraAdapter)],
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
+        // Those that cannot be are refused before the weights are read.
         for (at, (name, adapter)) in adapters.iter().enumerate() {
-            let problem = if adapters[..at].iter().any(|(other, _)| other == name) {
-                format!("two are called {name:?}; give each a name of its own")
-            } else if adapter.is_dora() {
-                format!(
-                    "{name:?} is a DoRA adapter, which changes the base that all requests share; serve it alone, or merge it \
-                     into a model"
-                )
-            } else {
-                continue;
-            };
-            return Err(EngineError::Option { option: "adapter", problem });
+            check_beside(name, adapter, adapters[..at].iter().map(|(other, _)| *other))?;
         }
-        let branches: Vec<&LoraAdapter> = adapters.iter().map(|&(_, adapter)| adapter).collect();
-        let mut engine = Self::with_branches(model, &branches, None, options, None)?;
-        for &(name, adapter) in adapters {
-            let template = chat_template(model, Some(adapter), &engine.tokenizer)?;
-            engine.named.push(NamedAdapter { name: name.to_owned(), template });
-        }
-        let mut hashes: Vec<String> =
-            adapters.iter().map(|(name, adapter)| format!("{name}={}", crate::branch::adapter_hash(adapter))).collect();
-        hashes.sort_unstable();
-        if !hashes.is_empty() {
-            engine.identity = identity(model, options, &engine.weights, Some(&hashes.join(",")))?;
+        let mut engine = Self::with_branches(model, &[], None, options, None)?;
+        for (name, adapter) in adapters {
+            engine.add_adapter(model, name, adapter)?;
         }
         Ok(engine)
+    }
+
+    /// Adds an adapter that requests may name from here on; the weights are not read again. `model` is the one that the
+    /// engine was loaded from. With an error the engine stays as it was.
+    ///
+    /// # Errors
+    /// As [`NativeEngine::load_with_adapters`]; an engine that was loaded with an adapter which cannot be named.
+    pub fn add_adapter(&mut self, model: &Model, name: &str, adapter: &LoraAdapter) -> Result<(), EngineError> {
+        check_beside(name, adapter, self.adapters())?;
+        if self.adapter.is_some() {
+            let problem = "the engine was loaded with one adapter for all requests; load it with named ones".to_owned();
+            return Err(EngineError::Option { option: "adapter", problem });
+        }
+        let template = chat_template(model, Some(adapter), &self.tokenizer)?;
+        let branches = self.weights.branches_of(model, adapter, self.precision)?;
+        let taken = self.weights.bytes() + branches.bytes();
+        let cache_bytes = cache_bytes(&self.weights, taken, self.memory, self.max_batch_tokens)?;
+        let new = NamedAdapter::new(name, adapter, template);
+        self.identity = identity(model, self.precision, &self.weights, Some(&self.named.identity_with(&new)))?;
+        self.cache_bytes = cache_bytes;
+        self.weights.add(branches);
+        self.named.push(new);
+        Ok(())
     }
 
     /// An engine with the branches of adapters, none of which is chosen or named; `chosen` has the chat template.
@@ -185,18 +188,19 @@ impl NativeEngine {
         let form =
             if options.single_sequence { Form::Blocks(options.precision) } else { Form::Packed(options.precision) };
         let weights = Weights::load(model, adapters, form, context, change)?;
-        let cache_bytes = cache_bytes(&weights, options)?;
+        let cache_bytes = cache_bytes(&weights, weights.bytes(), options.memory, options.max_batch_tokens)?;
         let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
         Ok(Self {
-            identity: identity(model, options, &weights, None)?,
+            identity: identity(model, options.precision, &weights, None)?,
             weights: Box::new(weights),
             max_sequences: options.max_sequences,
             max_batch_tokens: options.max_batch_tokens,
             cache_bytes,
+            memory: options.memory,
             template: Box::new(chat_template(model, chosen, &tokenizer)?),
             tokenizer: Box::new(tokenizer),
             adapter: None,
-            named: Vec::new(),
+            named: NamedAdapters::default(),
             shelf: Shelf::default(),
             precision: options.precision,
             shares_prefixes: true,
@@ -227,18 +231,17 @@ impl NativeEngine {
 
     /// The adapters that requests may name.
     pub fn adapters(&self) -> impl Iterator<Item = &str> {
-        self.named.iter().map(|adapter| adapter.name.as_str())
+        self.named.names()
     }
 
     /// The place of a request's adapter among the weights.
     pub(crate) fn adapter_of(&self, request: &Request) -> Result<Option<usize>, EngineError> {
-        let Some(name) = &request.adapter else { return Ok(self.adapter) };
-        let place = self.named.iter().position(|adapter| adapter.name == *name);
-        place.map(Some).ok_or_else(|| {
-            let names: Vec<String> = self.adapters().map(|name| format!("{name:?}")).collect();
-            let known = if names.is_empty() { "none that can be named".to_owned() } else { names.join(", ") };
-            EngineError::UnknownAdapter { name: name.clone(), known }
-        })
+        self.adapter_called(request.adapter.as_deref())
+    }
+
+    /// The place of the adapter of that name; without a name, of the one that the engine was loaded with.
+    fn adapter_called(&self, name: Option<&str>) -> Result<Option<usize>, EngineError> {
+        name.map_or(Ok(self.adapter), |name| self.named.place(name).map(Some))
     }
 
     /// The chat template of requests that name no adapter.
@@ -294,10 +297,17 @@ impl NativeEngine {
         self.tokens_of(prompt, self.adapter)
     }
 
+    /// The tokens of a request's prompt as the model will see them, in the template of its adapter.
+    ///
+    /// # Errors
+    /// As [`Self::prompt_tokens`]; an adapter that the engine does not have.
+    pub fn request_tokens(&self, request: &Request) -> Result<Vec<u32>, EngineError> {
+        self.tokens_of(&request.prompt, self.adapter_of(request)?)
+    }
+
     /// [`Self::prompt_tokens`] with the template of an adapter.
     pub(crate) fn tokens_of(&self, prompt: &Prompt, adapter: Option<usize>) -> Result<Vec<u32>, EngineError> {
-        let named = adapter.and_then(|place| self.named.get(place));
-        let template = named.map_or(&*self.template, |adapter| &adapter.template);
+        let template = adapter.and_then(|place| self.named.template(place)).unwrap_or(&self.template);
         let mut tokens = match prompt {
             Prompt::Chat(messages) => self.render(template, messages)?,
             Prompt::Text(text) => self.encode_with_bos(text),
@@ -463,31 +473,35 @@ fn chat_template(
 
 fn identity(
     model: &Model,
-    options: &EngineOptions,
+    precision: Precision,
     weights: &Weights,
     adapters: Option<&str>,
 ) -> Result<String, EngineError> {
     let adapters = adapters.map_or(String::new(), |adapters| format!("+{adapters}"));
     let activations = if weights.in_blocks().0 > 0 { "-int8-activations" } else { "" };
-    Ok(format!("{}{adapters}-{}{activations}", model.sha256()?, options.precision))
+    Ok(format!("{}{adapters}-{precision}{activations}", model.sha256()?))
 }
 
-/// What `memory` leaves for keys and values.
-fn cache_bytes(weights: &Weights, options: &EngineOptions) -> Result<usize, EngineError> {
+/// What `memory` leaves for keys and values beside weights of so many bytes.
+fn cache_bytes(
+    weights: &Weights,
+    weight_bytes: usize,
+    memory: Option<u64>,
+    max_batch_tokens: usize,
+) -> Result<usize, EngineError> {
     let cache = Cache::new(&weights.config);
-    let Some(memory) = options.memory else {
-        let window = cache.needed_bytes(0, weights.context, options.max_batch_tokens);
+    let Some(memory) = memory else {
+        let window = cache.needed_bytes(0, weights.context, max_batch_tokens);
         return Ok(window.max(DEFAULT_CACHE as usize));
     };
-    let taken = weights.bytes() + Workspace::bytes(&weights.config, options.max_batch_tokens);
+    let taken = weight_bytes + Workspace::bytes(&weights.config, max_batch_tokens);
     let least = taken + cache.needed_bytes(0, 1, 1);
     usize::try_from(memory).unwrap_or(usize::MAX).checked_sub(taken).filter(|_| memory >= least as u64).ok_or_else(|| {
         EngineError::Option {
             option: "memory",
             problem: format!(
-                "{memory} bytes are less than the {least} that the weights, the buffers of a pass over {} rows and one page \
-                 of keys and values take; give more, or lower max_batch_tokens",
-                options.max_batch_tokens
+                "{memory} bytes are less than the {least} that the weights, the buffers of a pass over {max_batch_tokens} \
+                 rows and one page of keys and values take; give more, or lower max_batch_tokens"
             ),
         }
     })

@@ -90,6 +90,19 @@ enum Embedding {
     Values(Vec<f32>),
 }
 
+/// The modules of a block that stand one below the other in one matrix: those of q, k and v, of the output, of gate and up, of
+/// down.
+const FUSED: [&[&str]; 4] = [&["attn_q", "attn_k", "attn_v"], &["attn_output"], &["ffn_gate", "ffn_up"], &["ffn_down"]];
+
+/// The branches of one adapter, a place for each matrix of each block.
+pub(crate) struct NewBranches(Vec<Option<LowRank>>);
+
+impl NewBranches {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().flatten().map(LowRank::bytes).sum()
+    }
+}
+
 /// Everything that the forward pass reads.
 pub(crate) struct Weights {
     pub(crate) config: ModelConfig,
@@ -143,6 +156,34 @@ impl Weights {
             embedding: Embedding::load(&model.tensor("token_embd.weight")?, change)?,
             config,
         })
+    }
+
+    /// What an adapter (no `DoRA`) adds to the matrices of `model`, from which these weights were loaded.
+    pub(crate) fn branches_of(
+        &self,
+        model: &Model,
+        adapter: &LoraAdapter,
+        precision: Precision,
+    ) -> Result<NewBranches, EngineError> {
+        let mut branches = Branches::new(adapter);
+        let mut new = Vec::with_capacity(self.layers.len() * FUSED.len());
+        for layer in 0..self.layers.len() {
+            for modules in FUSED {
+                let adaptation = branches.take(&fused(model, layer, modules)?, precision)?;
+                new.push(adaptation.map(|adaptation| adaptation.branch));
+            }
+        }
+        branches.all_used()?;
+        Ok(NewBranches(new))
+    }
+
+    /// Puts the branches of one more adapter behind those that there are.
+    pub(crate) fn add(&mut self, NewBranches(new): NewBranches) {
+        let projections =
+            self.layers.iter_mut().flat_map(|Layer { qkv, output, gate_up, down, .. }| [qkv, output, gate_up, down]);
+        for (projection, branch) in projections.zip(new) {
+            projection.branches.push(branch);
+        }
     }
 
     /// Writes the embedding of `token` (which is in the vocabulary: see [`Self::check_tokens`]).
@@ -210,10 +251,7 @@ fn load_layer(
 ) -> Result<Layer, EngineError> {
     let name = |module: &str| format!("blk.{layer}.{module}");
     let mut projection = |modules: &[&str]| -> Result<Projection, EngineError> {
-        let parts = modules
-            .iter()
-            .map(|module| Ok((name(module), model.tensor(&format!("{}.weight", name(module)))?)))
-            .collect::<Result<Vec<_>, ModelError>>()?;
+        let parts = fused(model, layer, modules)?;
         let taken = branches.iter_mut().map(|branches| branches.take(&parts, form.precision()));
         let adaptations = taken.collect::<Result<Vec<_>, _>>()?;
         let row_factors = adaptations.iter().flatten().find_map(|adaptation| adaptation.row_factors.as_deref());
@@ -222,10 +260,9 @@ fn load_layer(
         let branches = adaptations.into_iter().map(|adaptation| adaptation.map(|adaptation| adaptation.branch));
         Ok(Projection { matrix, branches: branches.collect() })
     };
-    let qkv = projection(&["attn_q", "attn_k", "attn_v"])?;
-    let output = projection(&["attn_output"])?;
-    let gate_up = projection(&["ffn_gate", "ffn_up"])?;
-    let down = projection(&["ffn_down"])?;
+    let [qkv, output, gate_up, down] = FUSED;
+    let (qkv, output) = (projection(qkv)?, projection(output)?);
+    let (gate_up, down) = (projection(gate_up)?, projection(down)?);
     let qkv_bias = if config.attention_bias {
         let mut bias = Vec::with_capacity(qkv.matrix.rows());
         for module in ["attn_q", "attn_k", "attn_v"] {
@@ -258,6 +295,16 @@ fn load_layer(
         down,
         down_norm: behind("post_ffw_norm.weight")?,
     })
+}
+
+/// The names and tensors of modules of a block.
+fn fused<'m>(model: &'m Model, layer: usize, modules: &[&str]) -> Result<Vec<(String, Tensor<'m>)>, ModelError> {
+    let part = |module: &&str| {
+        let name = format!("blk.{layer}.{module}");
+        let tensor = model.tensor(&format!("{name}.weight"))?;
+        Ok((name, tensor))
+    };
+    modules.iter().map(part).collect()
 }
 
 /// Multiplies all values; a factor of 1 leaves them alone.

@@ -116,6 +116,60 @@ fn a_service_mixes_adapters_and_shares_no_prefix_across_them() {
 }
 
 #[test]
+fn an_adapter_that_comes_later_answers_as_if_it_had_been_there() {
+    let (poet, judge) = adapters();
+    let requests = requests();
+    let at_once = engine(&options(Precision::Bf16));
+    let expected: Vec<Answer> = answers(&at_once, &requests).into_iter().map(Result::unwrap).collect();
+    let plain = NativeEngine::load(&stories(), None, &options(Precision::Bf16)).unwrap();
+    let identity = plain.identity().to_owned();
+    let mut service = Service::start(Arc::new(plain), ServiceOptions::default());
+    let changed = service.change(|engine| {
+        engine.add_adapter(&stories(), "poet", &poet).unwrap();
+        engine.add_adapter(&stories(), "judge", &judge).unwrap();
+        assert_eq!(engine.identity(), at_once.identity());
+        let again = engine.add_adapter(&stories(), "poet", &judge).unwrap_err().to_string();
+        assert_eq!(again, "option adapter: two are called \"poet\"; give each a name of its own");
+    });
+    assert!(changed.is_some() && service.engine().identity() != identity);
+    let found = answers(service.engine(), &requests);
+    for (at, (found, expected)) in found.into_iter().zip(&expected).enumerate() {
+        assert_eq!(found.unwrap(), *expected, "request {at}");
+    }
+    let (sender, receiver) = mpsc::channel();
+    let on_event = move |event| match event {
+        Event::Done(answer) => {
+            sender.send(answer).unwrap();
+            ControlFlow::Continue(())
+        }
+        _ => ControlFlow::Continue(()),
+    };
+    service.submit(requests[1].clone(), 0, Box::new(on_event)).unwrap();
+    assert_eq!(receiver.recv().unwrap(), expected[1], "it goes on after a change");
+}
+
+#[test]
+fn an_engine_takes_no_adapter_that_its_memory_or_another_holder_forbids() {
+    let (poet, _) = adapters();
+    let plain = NativeEngine::load(&stories(), None, &options(Precision::F32)).unwrap();
+    // The least that it takes, found by the words of the refusal.
+    let bounded = |memory| {
+        NativeEngine::load(&stories(), None, &EngineOptions { memory: Some(memory), ..options(Precision::F32) })
+    };
+    let words = bounded(1).unwrap_err().to_string();
+    let least: u64 = words.split("less than the ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let mut tight = bounded(least).unwrap();
+    let error = tight.add_adapter(&stories(), "poet", &poet).unwrap_err();
+    assert!(matches!(error, EngineError::Option { option: "memory", .. }), "{error}");
+    assert_eq!((tight.adapters().count(), tight.identity()), (0, plain.identity()));
+    let held = Arc::new(plain);
+    let mut service = Service::start(Arc::clone(&held), ServiceOptions::default());
+    assert!(service.change(|_| ()).is_none());
+    drop(held);
+    assert!(service.change(|_| ()).is_some());
+}
+
+#[test]
 fn what_names_no_adapter_of_the_engine_is_refused() {
     let (poet, _) = adapters();
     let ask = |engine: &NativeEngine| {
@@ -145,7 +199,7 @@ fn adapters_that_cannot_stand_side_by_side_are_refused() {
         module.magnitude = Some(vec![1.0; module.outputs]);
     }
     let error = load(&[("poet", &poet), ("dora", &dora)]);
-    assert!(error.contains("\"dora\" is a DoRA adapter") && error.contains("serve it alone"), "{error}");
+    assert!(error.contains("\"dora\" is a DoRA adapter") && error.contains("use it alone"), "{error}");
 }
 
 #[test]

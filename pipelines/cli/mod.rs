@@ -417,17 +417,17 @@ pub enum Command {
     /// Talk to a model.
     #[command(
         long_about = "Talk to a model. Answers come as they are written; Ctrl-C ends one and keeps the conversation. /help lists \
-            what can be done besides asking: another answer, another form of the question, settings, the prompt as it is sent, \
-            saving and loading. Lines of standard input are asked one after the other.",
-        after_help = "Examples:\n  pipeline chat --model base.gguf --temperature 0.8\n  pipeline chat --model base.gguf --adapter runs/quickstart/adapter --compare base.gguf\n  echo 'Name a colour.' | pipeline chat --model base.gguf"
+            what can be done besides asking: another answer, another form of the question, another adapter, settings, the \
+            prompt as it is sent, saving and loading. Lines of standard input are asked one after the other.",
+        after_help = "Examples:\n  pipeline chat --model base.gguf --temperature 0.8\n  pipeline chat --model base.gguf --adapter runs/quickstart/adapter --compare base.gguf\n  pipeline chat --model base.gguf --adapter dates=runs/dates/adapter --adapter poems.gguf\n  echo 'Name a colour.' | pipeline chat --model base.gguf"
     )]
     Chat {
         /// The model.
         #[arg(long, value_name = "MODEL")]
         model: String,
-        /// Adapter, applied without a merge.
-        #[arg(long, value_name = "DIR")]
-        adapter: Option<PathBuf>,
+        /// An adapter over the model; may be repeated: the first answers until /adapter chooses another.
+        #[arg(long = "adapter", value_name = "[NAME=]DIR")]
+        adapters: Vec<String>,
         /// A second model that answers beside the first.
         #[arg(long, value_name = "MODEL")]
         compare: Option<String>,

@@ -129,8 +129,8 @@ pub fn run(cli: Cli) -> Result<Status> {
             let arguments = batch::Arguments { model, adapter, engine, overflow: overflow.into(), input, output };
             batch::run(&arguments, session)
         }
-        Command::Chat { model, adapter, compare, system, sampling, ask } => {
-            let arguments = chat::Arguments { model, adapter, compare, system, settings: sampling.into(), ask };
+        Command::Chat { model, adapters, compare, system, sampling, ask } => {
+            let arguments = chat::Arguments { model, adapters, compare, system, settings: sampling.into(), ask };
             chat::run(&arguments, session)
         }
         Command::Serve {

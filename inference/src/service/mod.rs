@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use crate::error::EngineError;
 use crate::native::NativeEngine;
@@ -99,6 +100,9 @@ impl Listener {
 pub struct Service {
     engine: Arc<NativeEngine>,
     inbox: Arc<Inbox>,
+    options: ServiceOptions,
+    /// The scheduler's; taken where its end is waited for.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Service {
@@ -112,8 +116,26 @@ impl Service {
     pub fn start(engine: Arc<NativeEngine>, options: ServiceOptions) -> Self {
         let inbox = Arc::new(Inbox::new(options.max_waiting, engine.cache_bytes));
         let (for_thread, inbox_there) = (Arc::clone(&engine), Arc::clone(&inbox));
-        std::thread::spawn(move || run(&for_thread, &inbox_there));
-        Self { engine, inbox }
+        let thread = std::thread::spawn(move || run(&for_thread, &inbox_there));
+        Self { engine, inbox, options, thread: Some(thread) }
+    }
+
+    /// The engine that it runs.
+    pub fn engine(&self) -> &NativeEngine {
+        &self.engine
+    }
+
+    /// Ends as [`Service::stop`] does, lets `change` change the engine, and starts anew, with nothing kept of earlier texts.
+    /// `None` where somebody else holds the engine: then it stays as it was.
+    pub fn change<T>(&mut self, change: impl FnOnce(&mut NativeEngine) -> T) -> Option<T> {
+        self.inbox.stop();
+        if let Some(thread) = self.thread.take() {
+            // It holds the engine until its very end. A panic in it was told to those who waited.
+            let _ = thread.join();
+        }
+        let changed = Arc::get_mut(&mut self.engine).map(change);
+        *self = Self::start(Arc::clone(&self.engine), self.options);
+        changed
     }
 
     /// Queues a request. `client` is who asks: clients take turns. `on_event` is called on the scheduler's thread, in order; it

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 pub const HELP: &str = "\
 /regenerate         another answer to the last question
 /edit [QUESTION]    the last question in another form; alone: it comes back to be edited
+/adapter [NAME]     another adapter answers: a loaded one, a folder or .gguf file, or none; alone: which there are
 /system [TEXT]      what comes before the conversation; alone: nothing
 /clear              forgets the conversation
 /prompt             the text that the model reads, as it is sent
@@ -30,6 +31,8 @@ pub enum Instruction {
     Help,
     /// Forgets the turns.
     Clear,
+    /// Another adapter; without a name, which there are.
+    Adapter(Option<String>),
     /// Another system turn, or none.
     System(Option<String>),
     /// Another answer.
@@ -50,8 +53,8 @@ pub enum Instruction {
     Quit,
 }
 
-const WORDS: [&str; 11] =
-    ["help", "clear", "system", "regenerate", "edit", "settings", "prompt", "save", "load", "quit", "exit"];
+const WORDS: [&str; 12] =
+    ["help", "clear", "adapter", "system", "regenerate", "edit", "settings", "prompt", "save", "load", "quit", "exit"];
 
 impl Instruction {
     /// Reads a line; `None` where nothing is in it.
@@ -74,6 +77,7 @@ impl Instruction {
         Ok(Some(match word {
             "help" => Self::Help,
             "clear" => Self::Clear,
+            "adapter" => Self::Adapter(text),
             "system" => Self::System(text),
             "regenerate" => Self::Regenerate,
             "edit" => Self::Edit(text),

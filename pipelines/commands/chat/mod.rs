@@ -1,5 +1,6 @@
 //! `pipeline chat`: talk to a model, or to two side by side.
 
+mod adapters;
 mod conversation;
 mod input;
 mod instruction;
@@ -12,6 +13,7 @@ use crate::models::resolve;
 use crate::outcome::Status;
 use crate::reporter::Output;
 use crate::terminal::{print_error, print_part};
+use adapters::{NONE, Named};
 use anyhow::Result;
 use conversation::Conversation;
 use espalier_inference::{EngineOptions, NativeEngine, Prompt, Request};
@@ -21,7 +23,7 @@ use input::Lines;
 use instruction::{HELP, Instruction};
 pub use settings::Settings;
 use speaker::{Answered, Speaker};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set while Ctrl-C means the answer, not the program.
@@ -32,8 +34,8 @@ pub(super) static ANSWERING: AtomicBool = AtomicBool::new(false);
 pub struct Arguments {
     /// The model.
     pub model: String,
-    /// Its adapter.
-    pub adapter: Option<PathBuf>,
+    /// Its adapters, each `DIR` or `NAME=DIR`.
+    pub adapters: Vec<String>,
     /// A second model.
     pub compare: Option<String>,
     /// What comes before the conversation.
@@ -73,16 +75,16 @@ pub fn engine_options(session: Session<'_>) -> EngineOptions {
 /// `pipeline chat`.
 pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     arguments.settings.check()?;
-    let adapter = arguments.adapter.as_deref();
-    let mut speakers =
-        vec![Speaker::new(&arguments.model, adapter.is_some(), open_for_one(&arguments.model, adapter, session)?)];
+    let adapters = arguments.adapters.iter().map(|adapter| Named::parse(adapter)).collect::<Result<_>>()?;
+    let mut speakers = vec![Speaker::open(&arguments.model, adapters, session)?];
     if let Some(other) = &arguments.compare {
-        speakers.push(Speaker::new(other, false, open_for_one(other, None, session)?));
+        speakers.push(Speaker::open(other, Vec::new(), session)?);
     }
     let conversation = Conversation { system: arguments.system.clone(), ..Conversation::default() };
     let settings = arguments.settings.clone();
     let lines = if arguments.ask.is_some() { Lines::none() } else { Lines::open() };
-    let mut chat = Chat { speakers, conversation, settings, asked: 0, terminal: lines.is_terminal(), session };
+    let terminal = lines.is_terminal();
+    let mut chat = Chat { speakers, conversation, settings, asked: 0, changed: false, terminal, session };
     if let Some(question) = &arguments.ask {
         chat.ask(question.clone())?;
         return Ok(Status::Done);
@@ -96,6 +98,8 @@ struct Chat<'a> {
     settings: Settings,
     /// Questions answered so far, those asked again included: each has a seed of its own.
     asked: u64,
+    /// Whether the next answer may differ from the last one for another reason than its seed.
+    changed: bool,
     terminal: bool,
     session: Session<'a>,
 }
@@ -130,10 +134,21 @@ impl Chat<'_> {
             Instruction::Ask(question) => self.ask(question)?,
             Instruction::Help => reporter.line(HELP.trim_end()),
             Instruction::Clear => self.conversation.turns.clear(),
-            Instruction::System(text) => self.conversation.system = text,
+            Instruction::System(text) => {
+                self.conversation.system = text;
+                self.changed = true;
+            }
+            Instruction::Adapter(None) => reporter.line(self.speakers[0].adapters()),
+            Instruction::Adapter(Some(text)) => {
+                self.speakers[0].choose(&text)?;
+                self.changed = true;
+                if self.terminal {
+                    reporter.closing(format!("({} answers)", self.speakers[0].label()));
+                }
+            }
             Instruction::Regenerate => {
                 let question = self.conversation.last_question()?;
-                if self.settings.is_greedy() {
+                if self.settings.is_greedy() && !self.changed {
                     reporter.closing("(at temperature 0 the answer is the same: /temperature 0.8 gives others)");
                 }
                 self.ask_again(question)?;
@@ -145,8 +160,14 @@ impl Chat<'_> {
             Instruction::Edit(None) => {
                 return Err(crate::outcome::Failure::usage("/edit needs the question in its new form").into());
             }
-            Instruction::Set(setting) => self.settings.set(&setting)?,
-            Instruction::Settings => reporter.line(self.settings.text(self.conversation.system.as_deref())),
+            Instruction::Set(setting) => {
+                self.settings.set(&setting)?;
+                self.changed = true;
+            }
+            Instruction::Settings => {
+                let adapter = self.speakers[0].adapter().unwrap_or(NONE);
+                reporter.line(self.settings.text(adapter, self.conversation.system.as_deref()));
+            }
             Instruction::Prompt => self.show_prompt()?,
             Instruction::Save(path) => self.conversation.save(&path)?,
             Instruction::Load(path) => self.conversation = Conversation::load(&path, self.speakers.len())?,
@@ -179,8 +200,8 @@ impl Chat<'_> {
             answers.push(self.hear(speaker, request)?);
         }
         self.asked += 1;
-        let said =
-            |(speaker, answer): (&Speaker, &Answered)| serde_json::json!({"model": speaker.label, "text": answer.text});
+        self.changed = false;
+        let said = |(speaker, answer): (&Speaker, &Answered)| serde_json::json!({"model": speaker.label(), "text": answer.text});
         let texts: Vec<_> = self.speakers.iter().zip(&answers).map(said).collect();
         self.session.reporter.result(serde_json::json!({"answers": texts}));
         self.conversation.push(question, answers.into_iter().map(|answer| answer.text).collect());
@@ -191,7 +212,7 @@ impl Chat<'_> {
     fn hear(&self, speaker: &Speaker, request: Request) -> Result<Answered> {
         let reporter = self.session.reporter;
         if self.speakers.len() > 1 {
-            reporter.line(format!("[{}]", speaker.label));
+            reporter.line(format!("[{}]", speaker.label()));
         }
         let streams = reporter.output() != Output::Json;
         let mut begun = false;
@@ -223,10 +244,10 @@ impl Chat<'_> {
     fn show_prompt(&self) -> Result<()> {
         for (index, speaker) in self.speakers.iter().enumerate() {
             if self.speakers.len() > 1 {
-                self.session.reporter.line(format!("[{}]", speaker.label));
+                self.session.reporter.line(format!("[{}]", speaker.label()));
             }
-            let messages = self.conversation.messages(index, None);
-            let tokens = speaker.engine().render_chat(&messages)?;
+            let prompt = Prompt::Chat(self.conversation.messages(index, None));
+            let tokens = speaker.tokens(Request::new(prompt, 1))?;
             let tokenizer = speaker.engine().tokenizer();
             let bytes: Vec<u8> = tokens.iter().flat_map(|token| tokenizer.token_bytes(*token)).copied().collect();
             let text = String::from_utf8_lossy(&bytes);

@@ -87,7 +87,7 @@ impl Settings {
     }
 
     /// All settings, a line each.
-    pub fn text(&self, system: Option<&str>) -> String {
+    pub fn text(&self, adapter: &str, system: Option<&str>) -> String {
         let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, .. } = &self.sampling;
         let mut text = String::new();
         let values = [
@@ -98,6 +98,7 @@ impl Settings {
             ("repetition_penalty", repetition_penalty.to_string()),
             ("max_tokens", self.max_tokens.to_string()),
             ("seed", self.seed.to_string()),
+            ("adapter", adapter.to_owned()),
             ("system", system.unwrap_or("none").to_owned()),
         ];
         for (name, value) in values {
