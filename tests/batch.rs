@@ -6,6 +6,8 @@ use binary::Bench;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -82,6 +84,60 @@ fn answers_have_what_was_asked_for() {
     assert_eq!(said.code, 0, "{}", said.err);
     assert!(said.err.contains("1 prompts did not fit"), "{}", said.err);
     assert!(answers(&bench, "cut.jsonl")["long"]["response"]["body"]["usage"]["prompt_tokens_cut"].as_u64() > Some(0));
+}
+
+/// The URL of a server that answers every conversation in the same words, with this `usage`.
+fn server(usage: Value) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let usage = usage.clone();
+            std::thread::spawn(move || reply(&stream, usage));
+        }
+    });
+    url
+}
+
+fn reply(mut stream: &TcpStream, usage: Value) {
+    let mut first = String::new();
+    BufReader::new(stream).read_line(&mut first).expect("a request");
+    let body = match first.split(' ').nth(1) {
+        Some("/v1/models") => json!({"data": [{"id": "small"}]}),
+        Some("/v1/chat/completions") => {
+            json!({"choices": [{"message": {"content": "A green frog."}}], "usage": usage})
+        }
+        _ => Value::Null,
+    };
+    let status = if body.is_null() { "404 Not Found" } else { "200 OK" };
+    let body = body.to_string();
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let _ = stream.write_all(format!("{head}{body}").as_bytes());
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+#[test]
+fn tokens_of_servers_are_counted_and_estimates_said() {
+    let bench = Bench::new();
+    let input = bench.write("in.jsonl", [line("1", json!({})), line("2", json!({"n": 2}))].concat());
+    let usages = [Value::Null, json!({"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23})];
+    let said = usages.map(|usage| {
+        let (url, name) = (server(usage.clone()), format!("out{}.jsonl", usage.is_null()));
+        let output = bench.text(&name);
+        let said = bench.run(&["batch", "--model", "small", "--engine", &url, "--input", &input, "--output", &output]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        let usage = |id: &str| answers(&bench, &name)[id]["response"]["body"]["usage"].clone();
+        (usage("1"), usage("2"), said.err.matches("does not tell its tokens").count())
+    });
+    let counts = |prompt: usize, new: usize| json!({"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new});
+    let estimated = |prompt, new| {
+        let mut counts = counts(prompt, new);
+        counts["estimated"] = json!(true);
+        counts
+    };
+    assert_eq!(said[0], (estimated(5, 4), estimated(5, 8), 1));
+    assert_eq!(said[1], (counts(20, 3), counts(20, 6), 0));
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn text(text: String) -> Answer {
         echo: Vec::new(),
         prompt_tokens: 0,
         prompt_tokens_cut: 0,
+        server_usage: None,
     }
 }
 

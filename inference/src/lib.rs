@@ -85,7 +85,7 @@ pub use inputs::LinearInput;
 pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
 pub use overflow::Overflow;
 pub use request::{
-    Answer, Counts, Echoed, Event, Finish, Prompt, Request, Sampling, Score, ScoreRequest, TokenLogprob,
+    Answer, Counts, Echoed, Event, Finish, Prompt, Request, Sampling, Score, ScoreRequest, ServerUsage, TokenLogprob,
 };
 pub use server::{ServerEvent, ServerKind, ServerNews, ServerOptions, ServerPool};
 pub use service::{Cancel, Load, Refused, Service, ServiceOptions};

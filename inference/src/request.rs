@@ -194,10 +194,22 @@ pub struct Answer {
     pub prompt_logprobs: Vec<TokenLogprob>,
     /// The prompt's tokens as a server tells them, where [`Request::prompt_logprobs`] asks for them; empty from the native engine.
     pub echo: Vec<Echoed>,
-    /// Length of the prompt in tokens, BOS and template included (0 when a server does not say); what was cut not counted.
+    /// Length of the prompt in tokens, BOS and template included; what was cut not counted. Where a server does not say, an
+    /// estimate.
     pub prompt_tokens: usize,
     /// Tokens of the prompt that were taken away because it did not fit (see [`Overflow`]).
     pub prompt_tokens_cut: usize,
+    /// What a server tells of its tokens; `None` from the native engine, which gives the tokens themselves.
+    pub server_usage: Option<ServerUsage>,
+}
+
+/// How many tokens a server wrote, and whether it said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerUsage {
+    /// Tokens of the answer.
+    pub new_tokens: usize,
+    /// Whether the server told too little, so that this count or that of the prompt is an estimate: four bytes a token.
+    pub estimated: bool,
 }
 
 /// A token of a prompt, by its place in the text: servers tell no ids.
@@ -212,6 +224,16 @@ pub struct Echoed {
 }
 
 impl Answer {
+    /// Tokens that were written: those that are here, or as many as the server tells.
+    pub fn new_tokens(&self) -> usize {
+        self.server_usage.map_or(self.tokens.len(), |usage| usage.new_tokens)
+    }
+
+    /// Whether a server told too little of its tokens, so that a count of them is an estimate.
+    pub fn is_estimated(&self) -> bool {
+        self.server_usage.is_some_and(|usage| usage.estimated)
+    }
+
     /// The answer to a request for nothing.
     pub(crate) fn empty(prompt_tokens: usize, prompt_tokens_cut: usize) -> Self {
         Self {
@@ -224,6 +246,7 @@ impl Answer {
             echo: Vec::new(),
             prompt_tokens,
             prompt_tokens_cut,
+            server_usage: None,
         }
     }
 }

@@ -329,6 +329,7 @@ mod tests {
                     echo: vec![],
                     prompt_tokens: 0,
                     prompt_tokens_cut: 0,
+                    server_usage: None,
                 };
                 if on_answer(index, Ok(answer)).is_break() {
                     break;

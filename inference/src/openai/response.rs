@@ -163,12 +163,15 @@ impl<'a> TokenColumns<'a> {
 pub(crate) fn usage(answers: &[Answer], answers_a_prompt: usize) -> Value {
     let prompts = || answers.iter().step_by(answers_a_prompt);
     let prompt_tokens: usize = prompts().map(|answer| answer.prompt_tokens).sum();
-    let new_tokens: usize = answers.iter().map(|answer| answer.tokens.len()).sum();
+    let new_tokens: usize = answers.iter().map(Answer::new_tokens).sum();
     let mut usage = json!({"prompt_tokens": prompt_tokens, "completion_tokens": new_tokens,
         "total_tokens": prompt_tokens + new_tokens});
     let cut: usize = prompts().map(|answer| answer.prompt_tokens_cut).sum();
     if cut > 0 {
         usage["prompt_tokens_cut"] = json!(cut);
+    }
+    if answers.iter().any(Answer::is_estimated) {
+        usage["estimated"] = json!(true);
     }
     usage
 }

@@ -220,6 +220,7 @@ impl<'a> Active<'a> {
             echo: Vec::new(),
             prompt_tokens: self.prompt.len(),
             prompt_tokens_cut: self.cut,
+            server_usage: None,
         };
         (answer, self.table)
     }

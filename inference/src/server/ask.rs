@@ -24,8 +24,8 @@ pub(super) struct Server {
     pub forms: TakenForms,
 }
 
-/// An answer and its tokens, or how the request ended without one.
-type Asked = Result<(Answer, usize), Box<Outcome>>;
+/// An answer, or how the request ended without one.
+type Asked = Result<Answer, Box<Outcome>>;
 
 /// Asks for an answer in the form that was asked for. What comes is checked, and asked for once more when it does not fit.
 pub(super) fn answer(
@@ -60,7 +60,7 @@ pub(super) fn answer(
         Some(constraint) => in_its_form(constraint),
     };
     match asked {
-        Ok((answer, tokens)) => Outcome::Answered(answer, tokens),
+        Ok(answer) => Outcome::Answered(answer),
         Err(outcome) => *outcome,
     }
 }
@@ -130,13 +130,13 @@ fn ask(client: &Client, address: &Address, server: &Server, request: &Request, f
 }
 
 /// The answer without fences around it, or its text and what is wrong with it. One that was cut off is what it is.
-fn fitting((answer, tokens): (Answer, usize), constraint: &Constraint) -> Result<(Answer, usize), (String, String)> {
+fn fitting(answer: Answer, constraint: &Constraint) -> Result<Answer, (String, String)> {
     if answer.finish == Finish::Length {
-        return Ok((answer, tokens));
+        return Ok(answer);
     }
     let text = constraint.unwrap(&answer.text).to_owned();
     match constraint.check(&text) {
-        Ok(()) => Ok((Answer { text, ..answer }, tokens)),
+        Ok(()) => Ok(Answer { text, ..answer }),
         Err(problem) => Err((answer.text, problem)),
     }
 }

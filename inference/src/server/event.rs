@@ -60,11 +60,13 @@ pub enum ServerNews {
         /// Their names.
         fields: String,
     },
+    /// It does not tell how many tokens it read and wrote: said with its first such answer.
+    Estimated,
     /// What it did in a call, said at the end.
     Served {
         /// Requests that it answered.
         answers: usize,
-        /// Tokens that it wrote, as it counts them.
+        /// Tokens that it wrote, as it counts them, or estimated where it does not.
         tokens: usize,
         /// How long the call took.
         elapsed: Duration,
@@ -99,6 +101,7 @@ impl ServerEvent {
             ServerNews::LeftOut { kind, fields } => {
                 json!({"event": "server_fields_left_out", "kind": kind.name(), "fields": fields})
             }
+            ServerNews::Estimated => json!({"event": "server_counts_estimated"}),
             ServerNews::Served { answers, tokens, elapsed, failed } => json!({"event": "server_served",
                 "answers": answers, "tokens": tokens, "seconds": elapsed.as_secs_f64(),
                 "tokens_per_second": *tokens as f64 / elapsed.as_secs_f64().max(1e-3), "failed": failed}),
@@ -129,6 +132,9 @@ impl std::fmt::Display for ServerEvent {
                     f,
                     "{url}: {kind} does not know {fields}: it answers without; set it at the server, or leave it out"
                 )
+            }
+            ServerNews::Estimated => {
+                write!(f, "{url}: does not tell its tokens (`usage`): their counts are estimates, four bytes a token")
             }
             ServerNews::Served { answers, tokens, elapsed, failed } => {
                 let seconds = elapsed.as_secs_f64().max(1e-3);

@@ -53,7 +53,7 @@ impl ServerPool {
                 }
             };
             news.push(ServerEvent { url: url.clone(), what });
-            standings.push(Standing { url, health, limit });
+            standings.push(Standing { url, health, limit, estimated: false });
             members.push(Member { address, server: RwLock::new(server) });
         }
         let identity = format!("{}:{model}", kind.name());

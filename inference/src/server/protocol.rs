@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::constraint::Constraint;
 use crate::error::EngineError;
-use crate::request::{Answer, Echoed, Finish, Prompt, Request, TokenLogprob};
+use crate::request::{Answer, Echoed, Finish, Prompt, Request, ServerUsage, TokenLogprob};
 
 use super::form::{Form, constrain, instruct};
 use super::kind::{Logprobs, ServerKind};
@@ -181,8 +181,8 @@ pub(super) fn beginning(text: &str) -> String {
     start
 }
 
-/// Reads an answer and how many tokens it has; the error names what is missing.
-pub(super) fn parse_answer(text: &str, request: &Request) -> Result<(Answer, usize), String> {
+/// Reads an answer; the error names what is missing.
+pub(super) fn parse_answer(text: &str, request: &Request) -> Result<Answer, String> {
     let json: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON ({error})"))?;
     let choice = json
         .get("choices")
@@ -206,17 +206,38 @@ pub(super) fn parse_answer(text: &str, request: &Request) -> Result<(Answer, usi
         Some("length") => Finish::Length,
         _ => Finish::Stop,
     };
-    let usage = |field: &str| Some(json.get("usage")?.get(field)?.as_u64()? as usize);
-    let prompt_tokens = usage("prompt_tokens").unwrap_or(0);
-    // A token has about four letters: good enough to compare rates.
-    let tokens = usage("completion_tokens").unwrap_or(content.len() / 4 + 1);
     let logprobs = if request.top_logprobs > 0 { parse_logprobs(choice)? } else { Vec::new() };
+    let (mut text, mut echo) = (content, Vec::new());
     if let (Some(_), Prompt::Text(prompt)) = (request.prompt_logprobs, &request.prompt) {
-        let echo = parse_echo(choice, prompt)?;
-        let text = content.strip_prefix(prompt.as_str()).unwrap_or_default().to_owned();
-        return Ok((Answer { text, finish, logprobs, echo, ..Answer::empty(prompt_tokens, 0) }, tokens));
+        echo = parse_echo(choice, prompt)?;
+        text = content.strip_prefix(prompt.as_str()).unwrap_or_default();
     }
-    Ok((Answer { text: content.to_owned(), finish, logprobs, ..Answer::empty(prompt_tokens, 0) }, tokens))
+    let answer = Answer { text: text.to_owned(), finish, logprobs, echo, ..Answer::empty(0, 0) };
+    Ok(counted(answer, request, json.get("usage")))
+}
+
+/// The answer with its counts: as `usage` tells them, as its tokens are listed, or estimated.
+fn counted(answer: Answer, request: &Request, usage: Option<&Value>) -> Answer {
+    let told = |field: &str| usage?.get(field)?.as_u64().and_then(|count| usize::try_from(count).ok());
+    let estimate = |bytes: usize| bytes.div_ceil(4);
+    // Servers that do not count write zeros too.
+    let prompt = told("prompt_tokens").filter(|&count| count > 0).or(match &request.prompt {
+        Prompt::Tokens(tokens) => Some(tokens.len()),
+        Prompt::Text(_) | Prompt::Chat(_) => Some(answer.echo.len()).filter(|&count| count > 0),
+    });
+    let listed = Some(answer.logprobs.len()).filter(|&count| count > 0);
+    let written = told("completion_tokens").filter(|&count| count > 0 || answer.text.is_empty()).or(listed);
+    let estimated_prompt = || match &request.prompt {
+        Prompt::Tokens(tokens) => tokens.len(),
+        Prompt::Text(text) => estimate(text.len()),
+        Prompt::Chat(messages) => estimate(messages.iter().map(|message| message.content.len()).sum()),
+    };
+    let server_usage = ServerUsage {
+        new_tokens: written.unwrap_or_else(|| estimate(answer.text.len())),
+        estimated: prompt.is_none() || written.is_none(),
+    };
+    let prompt_tokens = prompt.unwrap_or_else(estimated_prompt);
+    Answer { prompt_tokens, server_usage: Some(server_usage), ..answer }
 }
 
 /// The prompt's tokens among those of an echo, by `text_offset` in characters; those that were written after it are left out.
@@ -319,9 +340,33 @@ mod tests {
         let text = r#"{"choices":[{"text":"a","finish_reason":"length","logprobs":{"content":[
             {"id":5,"token":"a","logprob":-0.5,"top_logprobs":[{"id":5,"logprob":-0.5},{"id":7,"logprob":-1.5}]}]}}],
             "usage":{"prompt_tokens":3}}"#;
-        let (answer, _) = parse_answer(text, &Request { top_logprobs: 2, ..completion() }).unwrap();
+        let answer = parse_answer(text, &Request { top_logprobs: 2, ..completion() }).unwrap();
         assert_eq!((answer.finish, answer.prompt_tokens), (Finish::Length, 3));
         assert_eq!(answer.logprobs, [TokenLogprob { token: 5, logprob: -0.5, top: vec![(5, -0.5), (7, -1.5)] }]);
+    }
+
+    #[test]
+    fn counts_are_those_of_the_server_or_said_to_be_estimates() {
+        let chat = Request::new(Prompt::Chat(vec![Message::new("user", "What is it?")]), 9);
+        let counts = |usage: Value, text: &str, request: &Request| {
+            let message = json!({"message": {"content": text}, "text": text});
+            let answer = parse_answer(&json!({"choices": [message], "usage": usage}).to_string(), request).unwrap();
+            (answer.prompt_tokens, answer.new_tokens(), answer.is_estimated())
+        };
+        let whole = json!({"prompt_tokens": 7, "completion_tokens": 3});
+        assert_eq!(counts(whole, "a b c", &chat), (7, 3, false));
+        assert_eq!(counts(json!({"prompt_tokens": 7, "completion_tokens": 0}), "", &chat), (7, 0, false));
+        assert_eq!(counts(json!({"prompt_tokens": 7}), "It is a frog.", &chat), (7, 4, true));
+        for silent in [Value::Null, json!({}), json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0})] {
+            assert_eq!(counts(silent.clone(), "It is a frog.", &chat), (3, 4, true), "{silent}");
+        }
+        // What is known here is not estimated.
+        let tokens = Request::new(Prompt::Tokens(vec![5; 20]), 9);
+        assert_eq!(counts(json!({"completion_tokens": 2}), "a b", &tokens), (20, 2, false));
+        let listed = json!({"choices": [{"text": "a b c d e", "logprobs": {"content": [
+            {"id": 5, "logprob": -0.5}, {"id": 6, "logprob": -0.5}]}}]});
+        let answer = parse_answer(&listed.to_string(), &Request { top_logprobs: 1, ..tokens }).unwrap();
+        assert_eq!((answer.new_tokens(), answer.is_estimated()), (2, false));
     }
 
     #[test]
@@ -332,7 +377,7 @@ mod tests {
         let text = r#"{"choices":[{"text":"né à la","finish_reason":"length","logprobs":{
             "tokens":["n","é"," à"," la"],"text_offset":[0,1,2,4],"token_logprobs":[null,-1.5,-0.25,-3],
             "top_logprobs":[null,{"a":-0.5,"é":-1.5},{" à":-0.25},{" le":-1}]}}]}"#;
-        let (answer, _) = parse_answer(text, &request).unwrap();
+        let answer = parse_answer(text, &request).unwrap();
         let token = |offset, logprob, likeliest| Echoed { offset, logprob, likeliest };
         let expected = [token(0, None, false), token(1, Some(-1.5), false), token(2, Some(-0.25), true)];
         assert_eq!((answer.text.as_str(), &answer.echo[..]), (" la", &expected[..]));

@@ -58,7 +58,9 @@ fn told(answer: &Result<Answer, EngineError>, url: &str) -> String {
     match answer {
         Err(error) => error.to_string().replace(url, "http://server"),
         Ok(answer) => {
-            let mut text = format!("{:?} {:?}, prompt {}", answer.text, answer.finish, answer.prompt_tokens);
+            let about = if answer.is_estimated() { "about " } else { "" };
+            let (read, written) = (answer.prompt_tokens, answer.new_tokens());
+            let mut text = format!("{:?} {:?}, {about}{read} + {written} tokens", answer.text, answer.finish);
             for logprob in &answer.logprobs {
                 write!(text, ", {} {:.3} {:.3?}", logprob.token, logprob.logprob, logprob.top).unwrap();
             }

@@ -110,6 +110,30 @@ fn conversations_and_texts_go_to_their_paths() {
 }
 
 #[test]
+fn a_server_that_does_not_count_is_estimated_and_that_is_said_once() {
+    let silent = Loopback::start(|call| {
+        let usage = match call.number {
+            0 => json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
+            1 => Value::Null,
+            _ => json!({"prompt_tokens": 30, "completion_tokens": 2}),
+        };
+        Reply::Text(200, json!({"choices": [{"message": {"content": "A green frog."}}], "usage": usage}).to_string())
+    });
+    let one_by_one = ServerOptions { concurrency: 1, ..options() };
+    let pool = ServerPool::open(&silent.url(), &|_| None, one_by_one).unwrap();
+    let (answers, events) = all(pool, &[chat("What is it?"), chat("What is it?"), chat("What is it?")]);
+    let counts: Vec<_> = answers
+        .into_iter()
+        .map(Result::unwrap)
+        .map(|answer| (answer.prompt_tokens, answer.new_tokens(), answer.is_estimated()))
+        .collect();
+    assert_eq!(counts, [(3, 4, true), (3, 4, true), (30, 2, false)]);
+    let words: Vec<String> = events.iter().map(ToString::to_string).filter(|words| words.contains("usage")).collect();
+    let expected = "does not tell its tokens (`usage`): their counts are estimates, four bytes a token";
+    assert_eq!(words, [format!("{}: {expected}", silent.url())]);
+}
+
+#[test]
 fn the_form_of_an_answer_is_passed_on() {
     let bodies = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&bodies);

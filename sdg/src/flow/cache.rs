@@ -22,8 +22,7 @@ type KeptToken = (u32, f32, Vec<(u32, f32)>);
 
 impl From<Answer> for Kept {
     fn from(answer: Answer) -> Self {
-        // A server says nothing of tokens; four bytes are about one.
-        let answer_tokens = if answer.tokens.is_empty() { answer.text.len().div_ceil(4) } else { answer.tokens.len() };
+        let answer_tokens = answer.new_tokens();
         // JSON has no infinity.
         let finite = |logprob: f32| logprob.max(f32::MIN);
         let token = |token: TokenLogprob| {
@@ -50,6 +49,7 @@ impl Kept {
             echo: Vec::new(),
             prompt_tokens: self.prompt_tokens,
             prompt_tokens_cut: 0,
+            server_usage: None,
         }
     }
 
@@ -78,6 +78,7 @@ mod tests {
             echo: Vec::new(),
             prompt_tokens: 5,
             prompt_tokens_cut: 0,
+            server_usage: None,
         }
     }
 

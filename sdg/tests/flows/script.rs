@@ -62,6 +62,7 @@ pub fn answer_of(text: &str) -> Answer {
         echo: Vec::new(),
         prompt_tokens: 10,
         prompt_tokens_cut: 0,
+        server_usage: None,
     }
 }
 

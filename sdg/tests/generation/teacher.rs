@@ -62,6 +62,7 @@ pub fn generate(
                     echo: Vec::new(),
                     prompt_tokens: 0,
                     prompt_tokens_cut: 0,
+                    server_usage: None,
                 });
                 if on_answer(index, answer) == ControlFlow::Break(()) {
                     break;

@@ -26,8 +26,8 @@ pub(super) enum Order {
 /// How a request ended at a server.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// With an answer of so many tokens.
-    Answered(Answer, usize),
+    /// With an answer.
+    Answered(Answer),
     /// The request itself cannot be answered: no server is asked again.
     Refused(EngineError),
     /// The server failed: another one is asked.
@@ -47,6 +47,8 @@ pub(super) struct Standing {
     pub url: String,
     pub health: Health,
     pub limit: Limit,
+    /// Whether it was said that its token counts are estimates.
+    pub estimated: bool,
 }
 
 #[derive(Debug, Default)]
@@ -188,11 +190,16 @@ impl Schedule {
         let jitter = jitter(job.seed, job.attempts);
         let pauses = (self.bounds.first_pause, jitter);
         match outcome {
-            Outcome::Answered(answer, tokens) => {
+            Outcome::Answered(answer) => {
                 served.answers += 1;
-                served.tokens += tokens;
-                let step = standing.limit.answered(tokens, full, now);
+                served.tokens += answer.new_tokens();
+                // An empty answer was work too.
+                let step = standing.limit.answered(answer.new_tokens().max(1), full, now);
+                let news = answer.is_estimated() && !std::mem::replace(&mut standing.estimated, answer.is_estimated());
                 self.alive(server);
+                if news {
+                    self.tell(server, ServerNews::Estimated);
+                }
                 if let Some(step) = step {
                     self.tell(server, ServerNews::Concurrency { from: step.from, to: step.to, reason: step.reason });
                 }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed test may panic")]
 
 use super::*;
+use crate::request::ServerUsage;
 
 const BOUNDS: Bounds =
     Bounds { attempts: 5, first_pause: Duration::from_millis(100), patience: Duration::from_secs(30) };
@@ -11,12 +12,14 @@ fn next(state: &mut u64) -> u64 {
     *state >> 33
 }
 
+/// An answer of ten tokens.
 fn answer(text: &str) -> Answer {
-    Answer { text: text.to_owned(), ..Answer::empty(0, 0) }
+    let server_usage = Some(ServerUsage { new_tokens: 10, estimated: false });
+    Answer { text: text.to_owned(), server_usage, ..Answer::empty(0, 0) }
 }
 
 fn standing(server: usize, limit: Limit) -> Standing {
-    Standing { url: format!("http://{server}"), health: Health::up(), limit }
+    Standing { url: format!("http://{server}"), health: Health::up(), limit, estimated: false }
 }
 
 /// What a simulated server does.
@@ -103,9 +106,9 @@ fn simulate(manners: &[Manners], requests: usize, seed: u64) -> Simulation {
                     let wished = Some(Duration::from_secs(chance % 4));
                     Outcome::Busy { overloaded: chance.is_multiple_of(2), wished, reason: "429".to_owned() }
                 } else {
-                    Outcome::Answered(answer(&of.1.to_string()), 10)
+                    Outcome::Answered(answer(&of.1.to_string()))
                 };
-                let good = matches!(outcome, Outcome::Answered(..));
+                let good = matches!(outcome, Outcome::Answered(_));
                 if let Some((request, answer)) = schedule.settle(of, outcome, now) {
                     result.by_server[of.0] += usize::from(good);
                     assert!(result.delivered[request].replace(answer).is_none(), "{request} was delivered twice");
@@ -210,7 +213,7 @@ fn a_failed_request_goes_to_another_server_first() {
     assert!(schedule.settle((server, request, episode), failed, Duration::ZERO).is_none());
     assert_eq!(schedule.orders(Duration::ZERO), [], "the other server is at work, and this one had it");
     let other = (1 - server, 1 - request, 0);
-    let (delivered, _) = schedule.settle(other, Outcome::Answered(answer("x"), 1), Duration::ZERO).unwrap();
+    let (delivered, _) = schedule.settle(other, Outcome::Answered(answer("x")), Duration::ZERO).unwrap();
     assert_eq!(delivered, 1 - request);
     assert_eq!(schedule.orders(Duration::ZERO), [Order::Send { server: 1 - server, request, episode: 0 }]);
 }
@@ -256,5 +259,24 @@ fn a_server_that_refuses_us_is_left_out_and_alone_ends_the_call() {
                 assert!(matches!(error, EngineError::ServersGone { patience: None, .. }), "{error}");
             }
         }
+    }
+}
+
+#[test]
+fn that_counts_are_estimates_is_said_once_a_server() {
+    let mut standings: Vec<Standing> = (0..2).map(|server| standing(server, Limit::of_slots(9, 9))).collect();
+    for call in 0..2 {
+        let mut schedule = Schedule::new(standings, 0..8, BOUNDS, Duration::ZERO);
+        for order in schedule.orders(Duration::ZERO) {
+            let Order::Send { server, request, episode } = order else { panic!("all are there") };
+            let server_usage = Some(ServerUsage { new_tokens: 10, estimated: server == 1 });
+            let answered = Outcome::Answered(Answer { server_usage, ..answer("x") });
+            assert!(schedule.settle((server, request, episode), answered, Duration::ZERO).is_some());
+        }
+        let said: Vec<ServerEvent> =
+            schedule.news().into_iter().filter(|event| event.what == ServerNews::Estimated).collect();
+        assert_eq!(said.len(), 1 - call, "{said:?}");
+        assert!(said.iter().all(|event| event.url == "http://1"));
+        standings = schedule.finish(Duration::from_secs(1)).0;
     }
 }
