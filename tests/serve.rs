@@ -9,10 +9,11 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 const TINY: &str = "tests/assets/model/stories260K.bin";
+const ENCODER: &str = "tests/assets/encoders/bert";
 
 /// A server that runs, its port, and the line with which it began.
-fn start(bench: &Bench, more: &[&str]) -> (Child, u16, String, BufReader<std::process::ChildStdout>) {
-    let arguments = [&["serve", "--model", TINY, "--port", "0"], more].concat();
+fn start(bench: &Bench, model: &str, more: &[&str]) -> (Child, u16, String, BufReader<std::process::ChildStdout>) {
+    let arguments = [&["serve", "--model", model, "--port", "0"], more].concat();
     let mut command = bench.command(&arguments);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
     let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -24,9 +25,13 @@ fn start(bench: &Bench, more: &[&str]) -> (Child, u16, String, BufReader<std::pr
 }
 
 fn ask(port: u16, body: &str) -> String {
+    post(port, "/v1/completions", body)
+}
+
+fn post(port: u16, path: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a server");
     let length = body.len();
-    let head = format!("POST /v1/completions HTTP/1.1\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
     stream.write_all(format!("{head}{body}").as_bytes()).expect("a request");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("a response");
@@ -46,7 +51,7 @@ fn interrupt(mut child: Child, mut out: impl Read) -> (i32, String, String) {
 #[test]
 fn it_says_where_it_is_and_ends_at_ctrl_c() {
     let bench = Bench::new();
-    let (child, port, line, out) = start(&bench, &["-v"]);
+    let (child, port, line, out) = start(&bench, TINY, &["-v"]);
     assert_eq!(line, format!("serving stories260K in bf16 at http://127.0.0.1:{port}/v1; Ctrl-C ends it\n"));
     let answer = ask(port, r#"{"prompt": "Once", "max_tokens": 5}"#);
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains(r#""completion_tokens":5"#), "{answer}");
@@ -59,7 +64,7 @@ fn it_says_where_it_is_and_ends_at_ctrl_c() {
 #[test]
 fn events_tell_the_same_and_the_key_stays_unsaid() {
     let bench = Bench::new();
-    let (child, port, line, out) = start(&bench, &["--json", "--name", "garden"]);
+    let (child, port, line, out) = start(&bench, TINY, &["--json", "--name", "garden"]);
     let event: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!((&event["figures"]["event"], &event["figures"]["models"][0]), (&"serving".into(), &"garden".into()));
     assert!(ask(port, "{}").starts_with("HTTP/1.1 400 Bad Request"));
@@ -80,6 +85,20 @@ fn events_tell_the_same_and_the_key_stays_unsaid() {
 }
 
 #[test]
+fn an_encoder_is_served_for_vectors() {
+    let bench = Bench::new();
+    let (child, port, line, out) = start(&bench, ENCODER, &[]);
+    let url = format!("http://127.0.0.1:{port}/v1");
+    assert_eq!(line, format!("serving bert in bf16 at {url} for embeddings alone; Ctrl-C ends it\n"));
+    let answer = post(port, "/v1/embeddings", r#"{"input": "Where did it live?"}"#);
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"embedding\":["), "{answer}");
+    let refused = ask(port, r#"{"prompt": "Once"}"#);
+    assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("is an encoder: it writes no text"), "{refused}");
+    let (code, ..) = interrupt(child, out);
+    assert_eq!(code, 0);
+}
+
+#[test]
 fn refusals() {
     let bench = Bench::new();
     let run = |more: &[&str]| bench.run(&[&["serve", "--model", TINY], more].concat()).refusal();
@@ -91,6 +110,7 @@ fn refusals() {
         run(&["--adapter", "runs/adapter"]),
         run(&["--adapter", "stories260K=runs/adapter"]),
         run(&["--adapter", "dates=no/such/folder"]),
+        bench.run(&["serve", "--model", ENCODER, "--adapter", "dates=runs/adapter"]).refusal(),
     ];
     insta::assert_snapshot!(words.join("\n\n"));
     insta::assert_snapshot!("help", bench.run(&["serve", "--help"]).out);

@@ -416,7 +416,21 @@ impl NativeEngine {
         options: EmbeddingOptions,
         on_vector: &mut dyn FnMut(usize, Result<Vec<f32>, EngineError>) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
-        embedding::of_decoder(self, texts, options, on_vector);
+        self.embed_with_adapter(texts, None, options, on_vector)
+    }
+
+    /// [`Self::embed`] with the adapter of that name.
+    ///
+    /// # Errors
+    /// An adapter that the engine does not have; in the place of a vector as there.
+    pub fn embed_with_adapter(
+        &self,
+        texts: &[Vec<u32>],
+        adapter: Option<&str>,
+        options: EmbeddingOptions,
+        on_vector: &mut dyn FnMut(usize, Result<Vec<f32>, EngineError>) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        embedding::of_decoder(self, texts, self.adapter_called(adapter)?, options, on_vector);
         Ok(())
     }
 

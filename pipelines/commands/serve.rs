@@ -1,4 +1,4 @@
-//! `pipeline serve`: the native engine under the protocol of `OpenAI`.
+//! `pipeline serve`: a model that writes or an encoder under the protocol of `OpenAI`.
 
 use super::Session;
 use super::chat::engine_options;
@@ -8,9 +8,9 @@ use crate::outcome::{Failure, Status};
 use crate::reporter::Output;
 use crate::terminal::print_error;
 use anyhow::Result;
-use espalier_inference::serve::{Answered, Limits, ServeOptions, Server};
-use espalier_inference::{NativeEngine, Overflow};
-use espalier_model::{LoraAdapter, Model};
+use espalier_inference::serve::{Answered, Limits, ServeOptions, ServedModel, Server};
+use espalier_inference::{EncoderEngine, NativeEngine, Overflow};
+use espalier_model::{EncoderModel, LoraAdapter, Model};
 use serde_json::json;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -63,7 +63,8 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
             .hint("give the adapter another name, or the model with --name")
             .into());
     }
-    let engine = open(arguments, &named, session)?;
+    let model = open(arguments, &named, session)?;
+    let encoder = matches!(model, ServedModel::Encoder(_));
     let adapters: Vec<String> = named.into_iter().map(|(name, _)| name).collect();
     let options = ServeOptions {
         address: SocketAddr::new(arguments.host, arguments.port),
@@ -82,11 +83,14 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         let _ = sender.send(line.clone());
     });
     let address = options.address;
-    let server = Server::start(Arc::new(engine), options, log).map_err(|error| cannot_listen(address, &error))?;
+    let server = Server::start(model, options, log).map_err(|error| cannot_listen(address, &error))?;
     let url = format!("http://{}/v1", server.address());
     let names: Vec<String> = std::iter::once(name).chain(adapters).collect();
-    session.reporter.line(format!("serving {} in {} at {url}; Ctrl-C ends it", names.join(", "), session.precision));
-    let started = json!({"event": "serving", "url": url, "models": names, "precision": session.precision.to_string()});
+    let what = if encoder { " for embeddings alone" } else { "" };
+    let words = format!("serving {} in {} at {url}{what}; Ctrl-C ends it", names.join(", "), session.precision);
+    session.reporter.line(words);
+    let started = json!({"event": "serving", "url": url, "models": names, "encoder": encoder,
+        "precision": session.precision.to_string()});
     session.reporter.send(&Event::Figures { stage: "serve".into(), figures: started });
     let mut totals = Totals::default();
     while !session.stop.load(Ordering::Relaxed) {
@@ -113,13 +117,24 @@ fn named_adapter(argument: &str) -> Result<(String, &Path)> {
     }
 }
 
-fn open(arguments: &Arguments, named: &[(String, &Path)], session: Session<'_>) -> Result<NativeEngine> {
+/// The model: an encoder where it is the folder of one.
+fn open(arguments: &Arguments, named: &[(String, &Path)], session: Session<'_>) -> Result<ServedModel> {
     let found = resolve(&arguments.model, session.reporter, session.stop)?;
+    if found.path.is_dir() && EncoderModel::is_in(&found.path) {
+        if let Some((name, _)) = named.first() {
+            let model = &arguments.model;
+            return Err(Failure::usage(format!("--adapter {name}: {model} is an encoder, which takes none"))
+                .hint("leave it out, or serve a model that writes")
+                .into());
+        }
+        let encoder = EncoderEngine::load(&EncoderModel::open(&found.path)?, &engine_options(session))?;
+        return Ok(Arc::new(encoder).into());
+    }
     let model = Model::open(&found.path)?;
     let loaded =
         named.iter().map(|(_, path)| LoraAdapter::load(path, model.config())).collect::<Result<Vec<_>, _>>()?;
     let adapters: Vec<(&str, &LoraAdapter)> = named.iter().map(|(name, _)| name.as_str()).zip(&loaded).collect();
-    Ok(NativeEngine::load_with_adapters(&model, &adapters, &engine_options(session))?)
+    Ok(Arc::new(NativeEngine::load_with_adapters(&model, &adapters, &engine_options(session))?).into())
 }
 
 fn check(arguments: &Arguments, key: bool) -> Result<()> {

@@ -14,14 +14,16 @@ use crate::native::NativeEngine;
 struct Reading<'a> {
     index: usize,
     tokens: &'a [u32],
+    adapter: Option<usize>,
     table: PageTable,
     pool: Pool,
 }
 
-/// See [`NativeEngine::embed`]. Texts are read one after the other, as many together as a pass has rows.
+/// See [`NativeEngine::embed_with_adapter`]. Texts are read one after the other, as many together as a pass has rows.
 pub(crate) fn embed(
     engine: &NativeEngine,
     texts: &[Vec<u32>],
+    adapter: Option<usize>,
     options: EmbeddingOptions,
     on_vector: &mut OnVector<'_>,
 ) {
@@ -57,7 +59,7 @@ pub(crate) fn embed(
                 break;
             }
             let table = cache.table();
-            reading.push_back(Reading { index, tokens, table, pool: Pool::new(pooling, width) });
+            reading.push_back(Reading { index, tokens, adapter, table, pool: Pool::new(pooling, width) });
             waiting.next();
             let place = reading.len() - 1;
             push(engine, &mut batch, &mut cache, &mut reading[place], pooling, place, &mut owners);
@@ -110,5 +112,5 @@ fn push(
     let wanted = |position: usize| Pool::wants(pooling, position, text.tokens.len());
     owners.extend((start..end).filter(|position| wanted(*position)).map(|_| place));
     let rows = (start..end).map(|position| (text.tokens[position], wanted(position)));
-    batch.push(cache, &mut text.table, engine.adapter, start, start, rows);
+    batch.push(cache, &mut text.table, text.adapter, start, start, rows);
 }

@@ -14,12 +14,13 @@ const PROMPT: &str = "messages";
 /// Answers a conversation.
 pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) -> Result<Sent, Unanswered> {
     let served = exchange.served;
+    let writer = served.writer()?;
     let asked = read_chat(body, &served.defaults(served.options.max_tokens)).map_err(Problem::from)?;
     let (name, adapter) = served.model(asked.model.as_deref())?;
-    let form = served.form(name);
+    let form = writer.form(name);
     let request = Request { adapter, ..asked.request };
     let client = exchange.client;
-    let writing = Writing::begin(&served.service, request.alternatives(asked.n), client, asked.stream)?;
+    let writing = Writing::begin(&writer.service, request.alternatives(asked.n), client, asked.stream)?;
     let (id, created) = (served.new_id("chatcmpl"), super::clock());
     if !asked.stream {
         let answers = exchange.whole(writing, PROMPT)?;

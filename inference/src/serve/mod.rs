@@ -1,4 +1,4 @@
-//! Our own server: the engine's service under the protocol of `OpenAI`, over HTTP/1.1.
+//! Our own server: the engine's service, or an encoder, under the protocol of `OpenAI`, over HTTP/1.1.
 //!
 //! Each connection has a thread; what computes is the service's alone. A thread reads a request, hands it to the service's
 //! queue and sends on what comes back, so that a client that reads slowly waits in its own thread and no other. What a
@@ -14,6 +14,7 @@ mod exchange;
 mod head;
 mod limits;
 mod metrics;
+mod model;
 mod problem;
 mod router;
 mod texts;
@@ -30,18 +31,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::native::NativeEngine;
-use crate::openai::{Defaults, Form};
+use crate::openai::Defaults;
 use crate::overflow::Overflow;
-use crate::service::{Service, ServiceOptions};
+use crate::service::ServiceOptions;
 use body::Held;
 use connection::Connection;
 use exchange::{Exchange, Sent, Unanswered};
 use metrics::Metrics;
+use model::{Running, Writer};
 use problem::Problem;
 use router::Endpoint;
 
 pub use limits::Limits;
+pub use model::ServedModel;
 
 /// How often the end of connections is looked for.
 const TICK: Duration = Duration::from_millis(20);
@@ -96,8 +98,7 @@ pub type Log = Box<dyn Fn(&Answered) + Send + Sync>;
 
 /// What all connections share.
 struct Served {
-    engine: Arc<NativeEngine>,
-    service: Service,
+    running: Running,
     options: ServeOptions,
     key: Option<auth::Key>,
     metrics: Metrics,
@@ -131,12 +132,11 @@ impl Server {
     ///
     /// # Errors
     /// An address that cannot be listened on.
-    pub fn start(engine: Arc<NativeEngine>, options: ServeOptions, log: Log) -> std::io::Result<Self> {
+    pub fn start(model: impl Into<ServedModel>, options: ServeOptions, log: Log) -> std::io::Result<Self> {
         let listener = TcpListener::bind(options.address)?;
         let address = listener.local_addr()?;
         let served = Arc::new(Served {
-            service: Service::start(Arc::clone(&engine), ServiceOptions { max_waiting: options.max_waiting }),
-            engine,
+            running: Running::start(model.into(), ServiceOptions { max_waiting: options.max_waiting }),
             key: options.key.as_deref().map(auth::Key::new),
             options,
             metrics: Metrics::default(),
@@ -174,7 +174,7 @@ impl Server {
         }
         // What is still written ends with an error, which its readers get before their connections are shut.
         let ended = self.served.connections() == 0;
-        self.served.service.stop();
+        self.served.running.stop();
         let end = Instant::now() + LAST_WORDS;
         while Instant::now() < end && self.served.connections() > 0 {
             std::thread::sleep(TICK);
@@ -340,7 +340,7 @@ impl Served {
     fn model_entry(&self, name: &str) -> Value {
         let parent = (name != self.options.model).then_some(&self.options.model);
         json!({"id": name, "object": "model", "created": self.started, "owned_by": "espalier", "parent": parent,
-            "context_length": self.engine.context()})
+            "context_length": self.running.context()})
     }
 
     /// The name in responses of the model that a body names, and its adapter; without a name it is the base.
@@ -358,7 +358,8 @@ impl Served {
         Err(Problem::new(404, message).at("model").with_code("model_not_found"))
     }
 
-    fn form<'a>(&'a self, name: &'a str) -> Form<'a> {
-        Form { model: name, fingerprint: self.engine.identity(), tokenizer: Some(self.engine.tokenizer()) }
+    /// What writes, or why nothing does.
+    fn writer(&self) -> Result<&Writer, Problem> {
+        self.running.writer(&self.options.model)
     }
 }

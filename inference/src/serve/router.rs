@@ -105,7 +105,7 @@ pub(super) fn answer(
         }
         Endpoint::Health => exchange.reply(&Reply::json(200, &json!({"status": "ok"}))),
         Endpoint::Metrics => {
-            let body = served.metrics.text(&served.service.load(), served.connections());
+            let body = served.metrics.text(&served.running.load(), served.connections());
             let content_type = "text/plain; version=0.0.4; charset=utf-8";
             exchange.reply(&Reply { status: 200, content_type, headers: Vec::new(), body })
         }

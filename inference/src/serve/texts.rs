@@ -19,10 +19,11 @@ const PROMPT: &str = "prompt";
 /// Continues texts.
 pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) -> Result<Sent, Unanswered> {
     let served = exchange.served;
+    let writer = served.writer()?;
     let read = read_completion(body, &served.defaults(MAX_TOKENS)).map_err(Problem::from)?;
     let (asked, echo) = (read.asked, read.echo);
     let (name, adapter) = served.model(asked.model.as_deref())?;
-    let (form, engine) = (served.form(name), served.engine.as_ref());
+    let (form, engine) = (writer.form(name), writer.engine.as_ref());
     if echo && asked.logprobs && asked.stream {
         let message = "echo: log-probabilities of a prompt are not streamed; leave \"stream\" out".to_owned();
         return Err(Problem::new(400, message).at("echo").with_code("invalid_value").into());
@@ -53,7 +54,7 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
         let request = Request { prompt, ..common.clone() };
         request.alternatives(asked.n).collect::<Vec<_>>()
     });
-    let writing = Writing::begin(&served.service, requests, exchange.client, asked.stream)?;
+    let writing = Writing::begin(&writer.service, requests, exchange.client, asked.stream)?;
     let (id, created) = (served.new_id("cmpl"), super::clock());
     let response = |choices: Vec<Value>| {
         let mut response = form.completion(&id, choices);

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use super::exchange::{Exchange, Sent, Unanswered};
 use super::problem::Problem;
-use crate::embedding::EmbeddingOptions;
 use crate::error::EngineError;
 use crate::openai::{read_embeddings, vectors};
 
@@ -19,12 +18,8 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
     let served = exchange.served;
     let asked = read_embeddings(body).map_err(Problem::from)?;
     let (name, adapter) = served.model(asked.model.as_deref())?;
-    if adapter.is_some() {
-        let message = format!("model: vectors are made by the base, not by the adapter {name:?}");
-        return Err(Problem::new(400, message).at("model").with_code("invalid_value").into());
-    }
-    let engine = &served.engine;
-    let dimensions = engine.weights.config.hidden;
+    let running = &served.running;
+    let dimensions = running.dimensions();
     if let Some(wanted) = asked.dimensions.filter(|&wanted| wanted != dimensions) {
         let message = format!("dimensions: vectors of this model have {dimensions} elements, not {wanted}");
         return Err(Problem::new(400, message).at("dimensions").with_code("invalid_value").into());
@@ -33,7 +28,7 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
     let texts: Vec<Vec<u32>> = asked
         .inputs
         .iter()
-        .map(|input| engine.prompt_tokens(input).map_err(|error| failed(&error)))
+        .map(|input| running.tokens(input).map_err(|error| failed(&error)))
         .collect::<Result<_, _>>()?;
     let mut found: Vec<Option<Result<Vec<f32>, EngineError>>> = texts.iter().map(|_| None).collect();
     {
@@ -43,7 +38,7 @@ pub(super) fn answer(mut exchange: Exchange<'_, '_>, body: &Map<String, Value>) 
             found[index] = Some(vector);
             if connection.is_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        engine.embed(&texts, EmbeddingOptions::default(), take).map_err(|error| failed(&error))?;
+        running.embed(&texts, adapter.as_deref(), take).map_err(|error| failed(&error))?;
     }
     let mut all = Vec::with_capacity(found.len());
     for vector in found {

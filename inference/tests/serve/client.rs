@@ -149,6 +149,7 @@ pub fn settle(address: SocketAddr) -> String {
 
 pub const CHAT: &str = "/v1/chat/completions";
 pub const TEXTS: &str = "/v1/completions";
+pub const EMBEDDINGS: &str = "/v1/embeddings";
 
 pub fn question() -> Value {
     json!([{"role": "user", "content": "Once upon a time"}])

@@ -7,11 +7,14 @@ mod client;
 mod common;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::*;
-use espalier_inference::serve::{Limits, ServeOptions};
-use espalier_inference::{EmbeddingOptions, Prompt, Request};
+use espalier_inference::serve::{Limits, ServeOptions, Server};
+use espalier_inference::{EmbeddingOptions, EncoderEngine, NativeEngine, Prompt, Request};
+use espalier_kernels::Precision;
+use espalier_model::EncoderModel;
 use serde_json::{Value, json};
 
 #[test]
@@ -183,36 +186,83 @@ fn a_prompt_is_scored_as_the_engine_scores_it() {
     assert_eq!(answer["usage"]["completion_tokens"], 0);
 }
 
+/// The vectors of an answer.
+fn embedded(said: &Value) -> Vec<Value> {
+    said["data"].as_array().unwrap().iter().map(|entry| entry["embedding"].clone()).collect()
+}
+
 #[test]
-fn vectors_are_those_of_the_engine() {
+fn vectors_are_those_of_the_engine_and_of_its_adapters() {
     let running = start(ServeOptions { adapters: vec!["poet".to_owned()], ..options() });
     let address = running.server.address();
     let texts = ["Once upon a time", "The dog", "Once upon a time"];
     let tokens: Vec<Vec<u32>> =
         texts.iter().map(|text| running.engine.prompt_tokens(&Prompt::Text((*text).to_owned())).unwrap()).collect();
-    let mut expected = vec![Vec::new(); texts.len()];
-    running
-        .engine
-        .embed(&tokens, EmbeddingOptions::default(), &mut |index, vector| {
-            expected[index] = vector.unwrap();
+    let vectors = |engine: &NativeEngine| {
+        let mut vectors = vec![Value::Null; texts.len()];
+        let take = &mut |index: usize, vector: Result<Vec<f32>, _>| {
+            vectors[index] = json!(vector.unwrap());
             ControlFlow::Continue(())
-        })
-        .unwrap();
-    let said = post(address, "/v1/embeddings", &json!({"input": texts, "model": "stories"})).json();
+        };
+        engine.embed(&tokens, EmbeddingOptions::default(), take).unwrap();
+        vectors
+    };
+    let base = vectors(&running.engine);
+    let said = post(address, EMBEDDINGS, &json!({"input": texts, "model": "stories"})).json();
     assert_eq!((&said["object"], &said["model"]), (&json!("list"), &json!("stories")));
     assert_eq!(said["usage"]["prompt_tokens"].as_u64().unwrap() as usize, tokens.iter().map(Vec::len).sum::<usize>());
-    for (index, expected) in expected.iter().enumerate() {
-        assert_eq!(said["data"][index]["embedding"], json!(expected));
-    }
-    let packed = post(address, "/v1/embeddings", &json!({"input": tokens[0], "encoding_format": "base64"})).json();
-    assert_eq!(packed["data"][0]["embedding"].as_str().unwrap().len(), (expected[0].len() * 4).div_ceil(3) * 4);
+    assert_eq!(embedded(&said), base);
+    let model = common::stories();
+    let poet = common::adapter(&model, 4, 1);
+    let alone = NativeEngine::load(&model, Some(&poet), &common::options(Precision::F32)).unwrap();
+    let said = post(address, EMBEDDINGS, &json!({"input": texts, "model": "poet"})).json();
+    assert_eq!((embedded(&said), &said["model"]), (vectors(&alone), &json!("poet")));
+    assert_ne!(embedded(&said), base);
+    let packed = post(address, EMBEDDINGS, &json!({"input": tokens[0], "encoding_format": "base64"})).json();
+    let width = base[0].as_array().unwrap().len();
+    assert_eq!(packed["data"][0]["embedding"].as_str().unwrap().len(), (width * 4).div_ceil(3) * 4);
     let words = [
-        post(address, "/v1/embeddings", &json!({"input": "a", "model": "poet"})).error(),
-        post(address, "/v1/embeddings", &json!({"input": "a", "dimensions": 5})).error(),
-        post(address, "/v1/embeddings", &json!({"input": "Once upon a time ".repeat(600)})).error(),
-        post(address, "/v1/embeddings", &json!({"input": [[99999]]})).error(),
+        post(address, EMBEDDINGS, &json!({"input": "a", "dimensions": 5})).error(),
+        post(address, EMBEDDINGS, &json!({"input": "Once upon a time ".repeat(600)})).error(),
+        post(address, EMBEDDINGS, &json!({"input": [[99999]]})).error(),
     ];
     insta::assert_snapshot!(words.join("\n"));
+}
+
+#[test]
+fn an_encoder_makes_vectors_and_writes_nothing() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/encoders/bert");
+    let encoder = EncoderModel::open(folder.as_ref()).unwrap();
+    let encoder = Arc::new(EncoderEngine::load(&encoder, &common::options(Precision::F32)).unwrap());
+    let model = ServeOptions { model: "bert".to_owned(), ..options() };
+    let server = Server::start(Arc::clone(&encoder), model, Box::new(|_| ())).unwrap();
+    let address = server.address();
+    let texts = ["The frog lived in a pond.", "Where did it live?"];
+    let tokens: Vec<Vec<u32>> = texts.iter().map(|text| encoder.encode(text).0).collect();
+    let mut expected = vec![Value::Null; texts.len()];
+    let take = &mut |index: usize, vector: Result<Vec<f32>, _>| {
+        expected[index] = json!(vector.unwrap());
+        ControlFlow::Continue(())
+    };
+    encoder.embed(&tokens, EmbeddingOptions::default(), take).unwrap();
+    for input in [json!(texts), json!(tokens)] {
+        let said = post(address, EMBEDDINGS, &json!({"input": input, "model": "bert"})).json();
+        assert_eq!(embedded(&said), expected);
+        assert_eq!(said["usage"]["total_tokens"], tokens.concat().len());
+    }
+    assert_eq!(get(address, "/v1/models/bert").json()["context_length"], encoder.config().tokens);
+    assert_eq!(get(address, "/health").json(), json!({"status": "ok"}));
+    assert!(get(address, "/metrics").body.contains("espalier_requests_writing 0"));
+    let words = [
+        post(address, CHAT, &json!({"messages": question()})).error(),
+        post(address, TEXTS, &json!({"prompt": "Once", "stream": true})).error(),
+        post(address, EMBEDDINGS, &json!({"input": "frog ".repeat(100)})).error(),
+        post(address, EMBEDDINGS, &json!({"input": [[99999]]})).error(),
+        post(address, EMBEDDINGS, &json!({"input": "a", "dimensions": 5})).error(),
+        post(address, EMBEDDINGS, &json!({"input": "a", "model": "poet"})).error(),
+    ];
+    insta::assert_snapshot!(words.join("\n"));
+    assert!(server.stop(Duration::from_secs(5)));
 }
 
 #[test]
