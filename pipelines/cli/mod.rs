@@ -444,7 +444,7 @@ pub enum Command {
     /// Answer requests of `OpenAI`'s protocol with the native engine.
     #[command(
         long_about = "Answer requests of OpenAI's protocol with the native engine: /v1/chat/completions, /v1/completions, \
-            /v1/embeddings, /v1/models, /health, /metrics.\n\nMany clients are answered at once; when --max-waiting requests wait, more are \
+            /v1/embeddings, /v1/models, /health, /metrics, /props. The folder of an encoder is served for embeddings alone.\n\nMany clients are answered at once; when --max-waiting requests wait, more are \
             refused with 429. With a key in the environment variable ESPALIER_API_KEY every client must send it. The first \
             Ctrl-C takes no more requests and lets answers end within --grace, the second ends at once. docs/serve.md lists \
             the fields.",

@@ -16,6 +16,7 @@ mod limits;
 mod metrics;
 mod model;
 mod problem;
+mod props;
 mod router;
 mod texts;
 mod vectors;

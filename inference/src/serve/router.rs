@@ -6,7 +6,7 @@ use super::body::Held;
 use super::connection::Reply;
 use super::exchange::{Exchange, Sent, Unanswered};
 use super::problem::Problem;
-use super::{auth, chat, texts, vectors};
+use super::{auth, chat, props, texts, vectors};
 use crate::openai::parse_body;
 
 /// A path that there is.
@@ -19,6 +19,7 @@ pub(super) enum Endpoint<'p> {
     Model(&'p str),
     Health,
     Metrics,
+    Props,
 }
 
 impl<'p> Endpoint<'p> {
@@ -32,6 +33,7 @@ impl<'p> Endpoint<'p> {
             "/models" => Self::Models,
             "/health" => Self::Health,
             "/metrics" => Self::Metrics,
+            "/props" => Self::Props,
             _ => Self::Model(path.strip_prefix("/models/").filter(|name| !name.is_empty())?),
         })
     }
@@ -46,13 +48,14 @@ impl<'p> Endpoint<'p> {
             Self::Model(_) => "/v1/models/{model}",
             Self::Health => "/health",
             Self::Metrics => "/metrics",
+            Self::Props => "/props",
         }
     }
 
     fn method(self) -> &'static str {
         match self {
             Self::Chat | Self::Completions | Self::Embeddings => "POST",
-            Self::Models | Self::Model(_) | Self::Health | Self::Metrics => "GET",
+            Self::Models | Self::Model(_) | Self::Health | Self::Metrics | Self::Props => "GET",
         }
     }
 }
@@ -104,6 +107,7 @@ pub(super) fn answer(
             exchange.reply(&Reply::json(200, &served.model_entry(name)))
         }
         Endpoint::Health => exchange.reply(&Reply::json(200, &json!({"status": "ok"}))),
+        Endpoint::Props => exchange.reply(&Reply::json(200, &props::of(served))),
         Endpoint::Metrics => {
             let body = served.metrics.text(&served.running.load(), served.connections());
             let content_type = "text/plain; version=0.0.4; charset=utf-8";

@@ -85,14 +85,18 @@ pub(super) fn constrain(body: &mut Map<String, Value>, constraint: &Constraint, 
         ),
         (Constraint::Regex(expression), _) => {
             set("structured_outputs", json!({"regex": expression}));
-            set("guided_regex", json!(expression));
+            if words.text != Text::StructuredAlone {
+                set("guided_regex", json!(expression));
+            }
         }
         (Constraint::Choice(choices), _) => {
             if words.text != Text::Grammar {
                 set("structured_outputs", json!({"choice": choices}));
+            }
+            if matches!(words.text, Text::Structured | Text::Unknown) {
                 set("guided_choice", json!(choices));
             }
-            if words.text != Text::Structured {
+            if matches!(words.text, Text::Grammar | Text::Unknown) {
                 // JSON strings are literals of a grammar too.
                 let literals: Vec<String> = choices.iter().map(|choice| json!(choice).to_string()).collect();
                 set("grammar", json!(format!("root ::= {}", literals.join(" | "))));
@@ -149,6 +153,14 @@ mod tests {
         assert_eq!(
             fields(&regex, ServerKind::Vllm, Form::Fields),
             json!({"structured_outputs": {"regex": "[ab]"}, "guided_regex": "[ab]"})
+        );
+        assert_eq!(
+            fields(&regex, ServerKind::Espalier, Form::Fields),
+            json!({"structured_outputs": {"regex": "[ab]"}})
+        );
+        assert_eq!(
+            fields(&choice, ServerKind::Espalier, Form::Fields),
+            json!({"structured_outputs": {"choice": ["a\"", "b"]}})
         );
         for (constraint, kind) in [(&regex, ServerKind::LlamaServer), (&choice, ServerKind::LmStudio)] {
             let form = Form::first(constraint, kind.words());

@@ -53,10 +53,10 @@ pub(super) fn inspect(client: &Client, address: &Address) -> Result<Profile, Abs
     if runner {
         return Ok(Profile { kind: ServerKind::ModelRunner, base, models, slots: None });
     }
-    for (kind, path) in SIGNS {
+    for (path, kinds) in SIGNS {
         let Reply { status, text, .. } = client.get(address, &format!("{}{path}", address.root)).map_err(Absent::of)?;
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        if status == 200 && kind.recognizes(&body) {
+        if let Some(&kind) = kinds.iter().find(|kind| status == 200 && kind.recognizes(&body)) {
             return Ok(Profile { kind, base, models, slots: slots(&body) });
         }
     }

@@ -17,6 +17,8 @@ pub enum ServerKind {
     LmStudio,
     /// Docker Model Runner.
     ModelRunner,
+    /// `pipeline serve`.
+    Espalier,
     /// Anything else that speaks the protocol of `OpenAI`.
     Other,
 }
@@ -35,6 +37,8 @@ pub(super) enum Json {
 pub(super) enum Text {
     /// vLLM: `structured_outputs`, in older versions `guided_regex` and `guided_choice`.
     Structured,
+    /// `pipeline serve`: `structured_outputs` and no other word.
+    StructuredAlone,
     /// llama.cpp: a grammar for a choice, nothing for an expression.
     Grammar,
     /// Both are sent; whether one is known shows in the answer.
@@ -129,6 +133,12 @@ impl ServerKind {
                 echo: false,
                 ..OPENAI
             },
+            Self::Espalier => Words {
+                repetition: &["repetition_penalty"],
+                text: Text::StructuredAlone,
+                first_concurrency: 8,
+                ..OPENAI
+            },
             Self::Other => OPENAI,
         }
     }
@@ -141,6 +151,7 @@ impl ServerKind {
             Self::Ollama => "ollama",
             Self::LmStudio => "lm-studio",
             Self::ModelRunner => "docker-model-runner",
+            Self::Espalier => "espalier",
             Self::Other => "openai-compatible",
         }
     }
@@ -167,9 +178,12 @@ impl ServerKind {
         }
     }
 
-    /// Whether the body at the path of this kind ([`SIGNS`]) is its own.
+    /// Whether the body at the path of this kind ([`SIGNS`]) is its own, and of no kind that stands there before it.
     pub(super) fn recognizes(self, body: &Value) -> bool {
         match self {
+            Self::Espalier => {
+                body.get("build_info").and_then(Value::as_str).is_some_and(|build| build.starts_with("espalier "))
+            }
             Self::LlamaServer => body.get("total_slots").is_some() || body.get("default_generation_settings").is_some(),
             Self::Vllm | Self::Ollama => body.get("version").is_some_and(Value::is_string),
             Self::LmStudio => body
@@ -185,13 +199,13 @@ pub(super) fn slots(body: &Value) -> Option<usize> {
     body.get("total_slots").and_then(Value::as_u64).map(|slots| slots as usize)
 }
 
-/// Where a kind shows itself, in the order in which they are looked at. Servers answer unknown paths in many ways, also with
+/// Where kinds show themselves, in the order in which they are looked at. Servers answer unknown paths in many ways, also with
 /// success: what comes is read, the status alone says nothing.
-pub(super) const SIGNS: [(ServerKind, &str); 4] = [
-    (ServerKind::LlamaServer, "/props"),
-    (ServerKind::Vllm, "/version"),
-    (ServerKind::Ollama, "/api/version"),
-    (ServerKind::LmStudio, "/api/v0/models"),
+pub(super) const SIGNS: [(&str, &[ServerKind]); 4] = [
+    ("/props", &[ServerKind::Espalier, ServerKind::LlamaServer]),
+    ("/version", &[ServerKind::Vllm]),
+    ("/api/version", &[ServerKind::Ollama]),
+    ("/api/v0/models", &[ServerKind::LmStudio]),
 ];
 
 impl std::fmt::Display for ServerKind {
@@ -202,6 +216,7 @@ impl std::fmt::Display for ServerKind {
             Self::Ollama => "Ollama",
             Self::LmStudio => "LM Studio",
             Self::ModelRunner => "Docker Model Runner",
+            Self::Espalier => "pipeline serve",
             Self::Other => "a server of an unknown kind",
         })
     }

@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use client::*;
 use espalier_inference::serve::{Limits, ServeOptions, Server};
-use espalier_inference::{EmbeddingOptions, EncoderEngine, NativeEngine, Prompt, Request};
+use espalier_inference::{
+    Answer, Constraint, EmbeddingOptions, EncoderEngine, EngineError, NativeEngine, Prompt, Request, Sampling,
+    ServerOptions, ServerPool,
+};
 use espalier_kernels::Precision;
 use espalier_model::EncoderModel;
 use serde_json::{Value, json};
@@ -251,6 +254,7 @@ fn an_encoder_makes_vectors_and_writes_nothing() {
         assert_eq!(said["usage"]["total_tokens"], tokens.concat().len());
     }
     assert_eq!(get(address, "/v1/models/bert").json()["context_length"], encoder.config().tokens);
+    assert_eq!(get(address, "/props").json()["total_slots"], 1);
     assert_eq!(get(address, "/health").json(), json!({"status": "ok"}));
     assert!(get(address, "/metrics").body.contains("espalier_requests_writing 0"));
     let words = [
@@ -309,6 +313,48 @@ fn refusals_say_what_is_wrong() {
 }
 
 #[test]
+fn a_pool_over_it_takes_its_slots_and_asks_in_its_words() {
+    let running = start(options());
+    let address = running.server.address();
+    let props = get(address, "/props").json();
+    assert_eq!((&props["total_slots"], &props["model_alias"]), (&json!(16), &json!("stories")));
+    assert_eq!(props["default_generation_settings"]["n_ctx"], running.engine.context());
+    assert_eq!(props["chat_template"], running.engine.chat_template().source());
+    let few = start(ServeOptions { max_waiting: 3, ..options() });
+    assert_eq!(get(few.server.address(), "/props").json()["total_slots"], 3);
+
+    let pool = ServerPool::open(&format!("http://{address}"), &|_| None, ServerOptions::default()).unwrap();
+    assert_eq!(pool.identity(), "espalier:stories");
+    let sampling = Sampling { temperature: 0.8, top_k: 40, min_p: 0.05, repetition_penalty: 1.3, ..Sampling::GREEDY };
+    let with = |constraint| Request { constraint: Some(Arc::new(constraint)), ..as_request(30) };
+    let requests = [
+        Request { sampling, seed: 7, stop_tokens: vec![400], ..as_request(20) },
+        with(Constraint::Regex("[a-z]{3,9} and [a-z]{3,9}".to_owned())),
+        with(Constraint::Choice(vec!["red".to_owned(), "blue".to_owned()])),
+        Request { prompt_logprobs: Some(1), ..common::text("Once upon a time, there was", 1) },
+    ];
+    let expected = common::answers(&running.engine, &requests);
+    let (mut found, mut news) = (vec![None; requests.len()], Vec::new());
+    let take = &mut |index: usize, answer: Result<Answer, EngineError>| {
+        found[index] = Some(answer.unwrap());
+        ControlFlow::Continue(())
+    };
+    pool.generate(&requests, take, &mut |event| news.push(event.to_string())).unwrap();
+    assert_eq!(news[0], format!("http://{address}: pipeline serve with stories; 16 at once: it has as many slots"));
+    assert_eq!(news.len(), 2, "nothing is left out or estimated: {news:?}");
+    for (found, expected) in found.into_iter().zip(expected) {
+        let (found, expected) = (found.unwrap(), expected.unwrap());
+        assert_eq!((&found.text, found.finish), (&expected.text, expected.finish));
+        assert_eq!((found.prompt_tokens, found.new_tokens()), (expected.prompt_tokens, expected.tokens.len()));
+        let logprobs = expected.prompt_logprobs.iter().map(|token| Some(f64::from(token.logprob)));
+        assert_eq!(
+            found.echo.iter().skip(1).map(|token| token.logprob).collect::<Vec<_>>(),
+            logprobs.collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
 fn only_the_key_opens() {
     let running = start(ServeOptions { key: Some("secret".to_owned()), ..options() });
     let address = running.server.address();
@@ -318,7 +364,7 @@ fn only_the_key_opens() {
     assert_eq!(with("/v1/models", "Authorization: Bearer secret\r\n").status, 200);
     assert_eq!(with("/health", "").status, 200);
     for line in ["", "Authorization: Bearer other\r\n"] {
-        for path in ["/v1/models", "/metrics", "/v1/nothing", "/v1/chat/completions"] {
+        for path in ["/v1/models", "/metrics", "/props", "/v1/nothing", "/v1/chat/completions"] {
             let said = with(path, line);
             assert!(said.error().starts_with("401 \"invalid_api_key\""), "{}", said.body);
             assert!(said.head.contains("WWW-Authenticate: Bearer"));
