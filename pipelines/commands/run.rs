@@ -5,7 +5,7 @@ use crate::cli::RunArguments;
 use crate::folder::RunFolder;
 use crate::graph::PipelineFile;
 use crate::outcome::{Failure, Status};
-use crate::runner::{Decision, Runner, Selection};
+use crate::runner::{Bound, Decision, Runner, Selection};
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -105,6 +105,10 @@ fn show_plan(runner: &Runner<'_>, session: Session<'_>) -> Result<Status> {
         if let Some(minutes) = budget(stage.kind) {
             let _ = writeln!(text, "    time: about {minutes} on 2 cores for the quickstart");
         }
+        let gate = Bound::new(runner, stage).gate()?;
+        if let Some(gate) = &gate {
+            let _ = writeln!(text, "    gate: {gate}");
+        }
         let config = stage.config.json();
         if let Some(object) = config.as_object() {
             for (key, value) in object {
@@ -119,7 +123,7 @@ fn show_plan(runner: &Runner<'_>, session: Session<'_>) -> Result<Status> {
                 let _ = writeln!(text, "    {key} = {}  ({origin})", value_text(value));
             }
         }
-        json.push(serde_json::json!({"stage": stage.name, "kind": stage.kind, "decision": word, "reasons": reasons, "config": config}));
+        json.push(serde_json::json!({"stage": stage.name, "kind": stage.kind, "decision": word, "reasons": reasons, "gate": gate, "config": config}));
     }
     session.reporter.line(text.trim_end());
     session.reporter.result(serde_json::json!({"stages": json}));

@@ -1,5 +1,7 @@
 //! How a stage of a graph finds its inputs: among the outputs of the stages that it needs.
 
+mod quantized;
+
 use super::{Models, Runner, numerics};
 use crate::content::hash_path;
 use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
@@ -80,41 +82,7 @@ impl<'a> Bound<'a> {
                     ));
                 }
             }
-            StageConfig::Quantize(config) => {
-                quantize::wanted(config).map_err(|error| {
-                    let text = error.to_string();
-                    let (message, hint) = text.split_once("\n  hint: ").unwrap_or((&text, "correct it here"));
-                    let key = if text.contains("the target") { "targets" } else { "types" };
-                    self.refuse(key, message, hint)
-                })?;
-                if let Some((key, problem)) = config.problem() {
-                    return Err(self.refuse(key, problem, "correct it here"));
-                }
-                if !config.targets.is_empty() {
-                    self.need(StageKind::Generate, "rows that `targets` are measured on")?;
-                }
-                if let Some(path) = &config.general
-                    && !self.tree_path(path).exists()
-                {
-                    return Err(self.refuse(
-                        "general",
-                        format!("there is no text at {}", path.display()),
-                        "`general:` is a text file, by a path from the working folder, or from the pipeline file's folder",
-                    ));
-                }
-                if config.accept.is_some() {
-                    self.need(StageKind::Generate, "rows that `accept` is measured on")?;
-                }
-                if let Some(path) = config.imatrix_file()
-                    && !self.tree_path(path).exists()
-                {
-                    return Err(self.refuse(
-                        "imatrix",
-                        format!("there is no importance matrix at {}", path.display()),
-                        "write `rows`, `none`, or a file that `pipeline imatrix` wrote",
-                    ));
-                }
-            }
+            StageConfig::Quantize(config) => self.check_quantization(config)?,
             StageConfig::Evaluate(config) => self.check_evaluation(config)?,
             StageConfig::Report(_) => {}
         }
@@ -341,6 +309,7 @@ impl<'a> Bound<'a> {
                 if let Some(path) = &config.general {
                     from.add("input.general", hash_path(&self.tree_path(path))?);
                 }
+                self.add_questions(config, &mut from)?;
                 quantize::VERSION
             }
             StageConfig::Evaluate(_) => {
@@ -387,7 +356,9 @@ impl<'a> Bound<'a> {
 
     /// Why a stage without an entry in the lock runs.
     pub fn unfinished(&self) -> String {
-        if self.work().is_dir() {
+        if self.is_asked_above() {
+            "it has not run to its end; what a stage above has asked is not asked again".into()
+        } else if self.work().is_dir() {
             "it was begun and not finished: it goes on".into()
         } else {
             "it has not run yet".into()
@@ -442,10 +413,12 @@ impl<'a> Bound<'a> {
                 let adapter = trained.map(|folder| folder.join("adapter"));
                 let generated = self.above(StageKind::Generate).map(|stage| self.folder_of(stage));
                 let rows = generated.map(|folder| folder.join("rows/messages.jsonl"));
+                let questions = self.questions(config)?;
                 let inputs = quantize::Inputs {
                     student: &models.student,
                     adapter: adapter.as_deref(),
                     rows: rows.as_deref().filter(|_| config.reads_rows()),
+                    questions: questions.as_ref(),
                 };
                 let imatrix = config.imatrix_file().map(|path| self.tree_path(path).to_string_lossy().into_owned());
                 let config = quantize::QuantizeStage {

@@ -1,8 +1,10 @@
 //! Base and adapter to GGUF files, each reopened and checked.
 
 mod gate;
+mod questions;
 mod size;
 
+pub use questions::{Answers, LeafAnswers, Questions, least_questions, tested};
 pub use size::measured_types;
 
 use super::StageContext;
@@ -44,20 +46,32 @@ pub struct QuantizeStage {
     /// A text that a fifth of the importance is measured on, beside rows of the run.
     #[serde(default)]
     pub general: Option<PathBuf>,
-    /// How far a file may lie from the model that it was made of.
+    /// What a file must keep of the model that it was made of.
     #[serde(default)]
     pub accept: Option<Accept>,
-    /// What happens to a file that lies farther.
+    /// What happens to a file that does not.
     #[serde(default)]
     pub otherwise: Otherwise,
 }
 
-/// What a file must keep to.
+/// What a file must keep to: all that is given.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Accept {
     /// Largest mean divergence on rows of the run, in nats.
-    pub kld: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kld: Option<f64>,
+    /// What must be shown of its answers to held-out questions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskClaim>,
+}
+
+/// What answers to held-out questions must show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskClaim {
+    /// That the file loses less than the margin of evaluation.
+    NonInferior,
 }
 
 /// What happens to a file that is not accepted.
@@ -85,7 +99,17 @@ const NONE: &str = "none";
 impl QuantizeStage {
     /// Whether it reads the rows of the run.
     pub fn reads_rows(&self) -> bool {
-        self.imatrix == ROWS || self.accept.is_some() || !self.targets.is_empty()
+        self.imatrix == ROWS || self.largest_kld().is_some() || !self.targets.is_empty()
+    }
+
+    /// How far a file may lie from the model.
+    pub fn largest_kld(&self) -> Option<f64> {
+        self.accept?.kld
+    }
+
+    /// Whether files have to answer held-out questions.
+    pub fn asks_questions(&self) -> bool {
+        self.accept.is_some_and(|accept| accept.task.is_some())
     }
 
     /// The file of importance that it names.
@@ -95,9 +119,17 @@ impl QuantizeStage {
 
     /// A key whose value cannot be, and why.
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
-        let bounded = self.accept.is_none_or(|accept| accept.kld.is_finite() && accept.kld > 0.0);
-        if !bounded {
-            return Some(("accept", "`accept: {kld: ...}` is a divergence above 0, such as 0.05"));
+        match self.accept {
+            Some(Accept { kld: None, task: None }) => {
+                return Some((
+                    "accept",
+                    "`accept` names nothing that a file must keep to: give `kld: 0.05`, `task: non-inferior`, or both",
+                ));
+            }
+            Some(Accept { kld: Some(kld), .. }) if !(kld.is_finite() && kld > 0.0) => {
+                return Some(("accept", "`accept: {kld: ...}` is a divergence above 0, such as 0.05"));
+            }
+            _ => {}
         }
         let unmixed = self.general.is_some() && self.imatrix != ROWS;
         unmixed.then_some(("general", "`general` is mixed with rows of the run: it needs `imatrix: rows`"))
@@ -127,9 +159,20 @@ pub struct MadeFile {
     /// Mean divergence from the model that it was made of, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kld: Option<f64>,
+    /// Its answers to held-out questions beside those of the model that it was made of, where they were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
     /// The types of the matrices, where they were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation: Option<serde_json::Value>,
+}
+
+impl MadeFile {
+    /// What was measured of it, in words.
+    pub fn measured(&self) -> Vec<String> {
+        let kld = self.kld.map(|kld| format!("divergence {kld:.4}"));
+        kld.into_iter().chain(self.answers.as_ref().map(Answers::words)).collect()
+    }
 }
 
 /// The name of a file of one type.
@@ -183,6 +226,8 @@ pub struct Inputs<'a> {
     pub adapter: Option<&'a Path>,
     /// Rows of the run.
     pub rows: Option<&'a Path>,
+    /// Questions that a file must answer as well as the model.
+    pub questions: Option<&'a Questions>,
 }
 
 /// The names of the files that a configuration gives: where it may climb, those that it gave.
@@ -206,7 +251,7 @@ pub fn run(config: &QuantizeStage, inputs: Inputs<'_>, out: &Path, context: &Sta
     let adapter = inputs.adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
     let asked = wanted(config)?;
     let source = gate::Source { model: &model, adapter: adapter.as_ref(), context };
-    let measured = gate::Measured::read(config, &asked, &source, inputs.rows)?;
+    let measured = gate::Measured::read(config, &asked, &source, &inputs)?;
     let provenance = provenance(&inputs)?;
     let mut made = Made { files: Vec::new() };
     for asked in asked {
@@ -235,13 +280,15 @@ pub fn run(config: &QuantizeStage, inputs: Inputs<'_>, out: &Path, context: &Sta
                 ..QuantizeOptions::default()
             };
             let file = write_one(&model, adapter.as_ref(), file_type, &path, &options, context)?;
-            let kld = measured.divergence(&path, &source)?;
-            let Some(larger) = gate::judge(config, (wanted, file.bits_per_weight), kld, &path, context)? else {
-                let allocation = allocation.map(serde_json::to_value).transpose()?;
-                made.files.push(MadeFile { file_type: label, name, kld, allocation, ..file });
-                break;
-            };
-            wanted = larger;
+            let found = measured.measure(wanted, &path, &source)?;
+            if let Some(reason) = found.refused {
+                wanted = gate::replace(config, (wanted, file.bits_per_weight), reason, &path, context)?;
+                continue;
+            }
+            let allocation = allocation.map(serde_json::to_value).transpose()?;
+            let (kld, answers) = (found.kld, found.answers);
+            made.files.push(MadeFile { file_type: label, name, kld, answers, allocation, ..file });
+            break;
         }
     }
     write_atomically(&out.join(LIST), serde_json::to_string_pretty(&made)?.as_bytes())?;
@@ -249,8 +296,9 @@ pub fn run(config: &QuantizeStage, inputs: Inputs<'_>, out: &Path, context: &Sta
         .files
         .iter()
         .map(|file| {
-            let kld = file.kld.map(|kld| format!(" (divergence {kld:.4})")).unwrap_or_default();
-            format!("{} {}{kld}", file.file_type, size(file.bytes))
+            let measured = file.measured().join("; ");
+            let measured = if measured.is_empty() { measured } else { format!(" ({measured})") };
+            format!("{} {}{measured}", file.file_type, size(file.bytes))
         })
         .collect();
     Ok(list.join(", "))
@@ -305,9 +353,37 @@ pub fn write_one(
         bits_per_weight: report.bits_per_weight(),
         fallback: report.notes().join("; "),
         kld: None,
+        answers: None,
         allocation: None,
     })
 }
 
 /// Every kind of character that tokenizers differ on.
 pub const SAMPLE_TEXT: &str = "Hello, world!  Déjà vu 1234567 — naïve\n\ttabs, 日本語, 🙂 it's <|im_end|> </s> x²\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(accept: &str) -> Result<QuantizeStage, serde_json::Error> {
+        serde_json::from_str(&format!("{{\"imatrix\": \"none\", \"accept\": {accept}}}"))
+    }
+
+    #[test]
+    fn either_measure_or_both_are_accepted() -> Result<()> {
+        let (near, asked) = (read(r#"{"kld": 0.05}"#)?, read(r#"{"task": "non-inferior"}"#)?);
+        assert!(near.reads_rows() && !near.asks_questions() && near.problem().is_none());
+        assert!(!asked.reads_rows() && asked.asks_questions() && asked.problem().is_none());
+        let both = read(r#"{"kld": 0.05, "task": "non-inferior"}"#)?;
+        assert!(both.reads_rows() && both.asks_questions() && both.problem().is_none());
+        // Configurations of before keep their form, so that what was made by them is up to date.
+        assert_eq!(serde_json::to_value(near.accept)?, serde_json::json!({"kld": 0.05}));
+        for wrong in ["{}", r#"{"kld": 0}"#, r#"{"kld": -1, "task": "non-inferior"}"#] {
+            assert_eq!(read(wrong)?.problem().map(|(key, _)| key), Some("accept"), "{wrong}");
+        }
+        for unreadable in [r#"{"task": "better"}"#, r#"{"tasks": "non-inferior"}"#, r#"{"kld": "near"}"#] {
+            assert!(read(unreadable).is_err(), "{unreadable}");
+        }
+        Ok(())
+    }
+}

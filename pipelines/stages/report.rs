@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Raised when the page would look otherwise.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Configuration of `report`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -350,6 +350,7 @@ fn files(made: &Made, folder: &Path, scores: &Scores) -> Result<Vec<FileLine>> {
                     detail.push(format!("{} {:.1} %", task.leaf, score.accuracy * 100.0));
                 }
             }
+            detail.extend(file.measured());
             if !file.fallback.is_empty() {
                 detail.push(file.fallback.clone());
             }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::power::usual_margin;
 use super::{Interval, normal};
 
 /// Counts of two models on the same items.
@@ -61,6 +62,32 @@ impl Paired {
         1.0 - normal::cumulative(self.score(-margin))
     }
 
+    /// The fewest items, from as many as these on, that tell at the one-sided level `alpha` whether the second model is at most
+    /// `margin` worse ([`usual_margin`] of their number where none is given), if the same shares of them are gained and lost. None
+    /// where not even a million tell.
+    pub fn items_that_tell(self, alpha: f64, margin: Option<f64>) -> Option<usize> {
+        const MOST: usize = 1_000_000;
+        let z = normal::quantile(1.0 - alpha);
+        let all = self.items.max(1);
+        let tells = |items: usize| {
+            let scaled = |count: usize| (count as f64 * items as f64 / all as f64).round() as usize;
+            let more = Self { items, gained: scaled(self.gained), lost: scaled(self.lost) };
+            let margin = margin.unwrap_or_else(|| usual_margin(items));
+            // Either the margin is ruled out, or that nothing was lost.
+            more.score(-margin) > z || more.score(0.0) < -z
+        };
+        // Steps of one in a hundred, then one by one behind the last that did not tell.
+        let (mut below, mut at) = (all, all);
+        while !tells(at) {
+            if at >= MOST {
+                return None;
+            }
+            below = at + 1;
+            at += at.div_ceil(100);
+        }
+        (below..=at).find(|items| tells(*items))
+    }
+
     /// Two one-sided tests (Schuirmann 1987): p-value of "the models differ by `margin` or more"; small values show that they are
     /// equivalent within the margin.
     pub fn equivalence_p(self, margin: f64) -> f64 {
@@ -116,6 +143,30 @@ mod tests {
                 "{counts:?}: {interval:?}"
             );
         }
+    }
+
+    #[test]
+    fn so_many_items_tell_and_one_less_does_not() {
+        let tells = |paired: Paired, items: usize, margin: f64| {
+            let scaled = |count: usize| (count as f64 * items as f64 / paired.items as f64).round() as usize;
+            let interval = Paired { items, gained: scaled(paired.gained), lost: scaled(paired.lost) }.interval(0.9);
+            interval.low > -margin || interval.high < 0.0
+        };
+        for (items, gained, lost, margin) in
+            [(4, 0, 0, Some(0.01)), (20, 0, 0, None), (30, 1, 2, Some(0.05)), (40, 14, 14, None), (20, 1, 4, None)]
+        {
+            let paired = Paired { items, gained, lost };
+            let needed = paired.items_that_tell(0.05, margin).unwrap();
+            let margin = |items: usize| margin.unwrap_or_else(|| usual_margin(items));
+            assert!(needed > items && tells(paired, needed, margin(needed)), "{paired:?}: {needed}");
+            assert!(!tells(paired, needed - 1, margin(needed - 1)), "{paired:?}: {needed}");
+        }
+        // Nothing changed: 2.71 (1 - m) / m items rule out a loss of m.
+        assert_eq!(Paired { items: 4, gained: 0, lost: 0 }.items_that_tell(0.05, Some(0.01)), Some(268));
+        let enough = Paired { items: 300, gained: 3, lost: 3 };
+        assert_eq!(enough.items_that_tell(0.05, None), Some(300));
+        // A loss of exactly the margin is told by no number, and nothing is told of a margin of nothing.
+        assert_eq!(Paired { items: 10, gained: 0, lost: 0 }.items_that_tell(0.05, Some(0.0)), None);
     }
 
     #[test]

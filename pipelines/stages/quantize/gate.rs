@@ -1,6 +1,7 @@
 //! Importance from the rows of a run, and what a file must keep to.
 
-use super::{Otherwise, QuantizeStage, Wanted};
+use super::questions::{Answers, Exam};
+use super::{Inputs, Otherwise, QuantizeStage, Wanted};
 use crate::outcome::{Failure, Interrupted};
 use crate::stages::{StageContext, measured};
 use anyhow::Result;
@@ -39,7 +40,7 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn engine(&self) -> Result<NativeEngine> {
+    pub(super) fn engine(&self) -> Result<NativeEngine> {
         Ok(NativeEngine::load(self.model, self.adapter, &self.options())?)
     }
 
@@ -54,24 +55,45 @@ impl Source<'_> {
 }
 
 /// What the rows of the run gave.
-pub(super) struct Measured {
+pub(super) struct Measured<'a> {
     /// Weighs the errors.
     pub(super) importance: Option<ImportanceSource>,
     /// Rows that sizes are measured on.
     learned: Vec<MeasuredText>,
-    /// The model, and rows that it is compared on.
-    gate: Option<(NativeEngine, Vec<MeasuredText>)>,
+    /// What files are held to in divergence.
+    near: Option<Near>,
+    /// What files are asked.
+    exam: Option<Exam<'a>>,
 }
 
-impl Measured {
-    /// Reads what the configuration asks for.
+/// How near a file must lie to the model.
+struct Near {
+    model: NativeEngine,
+    /// What both are compared on.
+    rows: Vec<MeasuredText>,
+    /// Largest mean divergence.
+    most: f64,
+}
+
+/// What was measured of a file.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) kld: Option<f64>,
+    pub(super) answers: Option<Answers>,
+    /// Why it is not accepted.
+    pub(super) refused: Option<String>,
+}
+
+impl<'a> Measured<'a> {
+    /// Reads what the configuration asks for, and asks the model what its files will be asked.
     pub(super) fn read(
         config: &QuantizeStage,
         wanted: &[Wanted],
         source: &Source<'_>,
-        rows: Option<&Path>,
+        inputs: &Inputs<'a>,
     ) -> Result<Self> {
-        let mut found = Self { importance: None, learned: Vec::new(), gate: None };
+        let exam = inputs.questions.map(|questions| Exam::begin(questions, source)).transpose()?;
+        let mut found = Self { importance: None, learned: Vec::new(), near: None, exam };
         let weighed = wanted.iter().any(|wanted| match wanted {
             Wanted::Mix(file_type) => weighs_importance(file_type.default_block_type()),
             Wanted::Size(_) => true,
@@ -81,7 +103,9 @@ impl Measured {
             found.importance = Some(ImportanceSource { matrix: ImportanceMatrix::read(path)?, file });
         }
         let from_rows = config.imatrix == super::ROWS && weighed;
-        let Some(rows) = rows.filter(|_| from_rows || config.accept.is_some() || !config.targets.is_empty()) else {
+        let largest_kld = config.largest_kld();
+        let needed = from_rows || largest_kld.is_some() || !config.targets.is_empty();
+        let Some(rows) = inputs.rows.filter(|_| needed) else {
             return Ok(found);
         };
         let engine = source.engine()?;
@@ -101,17 +125,17 @@ impl Measured {
             let matrix = interrupted(measured)?;
             found.importance = Some(ImportanceSource { matrix, file: "rows of this run".to_owned() });
         }
-        found.gate = config.accept.map(|_| (engine, held_out));
+        found.near = largest_kld.map(|most| Near { model: engine, rows: held_out, most });
         found.learned = learned;
         Ok(found)
     }
 
     /// What types for a size are measured with.
-    pub(super) fn allocation_inputs<'a>(
-        &'a self,
+    pub(super) fn allocation_inputs<'b>(
+        &'b self,
         config: &QuantizeStage,
-        source: &'a Source<'_>,
-    ) -> AllocationInputs<'a> {
+        source: &'b Source<'_>,
+    ) -> AllocationInputs<'b> {
         AllocationInputs {
             model: source.model,
             adapter: source.adapter,
@@ -122,13 +146,29 @@ impl Measured {
         }
     }
 
-    /// How far a file lies from the model, where that is asked for.
-    pub(super) fn divergence(&self, path: &Path, source: &Source<'_>) -> Result<Option<f64>> {
-        let Some((reference, rows)) = &self.gate else { return Ok(None) };
-        let candidate = NativeEngine::load(&Model::open(path)?, None, &source.options())?;
-        let total = rows.len();
-        let found = divergence(reference, &candidate, rows, &mut |done| source.progress("divergence", done, total));
-        Ok(Some(interrupted(found)?.mean_kld.value))
+    /// Holds a file to what is accepted. One that lies too far away is asked nothing.
+    pub(super) fn measure(&self, wanted: Wanted, path: &Path, source: &Source<'_>) -> Result<Findings> {
+        let mut found = Findings::default();
+        if self.near.is_none() && self.exam.is_none() {
+            return Ok(found);
+        }
+        let file = NativeEngine::load(&Model::open(path)?, None, &source.options())?;
+        if let Some(Near { model, rows, most }) = &self.near {
+            let measured = divergence(model, &file, rows, &mut |done| source.progress("divergence", done, rows.len()));
+            let kld = interrupted(measured)?.mean_kld.value;
+            found.kld = Some(kld);
+            if kld.is_nan() || kld > *most {
+                found.refused = Some(format!(
+                    "{wanted} lies {kld:.4} from the model (mean divergence on held-out rows), {most} are accepted"
+                ));
+                return Ok(found);
+            }
+        }
+        if let Some(exam) = &self.exam {
+            let (answers, refused) = exam.ask(&wanted.to_string(), file, source.context)?;
+            (found.answers, found.refused) = (Some(answers), refused);
+        }
+        Ok(found)
     }
 }
 
@@ -157,34 +197,26 @@ fn split(texts: Vec<MeasuredText>) -> (Vec<MeasuredText>, Vec<MeasuredText>) {
     (learned, held_out)
 }
 
-/// Accepts a file (`None`), or says what to write in its place. What is not accepted is taken away.
-pub(super) fn judge(
+/// What to write in place of a file that is refused. The file is taken away.
+pub(super) fn replace(
     config: &QuantizeStage,
     (wanted, bits_per_weight): (Wanted, f64),
-    kld: Option<f64>,
+    refused: String,
     path: &Path,
     context: &StageContext<'_>,
-) -> Result<Option<Wanted>> {
-    let (Some(accept), Some(kld)) = (config.accept, kld) else { return Ok(None) };
-    if kld <= accept.kld {
-        return Ok(None);
-    }
+) -> Result<Wanted> {
     let _ = std::fs::remove_file(path);
-    let words = format!(
-        "{wanted} lies {kld:.4} from the model (mean divergence on held-out rows), {} are accepted",
-        accept.kld
-    );
     let next = match wanted {
         Wanted::Mix(file_type) => larger(file_type).map(Wanted::Mix),
         Wanted::Size(target) => (bits_per_weight < MOST_BITS).then(|| Wanted::Size(grown(target))),
     };
     match next.filter(|_| config.otherwise == Otherwise::Climb) {
         Some(next) => {
-            context.note(format!("{words}: {next} is written in its place"));
-            Ok(Some(next))
+            context.note(format!("{refused}: {next} is written in its place"));
+            Ok(next)
         }
-        None => Err(Failure::refused(words)
-            .hint("choose a larger type or size, write `otherwise: climb`, or raise `accept: {kld: ...}`")
+        None => Err(Failure::refused(refused)
+            .hint("choose a larger type or size, write `otherwise: climb`, or ask for less in `accept`")
             .into()),
     }
 }
