@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use espalier_kernels::bf16;
 use espalier_model::{LoraAdapter, Model};
 use espalier_nn::Device;
 use espalier_nn::Precision;
@@ -274,11 +275,21 @@ fn rows_that_do_not_fit_are_refused() {
 
 #[test]
 fn greedy_text_is_the_same_on_a_device() {
+    greedy_text(Precision::F32, |value| value);
+}
+
+#[test]
+fn greedy_text_in_bf16_is_the_same_on_a_device() {
+    greedy_text(Precision::Bf16, |value| bf16::from_f32(value).to_f32());
+}
+
+fn greedy_text(precision: Precision, rounded: impl Fn(f32) -> f32) {
     let model = stories();
     let options = LoraOptions { rank: 4, alpha: 8.0, ..LoraOptions::default() };
-    let frozen = FrozenTransformer::load(&model, Precision::F32, BaseWeights::Packed, 64).unwrap();
+    let frozen = FrozenTransformer::load(&model, precision, BaseWeights::Packed, 64).unwrap();
     let cpu = LoraModel::new(frozen.into(), &options, 3).unwrap();
-    let device = DeviceModel::new(base(64).into(), &options, 3).unwrap();
+    let base = DeviceTransformer::load(&model, precision, 64, &Device::flex()).unwrap();
+    let device = DeviceModel::new(base.into(), &options, 3).unwrap();
     let head = model.tensor("token_embd.weight").unwrap().to_vec().unwrap();
     let prompts = [vec![1, 403, 407], vec![1], vec![1, 317, 261, 378, 31]];
     let found = device.greedy(&prompts, 12, &[]).unwrap();
@@ -287,7 +298,8 @@ fn greedy_text_is_the_same_on_a_device() {
         for _ in 0..12 {
             let states = cpu.forward(&tokens, &Layout::of_segments(vec![tokens.len()])).unwrap();
             let last = &states[states.len() - model.config().hidden..];
-            let logit = |row: &[f32]| row.iter().zip(last).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let logit =
+                |row: &[f32]| row.iter().zip(last).map(|(&a, &b)| f64::from(rounded(a) * rounded(b))).sum::<f64>();
             let logits: Vec<f64> = head.chunks_exact(last.len()).map(logit).collect();
             let best = (0..logits.len()).max_by(|&one, &other| logits[one].total_cmp(&logits[other])).unwrap();
             tokens.push(best as u32);

@@ -8,7 +8,7 @@
 //!
 //! A block keeps either both tapes for its backward pass, or its input alone and runs again. The bits are the same.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use super::{DeviceLayer, DeviceTransformer};
 use crate::ops::frozen_linear::frozen_linear_plain;
@@ -48,6 +48,16 @@ pub(super) struct BlockPass<'a> {
     pub(super) layer: &'a DeviceLayer,
     pub(super) groups: &'a [Option<GroupPlan>; 4],
     pub(super) rows: &'a Rows,
+    pub(super) products: Products,
+}
+
+/// How the products with frozen weights come out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Products {
+    /// Rounded to the type of the weights, as a device does it fastest.
+    Rounded,
+    /// In f32 from the same rounded factors, as the CPU's kernels do it.
+    Wide,
 }
 
 /// What the backward pass of a block goes through.
@@ -64,9 +74,15 @@ pub(super) struct Tape {
 impl BlockPass<'_> {
     fn project(&self, x: Tensor<2>, at: usize, parameters: &GroupParameters) -> Tensor<2> {
         let product = &self.layer.products[at];
+        let (x, weight) = match self.products {
+            Products::Rounded => (x, product.weight.clone()),
+            Products::Wide => {
+                (x.cast(product.weight.dtype()).cast(DType::F32), product.weight.clone().cast(DType::F32))
+            }
+        };
         match (&self.groups[at], &parameters[at]) {
-            (Some(plan), Some(own)) => lora_linear_plain(&x, own, &product.weight, product.bias.as_ref(), plan),
-            _ => frozen_linear_plain(x, &product.weight, product.bias.as_ref()),
+            (Some(plan), Some(own)) => lora_linear_plain(&x, own, &weight, product.bias.as_ref(), plan),
+            _ => frozen_linear_plain(x, &weight, product.bias.as_ref()),
         }
     }
 

@@ -14,7 +14,7 @@ use super::super::lora::{check_gradient, of_group};
 use super::super::lora_options::{LoraOptions, ModulePlan};
 use super::super::updates::Updates;
 use super::DeviceTransformer;
-use super::block::{BlockPass, GroupParameters, Rows, Tape};
+use super::block::{BlockPass, GroupParameters, Products, Rows, Tape};
 use crate::error::NnError;
 use crate::ops::frozen_linear::frozen_linear_plain;
 use crate::ops::linear_cross_entropy::{Targets, chunk_rows, linear_cross_entropy_plain};
@@ -52,6 +52,7 @@ pub(super) struct Pass<'a> {
     model: &'a DeviceModel,
     parameters: Vec<GroupParameters>,
     rows: Rows,
+    products: Products,
 }
 
 impl DeviceModel {
@@ -209,7 +210,7 @@ impl DeviceModel {
         let missing = tokens.len().next_multiple_of(self.base.row_multiple) - tokens.len();
         let segments = layout.segments.iter().copied().chain(std::iter::repeat_n(1, missing)).collect();
         let rows = Rows::of(&self.base, &Layout::of_segments(segments));
-        Ok(Pass { model: self, parameters: self.upload(), rows })
+        Ok(Pass { model: self, parameters: self.upload(), rows, products: Products::Rounded })
     }
 
     /// The parameters on the device, of each group by itself; one transfer takes all of them.
@@ -316,7 +317,13 @@ impl DeviceModel {
 impl Pass<'_> {
     fn block(&self, layer: usize) -> BlockPass<'_> {
         let DeviceModel { base, layers, .. } = self.model;
-        BlockPass { base, layer: &base.layers[layer], groups: &layers[layer].groups, rows: &self.rows }
+        let (layer, groups) = (&base.layers[layer], &layers[layer].groups);
+        BlockPass { base, layer, groups, rows: &self.rows, products: self.products }
+    }
+
+    /// The same with products in f32.
+    pub(super) fn wide(self) -> Self {
+        Self { products: Products::Wide, ..self }
     }
 
     /// Token vectors, with rows of zeros behind them that fill the batch up.
