@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::quality::Sample;
 use crate::row::{Row, Verdict};
 
 /// A text by which twins are known: lower case, white space collapsed, without punctuation at its ends.
@@ -11,7 +12,8 @@ pub fn normalized(text: &str) -> String {
     words.join(" ").trim_matches(|c: char| c.is_ascii_punctuation() || c.is_whitespace()).to_owned()
 }
 
-/// Rejects every accepted row whose normalised question an earlier accepted row of the same leaf has.
+/// Rejects every accepted row of which everything that the user asks, normalised, is asked in an earlier accepted row of the
+/// same leaf.
 pub fn drop_duplicates(rows: &mut [Row]) {
     let mut seen: HashSet<(String, String)> = HashSet::new();
     let mut first: Vec<(usize, String)> = Vec::new();
@@ -19,8 +21,11 @@ pub fn drop_duplicates(rows: &mut [Row]) {
         if row.verdict != Verdict::Accepted {
             continue;
         }
-        let Some(question) = row.question() else { continue };
-        if !seen.insert((row.leaf.clone(), normalized(question))) {
+        if row.question().is_none() {
+            continue;
+        }
+        let asked = Sample::from(row).question();
+        if !seen.insert((row.leaf.clone(), normalized(&asked))) {
             first.push((index, "duplicate: an earlier row has this question".to_owned()));
         }
     }
@@ -53,5 +58,19 @@ mod tests {
         let verdicts: Vec<Verdict> = rows.iter().map(|row| row.verdict).collect();
         assert_eq!(verdicts, [Verdict::Rejected, Verdict::Accepted, Verdict::Rejected, Verdict::Accepted]);
         assert_eq!(rows[2].reason_category(), "duplicate");
+    }
+
+    #[test]
+    fn conversations_that_begin_alike_are_no_twins() {
+        let row = |asked: &[&str]| Row {
+            turns: asked.iter().flat_map(|asked| [Turn::new("user", *asked), Turn::new("assistant", "Yes.")]).collect(),
+            verdict: Verdict::Accepted,
+            ..Row::default()
+        };
+        let mut rows =
+            [row(&["Hello.", "Is it far?"]), row(&["Hello.", "Is it near?"]), row(&["Hello.", "Is it far?"])];
+        drop_duplicates(&mut rows);
+        let verdicts = rows.map(|row| row.verdict);
+        assert_eq!(verdicts, [Verdict::Accepted, Verdict::Accepted, Verdict::Rejected]);
     }
 }

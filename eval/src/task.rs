@@ -1,7 +1,7 @@
 //! Tasks: what is asked and what would be right.
 
 use espalier_inference::Message;
-use espalier_taxonomy::{Leaf, TestItem};
+use espalier_taxonomy::{Leaf, Seed, TestItem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -122,10 +122,7 @@ impl Task {
                 leaf.seeds.len()
             )));
         }
-        let examples: Vec<(String, &str)> = leaf.seeds[..few_shot]
-            .iter()
-            .map(|seed| (with_context(seed.context.as_deref(), &seed.question), seed.answer.as_str()))
-            .collect();
+        let examples: Vec<(String, &str)> = leaf.seeds[..few_shot].iter().flat_map(shown).collect();
         let mut items = Vec::with_capacity(leaf.test.len());
         for (index, test) in leaf.test.iter().enumerate() {
             let gold = if test.choices.is_empty() {
@@ -185,6 +182,14 @@ impl Prompting {
     }
 }
 
+/// A seed as examples, turn by turn: the text that it is about stands above its first question.
+fn shown(seed: &Seed) -> impl Iterator<Item = (String, &str)> {
+    seed.exchanges().enumerate().map(|(turn, (question, answer))| {
+        let context = seed.context.as_deref().filter(|_| turn == 0);
+        (with_context(context, question), answer)
+    })
+}
+
 /// The question below the text that it is about.
 fn with_context(context: Option<&str>, question: &str) -> String {
     match context {
@@ -200,7 +205,7 @@ fn task_name(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use espalier_taxonomy::Seed;
+    use espalier_taxonomy::Exchange;
 
     use super::*;
 
@@ -238,6 +243,17 @@ mod tests {
             task.items[0].prompt,
             ItemPrompt::Text("Question: C0\n\nQ0\nAnswer: A0\n\nQuestion: Q1\nAnswer:".into())
         );
+    }
+
+    #[test]
+    fn an_example_of_several_turns_is_shown_with_them() {
+        let mut leaf = leaf();
+        leaf.seeds[0].history = vec![Exchange { user: "H0".into(), assistant: "R0".into() }];
+        let task = Task::from_leaf(&leaf, 1, Prompting::Chat, Generation::default()).unwrap();
+        let ItemPrompt::Chat(messages) = &task.items[0].prompt else { panic!("chat") };
+        let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+        assert_eq!(contents, ["C0\n\nH0", "R0", "Q0", "A0", "Q1"]);
+        assert_eq!(task.few_shot, 1);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Raised when the scores that a model gets would come out otherwise.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Configuration of `evaluate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

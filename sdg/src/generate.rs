@@ -9,6 +9,7 @@ use espalier_inference::{Answer, Engine, EngineError, Prompt, Request, Sampling}
 use espalier_taxonomy::{Leaf, LeafKind, Tree};
 
 use crate::config::GenerateConfig;
+use crate::conversation;
 use crate::error::SdgError;
 use crate::identity::{digest, hexadecimal, number};
 use crate::judge::{Judge, read_pair};
@@ -235,9 +236,12 @@ impl LeafWork<'_> {
         Ok(self.judged(job, [question, answer], text, outcome, attempt))
     }
 
-    fn judged(&self, job: &Job, turns: [String; 2], text: &str, outcome: CheckOutcome, attempt: usize) -> Row {
-        let [question, answer] = turns;
+    fn judged(&self, job: &Job, pair: [String; 2], text: &str, outcome: CheckOutcome, attempt: usize) -> Row {
+        let [question, answer] = pair;
         let answer = outcome.canonical.unwrap_or(answer);
+        // What is no conversation was refused, and is kept as it was written.
+        let turns = conversation::turns(self.leaf, &question, &answer)
+            .unwrap_or_else(|_| vec![Turn::new("user", question), Turn::new("assistant", answer)]);
         let ask = job.ask(attempt);
         let prompt: String = ask.prompt.iter().map(|turn| format!("{}\u{0}{}\u{0}", turn.role, turn.content)).collect();
         Row {
@@ -245,7 +249,7 @@ impl LeafWork<'_> {
             leaf: job.leaf.clone(),
             kind: self.leaf.kind.name().to_owned(),
             index: job.index,
-            turns: vec![Turn::new("user", question), Turn::new("assistant", answer)],
+            turns,
             slots: serde_json::to_string(&job.slots).unwrap_or_else(|_| "{}".to_owned()),
             seed_ids: ask.seed_ids.clone(),
             document: job.document.clone(),

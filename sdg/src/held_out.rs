@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use espalier_dataset::normalized;
-use espalier_taxonomy::{TestItem, Tree};
+use espalier_dataset::{Turn, normalized};
+use espalier_taxonomy::{Seed, TestItem, Tree};
 use serde_json::Value;
+
+use crate::conversation::said_by;
 
 /// Held-out test questions (of a whole tree) and combinations of slot values (of one leaf).
 #[derive(Clone, Debug, Default)]
@@ -51,6 +53,16 @@ impl HeldOut {
         self.questions.contains(&key(context, question))
     }
 
+    /// Whether a test asks what the user asks in a conversation, about this context or none.
+    pub(crate) fn conversation(&self, context: Option<&str>, turns: &[Turn]) -> bool {
+        said_by(turns, "user").any(|asked| self.question(None, asked) || self.question(context, asked))
+    }
+
+    /// Whether a test asks what is asked in a seed.
+    pub fn seed(&self, seed: &Seed) -> bool {
+        seed.asked().any(|asked| self.question(seed.context.as_deref(), asked))
+    }
+
     /// Whether a test row holds out this combination of values. A row that names some slots holds out every draw that agrees
     /// on those.
     pub fn slots(&self, drawn: &BTreeMap<String, Value>) -> bool {
@@ -87,6 +99,21 @@ mod tests {
         assert!(held_out.question(Some("Zoe ran."), "Who ran?"));
         assert!(held_out.question(None, "Zoe ran.\nWho ran?"));
         assert!(!held_out.question(None, "Who ran?"));
+    }
+
+    #[test]
+    fn no_turn_of_a_seed_or_of_a_row_may_be_held_out() {
+        let held_out = HeldOut::new(&[TestItem { question: "Who ran?".into(), ..TestItem::default() }]);
+        let said = |user: &str| espalier_taxonomy::Exchange { user: user.into(), assistant: "Zoe.".into() };
+        let seed = |history: &str, question: &str| Seed {
+            history: vec![said(history)],
+            question: question.into(),
+            ..Seed::default()
+        };
+        assert!(held_out.seed(&seed("who ran", "Why?")) && held_out.seed(&seed("Hello.", "Who ran?")));
+        assert!(!held_out.seed(&seed("Hello.", "Why?")));
+        let turns = [Turn::new("user", "Who ran?"), Turn::new("assistant", "Zoe."), Turn::new("user", "Why?")];
+        assert!(held_out.conversation(Some("x"), &turns) && !held_out.conversation(None, &turns[1..]));
     }
 
     #[test]

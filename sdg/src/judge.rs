@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use espalier_dataset::normalized;
+use espalier_dataset::{Turn, normalized};
 use espalier_taxonomy::{Leaf, Tree};
 
+use crate::conversation::{said_by, turns};
 use crate::error::SdgError;
 use crate::expressions;
 use crate::held_out::HeldOut;
@@ -27,39 +28,48 @@ impl<'a> Judge<'a> {
 
     /// Judges a question and its answer.
     pub(crate) fn check(&self, job: &Job, question: &str, answer: &str) -> Result<CheckOutcome, SdgError> {
-        if self.held_out.question(None, question) || self.held_out.question(job.context.as_deref(), question) {
+        let turns = match turns(self.leaf, question, answer) {
+            Ok(turns) => turns,
+            Err(why) => return Ok(CheckOutcome::failed("no conversation", why)),
+        };
+        let context = job.context.as_deref();
+        if self.held_out.conversation(context, &turns) {
             return Ok(CheckOutcome::failed("held-out question", ""));
         }
+        let last = said_by(&turns, "user").next_back().unwrap_or_default();
         match job.flow {
-            Flow::Template => self.verifier.check(self.leaf, &job.slots, question, answer),
+            Flow::Template => self.verifier.check(self.leaf, &job.slots, last, answer),
             Flow::Seed | Flow::Passage => Ok(CheckOutcome::passed("given")),
-            Flow::Invented | Flow::Grounded => match self.readable(question, answer) {
+            Flow::Invented | Flow::Grounded => match self.readable(question, &turns) {
                 Some(refused) => Ok(refused),
-                None => self.verifier.check(self.leaf, &BTreeMap::new(), question, answer),
+                None => self.verifier.check(self.leaf, &BTreeMap::new(), last, answer),
             },
-            Flow::Document => Ok(match self.readable(question, answer) {
+            Flow::Document => Ok(match self.readable(question, &turns) {
                 Some(refused) => refused,
-                None if !question.trim_end().ends_with('?') => CheckOutcome::failed("not a question", question),
-                None => supported(answer, job.context.as_deref().unwrap_or_default()),
+                None if !last.trim_end().ends_with('?') => CheckOutcome::failed("not a question", last),
+                None => supported(&turns, context.unwrap_or_default()),
             }),
         }
     }
 
-    /// What every written pair must be: there, not endless, not a seed again, not a refusal.
-    fn readable(&self, question: &str, answer: &str) -> Option<CheckOutcome> {
+    /// What every written conversation must be: there, not endless, not a seed again, not a refusal.
+    fn readable(&self, question: &str, turns: &[Turn]) -> Option<CheckOutcome> {
         const REFUSALS: [&str; 4] = ["as an ai", "i'm sorry", "i am sorry", "i cannot"];
-        if question.trim().len() < 8 || answer.trim().is_empty() {
+        if question.trim().len() < 8 || said_by(turns, "assistant").any(|answer| answer.trim().is_empty()) {
             return Some(CheckOutcome::failed("no question and answer", ""));
         }
-        if question.len() > 600 {
+        if said_by(turns, "user").any(|question| question.len() > 600) {
             return Some(CheckOutcome::failed("question too long", ""));
         }
-        let lower = answer.to_lowercase();
-        if REFUSALS.iter().any(|refusal| lower.contains(refusal)) {
+        let refuses = |answer: &str| {
+            let lower = answer.to_lowercase();
+            REFUSALS.iter().any(|refusal| lower.contains(refusal))
+        };
+        if said_by(turns, "assistant").any(refuses) {
             return Some(CheckOutcome::failed("refusal", ""));
         }
         let asked = normalized(question);
-        let copied = self.leaf.seeds.iter().any(|seed| normalized(&seed.question) == asked);
+        let copied = self.leaf.seeds.iter().any(|seed| normalized(&seed.script()) == asked);
         copied.then(|| CheckOutcome::failed("copy of a seed", ""))
     }
 }
@@ -76,8 +86,9 @@ pub(crate) fn read_pair(text: &str) -> (String, String) {
 /// The share of an answer's content words that its text must hold.
 const SUPPORT: f64 = 0.8;
 
-fn supported(answer: &str, context: &str) -> CheckOutcome {
-    let share = expressions::support(answer, context);
+/// Every answer of a conversation must rest on its text.
+fn supported(turns: &[Turn], context: &str) -> CheckOutcome {
+    let share = said_by(turns, "assistant").map(|answer| expressions::support(answer, context)).fold(1.0, f64::min);
     if share < SUPPORT {
         return CheckOutcome::failed("not supported by the text", &format!("{:.0} % of its words", 100.0 * share));
     }
@@ -98,8 +109,12 @@ mod tests {
     #[test]
     fn an_answer_must_rest_on_its_text() {
         let text = "The wires are 40 centimetres apart.";
-        assert!(supported("It is 40 centimetres apart.", text).passed);
-        assert!(!supported("They are 50 metres apart.", text).passed);
-        assert!(!supported("", text).passed);
+        let said = |answers: &[&str]| {
+            let turns: Vec<Turn> = answers.iter().map(|answer| Turn::new("assistant", *answer)).collect();
+            supported(&turns, text).passed
+        };
+        let (right, wrong) = ("It is 40 centimetres apart.", "They are 50 metres apart.");
+        assert!(said(&[right]) && said(&[right, right]));
+        assert!(!said(&[wrong]) && !said(&[wrong, right]) && !said(&[""]));
     }
 }

@@ -10,6 +10,9 @@
 //!
 //! Knowledge leaves also give rows that no model wrote: their seeds, and what their document says under each heading.
 //!
+//! A seed of several turns stands in prompts as a script (`User: ...`, `Assistant: ...`, the last question at its end), and what a
+//! teacher writes in its manner becomes a row of several turns.
+//!
 //! What the teacher reads stands in `sdg/prompts`, one file a flow.
 //!
 //! # What is promised
@@ -30,6 +33,7 @@
 //! ```
 
 mod config;
+mod conversation;
 mod error;
 pub mod estimate;
 mod expressions;

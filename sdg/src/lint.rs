@@ -16,7 +16,7 @@ pub fn lint_tree(tree: &Tree) -> Vec<Diagnostic> {
     for leaf in &tree.leaves {
         found.extend(lint(leaf));
         let held_out = HeldOut::of_leaf(tree, &leaf.id);
-        for seed in leaf.seeds.iter().filter(|seed| held_out.question(seed.context.as_deref(), &seed.question)) {
+        for seed in leaf.seeds.iter().filter(|seed| held_out.seed(seed)) {
             let mut findings = Findings { leaf, found: Vec::new() };
             findings.error(
                 Place { line: seed.line, column: 1 },

@@ -68,7 +68,7 @@ pub struct Job {
     pub index: u64,
     /// How it comes about.
     pub flow: Flow,
-    /// The question, where it is known before.
+    /// The question, where it is known before; of a seed of several turns its script.
     pub question: Option<String>,
     /// The answer, where no model writes it.
     pub answer: Option<String>,
@@ -114,7 +114,7 @@ pub fn plan_leaf(
 ) -> Result<Vec<Job>, SdgError> {
     config.validate().map_err(SdgError::Config)?;
     let held_out = HeldOut::of_leaf(tree, &leaf.id);
-    if let Some(seed) = leaf.seeds.iter().find(|seed| held_out.question(seed.context.as_deref(), &seed.question)) {
+    if let Some(seed) = leaf.seeds.iter().find(|seed| held_out.seed(seed)) {
         return Err(SdgError::Leak { leaf: leaf.id.clone(), line: seed.line });
     }
     let wanted = leaf.samples.unwrap_or(config.samples);
@@ -193,7 +193,7 @@ impl Builder<'_> {
         if self.config.knowledge_seeds {
             for (number, seed) in self.leaf.seeds.iter().enumerate() {
                 let mut job = self.job(Flow::Seed);
-                job.question = Some(seed.question.clone());
+                job.question = Some(seed.script().into_owned());
                 job.answer = Some(seed.answer.clone());
                 job.asks = vec![Ask { seed_ids: vec![number.to_string()], ..Ask::default() }];
                 job.context.clone_from(&seed.context);

@@ -47,7 +47,7 @@ pub struct Planted {
     pub seed: usize,
     /// The text that the question is about.
     pub context: Option<String>,
-    /// The question.
+    /// The question; of a seed of several turns its script.
     pub question: String,
     /// The right answer, or a wrong one.
     pub answer: String,
@@ -69,7 +69,7 @@ pub fn planted(leaf: &Leaf, elsewhere: &[&Seed], random: u64, most: usize) -> Ve
             plant,
             seed: index,
             context: seed.context.clone(),
-            question: seed.question.clone(),
+            question: seed.script().into_owned(),
             answer,
         };
         rows.push(row(Plant::Seed, seed.answer.clone()));
@@ -139,6 +139,16 @@ mod tests {
         kinds.dedup();
         assert_eq!(kinds.len(), 5);
         assert!(rows.iter().all(|row| row.plant != Plant::Truncated || row.answer == "The answer with"));
+    }
+
+    #[test]
+    fn a_judge_sees_what_was_said_before() {
+        let mut leaf = leaf();
+        leaf.seeds.truncate(1);
+        leaf.seeds[0].history =
+            vec![espalier_taxonomy::Exchange { user: "Hello.".into(), assistant: "Good day.".into() }];
+        let rows = planted(&leaf, &[], 0, 8);
+        assert_eq!(rows[0].question, "User: Hello.\nAssistant: Good day.\nUser: What is 0?");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A file is a jinja template whose `{% filter turn("user") %}` blocks become the turns of a conversation; the line end before
 //! `{% endfilter %}` belongs to the file, not to the turn, and nothing but white space may stand outside. It sees `leaf` (the
-//! fields that a human wrote), `shots` (the chosen seeds) and, by flow, `question` or `text`.
+//! fields that a human wrote), `shots` (the chosen seeds, those of several turns as scripts) and, by flow, `question` or `text`.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -72,7 +72,7 @@ pub(crate) fn fill(file: PromptFile, leaf: &Leaf, shots: &[&Seed], own: Value) -
         .iter()
         .map(|seed| {
             context! {
-                question => seed.question.as_str(),
+                question => seed.script(),
                 answer => seed.answer.as_str(),
                 context => seed.context.as_deref(),
             }
@@ -224,6 +224,20 @@ mod tests {
         assert_eq!(prompt[0].1, seed);
         assert_eq!(prompt[3], ("assistant".to_owned(), "Question: Question 2?\nAnswer: Answer 2\n".to_owned()));
         assert_eq!((prompt.len(), &prompt[4].1), (5, &chunk));
+    }
+
+    #[test]
+    fn a_seed_of_several_turns_is_shown_with_them() {
+        let mut leaf = leaf(None);
+        leaf.seeds[0].history =
+            vec![espalier_taxonomy::Exchange { user: "Hello.".into(), assistant: "Good day.".into() }];
+        let shots: Vec<&Seed> = leaf.seeds.iter().take(1).collect();
+        let text = context! { text => "A chunk.", question => "Q" };
+        for (file, place) in [(TEMPLATE, 0), (INVENTED, 0), (GROUNDED, 0), (DOCUMENT, 1)] {
+            let turns = fill(file, &leaf, &shots, text.clone()).unwrap();
+            let shown = "User: Hello.\nAssistant: Good day.\nUser: Question 1?";
+            assert!(turns[place].content.contains(shown), "{}: {turns:?}", file.name);
+        }
     }
 
     #[test]

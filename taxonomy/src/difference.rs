@@ -1,5 +1,6 @@
 //! What changed between two states of a tree, told by content: no history is needed, and a folder that was renamed is known.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::hash::hexadecimal;
-use crate::leaf::Leaf;
+use crate::leaf::{Leaf, Seed};
 use crate::tree::Tree;
 
 /// Keys of a leaf that are compared by themselves, or that do not change what it teaches.
@@ -153,11 +154,12 @@ impl LeafState {
     fn of(leaf: &Leaf) -> Self {
         let seeds = leaf.seeds.iter().map(|seed| {
             let value = serde_json::to_value(seed).map(without_lines).unwrap_or_default();
-            (seed.context.as_deref(), seed.question.as_str(), value)
+            // A conversation is named by all that is said in it before its answer.
+            (seed.context.as_deref(), one_line(seed), value)
         });
         let tests = leaf.test.iter().map(|item| {
             let value = serde_json::to_value(item).map(without_lines).unwrap_or_default();
-            (item.context.as_deref(), item.question.as_str(), value)
+            (item.context.as_deref(), Cow::Borrowed(item.question.as_str()), value)
         });
         let documents = leaf.documents.iter().map(|document| {
             let name = document.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -184,21 +186,25 @@ impl LeafState {
 }
 
 /// Hashes by question. A question that stands with several contexts is numbered by their hashes.
-fn by_question<'a>(items: impl Iterator<Item = (Option<&'a str>, &'a str, Value)>) -> BTreeMap<String, String> {
+fn by_question<'a>(items: impl Iterator<Item = (Option<&'a str>, Cow<'a, str>, Value)>) -> BTreeMap<String, String> {
     let items: Vec<_> = items.collect();
     let mut times: HashMap<&str, usize> = HashMap::new();
     for (_, question, _) in &items {
-        *times.entry(question).or_default() += 1;
+        *times.entry(&**question).or_default() += 1;
     }
     let mut result = BTreeMap::new();
     for (context, question, value) in &items {
         let name = match context {
-            Some(context) if times[question] > 1 => format!("{question} [context {}]", &sha256(context)[..8]),
-            _ => (*question).to_owned(),
+            Some(context) if times[&**question] > 1 => format!("{question} [context {}]", &sha256(context)[..8]),
+            _ => question.clone().into_owned(),
         };
         result.insert(name, sha256(&value.to_string()));
     }
     result
+}
+
+fn one_line(seed: &Seed) -> Cow<'_, str> {
+    if seed.history.is_empty() { seed.script() } else { seed.script().replace('\n', " ").into() }
 }
 
 /// Where a thing stands in its file does not change what it says.
@@ -216,7 +222,7 @@ fn sha256(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leaf::{Document, Seed};
+    use crate::leaf::{Document, Exchange};
 
     fn leaf(id: &str, seeds: &[(&str, &str)]) -> Leaf {
         let seed = |(index, (question, answer)): (usize, &(&str, &str))| Seed {
@@ -275,6 +281,24 @@ mod tests {
             }
         );
         assert!(TreeDifference::between(&old, &old).is_empty());
+    }
+
+    #[test]
+    fn conversations_that_end_alike_are_told_apart() {
+        let conversation = |user: &str, assistant: &str| Seed {
+            history: vec![Exchange { user: user.into(), assistant: assistant.into() }],
+            question: "And why?".into(),
+            answer: "So.".into(),
+            ..Seed::default()
+        };
+        let of =
+            |seeds: &[Seed]| state(vec![with_hash(Leaf { id: "x".into(), seeds: seeds.to_vec(), ..Leaf::default() })]);
+        let [one, other, changed] = [("Up?", "Yes."), ("Down?", "No."), ("Down?", "Never.")]
+            .map(|(user, assistant)| conversation(user, assistant));
+        let found = TreeDifference::between(&of(&[one.clone(), other]), &of(&[one, changed]));
+        let seeds = &found.changed[0].seeds;
+        assert_eq!(seeds.added, ["User: Down? Assistant: Never. User: And why?"]);
+        assert_eq!(seeds.removed, ["User: Down? Assistant: No. User: And why?"]);
     }
 
     #[test]

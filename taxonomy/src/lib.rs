@@ -33,6 +33,7 @@
 
 mod attribution;
 mod chunk;
+mod conversation;
 mod diagnostic;
 mod difference;
 pub mod document;
@@ -51,6 +52,7 @@ pub mod upgrade;
 
 pub use attribution::{Work, check_licenses};
 pub use chunk::{Chunk, ChunkSettings, chunks};
+pub use conversation::read_script;
 pub use diagnostic::{Diagnostic, Severity};
 pub use difference::{LeafDifference, LeafState, PartDifference, TreeDifference, TreeState};
 pub use leaf::{

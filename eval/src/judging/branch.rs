@@ -1,8 +1,9 @@
 //! The questions of a taxonomy as `InstructLab`'s MT-Bench-branch asks them, and two branches set side by side, leaf by leaf.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use espalier_taxonomy::{Leaf, LeafKind};
+use espalier_taxonomy::{Leaf, LeafKind, Seed, TestItem};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
@@ -21,25 +22,18 @@ pub enum Asked {
 }
 
 /// The questions of the skills among some leaves, one turn each, with the right answer as reference. Knowledge has
-/// MMLU-branch. A question that stands in two leaves is asked for the first.
+/// MMLU-branch. A question that stands in two leaves is asked for the first. What was said before the question of a seed stands in
+/// its context, as the seed has it: the model answers the same conversation that the reference does.
 pub fn branch_questions(leaves: &[Leaf], asked: Asked) -> Vec<Question> {
     let mut questions = Vec::new();
     let mut seen = BTreeSet::new();
     for leaf in leaves.iter().filter(|leaf| leaf.kind != LeafKind::Knowledge) {
-        let found: Vec<(&str, &str, Option<&str>)> = match asked {
-            Asked::Seeds => leaf
-                .seeds
-                .iter()
-                .map(|seed| (seed.question.as_str(), seed.answer.as_str(), seed.context.as_deref()))
-                .collect(),
-            Asked::HeldOut => leaf
-                .test
-                .iter()
-                .map(|item| (item.question.as_str(), item.answer.as_str(), item.context.as_deref()))
-                .collect(),
+        let found: Vec<Found<'_>> = match asked {
+            Asked::Seeds => leaf.seeds.iter().map(Found::seed).collect(),
+            Asked::HeldOut => leaf.test.iter().map(Found::item).collect(),
         };
-        for (question, answer, context) in found {
-            let question_id = question_number(question);
+        for Found { name, question, answer, context } in found {
+            let question_id = question_number(&name);
             if !seen.insert(question_id) {
                 continue;
             }
@@ -59,6 +53,32 @@ pub fn branch_questions(leaves: &[Leaf], asked: Asked) -> Vec<Question> {
         }
     }
     questions
+}
+
+/// A question of a leaf.
+struct Found<'a> {
+    /// What it is numbered by: all that is asked and said before its answer.
+    name: Cow<'a, str>,
+    question: &'a str,
+    answer: &'a str,
+    context: Option<Cow<'a, str>>,
+}
+
+impl<'a> Found<'a> {
+    fn seed(seed: &'a Seed) -> Self {
+        let text = seed.context.as_deref();
+        let context = match (text, seed.said_before()) {
+            (text, None) => text.map(Cow::Borrowed),
+            (None, Some(said)) => Some(Cow::Owned(said)),
+            (Some(text), Some(said)) => Some(Cow::Owned(format!("{}\n\n{said}", text.trim_end()))),
+        };
+        Self { name: seed.script(), question: &seed.question, answer: &seed.answer, context }
+    }
+
+    fn item(item: &'a TestItem) -> Self {
+        let question = item.question.as_str();
+        Self { name: question.into(), question, answer: &item.answer, context: item.context.as_deref().map(Cow::from) }
+    }
 }
 
 /// The MD5 hash of a question as a number: so a question keeps its number from branch to branch.
@@ -127,7 +147,7 @@ pub fn compare_ratings(questions: &[Question], first: &[Judgment], second: &[Jud
 
 #[cfg(test)]
 mod tests {
-    use espalier_taxonomy::{Seed, TestItem};
+    use espalier_taxonomy::Exchange;
 
     use super::*;
 
@@ -159,6 +179,29 @@ mod tests {
         assert!(line.starts_with(&format!("{{\"question_id\":\"{NUMBER}\",\"category\":\"taxonomy\"")), "{line}");
         assert_eq!(serde_json::from_str::<Question>(&line).unwrap(), found[0]);
         assert_eq!(branch_questions(&[leaf], Asked::HeldOut)[0].turns, ["Which year?"]);
+    }
+
+    #[test]
+    fn what_was_said_before_a_question_is_its_context() {
+        let seed = |user: &str, context: Option<&str>| Seed {
+            history: vec![Exchange { user: user.into(), assistant: "Yes.".into() }],
+            question: "And why?".into(),
+            answer: "So.".into(),
+            context: context.map(Into::into),
+            ..Seed::default()
+        };
+        let seeds = vec![seed("Up?", None), seed("Down?", Some("A hill.\n")), seed("Up?", None)];
+        let found = branch_questions(&[Leaf { seeds, ..Leaf::default() }], Asked::Seeds);
+        let asked: Vec<&str> = found.iter().map(|question| question.turns[0].as_str()).collect();
+        assert_eq!(
+            asked,
+            [
+                "Given the context below:\nUser: Up?\nAssistant: Yes.\nAnswer the following question: And why?",
+                "Given the context below:\nA hill.\n\nUser: Down?\nAssistant: Yes.\nAnswer the following question: And why?",
+            ],
+            "two that end alike are two, one that stands twice is one"
+        );
+        assert_eq!(found[0].reference.as_deref(), Some(&["So.".to_owned()][..]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use espalier_dataset::quality::{
 };
 use espalier_dataset::{DatasetError, Row, Verdict};
 use espalier_sdg::SdgError;
-use espalier_taxonomy::{Leaf, LeafKind};
+use espalier_taxonomy::{Leaf, LeafKind, Seed};
 use std::collections::BTreeMap;
 
 /// Looks at each accepted row once.
@@ -34,7 +34,8 @@ impl Reviewer {
     /// Refuses accepted rows that break a rule or repeat an earlier one.
     pub(super) fn review(&mut self, leaf: &Leaf, rows: &mut [Row]) -> Result<(), SdgError> {
         let (seen, seeds) = self.leaves.entry(leaf.id.clone()).or_insert_with(|| {
-            (0, Seeds::new(leaf.seeds.iter().map(|seed| (seed.question.as_str(), seed.answer.as_str()))))
+            let said: Vec<(String, String)> = leaf.seeds.iter().map(said).collect();
+            (0, Seeds::new(said.iter().map(|(asked, answered)| (asked.as_str(), answered.as_str()))))
         });
         let new = &mut rows[*seen..];
         *seen += new.len();
@@ -72,4 +73,10 @@ impl Reviewer {
             }
         }
     }
+}
+
+/// What is asked and what is answered in a seed, its turns parted as those of a [`Sample`] are.
+fn said(seed: &Seed) -> (String, String) {
+    let joined = |texts: Vec<&str>| texts.join("\n\n");
+    (joined(seed.asked().collect()), joined(seed.answered().collect()))
 }

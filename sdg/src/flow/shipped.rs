@@ -99,6 +99,7 @@ const FILES: &[(&str, &str)] = files![
     "prompts/new_context.jinja",
     "prompts/new_grounded_question.jinja",
     "prompts/new_question.jinja",
+    "prompts/opening.jinja",
     "prompts/simple_freeform.jinja",
     "prompts/simple_grounded.jinja",
     "prompts/simple_knowledge.jinja",

@@ -58,7 +58,8 @@ pub fn source_columns(leaf: &Leaf) -> BTreeSet<String> {
 /// seeds, of a skill each seed. A context with fewer than three pairs shows its pairs again.
 ///
 /// `examples` are seeds: of a template those most like the question, the most similar last; of knowledge the context's own;
-/// of a skill the row's seed last, others by the settings' seed before it. What tests hold out is drawn by no template.
+/// of a skill the row's seed last, others by the settings' seed before it. The question of a seed of several turns is its
+/// script, and the seed has its `turns` too. What tests hold out is drawn by no template.
 ///
 /// # Errors
 /// A template that cannot be filled in, and a seed that is a held-out test question.
@@ -69,7 +70,7 @@ pub fn sources(
     count_tokens: &dyn Fn(&str) -> usize,
 ) -> Result<Vec<Sample>, SdgError> {
     let held_out = HeldOut::of_leaf(tree, &leaf.id);
-    if let Some(seed) = leaf.seeds.iter().find(|seed| held_out.question(seed.context.as_deref(), &seed.question)) {
+    if let Some(seed) = leaf.seeds.iter().find(|seed| held_out.seed(seed)) {
         return Err(SdgError::Leak { leaf: leaf.id.clone(), line: seed.line });
     }
     let rows = match (&leaf.questions, leaf.kind) {
@@ -109,7 +110,7 @@ fn skill(leaf: &Leaf, row: usize, settings: &SourceSettings) -> Row {
     if let Some(context) = &seed.context {
         columns.insert("seed_context".into(), context.as_str().into());
     }
-    columns.insert("seed_question".into(), seed.question.as_str().into());
+    columns.insert("seed_question".into(), seed.script().into());
     columns.insert("seed_response".into(), seed.answer.as_str().into());
     let key = |other: &usize| {
         let [from, row, other] = [settings.seed, row as u64, *other as u64].map(u64::to_le_bytes);
@@ -161,7 +162,7 @@ fn pairs(leaf: &Leaf, numbers: &[usize], columns: &mut Map<String, Value>) {
     columns.insert("document_outline".into(), leaf.document_outline.clone().unwrap_or_default().into());
     columns.insert("domain".into(), leaf.domain.clone().unwrap_or_default().into());
     for (pair, &number) in numbers.iter().cycle().take(PAIRS).enumerate() {
-        columns.insert(format!("icl_query_{}", pair + 1), leaf.seeds[number].question.as_str().into());
+        columns.insert(format!("icl_query_{}", pair + 1), leaf.seeds[number].script().into());
         columns.insert(format!("icl_response_{}", pair + 1), leaf.seeds[number].answer.as_str().into());
     }
 }
@@ -169,8 +170,15 @@ fn pairs(leaf: &Leaf, numbers: &[usize], columns: &mut Map<String, Value>) {
 /// A row with what all rows have.
 fn finished(leaf: &Leaf, mut columns: Map<String, Value>, shown: &[usize], origin: Origin) -> Row {
     let example = |&number: &usize| {
-        let Seed { question, answer, context, .. } = &leaf.seeds[number];
-        json!({"seed": number, "question": question, "answer": answer, "context": context})
+        let seed = &leaf.seeds[number];
+        let Seed { answer, context, .. } = seed;
+        let mut shown = json!({"seed": number, "question": seed.script(), "answer": answer, "context": context});
+        if !seed.history.is_empty() {
+            let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+            let turns = seed.exchanges().flat_map(|(asked, said)| [turn("user", asked), turn("assistant", said)]);
+            shown["turns"] = turns.collect();
+        }
+        shown
     };
     columns.insert("examples".into(), shown.iter().map(example).collect());
     columns.insert("leaf_node_type".into(), leaf.kind.name().into());
@@ -245,6 +253,25 @@ mod tests {
             assert_eq!((examples.len(), examples[4]["question"].as_str()), (5, Some("Question 2?")), "its own last");
             assert_eq!(rows[4].origin.seeds[4], "4");
         }
+    }
+
+    #[test]
+    fn a_seed_of_several_turns_is_a_script_and_has_its_turns() {
+        let history = vec![espalier_taxonomy::Exchange { user: "Hello.".into(), assistant: "Good day.".into() }];
+        let script = "User: Hello.\nAssistant: Good day.\nUser: Question 1?";
+        let seeds = vec![seed(Some("a"), 0), Seed { history, ..seed(Some("a"), 1) }];
+        let skill = Leaf { kind: LeafKind::GroundedSkill, seeds: seeds.clone(), ..Leaf::default() };
+        let row = &rows(&skill)[1];
+        assert_eq!(row.text("seed_question"), Some(script));
+        let shown = &row.columns["examples"][1];
+        assert_eq!(
+            (shown["question"].as_str(), shown["turns"][3]["content"].as_str()),
+            (Some(script), Some("Answer 1."))
+        );
+        assert_eq!(row.columns["examples"][0].get("turns"), None, "ids of rows of plain seeds stay");
+        let documents = vec![Document { path: "x/pond.md".into(), text: "A toad.".into() }];
+        let knowledge = Leaf { kind: LeafKind::Knowledge, seeds, documents, ..Leaf::default() };
+        assert_eq!(rows(&knowledge)[0].text("icl_query_2"), Some(script));
     }
 
     #[test]

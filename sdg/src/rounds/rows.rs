@@ -6,6 +6,7 @@ use espalier_dataset::{Row, Score, Turn, Verdict};
 use espalier_taxonomy::{Leaf, Tree};
 use serde_json::{Value, json};
 
+use crate::conversation::{said_by, turns};
 use crate::error::SdgError;
 use crate::flow::{Flow, Rejected, Sample};
 use crate::held_out::HeldOut;
@@ -29,14 +30,19 @@ impl<'a> RowMaker<'a> {
     /// rejected whatever the flow thinks of them.
     pub(super) fn kept(&self, sample: &Sample) -> Result<Row, SdgError> {
         let mut row = self.row(sample);
-        let turns = conversation(sample);
-        let usable = turns.len() >= 2 && turns.iter().all(|turn| !turn.content.trim().is_empty());
+        row.turns = match self.conversation(sample) {
+            Ok(turns) => turns,
+            Err(why) => {
+                row.turns = pair(sample);
+                row.reason = format!("no conversation: {why}");
+                return Ok(row);
+            }
+        };
+        let usable = row.turns.len() >= 2 && row.turns.iter().all(|turn| !turn.content.trim().is_empty());
         if !usable {
             "no question and answer".clone_into(&mut row.reason);
-            row.turns = turns;
             return Ok(row);
         }
-        row.turns = turns;
         let outcome = self.check(&row)?;
         if let (Some(answer), Some(turn)) = (outcome.canonical, row.turns.last_mut()) {
             turn.content = answer;
@@ -48,14 +54,12 @@ impl<'a> RowMaker<'a> {
     }
 
     fn check(&self, row: &Row) -> Result<CheckOutcome, SdgError> {
-        let question = row.question().unwrap_or_default();
-        let answer = row.turns.last().map(|turn| turn.content.as_str()).unwrap_or_default();
-        if row.turns.iter().any(|turn| turn.role == "user" && self.held_out.question(None, &turn.content))
-            || self.held_out.question(row.chunk.as_deref(), question)
-        {
+        if self.held_out.conversation(row.chunk.as_deref(), &row.turns) {
             return Ok(CheckOutcome::failed("held-out question", ""));
         }
         if self.verifier.is_some() {
+            let question = said_by(&row.turns, "user").next_back().unwrap_or_default();
+            let answer = row.turns.last().map(|turn| turn.content.as_str()).unwrap_or_default();
             return self.verifier.check(self.leaf, &BTreeMap::new(), question, answer);
         }
         Ok(CheckOutcome::passed(&format!("passed the flow {}", self.flow.name)))
@@ -64,12 +68,25 @@ impl<'a> RowMaker<'a> {
     /// The row of what a block refused.
     pub(super) fn rejected(&self, rejected: &Rejected) -> Row {
         let mut row = self.row(&rejected.sample);
-        row.turns = conversation(&rejected.sample);
+        row.turns = self.conversation(&rejected.sample).unwrap_or_else(|_| pair(&rejected.sample));
         row.block.clone_from(&rejected.block);
         let detail = rejected.detail.replace('\n', " ");
         row.reason =
             if detail.is_empty() { rejected.category.to_owned() } else { format!("{}: {detail}", rejected.category) };
         row
+    }
+
+    /// The turns of a row: the column `messages` where a flow makes whole conversations, else question and answer.
+    fn conversation(&self, sample: &Sample) -> Result<Vec<Turn>, &'static str> {
+        if let Some(Value::Array(messages)) = sample.columns.get("messages") {
+            let turn = |message: &Value| {
+                let text = |key: &str| message.get(key).and_then(Value::as_str).unwrap_or_default();
+                Turn::new(text("role"), text("content").trim())
+            };
+            return Ok(messages.iter().map(turn).collect());
+        }
+        let (question, answer) = question_and_answer(sample);
+        turns(self.leaf, question.trim(), answer.trim())
     }
 
     /// Everything but what is said and the verdict.
@@ -122,18 +139,15 @@ fn scores(sample: &Sample) -> Vec<Score> {
     finite.map(|(block, score)| Score { block: block.clone(), score: *score }).collect()
 }
 
-/// The turns of a row: the column `messages` where a flow makes whole conversations, else question and answer.
-fn conversation(sample: &Sample) -> Vec<Turn> {
-    if let Some(Value::Array(messages)) = sample.columns.get("messages") {
-        let turn = |message: &Value| {
-            let text = |key: &str| message.get(key).and_then(Value::as_str).unwrap_or_default();
-            Turn::new(text("role"), text("content").trim())
-        };
-        return messages.iter().map(turn).collect();
-    }
-    let (question, answer) = sample.question_and_answer().unwrap_or_else(|| {
+fn question_and_answer(sample: &Sample) -> (String, String) {
+    sample.question_and_answer().unwrap_or_else(|| {
         let text = |column| sample.text(column).unwrap_or_default().to_owned();
         (text("question"), text("response"))
-    });
+    })
+}
+
+/// Question and answer as they were written.
+fn pair(sample: &Sample) -> Vec<Turn> {
+    let (question, answer) = question_and_answer(sample);
     vec![Turn::new("user", question.trim()), Turn::new("assistant", answer.trim())]
 }

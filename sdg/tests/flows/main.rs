@@ -3,6 +3,7 @@
 
 mod blocks;
 mod checks;
+mod conversations;
 mod documented;
 mod golden;
 mod rounds;

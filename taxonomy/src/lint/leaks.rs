@@ -74,18 +74,19 @@ fn compare(
     settings: &LintSettings<'_>,
     found: &mut Vec<Diagnostic>,
 ) {
-    let question = shingles(&words(&seed.question), 2);
-    let whole = words(&normal(&[seed.context.as_deref().unwrap_or_default(), &seed.question, &seed.answer].join(" ")));
+    let questions: Vec<HashSet<u64>> = seed.asked().map(|question| shingles(&words(question), 2)).collect();
+    let context = seed.context.as_deref().unwrap_or_default();
+    let whole = words(&normal(&[context, &seed.script(), &seed.answer].join(" ")));
     let runs = shingles(&whole, RUN);
-    let mut candidates: Vec<usize> =
-        question.iter().chain(&runs).filter_map(|shingle| index.get(shingle)).flatten().copied().collect();
+    let shared = questions.iter().flatten().chain(&runs);
+    let mut candidates: Vec<usize> = shared.filter_map(|shingle| index.get(shingle)).flatten().copied().collect();
     candidates.sort_unstable();
     candidates.dedup();
     let given_away: Vec<(f64, &Measured)> = candidates
         .into_iter()
         .filter_map(|number| {
             let text = &measured[number];
-            let near = jaccard(&question, &text.short);
+            let near = questions.iter().map(|question| jaccard(question, &text.short)).fold(0.0, f64::max);
             let held = text.runs.intersection(&runs).count() as f64 / text.length.max(1) as f64;
             (near >= settings.near || held >= CONTAINED).then_some((near.max(held), text))
         })

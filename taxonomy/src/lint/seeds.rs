@@ -17,7 +17,8 @@ const FEWEST_WORDS: usize = 3;
 /// Seeds that are too long, that say what their context does not, or that were never filled in.
 pub(super) fn lint(leaf: &Leaf, settings: &LintSettings<'_>, found: &mut Vec<Diagnostic>) {
     for seed in &leaf.seeds {
-        let parts = [seed.context.as_deref().unwrap_or_default(), &seed.question, &seed.answer];
+        let context = seed.context.as_deref().unwrap_or_default();
+        let parts: Vec<&str> = [context].into_iter().chain(seed.asked()).chain(seed.answered()).collect();
         let tokens: usize = parts.iter().map(|part| (settings.count_tokens)(part)).sum();
         if tokens > settings.seed_tokens {
             found.push(warning(
@@ -39,7 +40,7 @@ pub(super) fn lint(leaf: &Leaf, settings: &LintSettings<'_>, found: &mut Vec<Dia
 
 fn unsupported(leaf: &Leaf, seed: &Seed, found: &mut Vec<Diagnostic>) {
     let Some(context) = &seed.context else { return };
-    let known: HashSet<String> = words(context).into_iter().chain(words(&seed.question)).collect();
+    let known: HashSet<String> = words(context).into_iter().chain(words(&seed.script())).collect();
     let mut seen = HashSet::new();
     let said: Vec<String> =
         words(&seed.answer).into_iter().filter(|word| !is_common(word) && seen.insert(word.clone())).collect();
@@ -70,7 +71,7 @@ pub(super) fn duplicates(tree: &Tree, settings: &LintSettings<'_>, found: &mut V
     let mut first: HashMap<(String, String), usize> = HashMap::new();
     let mut same = HashSet::new();
     for (number, (leaf, seed)) in seeds.iter().enumerate() {
-        let key = (normal(seed.context.as_deref().unwrap_or_default()), normal(&seed.question));
+        let key = (normal(seed.context.as_deref().unwrap_or_default()), normal(&seed.script()));
         let earlier = *first.entry(key).or_insert(number);
         if earlier == number {
             continue;
@@ -91,7 +92,7 @@ pub(super) fn duplicates(tree: &Tree, settings: &LintSettings<'_>, found: &mut V
     let sets: Vec<HashSet<u64>> = seeds
         .iter()
         .map(|(_, seed)| {
-            let text = format!("{} {}", seed.context.as_deref().unwrap_or_default(), seed.question);
+            let text = format!("{} {}", seed.context.as_deref().unwrap_or_default(), seed.script());
             shingles(&words(&text), 2)
         })
         .collect();
@@ -107,10 +108,10 @@ pub(super) fn duplicates(tree: &Tree, settings: &LintSettings<'_>, found: &mut V
         }
     }
     for leaf in &tree.leaves {
-        let questions: Vec<HashSet<u64>> = leaf.seeds.iter().map(|seed| shingles(&words(&seed.question), 2)).collect();
+        let questions: Vec<HashSet<u64>> = leaf.seeds.iter().map(|seed| shingles(&words(&seed.script()), 2)).collect();
         for (a, b, index) in near_pairs(&questions, settings.near) {
             let (first, seed) = (&leaf.seeds[a], &leaf.seeds[b]);
-            let identical = normal(&first.question) == normal(&seed.question);
+            let identical = normal(&first.script()) == normal(&seed.script());
             if seed.context.is_some() && first.context == seed.context && !identical {
                 found.push(near(leaf, seed, leaf, first, index));
             }

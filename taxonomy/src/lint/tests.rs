@@ -1,5 +1,5 @@
 use super::*;
-use crate::leaf::{LeafKind, TestItem};
+use crate::leaf::{Exchange, LeafKind, TestItem};
 
 fn seed(line: usize, question: &str, answer: &str, context: Option<&str>) -> Seed {
     Seed { question: question.into(), answer: answer.into(), context: context.map(Into::into), line, ..Seed::default() }
@@ -114,6 +114,33 @@ fn what_is_measured_is_not_taught() {
         [
             "a/qna.yaml:1: this seed gives away a held-out question at a/test.jsonl:3 (88 % of it)",
             "a/qna.yaml:2: this seed gives away a benchmark at mmlu.jsonl:7 (100 % of it)",
+        ]
+    );
+}
+
+#[test]
+fn conversations_are_looked_at_whole() {
+    let conversation = |line: usize, user: &str, assistant: &str| Seed {
+        history: vec![Exchange { user: user.into(), assistant: assistant.into() }],
+        ..seed(line, "And why is that so?", &format!("Because of line {line}."), None)
+    };
+    let mut seeds = others();
+    seeds.push(conversation(1, "Which of the trees is the tallest one?", "The spruce is."));
+    // The same last question after other words has another answer, and rightly.
+    seeds.push(conversation(2, "How many frogs live in the old pond?", "Seven of them do."));
+    seeds.push(conversation(3, "What does the smith make?", "REPLACE: an answer"));
+    seeds.push(conversation(4, "Who came to the mill?", &"the miller ".repeat(30)));
+    let mut skill = leaf("a", LeafKind::FreeformSkill, seeds);
+    let question = "How many frogs live in the old pond?".into();
+    skill.test = vec![TestItem { question, line: 3, ..TestItem::default() }];
+    skill.test_file = Some("a/test.jsonl".into());
+    let settings = LintSettings { seed_tokens: 50, ..LintSettings::default() };
+    assert_eq!(
+        messages(vec![skill], &settings),
+        [
+            "a/qna.yaml:2: this seed gives away a held-out question at a/test.jsonl:3 (100 % of it)",
+            "a/qna.yaml:3: a text of the scaffold was never filled in",
+            "a/qna.yaml:4: this seed with its context has 74 tokens, more than 50",
         ]
     );
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Report;
 use super::fields::{Blank, Fields, list, text_or_blank};
+use crate::conversation::{ASSISTANT, USER, begins_turn};
 use crate::leaf::{Exchange, Place, Seed};
 use crate::node::{Node, Value};
 
@@ -140,7 +141,16 @@ fn turns(node: Node, context: Option<String>, report: &mut Report<'_>) -> Option
             report.error(start, format!("turn {} is the {name}'s", index + 1), hint);
             return None;
         }
-        let (text, _) = turn.required_text(name, report)?;
+        let (text, place) = turn.required_text(name, report)?;
+        if begins_turn(&text) {
+            report.error(
+                place,
+                format!(
+                    "a line of this turn begins with `{USER}` or `{ASSISTANT}`, as turns do where a prompt shows them"
+                ),
+                "write who speaks in other words, or as a turn of its own",
+            );
+        }
         turn.refuse_the_rest(report);
         said.push(text);
     }
