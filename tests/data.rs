@@ -116,8 +116,8 @@ fn rows_are_converted_mixed_and_split() {
     let bench = Bench::new();
     let table = bench.text("rows.parquet");
     write_parquet(table.as_ref(), &rows()).unwrap();
-    let [ilab, tasks, skills, mixed, legacy, split] =
-        ["ilab", "tasks", "skills.jsonl", "mixed.jsonl", "legacy.jsonl", "split.parquet"].map(|name| bench.text(name));
+    let [ilab, seeds, tasks, skills] = ["ilab", "seeds", "tasks", "skills.jsonl"].map(|name| bench.text(name));
+    let [mixed, legacy, split] = ["mixed.jsonl", "legacy.jsonl", "split.parquet"].map(|name| bench.text(name));
     let ours = bench.write(
         "ours.yaml",
         "espalier: 1\nsources:\n- {rows: rows.parquet, form: phase10, share: 0.5}\n- {rows: skills.jsonl, part: 0.5}\n",
@@ -129,6 +129,8 @@ fn rows_are_converted_mixed_and_split() {
         vec!["convert", &table, "--to", "skills_train_msgs", "--out", &skills],
         vec!["convert", &table, "--to", "instructlab", "--out", &ilab, "--system", "Be kind."],
         vec!["convert", &table, "--to", "instructlab", "--out", &ilab],
+        vec!["convert", &table, "--to", "instructlab", "--out", &seeds, "--taxonomy", "taxonomy/examples/tiny"],
+        vec!["convert", &table, "--to", "alpaca", "--out", &seeds, "--taxonomy", "taxonomy/examples/tiny"],
         vec!["convert", &table, "--to", "lm_eval", "--out", &tasks],
         vec!["mix", &ours, "--out", &mixed],
         vec!["mix", &ours, "--out", &mixed, "--legacy"],
@@ -141,6 +143,13 @@ fn rows_are_converted_mixed_and_split() {
         words += &format!("$ data {}\n{}{}({})\n\n", arguments.join(" "), said.out, said.err, said.code);
     }
     insta::assert_snapshot!(words.replace(&bench.text(""), ""));
+    let test = std::fs::read_to_string(bench.path("seeds/test.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(test.lines().next().unwrap()).unwrap();
+    let user = "Where did the frog live?\nA green frog lived in the pond.";
+    assert_eq!(first, serde_json::json!({"system": "", "user": user, "assistant": "In the pond."}));
+    assert_eq!(test.lines().count(), 6, "the seeds of both leaves");
+    let held_out = std::fs::read_to_string(bench.path("seeds/held_out.jsonl")).unwrap();
+    assert!(held_out.contains("How deep is the well?") && !held_out.contains("frog"), "{held_out}");
 }
 
 #[test]

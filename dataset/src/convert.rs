@@ -72,7 +72,7 @@ pub fn convert(
         }
         OutputForm::Instructlab => {
             let summary = write_folder(rows, options, out)?;
-            Converted { lines: summary.train + summary.test, empty: summary.empty, unfit: 0 }
+            Converted { lines: summary.train + summary.test + summary.held_out, empty: summary.empty, unfit: 0 }
         }
         OutputForm::LmEval => {
             let tasks = write_branch_tasks(rows, out)?;

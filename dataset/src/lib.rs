@@ -66,7 +66,7 @@ pub use funnel::{Funnel, FunnelLine, funnel};
 pub use grouping::{Group, GroupColumn, grouped};
 pub use instructlab::{
     AuxiliaryInstructions, BranchTask, FolderOptions, FolderSummary, KnowledgeForms, MultipleChoice, Recipe,
-    RecipeFile, RecipeMetadata, SamplingSize, write_branch_tasks, write_folder,
+    RecipeFile, RecipeMetadata, SamplingSize, SeedPair, write_branch_tasks, write_folder,
 };
 pub use journal::Journal;
 pub use keyed::KeyedJournal;

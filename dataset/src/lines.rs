@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::DatasetError;
 use crate::formats::{Records, TrainingLine};
 use crate::instructlab::{AuxiliaryInstructions, KnowledgeForms};
-use crate::row::{Row, Split, Verdict};
+use crate::row::Row;
 use crate::versions::{RowSource, Versions};
 
 /// The form in which rows become lines.
@@ -91,8 +91,7 @@ impl LineSource {
 
 /// The rows that may be trained on.
 fn learned(rows: &RowSource) -> impl Iterator<Item = Result<Row, DatasetError>> {
-    let wanted = |row: &Row| row.verdict == Verdict::Accepted && row.split == Split::Train;
-    rows.rows().filter(move |row| row.as_ref().map_or(true, wanted))
+    rows.rows().filter(|row| row.as_ref().map_or(true, Row::is_learned))
 }
 
 fn is_knowledge(row: &Row) -> bool {

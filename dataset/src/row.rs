@@ -184,12 +184,25 @@ pub struct Row {
     /// SPDX identifiers of the licences of the works that the row draws on.
     #[serde(default)]
     pub licenses: Vec<String>,
+    /// How often training takes the row in an epoch, as its leaf says; once where that says nothing.
+    #[serde(default)]
+    pub leaf_weight: Option<f64>,
 }
 
 impl Row {
     /// The first user turn.
     pub fn question(&self) -> Option<&str> {
         self.turns.iter().find(|turn| turn.role == "user").map(|turn| turn.content.as_str())
+    }
+
+    /// Whether it is trained on.
+    pub fn is_learned(&self) -> bool {
+        self.verdict == Verdict::Accepted && self.split == Split::Train
+    }
+
+    /// How often an epoch of training takes it, on the average.
+    pub fn times_an_epoch(&self) -> f64 {
+        if self.is_learned() { self.leaf_weight.unwrap_or(1.0) } else { 0.0 }
     }
 
     /// The part of the reason before the first `: `: what a funnel counts.

@@ -91,7 +91,7 @@ pub struct LengthSummary {
 }
 
 /// Figures of the rows of a leaf, or of all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// Rows.
     pub rows: u64,
@@ -99,6 +99,8 @@ pub struct Statistics {
     pub accepted: u64,
     /// Accepted rows that are held out.
     pub held_out: u64,
+    /// Rows that an epoch of training takes, by the weights of their leaves.
+    pub an_epoch: f64,
     /// Letters of the first question of accepted rows.
     pub question_letters: Lengths,
     /// Letters of the last answer of accepted rows.
@@ -125,9 +127,16 @@ impl Statistics {
         }
         self.accepted += 1;
         self.held_out += u64::from(row.split == Split::HeldOut);
+        self.an_epoch += row.times_an_epoch();
         self.question_letters.add(row.question().unwrap_or_default().chars().count() as u64);
         let answer = row.turns.iter().rev().find(|turn| turn.role == "assistant");
         self.answer_letters.add(answer.map_or(0, |turn| turn.content.chars().count()) as u64);
+    }
+
+    /// Whether weights of leaves make an epoch of other rows than there are.
+    pub fn is_weighed(&self) -> bool {
+        let learned = (self.accepted - self.held_out) as f64;
+        (self.an_epoch - learned).abs() > 1e-9 * learned.max(1.0)
     }
 
     /// What is measured, with its name.

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use espalier_dataset::{
-    AuxiliaryInstructions, DatasetError, FolderOptions, KnowledgeForms, Recipe, Row, RowSource, SamplingSize, Split,
-    Turn, Verdict, write_folder, write_parquet,
+    AuxiliaryInstructions, DatasetError, FolderOptions, KnowledgeForms, Recipe, Row, RowSource, SamplingSize, SeedPair,
+    Split, Turn, Verdict, write_folder, write_parquet,
 };
 use serde_json::Value;
 
@@ -156,6 +156,7 @@ fn options(legacy: bool) -> FolderOptions {
         instructions: AuxiliaryInstructions::default(),
         skill_lines: SamplingSize::Lines(3),
         legacy,
+        seeds: None,
     }
 }
 
@@ -180,7 +181,9 @@ fn a_folder_holds_what_ilab_leaves_behind() {
     let source = RowSource::find(&table, None).unwrap();
     let out = folder.path().join("out");
     let summary = write_folder(&source, &options(false), &out).unwrap();
-    assert_eq!((summary.leaf_files, summary.empty, summary.train, summary.test), (5, 1, 8, 1));
+    assert_eq!((summary.leaf_files, summary.empty, summary.train), (5, 1, 8));
+    assert_eq!((summary.test, summary.held_out), (0, 1));
+    assert!(!out.join("test.jsonl").exists(), "there are no seeds in rows");
     let mut names: Vec<String> = std::fs::read_dir(out.join("node_datasets"))
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
@@ -208,7 +211,7 @@ fn a_folder_holds_what_ilab_leaves_behind() {
         .collect();
     assert_eq!(ids.len(), 3, "no line comes twice before all came once");
     assert_eq!(
-        lines(&out.join("test.jsonl")),
+        lines(&out.join("held_out.jsonl")),
         [serde_json::json!({"system": "Be kind.", "user": "Q3", "assistant": "A3"})]
     );
     // A second folder of the same rows is the same bytes; the first is not written over.
@@ -220,6 +223,35 @@ fn a_folder_holds_what_ilab_leaves_behind() {
     let legacy = folder.path().join("legacy");
     let summary = write_folder(&source, &options(true), &legacy).unwrap();
     assert_eq!(summary.skills.unwrap().lines, 11);
+}
+
+#[test]
+fn seeds_are_the_test_and_weights_are_in_the_recipes() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("rows.parquet");
+    let heavy = |row: Row| Row { leaf_weight: Some(2.0), ..row };
+    let mut rows = vec![heavy(knowledge(0, "The pond is deep.", "How is it?", "Deep.")), skill("skills/a", 0, "A")];
+    rows.extend((0..5).map(|index| heavy(skill("skills/d", index, "A"))));
+    rows.push(Row { split: Split::HeldOut, ..skill("skills/d", 9, "A9") });
+    write_parquet(&table, &rows).unwrap();
+    let seed = |user: &str| SeedPair { user: user.into(), assistant: "Yes.".into() };
+    let options = FolderOptions { seeds: Some(vec![seed("Is it?\nA text."), seed("Was it?")]), ..options(false) };
+    let out = folder.path().join("out");
+    let summary = write_folder(&RowSource::find(&table, None).unwrap(), &options, &out).unwrap();
+    assert_eq!((summary.test, summary.held_out), (2, 1));
+    let line =
+        |user: &str, assistant: &str| serde_json::json!({"system": "Be kind.", "user": user, "assistant": assistant});
+    assert_eq!(lines(&out.join("test.jsonl")), [line("Is it?\nA text.", "Yes."), line("Was it?", "Yes.")]);
+    assert_eq!(lines(&out.join("held_out.jsonl")), [line("Q9", "A9")]);
+    let sizes = |name: &str| -> Vec<SamplingSize> {
+        Recipe::read(&out.join(name)).unwrap().datasets.iter().map(|file| file.sampling_size).collect()
+    };
+    assert_eq!(sizes("knowledge_recipe.yaml"), [SamplingSize::Share(2.0)]);
+    assert_eq!(sizes("skills_recipe.yaml"), [SamplingSize::Share(2.0), SamplingSize::Lines(3), SamplingSize::Lines(6)]);
+    let mixed = std::fs::read_to_string(out.join("skills_train_msgs.jsonl")).unwrap();
+    // Each of two lines twice; three of one, over and over; six of five.
+    assert_eq!(mixed.lines().count(), 4 + 3 + 6);
+    assert!(!mixed.contains("leaf_weight"), "the recipe has weighed them");
 }
 
 #[test]

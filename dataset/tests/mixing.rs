@@ -75,6 +75,39 @@ fn ratios_caps_and_parts_are_kept_and_the_bytes_repeat() {
 }
 
 #[test]
+fn lines_weigh_what_their_leaf_says_and_a_mixture_spends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let weighed = |leaf: &str, count: u64, leaf_weight| {
+        (0..count).map(|index| Row { leaf_weight, ..row(leaf, index) }).collect::<Vec<_>>()
+    };
+    let rows = [weighed("a", 20, Some(1.75)), weighed("b", 10, Some(0.3)), weighed("c", 5, None)].concat();
+    write_parquet(&folder.path().join("rows.parquet"), &rows).unwrap();
+    let taken = |source: &str| {
+        let (summary, _) = mixed(folder.path(), &format!("espalier: 1\nsources: [{source}]\n")).unwrap();
+        let text = std::fs::read_to_string(folder.path().join("out.jsonl")).unwrap();
+        assert!(!text.contains("leaf_weight"), "training would weigh them again");
+        let of = |leaf: &str| summary.sources[0].leaves.get(leaf).copied().unwrap_or_default();
+        [of("a"), of("b"), of("c")]
+    };
+    assert_eq!(taken("{rows: rows.parquet}"), [35, 3, 5]);
+    assert_eq!(taken("{rows: rows.parquet, leaves: {a: 0.5, c: 2}}"), [10, 3, 10], "the recipe's word counts");
+    assert_eq!(taken("{rows: rows.parquet, share: 2}"), [70, 6, 10]);
+    // Converted lines carry the weight, and weigh the same.
+    let lines = folder.path().join("lines.jsonl");
+    espalier_dataset::write_messages_jsonl(&lines, &rows).unwrap();
+    assert_eq!(taken("{rows: lines.jsonl}"), [35, 3, 5]);
+    // A recipe of InstructLab's speaks of whole files.
+    let file = folder.path().join("theirs.yaml");
+    std::fs::write(&file, "datasets: [{path: lines.jsonl, sampling_size: 1.0}]\nmetadata: {sys_prompt: ''}\n").unwrap();
+    for legacy in [false, true] {
+        let out = folder.path().join("out.jsonl");
+        let found = mix_recipe(&Recipe::read(&file).unwrap(), folder.path(), legacy, &out).unwrap();
+        assert_eq!((found.lines, found.sources[0].repeated), (35, 0));
+        assert!(!std::fs::read_to_string(&out).unwrap().contains("leaf_weight"));
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     sources(folder.path());

@@ -55,6 +55,7 @@ fn options(system: &str) -> FolderOptions {
         instructions: AuxiliaryInstructions::default(),
         skill_lines: SamplingSize::Share(1.0),
         legacy: false,
+        seeds: None,
     }
 }
 

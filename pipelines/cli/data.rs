@@ -123,6 +123,9 @@ pub struct ConvertArguments {
     /// Draw lines with replacement, as ilab does (of `instructlab`).
     #[arg(long)]
     pub legacy: bool,
+    /// Skills tree whose seed examples become test.jsonl, as with ilab (of `instructlab`).
+    #[arg(long, value_name = "PATH")]
+    pub taxonomy: Option<PathBuf>,
 }
 
 /// Rows.
@@ -233,7 +236,7 @@ pub enum DataCommand {
     },
     /// Write accepted rows as other tools read them.
     #[command(
-        after_help = "Examples:\n  pipeline data convert rows.parquet --to skills_train_msgs --out skills_train_msgs.jsonl\n  pipeline data convert rows.parquet --to instructlab --out generated/ --system 'You answer shortly.'\n  pipeline data convert rows.parquet --to lm_eval --out tasks/"
+        after_help = "Examples:\n  pipeline data convert rows.parquet --to skills_train_msgs --out skills_train_msgs.jsonl\n  pipeline data convert rows.parquet --to instructlab --out generated/ --taxonomy taxonomy/ --system 'You answer shortly.'\n  pipeline data convert rows.parquet --to lm_eval --out tasks/"
     )]
     Convert {
         /// Where the rows lie.

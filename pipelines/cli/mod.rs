@@ -9,7 +9,7 @@ mod taxonomy;
 mod trees;
 
 pub use clean::CleanArguments;
-pub use data::{ConvertArguments, DataCommand, FilterArguments, RowsArgument};
+pub use data::{ConvertArguments, DataCommand, FilterArguments, FormArgument, RowsArgument};
 pub use eval::{EvalArguments, EvalCommand, EvalCompareArguments, JudgeArguments, Requirement};
 pub use quantize::{CompareArguments, ImatrixArguments, QuantizeArguments};
 pub use subcommands::{AdapterCommand, BaseWeightsArgument, BenchCommand, FloatTypeArgument, ModelCommand};

@@ -38,6 +38,7 @@ pub fn run(model: &Model, data: &Sequences, config: &TrainConfig, session: Sessi
             "id": row.id,
             "source": data.sources[row.source],
             "leaf": row.leaf.map(|leaf| &data.leaves[leaf]),
+            "leaf_weight": row.leaf_weight,
             "tokens": row.tokens,
             "weights": row.weights,
             "stretches": stretches(model.tokenizer(), row),
@@ -55,6 +56,9 @@ fn labels(data: &Sequences, row: &Sequence) -> String {
     }
     if let Some(leaf) = row.leaf {
         words += &format!(", leaf {}", data.leaves[leaf]);
+    }
+    if let Some(weight) = row.leaf_weight {
+        words += &format!(" of weight {weight}");
     }
     words
 }

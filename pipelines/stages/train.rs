@@ -14,6 +14,7 @@ use espalier_train::{
     Best, DataProgress, DataSource, DeviceName, Metric, Precision, RunData, RunSources, Sequences, TrainConfig,
     TrainEvent, TrainPlan, attach_teacher, load, train,
 };
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -103,11 +104,11 @@ pub fn read(
     Ok(data)
 }
 
-/// Rows and tokens of each source, where there is more than one or one that is not taken once an epoch.
+/// Rows and tokens of each source, where there is more than one or one that is not taken once an epoch; then leaves with a weight.
 fn describe_sources(data: &Sequences) -> Vec<String> {
     let plain = data.mixing.iter().all(|weight| (weight - 1.0).abs() < f64::EPSILON);
     if data.sources.len() == 1 && plain {
-        return Vec::new();
+        return describe_leaves(data);
     }
     let line = |(source, name): (usize, &String)| {
         let (rows, tokens) = data.count(source);
@@ -119,7 +120,23 @@ fn describe_sources(data: &Sequences) -> Vec<String> {
         };
         format!("{name}: {rows} rows, {tokens} tokens, {often}")
     };
-    data.sources.iter().enumerate().map(line).collect()
+    data.sources.iter().enumerate().map(line).chain(describe_leaves(data)).collect()
+}
+
+/// Leaves that give their rows a weight, and how many rows of them an epoch has, by the weights of their sources too.
+fn describe_leaves(data: &Sequences) -> Vec<String> {
+    let mut leaves: BTreeMap<(usize, u64), (usize, f64)> = BTreeMap::new();
+    for row in &data.rows {
+        if let (Some(leaf), Some(weight)) = (row.leaf, row.leaf_weight) {
+            let (rows, epoch) = leaves.entry((leaf, weight.to_bits())).or_default();
+            (*rows, *epoch) = (*rows + 1, *epoch + data.often(row));
+        }
+    }
+    let line = |((leaf, weight), (rows, epoch)): ((usize, u64), (usize, f64))| {
+        let (name, weight) = (&data.leaves[leaf], f64::from_bits(weight));
+        format!("leaf {name}: {rows} rows, weight {weight}: {epoch:.1} rows an epoch")
+    };
+    leaves.into_iter().map(line).collect()
 }
 
 /// How the loss went. Steps hold different kinds of rows, so passes over all of them are compared where there are two.

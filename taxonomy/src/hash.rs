@@ -4,6 +4,16 @@ use sha2::{Digest, Sha256};
 
 use crate::leaf::Leaf;
 
+impl Leaf {
+    /// Hexadecimal sha256 over what decides the leaf's rows: as [`Leaf::hash`], but for how often training takes them.
+    pub fn hash_of_rows(&self) -> String {
+        match self.weight {
+            None => self.hash.clone(),
+            Some(_) => content_hash(&Self { weight: None, ..self.clone() }),
+        }
+    }
+}
+
 /// Hexadecimal sha256 over everything that decides what the leaf teaches. Where it lies, how its YAML is laid out and who
 /// wrote it do not matter.
 pub(crate) fn content_hash(leaf: &Leaf) -> String {

@@ -273,7 +273,7 @@ pub struct Leaf {
     pub flow: Option<String>,
     /// The temperature that the teacher writes at, 0 to 2.
     pub temperature: Option<f64>,
-    /// How much of a mixture the leaf's rows are, against 1 for a leaf that does not say.
+    /// How often training takes each of the leaf's rows in an epoch, against once for a leaf that does not say.
     pub weight: Option<f64>,
     /// The language of its questions and answers, as a BCP 47 tag such as `en` or `pt-BR`.
     pub language: Option<String>,

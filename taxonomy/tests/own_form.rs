@@ -28,6 +28,9 @@ fn settings_are_read_and_count_for_the_hash() {
     assert_eq!((plain.flow.as_deref(), plain.temperature), (None, None));
     let hotter = read(&format!("{THIRD}temperature: 1\n")).unwrap();
     assert_ne!(plain.hash, hotter.hash);
+    let heavier = read(&format!("{THIRD}weight: 2\n")).unwrap();
+    assert_ne!(plain.hash, heavier.hash, "another mixture");
+    assert_eq!([plain.hash_of_rows(), heavier.hash_of_rows()], [plain.hash.clone(), plain.hash], "of the same rows");
     for (setting, message) in [
         ("flow: gone.yaml", "the flow gone.yaml is not in the folder of its leaf"),
         ("flow: ../own.yaml", "the flow ../own.yaml is not in the folder of its leaf"),
@@ -55,6 +58,10 @@ fn a_seed_may_have_several_turns() {
         ("[{assistant: a}, {user: b}]", "turn 1 is the user's"),
         ("[{user: a}, {user: b}]", "turn 2 is the assistant's"),
         ("[{user: a}, {assistant: ''}]", "`assistant` is empty"),
+        (
+            "[{user: a}, {assistant: \"b\\nUser: c\"}]",
+            "a line of this turn begins with `User:` or `Assistant:`, as turns do where a prompt shows them",
+        ),
         ("[{user: x, colour: red}, {assistant: b}]", "unknown key `colour` in a turn"),
     ] {
         let found = read(&format!("  - turns: {turns}\n")).unwrap_err();

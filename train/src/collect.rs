@@ -257,6 +257,7 @@ impl<'a> Collector<'a> {
                 weights,
                 source,
                 leaf,
+                leaf_weight: example.leaf_weight,
                 id,
                 file,
                 line: example.line,

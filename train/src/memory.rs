@@ -164,8 +164,8 @@ impl Needs {
         let copies = if matches!(divided.rows, Cow::Owned(_)) { 2 } else { 1 };
         let taught = || rows().filter_map(|row| row.teacher.as_ref());
         let top = taught().flat_map(|teacher| teacher.iter().map(|(tokens, _)| tokens.len())).max();
-        let mixing = &divided.rows.mixing;
-        let epoch = divided.rows.rows.iter().map(|row| (row.tokens.len() - 1) * mixing[row.source].ceil() as usize);
+        let often = |row| divided.rows.often(row).ceil() as usize;
+        let epoch = divided.rows.rows.iter().map(|row| (row.tokens.len() - 1) * often(row));
         Ok(Self {
             program: PROGRAM_BYTES + vocabulary + copies * DATA_TOKEN_BYTES * data.tokens(),
             teacher: (copies + TABLE_COPIES) * taught().map(TeacherTokens::bytes).sum::<usize>(),

@@ -1,5 +1,5 @@
-//! Sequences into steps: mixed by the weights of their sources and packed without padding, in an order that is a function
-//! of seed, epoch and step alone.
+//! Sequences into steps: mixed by the weights of their sources and leaves and packed without padding, in an order that is a
+//! function of seed, epoch and step alone.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::tokens::Sequences;
 pub struct Plan {
     /// Rows (tokens but the last) of each sequence.
     lengths: Vec<usize>,
-    /// How the sequences of each source are drawn.
+    /// How the sequences of each source are drawn, those of each leaf with a weight of its own by themselves.
     mixing: Vec<Mixing>,
     /// Rows that fit into a micro-batch.
     capacity: usize,
@@ -27,12 +27,36 @@ pub struct Plan {
     steps: usize,
 }
 
-/// The sequences of a source in an order of their own. Epochs take consecutive stretches of it, round and round: each row
+/// Sequences of a source that come equally often, in an order of their own. Epochs take consecutive stretches of it, round and round: each row
 /// comes equally often, and none a second time before all others came.
 #[derive(Clone, Debug)]
 struct Mixing {
     order: Vec<usize>,
     weight: f64,
+}
+
+/// Which rows come equally often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    /// Those of a source.
+    Source(usize),
+    /// Those of a source that are of a leaf with a weight of its own.
+    Leaf { source: usize, leaf: Option<usize>, weight: u64 },
+}
+
+impl Group {
+    fn of_rows(data: &Sequences) -> BTreeMap<Self, Vec<usize>> {
+        let mut groups: BTreeMap<Self, Vec<usize>> = BTreeMap::new();
+        for (number, row) in data.rows.iter().enumerate() {
+            let weight = row.leaf_weight.map(f64::to_bits).filter(|weight| *weight != 1.0_f64.to_bits());
+            let group = match weight {
+                None => Self::Source(row.source),
+                Some(weight) => Self::Leaf { source: row.source, leaf: row.leaf, weight },
+            };
+            groups.entry(group).or_default().push(number);
+        }
+        groups
+    }
 }
 
 impl Mixing {
@@ -47,15 +71,20 @@ impl Plan {
     pub fn new(data: &Sequences, config: &TrainConfig, micro_batch_rows: usize) -> Self {
         let TrainConfig { tokens_per_step, seed, .. } = *config;
         let lengths: Vec<usize> = data.rows.iter().map(|sequence| sequence.tokens.len() - 1).collect();
-        let mixing = data.mixing.iter().enumerate().map(|(source, &weight)| {
-            let mut order: Vec<usize> = (0..data.rows.len()).filter(|&row| data.rows[row].source == source).collect();
+        // Epochs use the streams from 1 upwards, sources those from the last one downwards, and leaves those below them.
+        let mut leaves = data.mixing.len()..;
+        let mixing = Group::of_rows(data).into_iter().map(|(group, mut order)| {
+            let stream = match group {
+                Group::Source(source) => source,
+                Group::Leaf { .. } => leaves.next().unwrap_or_default(),
+            };
+            let weight = order.first().map_or(0.0, |&row| data.often(&data.rows[row]));
             let mut random = ChaCha8Rng::seed_from_u64(seed);
-            // Epochs use the streams from 1 upwards.
-            random.set_stream(u64::MAX - source as u64);
+            random.set_stream(u64::MAX - stream as u64);
             order.shuffle(&mut random);
             Mixing { order, weight }
         });
-        let mixing: Vec<Mixing> = mixing.filter(|source| !source.order.is_empty()).collect();
+        let mixing: Vec<Mixing> = mixing.collect();
         let capacity = tokens_per_step.min(micro_batch_rows);
         let per_step = tokens_per_step.div_ceil(capacity);
         let mut plan = Self { lengths, mixing, capacity, per_step, seed, ends: Vec::new(), steps: 0 };
@@ -86,7 +115,7 @@ impl Plan {
         (epoch, step - epoch.checked_sub(1).map_or(0, |before| self.ends[before]))
     }
 
-    /// The sequences of an epoch, in the order of the data; those of a source with a weight of 2 come twice.
+    /// The sequences of an epoch, in the order of the data; those of a source or leaf with a weight of 2 come twice.
     pub fn rows(&self, epoch: usize) -> Vec<usize> {
         let mut rows: Vec<usize> = self.mixing.iter().flat_map(|source| source.epoch(epoch)).collect();
         rows.sort_unstable();
@@ -215,6 +244,45 @@ mod tests {
         assert_eq!(quarters, (40..140).collect::<Vec<_>>());
         // Another seed takes other rows first.
         assert_ne!(Plan::new(&data, &config(100, 50, 4), 2048).rows(0), plan.rows(0));
+    }
+
+    #[test]
+    fn a_leaf_is_thinned_or_repeated_by_its_weight() {
+        let mut data = mixed(&[(&[10; 60], 1.0), (&[10; 12], 2.0)]);
+        let plain = Plan::new(&data, &config(100, 50, 3), 2048);
+        let weigh = |data: &mut Sequences, rows: std::ops::Range<usize>, leaf, weight| {
+            for row in &mut data.rows[rows] {
+                (row.leaf, row.leaf_weight) = (Some(leaf), Some(weight));
+            }
+        };
+        weigh(&mut data, 0..10, 0, 1.0);
+        assert_eq!(Plan::new(&data, &config(100, 50, 3), 2048).epoch(0), plain.epoch(0), "once is what it was");
+        weigh(&mut data, 10..30, 1, 0.25);
+        weigh(&mut data, 30..40, 2, 2.5);
+        // The weight of a source multiplies that of its leaf.
+        weigh(&mut data, 60..64, 2, 1.5);
+        let plan = Plan::new(&data, &config(100, 50, 3), 2048);
+        let times = |epochs: std::ops::Range<usize>| {
+            let mut times = [0; 72];
+            epochs.flat_map(|epoch| plan.rows(epoch)).for_each(|row| times[row] += 1);
+            times
+        };
+        let first = times(0..1);
+        assert_eq!(first[10..30].iter().sum::<usize>(), 5);
+        assert_eq!(first[30..40].iter().sum::<usize>(), 25);
+        assert!(first[30..40].iter().all(|times| [2, 3].contains(times)), "{first:?}");
+        assert!(first[60..64].iter().all(|times| *times == 3) && first[64..].iter().all(|times| *times == 2));
+        assert!(first[..10].iter().chain(&first[40..60]).all(|times| *times == 1));
+        let four = times(0..4);
+        assert!(
+            four[10..30].iter().all(|times| *times == 1) && four[30..40].iter().all(|times| *times == 10),
+            "{four:?}"
+        );
+        // Leaves of one weight are drawn by themselves: each gives its share.
+        weigh(&mut data, 40..44, 3, 0.25);
+        let more = Plan::new(&data, &config(100, 50, 3), 2048).rows(0);
+        assert_eq!(more.iter().filter(|row| (40..44).contains(*row)).count(), 1);
+        assert_ne!(Plan::new(&data, &config(100, 50, 4), 2048).rows(0), more);
     }
 
     #[test]

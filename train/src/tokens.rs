@@ -22,6 +22,8 @@ pub struct Sequence {
     pub source: usize,
     /// Which of [`Sequences::leaves`] it belongs to, where it says so.
     pub leaf: Option<usize>,
+    /// How often an epoch takes it, as that leaf says; once where that says nothing. The weight of its source multiplies it.
+    pub leaf_weight: Option<f64>,
     /// The row's own id, else a hash of what it says; pieces of a long text have `.1`, `.2` and so on behind it.
     pub id: String,
     /// Which of [`Sequences::files`] it stands in.
@@ -86,6 +88,10 @@ impl Sequences {
             }
             hash.update((row.source as u64).to_le_bytes());
             hash.update(row.leaf.map_or(u64::MAX, |leaf| leaf as u64).to_le_bytes());
+            // A row without a weight is hashed as it was before rows could have one: checkpoints stay good.
+            if let Some(weight) = row.leaf_weight {
+                hash.update(weight.to_le_bytes());
+            }
         }
         for (name, weight) in self.sources.iter().zip(&self.mixing) {
             hash.update(weight.to_le_bytes());
@@ -98,6 +104,11 @@ impl Sequences {
     pub fn place(&self, row: &Sequence) -> String {
         let file = self.files.get(row.file).map_or_else(String::new, |file| file.display().to_string());
         format!("{file}:{}", row.line)
+    }
+
+    /// How often a row comes in an epoch: 1 once, 2 twice, 0.25 in every fourth.
+    pub fn often(&self, row: &Sequence) -> f64 {
+        self.mixing[row.source] * row.leaf_weight.unwrap_or(1.0)
     }
 
     /// Rows of a source, and their tokens.

@@ -215,3 +215,34 @@ fn sources_keep_their_labels_and_threads_change_nothing() {
         assert_eq!((again.hash(), &again.rows), (data.hash(), &data.rows));
     }
 }
+
+#[test]
+fn rows_carry_the_weight_of_their_leaf() {
+    let folder = Folder::new();
+    let row = |metadata: &str| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}, {{\"role\": \"assistant\", \"content\": \"One\"}}], \"metadata\": {metadata}}}\n"
+        )
+    };
+    let read_rows = |metadata: &[&str]| {
+        let file = folder.write("rows.jsonl", metadata.iter().map(|metadata| row(metadata)).collect::<String>());
+        read(&[DataSource { weight: 3.0, ..source(&[file]) }], &config()).unwrap()
+    };
+    let data = read_rows(&[r#"{"leaf": "a", "leaf_weight": 2}"#, r#""{\"leaf_weight\": 0.5}""#, r#"{"leaf": "b"}"#]);
+    let weights: Vec<Option<f64>> = data.rows.iter().map(|row| row.leaf_weight).collect();
+    assert_eq!(weights, [Some(2.0), Some(0.5), None]);
+    assert_eq!(data.rows.iter().map(|row| data.often(row)).collect::<Vec<_>>(), [6.0, 1.5, 3.0]);
+    let other = read_rows(&[r#"{"leaf": "a"}"#, r#"{"leaf_weight": 0.5}"#, r#"{"leaf": "b"}"#]);
+    assert_ne!(data.hash(), other.hash(), "a checkpoint of the one is none of the other");
+
+    let turns = vec![espalier_dataset::Turn::new("user", "Hi"), espalier_dataset::Turn::new("assistant", "One")];
+    let row = espalier_dataset::Row {
+        turns,
+        leaf_weight: Some(1.5),
+        verdict: espalier_dataset::Verdict::Accepted,
+        ..espalier_dataset::Row::default()
+    };
+    let table = folder.0.path().join("rows.parquet");
+    espalier_dataset::write_parquet(&table, &[row]).unwrap();
+    assert_eq!(read(&[source(&[table])], &config()).unwrap().rows[0].leaf_weight, Some(1.5));
+}

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::line::metadata_of;
+use super::line::{LEAF_WEIGHT, metadata_of};
 use super::weight_of;
 use crate::row::{Row, Turn};
 
@@ -59,13 +59,15 @@ pub struct Example {
     pub leaf: Option<String>,
     /// Kind of that leaf (`metadata.kind`).
     pub kind: Option<String>,
+    /// How often an epoch takes the row, as that leaf says (`metadata.leaf_weight`); once where that says nothing.
+    pub leaf_weight: Option<f64>,
 }
 
 impl Example {
     /// A row without labels.
     pub fn new(content: Content, line: usize) -> Self {
         let id = content.hash();
-        Self { content, weight: 1.0, line, id, leaf: None, kind: None }
+        Self { content, weight: 1.0, line, id, leaf: None, kind: None, leaf_weight: None }
     }
 
     /// A conversation of `turns`.
@@ -81,6 +83,7 @@ impl Example {
             id: known(&row.id).unwrap_or_else(|| example.id.clone()),
             leaf: known(&row.leaf),
             kind: known(&row.kind),
+            leaf_weight: row.leaf_weight,
             ..example
         }
     }
@@ -95,13 +98,21 @@ impl Example {
             _ => content.hash(),
         };
         let weight = weight_of(object)?.unwrap_or(1.0);
-        Ok(Self { content, weight, line, id, leaf: label("leaf"), kind: label("kind") })
+        let leaf_weight = metadata.as_ref().map(leaf_weight).transpose()?.flatten();
+        Ok(Self { content, weight, line, id, leaf: label("leaf"), kind: label("kind"), leaf_weight })
     }
 
     /// 16 hexadecimal digits of the SHA-256 over roles and texts: equal for rows that say the same.
     pub fn content_hash(&self) -> String {
         self.content.hash()
     }
+}
+
+/// How often an epoch takes a row with these labels.
+fn leaf_weight(labels: &Map<String, Value>) -> Result<Option<f64>, String> {
+    let Some(value) = labels.get(LEAF_WEIGHT).filter(|value| !value.is_null()) else { return Ok(None) };
+    let weight = value.as_f64().filter(|weight| weight.is_finite() && *weight > 0.0);
+    weight.map(Some).ok_or_else(|| format!("`metadata.{LEAF_WEIGHT}` must be a number above zero, this is {value}"))
 }
 
 impl Content {

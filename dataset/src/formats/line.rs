@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 use super::example::{Content, WeightedTurn};
 use crate::row::{Row, Turn};
 
+/// The label that says how often training takes a row in an epoch.
+pub(super) const LEAF_WEIGHT: &str = "leaf_weight";
+
 /// A conversation to train on, with its labels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TrainingLine {
@@ -63,6 +66,17 @@ impl TrainingLine {
         self.messages.insert(0, Turn::new("system", prompt).into());
     }
 
+    /// How many lines of an epoch it is, as its leaf says; one where that says nothing.
+    pub fn leaf_weight(&self) -> f64 {
+        self.metadata.get(LEAF_WEIGHT).and_then(Value::as_f64).unwrap_or(1.0)
+    }
+
+    /// Takes the weight of its leaf away: what was mixed by it is not weighed again.
+    pub(crate) fn without_leaf_weight(mut self) -> Self {
+        self.metadata.shift_remove(LEAF_WEIGHT);
+        self
+    }
+
     /// Whether a turn that is not the system's says nothing: such a line teaches to say nothing.
     pub fn is_empty(&self) -> bool {
         let silent = |turn: &WeightedTurn| turn.role != "system" && turn.content.trim().is_empty();
@@ -101,5 +115,6 @@ pub(crate) fn labels(row: &Row) -> Map<String, Value> {
     labels.insert("row".to_owned(), row.id.clone().into());
     let optional = [("document", &row.document), ("domain", &row.domain), ("license", &row.license)];
     labels.extend(optional.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text.clone()?.into()))));
+    labels.extend(row.leaf_weight.map(|weight| (LEAF_WEIGHT.to_owned(), weight.into())));
     labels
 }

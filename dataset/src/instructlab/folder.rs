@@ -31,6 +31,17 @@ pub struct FolderOptions {
     pub skill_lines: SamplingSize,
     /// Whether lines are drawn with replacement, as instructlab-sdg does.
     pub legacy: bool,
+    /// The seed examples that `test.jsonl` holds; without them there is none.
+    pub seeds: Option<Vec<SeedPair>>,
+}
+
+/// A seed example as `test.jsonl` has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedPair {
+    /// The question, with the text that it is about below it.
+    pub user: String,
+    /// The answer.
+    pub assistant: String,
 }
 
 /// What was written.
@@ -46,13 +57,15 @@ pub struct FolderSummary {
     pub skills: Option<MixSummary>,
     /// Lines of `train.jsonl`.
     pub train: u64,
-    /// Lines of `test.jsonl`: the rows that are held out.
+    /// Lines of `test.jsonl`: seed examples.
     pub test: u64,
+    /// Lines of `held_out.jsonl`: the rows that are held out.
+    pub held_out: u64,
 }
 
 /// Writes the folder, which must not exist: `node_datasets/`, `knowledge_recipe.yaml`, `skills_recipe.yaml`,
-/// `knowledge_train_msgs.jsonl`, `skills_train_msgs.jsonl`, `messages.jsonl`, `train.jsonl` and `test.jsonl`. It has its
-/// name once all of it is there.
+/// `knowledge_train_msgs.jsonl`, `skills_train_msgs.jsonl`, `messages.jsonl`, `train.jsonl`, `test.jsonl` and
+/// `held_out.jsonl`. It has its name once all of it is there.
 ///
 /// # Errors
 /// When rows cannot be read, none was accepted, or a file cannot be written.
@@ -85,16 +98,22 @@ pub fn write_folder(rows: &RowSource, options: &FolderOptions, out: &Path) -> Re
 fn fill(rows: &RowSource, options: &FolderOptions, part: &Path) -> Result<FolderSummary, DatasetError> {
     let folder = part.join("node_datasets");
     std::fs::create_dir_all(&folder).map_err(DatasetError::file("create the folder", &folder))?;
-    let mut leaves = BTreeSet::new();
+    // A leaf weighs what its first row says.
+    let mut weights: BTreeMap<String, f64> = BTreeMap::new();
     let knowledge = accepted(rows).filter(|row| row.as_ref().map_or(true, |row| row.kind == "knowledge"));
     let forms = KnowledgeForms::gather(knowledge, options.seed, options.instructions.clone())?;
     for row in accepted(rows) {
-        leaves.insert(row?.leaf);
+        let row = row?;
+        weights.entry(row.leaf).or_insert(row.leaf_weight.unwrap_or(1.0));
     }
-    let names = file_names(&leaves);
+    let names = file_names(&weights.keys().cloned().collect());
     let mut summary = FolderSummary::default();
     let mut files = LeafFiles { folder, open: None, written: BTreeSet::new() };
-    let [mut messages, mut train, mut test] = ["messages", "train", "test"].map(|name| Lines::create(part, name));
+    let [mut messages, mut train, mut test, mut held_out] =
+        ["messages", "train", "test", "held_out"].map(|name| Lines::create(part, name));
+    for SeedPair { user, assistant } in options.seeds.iter().flatten() {
+        test.write(&json!({"system": options.system_prompt, "user": user, "assistant": assistant}))?;
+    }
     for row in rows.rows() {
         let row = row?;
         if row.verdict != Verdict::Accepted {
@@ -105,13 +124,13 @@ fn fill(rows: &RowSource, options: &FolderOptions, part: &Path) -> Result<Folder
             continue;
         }
         if row.split == Split::HeldOut {
-            test.write(&train_test(&row, &options.system_prompt))?;
+            held_out.write(&train_test(&row, &options.system_prompt))?;
             continue;
         }
         let Some(name) = names.get(&row.leaf) else { continue };
         let mut whole = TrainingLine::of_row(&row);
         train.write(&train_test(&row, &options.system_prompt))?;
-        messages.write(&json!({"messages": whole.messages, "metadata": serde_json::Value::from(whole.metadata.clone()).to_string()}))?;
+        messages.write(&whole)?;
         if row.kind == "knowledge" {
             forms.phase07(&row).iter().try_for_each(|line| files.write(&format!("{name}_p07"), line))?;
             forms.phase10(&row).iter().try_for_each(|line| files.write(&format!("{name}_p10"), line))?;
@@ -120,15 +139,18 @@ fn fill(rows: &RowSource, options: &FolderOptions, part: &Path) -> Result<Folder
             files.write(name, &whole)?;
         }
     }
-    (summary.train, summary.test) = (train.count, test.count);
-    for lines in [messages, train, test] {
+    (summary.train, summary.test, summary.held_out) = (train.count, test.count, held_out.count);
+    for lines in [messages, train, test, held_out] {
         lines.finish()?;
     }
     let written = files.finish()?;
     summary.leaf_files = written.len() as u64;
     let metadata = RecipeMetadata { sys_prompt: Some(options.system_prompt.clone()) };
+    let weights: BTreeMap<&str, f64> =
+        weights.iter().filter_map(|(leaf, weight)| Some((names.get(leaf)?.as_str(), *weight))).collect();
+    let file = |name: &String| listed(name, options.skill_lines, &weights);
     let recipe = |wanted: fn(&str) -> bool| Recipe {
-        datasets: written.iter().filter(|name| wanted(name)).map(|name| listed(name, options.skill_lines)).collect(),
+        datasets: written.iter().filter(|name| wanted(name)).map(file).collect(),
         metadata: metadata.clone(),
     };
     let mixed = |recipe: Recipe, name: &str| {
@@ -144,14 +166,15 @@ fn fill(rows: &RowSource, options: &FolderOptions, part: &Path) -> Result<Folder
 }
 
 fn accepted(rows: &RowSource) -> impl Iterator<Item = Result<Row, DatasetError>> {
-    let wanted = |row: &Row| row.verdict == Verdict::Accepted && row.split == Split::Train;
-    rows.rows().filter(move |row| row.as_ref().map_or(true, wanted))
+    rows.rows().filter(|row| row.as_ref().map_or(true, Row::is_learned))
 }
 
-fn listed(name: &str, skill_lines: SamplingSize) -> RecipeFile {
-    let knowledge = name.ends_with("_p10") || name.ends_with("_p07");
-    let sampling_size = if knowledge { SamplingSize::Share(1.0) } else { skill_lines };
-    RecipeFile { path: format!("node_datasets/{name}.jsonl").into(), sampling_size }
+/// The entry of a leaf's file in its recipe: as much of it as its leaf weighs.
+fn listed(name: &str, skill_lines: SamplingSize, weights: &BTreeMap<&str, f64>) -> RecipeFile {
+    let knowledge = name.strip_suffix("_p10").or_else(|| name.strip_suffix("_p07"));
+    let size = if knowledge.is_some() { SamplingSize::Share(1.0) } else { skill_lines };
+    let weight = weights.get(knowledge.unwrap_or(name)).copied().unwrap_or(1.0);
+    RecipeFile { path: format!("node_datasets/{name}.jsonl").into(), sampling_size: size.weighted(weight) }
 }
 
 /// The name of each leaf's file: its path joined by `_`, and where two leaves have the same, a hash behind it.
@@ -217,14 +240,18 @@ impl Lines {
         Self { path: folder.join(format!("{name}.jsonl")), file: None, count: 0 }
     }
 
-    fn write(&mut self, line: &serde_json::Value) -> Result<(), DatasetError> {
+    fn write(&mut self, line: &impl Serialize) -> Result<(), DatasetError> {
         let refuse = DatasetError::file("write", &self.path);
         if self.file.is_none() {
             self.file =
                 Some(BufWriter::new(File::create(&self.path).map_err(DatasetError::file("write", &self.path))?));
         }
         self.count += 1;
-        self.file.as_mut().map_or(Ok(()), |file| writeln!(file, "{line}")).map_err(refuse)
+        let write = |file: &mut BufWriter<File>| {
+            serde_json::to_writer(&mut *file, line)?;
+            file.write_all(b"\n")
+        };
+        self.file.as_mut().map_or(Ok(()), write).map_err(refuse)
     }
 
     fn finish(self) -> Result<(), DatasetError> {

@@ -10,6 +10,6 @@ mod recipe;
 pub use auxiliary::AuxiliaryInstructions;
 pub use branch_task::{BranchTask, MultipleChoice, write_branch_tasks};
 
-pub use folder::{FolderOptions, FolderSummary, write_folder};
+pub use folder::{FolderOptions, FolderSummary, SeedPair, write_folder};
 pub use knowledge::KnowledgeForms;
 pub use recipe::{Recipe, RecipeFile, RecipeMetadata, SamplingSize};

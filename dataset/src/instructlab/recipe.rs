@@ -27,6 +27,14 @@ impl SamplingSize {
             Self::Share(share) => (lines as f64 * share) as u64,
         }
     }
+
+    /// So much more or less of it.
+    pub(super) fn weighted(self, weight: f64) -> Self {
+        match self {
+            Self::Lines(lines) => Self::Lines((lines as f64 * weight).round() as u64),
+            Self::Share(share) => Self::Share(share * weight),
+        }
+    }
 }
 
 impl Serialize for SamplingSize {

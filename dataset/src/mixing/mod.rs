@@ -1,7 +1,8 @@
 //! Mixtures: how many lines of which source and leaf, drawn by a seed, in an order drawn by it too.
 //!
 //! Lines are counted first and taken in a second reading, so that a mixture of millions is made in bounded memory: what is
-//! held are counts by leaf and a 64th of the mixture. No line comes twice before all of its leaf came once.
+//! held are counts by leaf and a 64th of the mixture. No line comes twice before all of its leaf came once. The weight that a
+//! leaf gives its lines is spent on the mixture, and the lines of it have none.
 
 mod legacy;
 mod plan;
@@ -133,16 +134,17 @@ fn draw(
     let mut summary = MixSummary::default();
     let mut counts = Vec::new();
     for input in inputs {
-        let (leaves, empty) = count(&input.source)?;
+        let (held, empty) = count(&input.source)?;
         summary.empty += empty;
-        counts.push(leaves);
+        counts.push(held);
     }
     let takes: Vec<&Take> = inputs.iter().map(|input| &input.take).collect();
     let plans = plan::plan(&takes, &counts);
     for (place, (input, (counts, plan))) in inputs.iter().zip(counts.iter().zip(&plans)).enumerate() {
-        let mut found = SourceSummary { name: input.name.clone(), lines: counts.values().sum(), ..Default::default() };
+        let lines = counts.values().map(|held| held.lines).sum();
+        let mut found = SourceSummary { name: input.name.clone(), lines, ..Default::default() };
         let mut leaves: BTreeMap<&str, plan::Drawn> = BTreeMap::new();
-        for (leaf, &lines) in counts {
+        for (leaf, &plan::Held { lines, .. }) in counts {
             let wanted = plan.get(leaf).copied().unwrap_or_default();
             let draw = Draw::new(seed, &[b"lines", &(place as u64).to_le_bytes(), leaf.as_bytes()]);
             leaves.insert(leaf, plan::Drawn::new(lines, wanted, draw));
@@ -164,6 +166,7 @@ fn draw(
             if let Some(prompt) = system {
                 line.set_system(prompt);
             }
+            let line = line.without_leaf_weight();
             for _ in 0..copies {
                 put(&line).map_err(DatasetError::file("write", out))?;
             }
@@ -206,7 +209,7 @@ fn draw_legacy(
                 continue;
             }
             line.set_system(recipe.metadata.sys_prompt.as_deref().unwrap_or_default());
-            put(&line).map_err(DatasetError::file("write", out))?;
+            put(&line.without_leaf_weight()).map_err(DatasetError::file("write", out))?;
             found.taken += 1;
             found.repeated += u64::from(!seen.insert(place));
         }
@@ -218,8 +221,8 @@ fn draw_legacy(
 }
 
 /// Counts lines by leaf, and those that say nothing.
-fn count(source: &LineSource) -> Result<(BTreeMap<String, u64>, u64), DatasetError> {
-    let mut leaves: BTreeMap<String, u64> = BTreeMap::new();
+fn count(source: &LineSource) -> Result<(plan::Holdings, u64), DatasetError> {
+    let mut leaves = plan::Holdings::new();
     let mut empty = 0;
     for line in source.lines()? {
         let line = line?;
@@ -228,9 +231,12 @@ fn count(source: &LineSource) -> Result<(BTreeMap<String, u64>, u64), DatasetErr
             continue;
         }
         let leaf = line.leaf().unwrap_or_default();
-        match leaves.get_mut(leaf) {
-            Some(count) => *count += 1,
-            None => drop(leaves.insert(leaf.to_owned(), 1)),
+        if !leaves.contains_key(leaf) {
+            leaves.insert(leaf.to_owned(), plan::Held::default());
+        }
+        if let Some(held) = leaves.get_mut(leaf) {
+            held.lines += 1;
+            held.weighted += line.leaf_weight();
         }
     }
     Ok((leaves, empty))

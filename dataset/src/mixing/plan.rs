@@ -9,12 +9,32 @@ use crate::instructlab::SamplingSize;
 /// Lines by leaf.
 pub(super) type Counts = BTreeMap<String, u64>;
 
+/// The lines that a source has of a leaf.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Held {
+    pub(super) lines: u64,
+    /// The sum of their own weights: so many lines they are as their leaf wants it.
+    pub(super) weighted: f64,
+}
+
+/// What a source holds, by leaf.
+pub(super) type Holdings = BTreeMap<String, Held>;
+
 /// What is taken of a source.
 #[derive(Clone, Debug)]
 pub(super) struct Take {
     amount: Amount,
-    leaves: Vec<(String, f64)>,
+    leaves: Leaves,
     most_per_leaf: Option<u64>,
+}
+
+/// What says how often the lines of a leaf are taken.
+#[derive(Clone, Debug)]
+enum Leaves {
+    /// The lines themselves, by the weight of their leaf, but for these branches, of which the recipe says it.
+    Own(Vec<(String, f64)>),
+    /// Nothing: a recipe of `InstructLab`'s speaks of whole files.
+    Equal,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,26 +52,32 @@ impl Take {
             (_, share, _) => Amount::Size(SamplingSize::Share(share.unwrap_or(1.0))),
         };
         let leaves = source.leaves.iter().map(|(leaf, share)| (leaf.clone(), *share)).collect();
-        Self { amount, leaves, most_per_leaf: source.most_per_leaf }
+        Self { amount, leaves: Leaves::Own(leaves), most_per_leaf: source.most_per_leaf }
     }
 
     pub(super) fn size(size: SamplingSize) -> Self {
-        Self { amount: Amount::Size(size), leaves: Vec::new(), most_per_leaf: None }
+        Self { amount: Amount::Size(size), leaves: Leaves::Equal, most_per_leaf: None }
     }
 
     /// Lines of each leaf after its own share and the cap, before the size of the source is looked at.
-    fn base(&self, counts: &Counts) -> Counts {
-        let base = |(leaf, &count): (&String, &u64)| {
-            let wanted = (count as f64 * leaf_share(&self.leaves, leaf)).round() as u64;
-            (leaf.clone(), wanted.min(self.most_per_leaf.unwrap_or(u64::MAX)))
+    fn base(&self, held: &Holdings) -> Counts {
+        let base = |(leaf, held): (&String, &Held)| {
+            let wanted = match &self.leaves {
+                Leaves::Equal => held.lines as f64,
+                Leaves::Own(branches) => match leaf_share(branches, leaf) {
+                    Some(share) => held.lines as f64 * share,
+                    None => held.weighted,
+                },
+            };
+            (leaf.clone(), (wanted.round() as u64).min(self.most_per_leaf.unwrap_or(u64::MAX)))
         };
-        counts.iter().map(base).collect()
+        held.iter().map(base).collect()
     }
 }
 
 /// Lines of each leaf of each source. Parts of the mixture are reckoned from the sources that are not parts.
-pub(super) fn plan(takes: &[&Take], counts: &[Counts]) -> Vec<Counts> {
-    let bases: Vec<Counts> = takes.iter().zip(counts).map(|(take, counts)| take.base(counts)).collect();
+pub(super) fn plan(takes: &[&Take], held: &[Holdings]) -> Vec<Counts> {
+    let bases: Vec<Counts> = takes.iter().zip(held).map(|(take, held)| take.base(held)).collect();
     let total = |counts: &Counts| counts.values().sum::<u64>();
     let mut parts = 0.0;
     let mut fixed = 0;
@@ -151,9 +177,25 @@ mod tests {
     #[test]
     fn parts_are_of_the_whole_mixture() {
         let counts = |count: u64| Counts::from([("a".to_owned(), count)]);
-        let part = |part: f64| Take { amount: Amount::Part(part), leaves: Vec::new(), most_per_leaf: None };
+        let part =
+            |part: f64| Take { amount: Amount::Part(part), leaves: Leaves::Own(Vec::new()), most_per_leaf: None };
         let all = Take::size(SamplingSize::Share(1.0));
-        let found = plan(&[&all, &part(0.25), &part(0.25)], &[counts(100), counts(1000), counts(20)]);
+        let found = plan(&[&all, &part(0.25), &part(0.25)], &[held(100, 1.0), held(1000, 1.0), held(20, 1.0)]);
         assert_eq!(found, [counts(100), counts(50), counts(50)]);
+    }
+
+    fn held(lines: u64, weight: f64) -> Holdings {
+        Holdings::from([("a".to_owned(), Held { lines, weighted: lines as f64 * weight })])
+    }
+
+    #[test]
+    fn lines_weigh_what_their_leaf_says_unless_the_recipe_says_it() {
+        let taken = |leaves: Leaves| {
+            let all = Amount::Size(SamplingSize::Share(1.0));
+            plan(&[&Take { amount: all, leaves, most_per_leaf: None }], &[held(10, 2.5)])[0]["a"]
+        };
+        assert_eq!(taken(Leaves::Own(Vec::new())), 25);
+        assert_eq!(taken(Leaves::Own(vec![("a".to_owned(), 3.0)])), 30);
+        assert_eq!(taken(Leaves::Equal), 10);
     }
 }

@@ -59,7 +59,8 @@ pub struct MixSource {
     /// This share of the whole mixture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<f64>,
-    /// The share of the lines of a branch of leaves; the longest that fits counts. 0 leaves it out.
+    /// The share of the lines of a branch of leaves, in place of the weight that their leaf gives them; the longest that fits
+    /// counts. 0 leaves it out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub leaves: BTreeMap<String, f64>,
     /// At most so many lines of a leaf, before the amount of the source is looked at.
@@ -129,11 +130,11 @@ impl MixSource {
     }
 }
 
-/// The share of a leaf: that of the longest branch it belongs to, or 1.
-pub(super) fn leaf_share(branches: &[(String, f64)], leaf: &str) -> f64 {
+/// The share of a leaf: that of the longest branch it belongs to.
+pub(super) fn leaf_share(branches: &[(String, f64)], leaf: &str) -> Option<f64> {
     let within = |branch: &str| {
         leaf.strip_prefix(branch.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     let fits = branches.iter().filter(|(branch, _)| within(branch));
-    fits.max_by_key(|(branch, _)| branch.len()).map_or(1.0, |(_, share)| *share)
+    fits.max_by_key(|(branch, _)| branch.len()).map(|(_, share)| *share)
 }

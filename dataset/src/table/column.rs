@@ -36,6 +36,7 @@ enum Access {
     Number(fn(&Row) -> u64, fn(&mut Row, u64)),
     Count(fn(&Row) -> u32, fn(&mut Row, u32)),
     Texts(fn(&Row) -> &[String], fn(&mut Row, Vec<String>)),
+    Weight(fn(&Row) -> Option<f64>, fn(&mut Row, f64)),
     Turns,
     Scores,
 }
@@ -51,7 +52,7 @@ fn known<T>(value: Option<T>, place: &mut T) -> bool {
 
 /// The columns in their order.
 #[rustfmt::skip]
-pub const COLUMNS: [Column; 31] = [
+pub const COLUMNS: [Column; 32] = [
     column(true, "id", Access::Text(|row| &row.id, |row, text| text.clone_into(&mut row.id)),
         "16 hexadecimal digits that name the row: equal for the same leaf, flow, place and seed"),
     column(true, "leaf", Access::Text(|row| &row.leaf, |row, text| text.clone_into(&mut row.leaf)),
@@ -112,6 +113,8 @@ pub const COLUMNS: [Column; 31] = [
         "`train`, or `held_out` for evaluation"),
     column(false, "licenses", Access::Texts(|row| &row.licenses, |row, list| row.licenses = list),
         "SPDX identifiers of the licences of the works that the row draws on"),
+    column(false, "leaf_weight", Access::Weight(|row| row.leaf_weight, |row, weight| row.leaf_weight = Some(weight)),
+        "how often training takes the row in an epoch, as its leaf says (`weight`); once where that says nothing"),
 ];
 
 fn turn_fields() -> Fields {
@@ -141,6 +144,7 @@ impl Column {
             Access::Number(..) => "u64",
             Access::Count(..) => "u32",
             Access::Texts(..) => "list of text",
+            Access::Weight(..) => "f64 or nothing",
             Access::Turns => "list of {role, content}",
             Access::Scores => "list of {block, score}",
         }
@@ -153,6 +157,7 @@ impl Column {
             Access::Number(..) => (DataType::UInt64, false),
             Access::Count(..) => (DataType::UInt32, false),
             Access::Texts(..) => (DataType::List(item(DataType::Utf8)), false),
+            Access::Weight(..) => (DataType::Float64, true),
             Access::Turns => (DataType::List(item(DataType::Struct(turn_fields()))), false),
             Access::Scores => (DataType::List(item(DataType::Struct(score_fields()))), false),
         };
@@ -178,6 +183,7 @@ impl Column {
                 }
                 Arc::new(list.finish())
             }
+            Access::Weight(get, _) => Arc::new(rows.map(get).collect::<Float64Array>()),
             Access::Turns => structures(rows, turn_fields(), |row, builder| {
                 for turn in &row.turns {
                     append_text(builder, 0, &turn.role);
@@ -234,6 +240,16 @@ impl Column {
                     let texts = column.value(at);
                     let texts = array::<StringArray>(&texts, self.name)?;
                     set(row, (0..texts.len()).map(|at| texts.value(at).to_owned()).collect());
+                }
+            }
+            Access::Weight(_, set) => {
+                let column = typed::<Float64Array>(batch, self.name)?;
+                for (at, row) in rows.iter_mut().enumerate().filter(|(at, _)| column.is_valid(*at)) {
+                    let weight = column.value(at);
+                    if !(weight.is_finite() && weight > 0.0) {
+                        return Err(format!("`{}` is {weight}; it is above zero", self.name));
+                    }
+                    set(row, weight);
                 }
             }
             Access::Turns => {

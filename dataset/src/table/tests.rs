@@ -42,6 +42,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
             verifier,
             reasoning: text,
             licenses: texts,
+            leaf_weight: train.then(|| f64::from(prompt_tokens) + 0.5),
             ..Row::default()
         },
     );
@@ -96,6 +97,7 @@ fn full() -> Row {
         reasoning: Some(text("reasoning")),
         split: Split::HeldOut,
         licenses: vec!["MIT".into()],
+        leaf_weight: Some(2.5),
     }
 }
 
@@ -141,8 +143,18 @@ fn an_older_table_is_read_and_a_foreign_one_refused() {
     let read = keep(&|column| column.required).unwrap();
     assert_eq!((&read[0].turns, &read[0].license), (&full().turns, &full().license));
     assert_eq!((&read[0].scores, read[0].split, &read[0].licenses), (&vec![], Split::Train, &vec![]));
+    assert_eq!(read[0].leaf_weight, None);
     let error = keep(&|column| column.name != "verdict").unwrap_err().to_string();
     assert!(error.contains("the column `verdict` is missing"), "{error}");
+}
+
+#[test]
+fn a_weight_that_is_none_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    write_parquet(&path, &[Row { leaf_weight: Some(0.0), ..full() }]).unwrap();
+    let error = read_parquet(&path).unwrap_err().to_string();
+    assert!(error.contains("`leaf_weight` is 0; it is above zero"), "{error}");
 }
 
 #[test]

@@ -3,24 +3,27 @@
 use crate::commands::Session;
 use crate::outcome::Status;
 use anyhow::Result;
-use espalier_dataset::{Funnel, RowSource};
+use espalier_dataset::{Funnel, FunnelLine, RowSource, Statistics};
+use std::collections::BTreeMap;
 
 pub(super) fn run(source: &RowSource, session: Session<'_>) -> Result<Status> {
     let mut funnel = Funnel::default();
+    let mut leaves: BTreeMap<String, Statistics> = BTreeMap::new();
     for row in source.rows() {
-        funnel.add(&row?);
+        let row = row?;
+        funnel.add(&row);
+        leaves.entry(row.leaf.clone()).or_default().add(&row);
     }
     let lines = funnel.lines();
-    session.reporter.line(format!("{:44} {:>8} {:>8}  rejected because", "leaf", "written", "kept"));
+    let weighed = leaves.values().any(Statistics::is_weighed);
+    let epoch = |words: String| if weighed { format!(" {words:>8}") } else { String::new() };
+    let heading = epoch("an epoch".to_owned());
+    session.reporter.line(format!("{:44} {:>8} {:>8}{heading}  rejected because", "leaf", "written", "kept"));
     for line in &lines {
         let reasons: Vec<String> = line.rejected_by.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        session.reporter.line(format!(
-            "{:44} {:>8} {:>8}  {}",
-            line.leaf,
-            line.generated,
-            line.accepted,
-            reasons.join(", ")
-        ));
+        let FunnelLine { leaf, generated, accepted, .. } = line;
+        let epoch = epoch(format!("{:.1}", leaves.get(leaf).map_or(0.0, |of| of.an_epoch)));
+        session.reporter.line(format!("{leaf:44} {generated:>8} {accepted:>8}{epoch}  {}", reasons.join(", ")));
     }
     session.reporter.result(serde_json::json!({"funnel": lines}));
     Ok(Status::Done)

@@ -49,10 +49,15 @@ pub(super) fn run(source: &RowSource, filter: &Filter, session: Session<'_>) -> 
         bars(lengths).into_iter().for_each(line);
     }
     line(String::new());
-    line(format!("{:44} {:>8} {:>8} {:>8} {:>15}", "leaf", "written", "kept", "held out", "half of answers"));
+    // Where no leaf has a weight, an epoch is the rows that were kept for training.
+    let weighed = leaves.values().any(Statistics::is_weighed);
+    let epoch = |words: String| if weighed { format!(" {words:>8}") } else { String::new() };
+    let heading = epoch("an epoch".to_owned());
+    line(format!("{:44} {:>8} {:>8} {:>8}{heading} {:>15}", "leaf", "written", "kept", "held out", "half of answers"));
     for (leaf, of) in &leaves {
         let half = answers(of).1.quantile(0.5).map_or_else(String::new, |half| half.to_string());
-        line(format!("{leaf:44} {:>8} {:>8} {:>8} {half:>15}", of.rows, of.accepted, of.held_out));
+        let epoch = epoch(format!("{:.1}", of.an_epoch));
+        line(format!("{leaf:44} {:>8} {:>8} {:>8}{epoch} {half:>15}", of.rows, of.accepted, of.held_out));
     }
     let by_leaf: serde_json::Map<String, Value> = leaves.iter().map(|(leaf, of)| (leaf.clone(), figures(of))).collect();
     session.reporter.result(json!({"all": figures(&all), "leaves": by_leaf}));
@@ -77,7 +82,8 @@ fn bars(lengths: &Lengths) -> Vec<String> {
 }
 
 fn figures(of: &Statistics) -> Value {
-    let mut figures = json!({"rows": of.rows, "accepted": of.accepted, "held_out": of.held_out});
+    let mut figures =
+        json!({"rows": of.rows, "accepted": of.accepted, "held_out": of.held_out, "an_epoch": of.an_epoch});
     for (what, lengths) in of.lengths() {
         figures[what.replace(", ", "_")] = json!(lengths.summary());
     }

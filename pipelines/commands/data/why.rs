@@ -50,6 +50,9 @@ fn story(row: &Row) -> Vec<String> {
         Verdict::Accepted => format!("It was kept: {}.", row.reason.trim_end_matches('.')),
         Verdict::Rejected => format!("It was rejected: {}.", row.reason.trim_end_matches('.')),
     });
+    if let Some(weight) = row.leaf_weight.filter(|_| row.is_learned()) {
+        lines.push(format!("An epoch of training takes it {weight} times: the weight of its leaf."));
+    }
     lines.push(made(row));
     let mut add = |name: &str, text: Option<&str>| {
         lines.extend(text.filter(|text| !text.trim().is_empty()).map(|text| format!("{name}\n{}", indented(text))));

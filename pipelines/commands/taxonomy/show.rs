@@ -103,6 +103,7 @@ fn facts(leaf: &Leaf) -> String {
     if !leaf.test.is_empty() {
         facts.push(plural(leaf.test.len(), "held-out question"));
     }
+    facts.extend(leaf.weight.map(|weight| format!("weight {weight}")));
     facts.extend(leaf.license.clone());
     facts.join(", ")
 }

@@ -28,7 +28,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Raised when the rows that a tree gives would come out otherwise.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Configuration of `generate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -272,6 +272,9 @@ pub fn run(
     if config.mask_pii {
         mask(&mut rows, context);
     }
+    for row in &mut rows {
+        row.leaf_weight = tree.leaf(&row.leaf).and_then(|leaf| leaf.weight);
+    }
     let accepted = rows.iter().filter(|row| row.verdict == Verdict::Accepted).count();
     if accepted == 0 {
         return Err(nothing_to_train_on(&rows, places)?.into());
@@ -420,14 +423,15 @@ fn report(event: GenerateEvent, context: &StageContext<'_>) {
 }
 
 /// What a leaf's rows depend on: a changed leaf, test question anywhere in the tree, prompt, model or configuration starts
-/// a new journal.
+/// a new journal. A changed weight does not: rows get it when they are written.
 fn journal_key(leaf: &Leaf, tree: &Tree, config: &GenerateStage, engine: &str) -> String {
     let flows = serde_json::to_string(config).unwrap_or_default();
     let held_out: Vec<_> =
         tree.leaves.iter().flat_map(|leaf| &leaf.test).map(|item| (&item.context, &item.question)).collect();
     let held_out = serde_json::to_string(&held_out).unwrap_or_default();
     let prompts = espalier_sdg::prompts_digest();
-    let key = format!("{VERSION}\n{}\n{}\n{flows}\n{engine}\n{prompts}\n{held_out}", leaf.id, leaf.hash);
+    let leaf_hash = leaf.hash_of_rows();
+    let key = format!("{VERSION}\n{}\n{leaf_hash}\n{flows}\n{engine}\n{prompts}\n{held_out}", leaf.id);
     hash_bytes(key.as_bytes())[..24].to_owned()
 }
 
