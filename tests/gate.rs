@@ -198,6 +198,11 @@ fn importance_table_and_types_for_a_size() {
     };
     let said = quantize("3bpw");
     assert!(said.code == 2 && said.err.contains("smallest possible"), "{}", said.err);
+    let said = quantize("speed");
+    assert!(said.code == 0 && said.err.contains("ms with the fastest types"), "{}{}", said.out, said.err);
+    let types = fs::read(format!("{out}.types.json")).expect("types");
+    let types: serde_json::Value = serde_json::from_slice(&types).expect("JSON");
+    assert!(types["time"]["seconds"].as_f64() >= types["time"]["fastest"].as_f64(), "{types}");
     let said = quantize("7.5bpw");
     assert_eq!(said.code, 0, "{}", said.err);
     assert!(Path::new(&format!("{out}.types.json")).exists());

@@ -11,8 +11,8 @@ pub struct QuantizeArguments {
     /// File type: F32, F16, BF16, `Q8_0`, `Q4_0`, `Q4_K_M` and so on.
     #[arg(long = "type", value_name = "TYPE", required_unless_present = "target", conflicts_with = "target")]
     pub file_type: Option<String>,
-    /// Choose the type of each tensor by measurement, for a size: bits a weight (4.6bpw), bytes (3.2GB, 900MB), or ram: what this machine holds beside its context.
-    #[arg(long, value_name = "SIZE", requires = "data", conflicts_with_all = ["pure", "tensor_type", "token_embedding_type", "output_tensor_type", "leave_output_tensor"])]
+    /// Choose the type of each tensor by measurement, for a size: bits a weight (4.6bpw), bytes (3.2GB, 900MB), or ram: what this machine holds beside its context; or for speed: as fast as this machine gets, within a tenth.
+    #[arg(long, value_name = "TARGET", requires = "data", conflicts_with_all = ["pure", "tensor_type", "token_embedding_type", "output_tensor_type", "leave_output_tensor"])]
     pub target: Option<String>,
     /// Rows or a text that `--target` measures divergence on.
     #[arg(long, value_name = "FILE", requires = "target")]

@@ -55,7 +55,7 @@ pub enum Types {
     },
     /// By measurement on rows or text.
     Measured {
-        /// `4.6bpw` or `3.2GB`.
+        /// `4.6bpw`, `3.2GB`, `ram` or `speed`.
         target: String,
         /// Rows or text.
         data: String,

@@ -31,7 +31,7 @@ pub struct QuantizeStage {
     /// File types to write.
     #[serde(default = "default_types")]
     pub types: Vec<String>,
-    /// Sizes to write, as in `4.6bpw`: the type of each matrix is chosen by measurement on rows of the run.
+    /// Sizes to write, as in `4.6bpw`, or `speed`: the type of each matrix is chosen by measurement on rows of the run.
     #[serde(default)]
     pub targets: Vec<String>,
     /// One type for every matrix, no mix.
@@ -185,7 +185,7 @@ pub fn file_name(file_type: &str) -> String {
 pub enum Wanted {
     /// A fixed mix.
     Mix(FileType),
-    /// As large as that, with types by measurement.
+    /// As large or as fast as that, with types by measurement.
     Size(Target),
 }
 

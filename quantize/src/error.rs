@@ -160,7 +160,9 @@ pub enum QuantizeError {
         problem: String,
     },
     /// A target size that cannot be read.
-    #[error("cannot understand the target {text:?}; write bits a weight as in 4.6bpw, or a size as in 3.2GB or 900MB")]
+    #[error(
+        "cannot understand the target {text:?}; write bits a weight as in 4.6bpw, a size as in 3.2GB or 900MB, or speed"
+    )]
     TargetWords {
         /// As given.
         text: String,

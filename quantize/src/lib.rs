@@ -34,7 +34,7 @@ mod text;
 mod verify;
 mod write;
 
-pub use allocation::{Allocation, AllocationEvent, AllocationInputs, Target, allocate};
+pub use allocation::{Allocation, AllocationEvent, AllocationInputs, Target, TokenTime, allocate};
 pub use divergence::{Divergence, Estimate, ReferenceLogits, divergence};
 pub use encode::EncodeError;
 pub use error::QuantizeError;

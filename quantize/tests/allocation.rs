@@ -83,11 +83,19 @@ fn at_the_size_of_a_fixed_mix_the_measured_types_diverge_less() {
 fn the_same_inputs_give_the_same_types_and_more_bytes_diverge_less() {
     let model = stories();
     let small = measured(&model, Target::BitsPerWeight(7.5), None).unwrap();
-    assert!(small.bits_per_weight <= 7.5);
+    assert!(small.bits_per_weight <= 7.5 && small.time.is_none());
     let again = measured(&model, Target::BitsPerWeight(7.5), None).unwrap();
     assert_eq!((small.types, small.divergence), (again.types, again.divergence));
     let large = measured(&model, Target::BitsPerWeight(9.0), None).unwrap();
     assert!(large.divergence.mean_kld.value < small.divergence.mean_kld.value);
+}
+
+#[test]
+fn types_for_speed_keep_to_the_time_of_the_fastest() {
+    let found = measured(&stories(), Target::Speed(1.1), None).unwrap();
+    let time = found.time.unwrap();
+    assert!(time.fastest > 0.0 && time.seconds >= time.fastest && time.seconds <= 1.100_001 * time.fastest, "{time:?}");
+    assert!(!found.types.is_empty());
 }
 
 #[test]

@@ -221,11 +221,12 @@ pub(super) fn replace(
     }
 }
 
-/// A size a tenth larger, in the digits that its file is named by.
+/// A size a tenth larger, or a time a tenth longer, in the digits that its file is named by.
 fn grown(target: Target) -> Target {
     match target {
         Target::BitsPerWeight(bits) => Target::BitsPerWeight((bits * LARGER * 100.0).round() / 100.0),
         Target::Bytes(bytes) => Target::Bytes((bytes as f64 * LARGER) as u64),
+        Target::Speed(factor) => Target::Speed((factor * LARGER * 100.0).round() / 100.0),
     }
 }
 
@@ -255,6 +256,7 @@ mod tests {
     fn sizes_grow_by_a_tenth() {
         assert_eq!(grown(Target::BitsPerWeight(4.6)), Target::BitsPerWeight(5.06));
         assert_eq!(grown(Target::Bytes(1000)), Target::Bytes(1100));
+        assert_eq!(grown(Target::Speed(1.1)), Target::Speed(1.21));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The least cost under a budget of bytes.
+//! The least cost under a budget: of bytes, or of the time of a token.
 
 use super::errors::{Candidates, Rounding};
 
@@ -9,16 +9,16 @@ pub(super) struct Choice(pub(super) usize);
 /// Halvings of the price: it is then exact to the last bit of its mantissa.
 const HALVINGS: usize = 100;
 
-/// Chooses for each tensor the type that costs least at one price a byte; the price is the lowest at which the budget holds.
-/// What is left of the budget goes to single tensors, the best gain a byte first.
+/// Chooses for each tensor the type that costs least at one price of what it takes; the price is the lowest at which the budget holds.
+/// What is left of the budget goes to single tensors, the best gain for what it takes first.
 ///
 /// `costs` are the divergence that a unit of error costs in each group. The budget holds the smallest choices at least.
-pub(super) fn allocate_bytes(candidates: &Candidates, costs: &[f64], budget: u64) -> Vec<Choice> {
+pub(super) fn allocate_budget(candidates: &Candidates, costs: &[f64], budget: u64) -> Vec<Choice> {
     let tensors = &candidates.tensors;
     let at = |price: f64| -> Vec<Choice> {
         tensors.iter().map(|tensor| cheapest(tensor, costs[tensor.group], price)).collect()
     };
-    let fits = |choices: &[Choice]| candidates.bytes(choices) <= budget;
+    let fits = |choices: &[Choice]| candidates.spent(choices) <= budget;
     let (mut low, mut high) = (0.0, 1.0);
     if fits(&at(low)) {
         return at(low);
@@ -39,30 +39,30 @@ pub(super) fn allocate_bytes(candidates: &Candidates, costs: &[f64], budget: u64
 }
 
 fn cheapest(tensor: &Rounding, cost: f64, price: f64) -> Choice {
-    let value = |place: usize| cost * tensor.candidates[place].error + price * tensor.candidates[place].bytes as f64;
-    // Of equals the smaller.
+    let value = |place: usize| cost * tensor.candidates[place].error + price * tensor.candidates[place].spent as f64;
+    // Of equals the cheaper.
     let least = (0..tensor.candidates.len()).min_by(|&left, &right| value(left).total_cmp(&value(right)));
     Choice(least.unwrap_or(0))
 }
 
 /// Spends what is left of the budget.
 fn spend(candidates: &Candidates, costs: &[f64], budget: u64, choices: &mut [Choice]) {
-    let mut left = budget.saturating_sub(candidates.bytes(choices));
+    let mut left = budget.saturating_sub(candidates.spent(choices));
     loop {
         let mut best: Option<(f64, usize, usize, u64)> = None;
         for (place, tensor) in candidates.tensors.iter().enumerate() {
             let now = tensor.candidates[choices[place].0];
             for (next, candidate) in tensor.candidates.iter().enumerate().skip(choices[place].0 + 1) {
-                let bytes = candidate.bytes - now.bytes;
-                let gain = costs[tensor.group] * (now.error - candidate.error) / bytes.max(1) as f64;
-                if bytes <= left && gain > best.map_or(0.0, |best| best.0) {
-                    best = Some((gain, place, next, bytes));
+                let more = candidate.spent - now.spent;
+                let gain = costs[tensor.group] * (now.error - candidate.error) / more.max(1) as f64;
+                if more <= left && gain > best.map_or(0.0, |best| best.0) {
+                    best = Some((gain, place, next, more));
                 }
             }
         }
-        let Some((_, place, next, bytes)) = best else { return };
+        let Some((_, place, next, more)) = best else { return };
         choices[place] = Choice(next);
-        left -= bytes;
+        left -= more;
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
             candidates: [2, 4, 8]
                 .into_iter()
                 .zip(errors)
-                .map(|(bytes, &error)| Candidate { block_type: BlockType::Q8_0, bytes: bytes * size, error })
+                .map(|(spent, &error)| Candidate { block_type: BlockType::Q8_0, bytes: 0, spent: spent * size, error })
                 .collect(),
         };
         Candidates {
@@ -112,13 +112,13 @@ mod tests {
             let candidates = candidates(&sizes, &errors);
             let units: u64 = sizes.iter().sum();
             let budget = 2 * units + (part * (6 * units) as f64) as u64;
-            let found = allocate_bytes(&candidates, &costs, budget);
-            prop_assert!(candidates.bytes(&found) <= budget);
+            let found = allocate_budget(&candidates, &costs, budget);
+            prop_assert!(candidates.spent(&found) <= budget);
             // Every allocation that fits.
             let mut least = f64::INFINITY;
             for number in 0..3_usize.pow(tensors.len() as u32) {
                 let choices: Vec<Choice> = (0..tensors.len()).map(|at| Choice(number / 3_usize.pow(at as u32) % 3)).collect();
-                if candidates.bytes(&choices) <= budget {
+                if candidates.spent(&choices) <= budget {
                     least = least.min(cost(&candidates, &costs, &choices));
                 }
             }
@@ -131,9 +131,9 @@ mod tests {
     #[test]
     fn bytes_go_where_errors_cost_most() {
         let candidates = candidates(&[10, 10], &[[0.4, 0.1, 0.02]; 2]);
-        assert_eq!(allocate_bytes(&candidates, &[1.0, 9.0], 100), [Choice(0), Choice(2)]);
-        assert_eq!(allocate_bytes(&candidates, &[9.0, 1.0], 100), [Choice(2), Choice(0)]);
-        assert_eq!(allocate_bytes(&candidates, &[1.0, 1.0], 40), [Choice(0), Choice(0)]);
-        assert_eq!(allocate_bytes(&candidates, &[1.0, 1.0], 1000), [Choice(2), Choice(2)]);
+        assert_eq!(allocate_budget(&candidates, &[1.0, 9.0], 100), [Choice(0), Choice(2)]);
+        assert_eq!(allocate_budget(&candidates, &[9.0, 1.0], 100), [Choice(2), Choice(0)]);
+        assert_eq!(allocate_budget(&candidates, &[1.0, 1.0], 40), [Choice(0), Choice(0)]);
+        assert_eq!(allocate_budget(&candidates, &[1.0, 1.0], 1000), [Choice(2), Choice(2)]);
     }
 }

@@ -9,13 +9,14 @@ use espalier_model::TensorInfo;
 use super::budget::Choice;
 use super::group::group;
 use super::rounded::RoundedModel;
+use super::speed::Spending;
 use crate::encode::round_into;
 use crate::mix::{MixOptions, ModelDimensions, TensorShape, Weighing, plan};
 use crate::write::in_tensor;
 use crate::{FileType, QuantizeError};
 
 /// Types that may be given: what llama.cpp's kernels are fast in, from few bits to many.
-const TYPES: [BlockType; 12] = [
+pub(super) const TYPES: [BlockType; 12] = [
     BlockType::Q2K,
     BlockType::Q3K,
     BlockType::Iq4Xs,
@@ -38,6 +39,8 @@ const SAMPLED_ROWS: usize = 128;
 pub(super) struct Candidate {
     pub(super) block_type: BlockType,
     pub(super) bytes: u64,
+    /// What it takes of the budget.
+    pub(super) spent: u64,
     /// Weighted square of the error over the weighted square of the weights.
     pub(super) error: f64,
 }
@@ -48,7 +51,7 @@ pub(super) struct Rounding {
     pub(super) name: String,
     /// Which of [`Candidates::groups`].
     pub(super) group: usize,
-    /// From few bytes to many; of several with as many bytes, that with the least error.
+    /// From the cheapest to the dearest; of several that take as much, that with the least error.
     pub(super) candidates: Vec<Candidate>,
 }
 
@@ -67,6 +70,7 @@ impl Candidates {
     /// Encodes rows of every tensor in every type.
     pub(super) fn measure(
         model: &RoundedModel<'_>,
+        spending: &Spending,
         on_progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Self, QuantizeError> {
         let infos: Vec<&TensorInfo> = model.model.tensors().collect();
@@ -92,7 +96,7 @@ impl Candidates {
                 found.tensors.push(Rounding {
                     name: info.name.clone(),
                     group,
-                    candidates: measure_tensor(model, info)?,
+                    candidates: measure_tensor(model, info, spending)?,
                 });
             } else {
                 found.fixed_bytes += bytes(info, plan.block_type);
@@ -102,9 +106,14 @@ impl Candidates {
         Ok(found)
     }
 
-    /// Bytes of the tensors that are rounded, when each has its smallest type.
-    pub(super) fn smallest(&self) -> u64 {
-        self.tensors.iter().map(|tensor| tensor.candidates[0].bytes).sum()
+    /// What the tensors that are rounded take of the budget, when each has its cheapest type.
+    pub(super) fn least(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.candidates[0].spent).sum()
+    }
+
+    /// What they take of the budget.
+    pub(super) fn spent(&self, choices: &[Choice]) -> u64 {
+        self.tensors.iter().zip(choices).map(|(tensor, choice)| tensor.candidates[choice.0].spent).sum()
     }
 
     /// Bytes of the tensors that are rounded.
@@ -119,11 +128,15 @@ impl Candidates {
     }
 }
 
-fn bytes(info: &TensorInfo, block_type: BlockType) -> u64 {
+pub(super) fn bytes(info: &TensorInfo, block_type: BlockType) -> u64 {
     (info.rows * info.columns / block_type.block_size() * block_type.block_bytes()) as u64
 }
 
-fn measure_tensor(model: &RoundedModel<'_>, info: &TensorInfo) -> Result<Vec<Candidate>, QuantizeError> {
+fn measure_tensor(
+    model: &RoundedModel<'_>,
+    info: &TensorInfo,
+    spending: &Spending,
+) -> Result<Vec<Candidate>, QuantizeError> {
     let weights = model.weights(info)?;
     let rows = sample(info.rows);
     let mut values = vec![0.0; rows.len() * info.columns];
@@ -155,7 +168,8 @@ fn measure_tensor(model: &RoundedModel<'_>, info: &TensorInfo) -> Result<Vec<Can
             }
         }
         let error = if square > 0.0 { difference / square } else { 0.0 };
-        candidates.push(Candidate { block_type, bytes: bytes(info, block_type), error });
+        let spent = spending.of(info, block_type);
+        candidates.push(Candidate { block_type, bytes: bytes(info, block_type), spent, error });
     }
     Ok(worthwhile(candidates))
 }
@@ -172,9 +186,9 @@ fn sample(rows: usize) -> Vec<usize> {
     (0..count).map(|place| place * rows / count).collect()
 }
 
-/// The candidates from few bytes to many, without those that a smaller one beats.
+/// The candidates from the cheapest to the dearest, without those that a cheaper one beats.
 fn worthwhile(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
-    candidates.sort_by(|left, right| left.bytes.cmp(&right.bytes).then(left.error.total_cmp(&right.error)));
+    candidates.sort_by(|left, right| left.spent.cmp(&right.spent).then(left.error.total_cmp(&right.error)));
     let mut least = f64::INFINITY;
     candidates.retain(|candidate| {
         let better = candidate.error < least;
@@ -190,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_costs_more_and_gives_less_is_left_out() {
-        let candidate = |bytes, error| Candidate { block_type: BlockType::Q8_0, bytes, error };
+        let candidate = |spent, error| Candidate { block_type: BlockType::Q8_0, bytes: 1, spent, error };
         let found = worthwhile(vec![candidate(9, 1.0), candidate(5, 3.0), candidate(5, 2.0), candidate(7, 2.5)]);
         assert_eq!(found, [candidate(5, 2.0), candidate(9, 1.0)]);
     }

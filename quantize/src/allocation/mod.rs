@@ -1,12 +1,12 @@
-//! Which type each tensor gets so that a file of a given size diverges least, by measurement.
+//! Which type each tensor gets so that a file of a given size, or of a given time a token, diverges least, by measurement.
 //!
 //! 1. *Errors*: rows of every matrix are encoded in every type that divides them, and decoded: the weighted error that each
 //!    type leaves ([`errors`]).
 //! 2. *Sensitivities*: an error of one size does not cost the same everywhere. Matrices of one kind in one third of the
 //!    layers are rounded together while the rest stays exact, and the divergence that follows says what a unit of their
 //!    error costs ([`probe`]).
-//! 3. *Allocation*: cost times error is additive to a good approximation, so the least sum under a budget of bytes is found
-//!    with one price a byte for all tensors ([`budget`]).
+//! 3. *Allocation*: cost times error is additive to a good approximation, so the least sum under a budget of bytes or of
+//!    seconds ([`speed`]) is found with one price for all tensors ([`budget`]).
 //! 4. *Verification*: the whole allocation is measured, and the sensitivities are corrected by what each group costs within
 //!    it; a second allocation is kept only if it measures better.
 //!
@@ -17,6 +17,7 @@ mod errors;
 mod group;
 mod probe;
 mod rounded;
+mod speed;
 mod target;
 
 use std::collections::BTreeMap;
@@ -27,9 +28,11 @@ use espalier_kernels::BlockType;
 use espalier_model::{LoraAdapter, Model};
 use serde::Serialize;
 
-use self::budget::{Choice, allocate_bytes};
-use self::errors::Candidates;
+use self::budget::{Choice, allocate_budget};
+use self::errors::{Candidates, TYPES};
 use self::rounded::RoundedModel;
+use self::speed::Spending;
+pub use self::speed::TokenTime;
 pub use self::target::Target;
 use crate::divergence::{Divergence, ReferenceLogits};
 use crate::imatrix::ImportanceMatrix;
@@ -99,6 +102,9 @@ pub struct Allocation {
     pub bits_per_weight: f64,
     /// Its divergence on the texts that it was made on: on others it is larger.
     pub divergence: Divergence,
+    /// How fast it is on this machine, where that was the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<TokenTime>,
 }
 
 fn names<S: serde::Serializer>(types: &BTreeMap<String, BlockType>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -135,7 +141,8 @@ impl Allocation {
     }
 }
 
-/// Finds the types with which a file of `target` diverges least.
+/// Finds the types with which a file of `target` diverges least. For a target of speed every type is timed first, a second or so
+/// in all: other programs that run meanwhile, and another day, may give other types.
 ///
 /// # Errors
 ///
@@ -149,15 +156,13 @@ pub fn allocate(
     let AllocationInputs { model, adapter, importance, refine, texts, engine } = inputs;
     let mut rounded =
         RoundedModel { model, adapter, importance, refine, options: engine.clone(), encoded: BTreeMap::new() };
-    let candidates =
-        Candidates::measure(&rounded, &mut |done, total| on_event(AllocationEvent::Errors { done, total }))?;
-    let budget = target.bytes(candidates.weights).checked_sub(candidates.fixed_bytes);
-    let smallest = candidates.smallest();
-    let budget = budget.filter(|budget| *budget >= smallest).ok_or_else(|| QuantizeError::Target {
-        target: target.to_string(),
-        smallest: smallest + candidates.fixed_bytes,
-        bits_per_weight: (smallest + candidates.fixed_bytes) as f64 * 8.0 / candidates.weights as f64,
-    })?;
+    let spending = match target {
+        Target::Speed(_) => Spending::time(model, &TYPES, engine.precision)?,
+        Target::BitsPerWeight(_) | Target::Bytes(_) => Spending::Bytes,
+    };
+    let mut errors = |done, total| on_event(AllocationEvent::Errors { done, total });
+    let candidates = Candidates::measure(&rounded, &spending, &mut errors)?;
+    let budget = budget_of(target, &candidates)?;
     let reference = NativeEngine::load(model, adapter, &engine)?;
     let texts = affordable(texts, reference.tokenizer().vocabulary());
     let reference = ReferenceLogits::new(&reference, texts)?;
@@ -165,7 +170,7 @@ pub fn allocate(
     let mut costs = probe::alone(&candidates, budget, &mut rounded, &reference, on_event)?;
     let mut best: Option<(Vec<Choice>, Divergence)> = None;
     for round in 0..=ROUNDS {
-        let choices = allocate_bytes(&candidates, &costs, budget);
+        let choices = allocate_budget(&candidates, &costs, budget);
         if best.as_ref().is_some_and(|(known, _)| *known == choices) {
             break;
         }
@@ -184,11 +189,29 @@ pub fn allocate(
     }
     let (choices, divergence) = best.ok_or(QuantizeError::NothingToCompare { texts: 0 })?;
     let bytes = candidates.bytes(&choices) + candidates.fixed_bytes;
+    let seconds = |picoseconds: u64| picoseconds as f64 * 1e-12;
+    let time = TokenTime { seconds: seconds(candidates.spent(&choices)), fastest: seconds(candidates.least()) };
     Ok(Allocation {
         types: candidates.types(&choices),
         bytes,
         bits_per_weight: bytes as f64 * 8.0 / candidates.weights as f64,
         divergence,
+        time: matches!(target, Target::Speed(_)).then_some(time),
+    })
+}
+
+/// What the tensors that are rounded may take.
+fn budget_of(target: Target, candidates: &Candidates) -> Result<u64, QuantizeError> {
+    let least = candidates.least();
+    let bytes = match target {
+        Target::Speed(factor) => return Ok((least as f64 * factor) as u64),
+        Target::BitsPerWeight(bits) => (bits * candidates.weights as f64 / 8.0) as u64,
+        Target::Bytes(bytes) => bytes,
+    };
+    bytes.checked_sub(candidates.fixed_bytes).filter(|budget| *budget >= least).ok_or_else(|| QuantizeError::Target {
+        target: target.to_string(),
+        smallest: least + candidates.fixed_bytes,
+        bits_per_weight: (least + candidates.fixed_bytes) as f64 * 8.0 / candidates.weights as f64,
     })
 }
 

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use espalier_kernels::BlockType;
 
 use super::AllocationEvent;
-use super::budget::{Choice, allocate_bytes};
+use super::budget::{Choice, allocate_budget};
 use super::errors::Candidates;
 use super::rounded::RoundedModel;
 use crate::QuantizeError;
@@ -29,7 +29,7 @@ pub(super) fn alone(
     reference: &ReferenceLogits,
     on_event: &mut OnEvent<'_>,
 ) -> Result<Vec<f64>, QuantizeError> {
-    let mut types = allocate_bytes(candidates, &vec![1.0; candidates.groups.len()], budget);
+    let mut types = allocate_budget(candidates, &vec![1.0; candidates.groups.len()], budget);
     for (tensor, choice) in candidates.tensors.iter().zip(&mut types) {
         while choice.0 > 0 && tensor.candidates[choice.0].error < LEAST_ERROR {
             choice.0 -= 1;

@@ -1,34 +1,31 @@
-//! How large a file may be.
+//! How large a file may be, or how long a token may take.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::QuantizeError;
 
-/// The size that a file may have.
+/// The size that a file may have, or its speed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Target {
     /// Mean bits a weight, over all tensors.
     BitsPerWeight(f64),
     /// Bytes of all tensors.
     Bytes(u64),
+    /// The time of a token on this machine, as a multiple of what it takes with the fastest types.
+    Speed(f64),
 }
 
-impl Target {
-    /// Bytes that the tensors may take in a model of so many weights.
-    pub(super) fn bytes(self, weights: u64) -> u64 {
-        match self {
-            Self::BitsPerWeight(bits) => (bits * weights as f64 / 8.0) as u64,
-            Self::Bytes(bytes) => bytes,
-        }
-    }
-}
+/// What `speed` is: a tenth from the fastest. The measurement is hardly finer, and it leaves room for better types.
+const NEAR_FASTEST: f64 = 1.1;
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BitsPerWeight(bits) => write!(f, "{bits}bpw"),
             Self::Bytes(bytes) => write!(f, "{:.3}GB", *bytes as f64 / 1e9),
+            Self::Speed(factor) if *factor <= NEAR_FASTEST => f.write_str("speed"),
+            Self::Speed(factor) => write!(f, "speed{factor:.2}"),
         }
     }
 }
@@ -36,9 +33,12 @@ impl fmt::Display for Target {
 impl FromStr for Target {
     type Err = QuantizeError;
 
-    /// Reads `4.6bpw`, `3.2GB`, `900MB` (powers of ten) or `3GiB`, `900MiB` (powers of two).
+    /// Reads `4.6bpw`, `3.2GB`, `900MB` (powers of ten), `3GiB`, `900MiB` (powers of two) or `speed`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let fail = || QuantizeError::TargetWords { text: text.to_owned() };
+        if text == "speed" {
+            return Ok(Self::Speed(NEAR_FASTEST));
+        }
         let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').ok_or_else(fail)?;
         let (number, unit) = text.split_at(digits);
         let number: f64 = number.parse().map_err(|_| fail())?;
@@ -65,8 +65,12 @@ mod tests {
         assert_eq!("3.2GB".parse::<Target>().unwrap(), Target::Bytes(3_200_000_000));
         assert_eq!("90 MiB".parse::<Target>().unwrap(), Target::Bytes(90 << 20));
         assert_eq!(Target::Bytes(91_000_000).to_string(), "0.091GB");
-        assert_eq!(Target::BitsPerWeight(4.0).bytes(1000), 500);
-        for bad in ["", "4.6", "bpw", "-1GB", "0bpw", "40bpw", "3TB", "1.2.3GB", "0MB"] {
+        assert_eq!("speed".parse::<Target>().unwrap(), Target::Speed(1.1));
+        assert_eq!(
+            (Target::Speed(1.1).to_string(), Target::Speed(1.21).to_string()),
+            ("speed".into(), "speed1.21".into())
+        );
+        for bad in ["", "fast", "4.6", "bpw", "-1GB", "0bpw", "40bpw", "3TB", "1.2.3GB", "0MB"] {
             let error = bad.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains("4.6bpw"), "{error}");
         }
