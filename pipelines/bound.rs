@@ -83,7 +83,7 @@ fn read_rate() -> f64 {
 }
 
 /// The shortest of several calls, three at least, within about so many seconds.
-fn best(seconds: f64, mut call: impl FnMut() + Send) -> f64 {
+pub fn best(seconds: f64, mut call: impl FnMut() + Send) -> f64 {
     let mut best = f64::INFINITY;
     // Calls from a pool's own thread, as the engine and the trainer make them.
     rayon::scope(|_| {

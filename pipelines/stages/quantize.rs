@@ -2,10 +2,10 @@
 
 mod gate;
 mod questions;
-mod size;
+mod target;
 
 pub use questions::{Answers, LeafAnswers, Questions, least_questions, tested};
-pub use size::measured_types;
+pub use target::measured_types;
 
 use super::StageContext;
 use crate::content::{hash_path, write_atomically};
@@ -186,7 +186,7 @@ pub enum Wanted {
     /// A fixed mix.
     Mix(FileType),
     /// As large or as fast as that, with types by measurement.
-    Size(Target),
+    Target(Target),
 }
 
 impl fmt::Display for Wanted {
@@ -207,7 +207,7 @@ pub fn wanted(config: &QuantizeStage) -> Result<Vec<Wanted>> {
     }
     let types = config.types.iter().map(|name| parse_type(name).map(Wanted::Mix));
     let size = |text: &String| {
-        Ok(Wanted::Size(text.parse().map_err(|error: QuantizeError| Failure::usage(error.to_string()))?))
+        Ok(Wanted::Target(text.parse().map_err(|error: QuantizeError| Failure::usage(error.to_string()))?))
     };
     types.chain(config.targets.iter().map(size)).collect()
 }
@@ -266,7 +266,7 @@ pub fn run(config: &QuantizeStage, inputs: Inputs<'_>, out: &Path, context: &Sta
             let path = out.join(&name);
             let (file_type, mix, allocation) = match wanted {
                 Wanted::Mix(file_type) => (file_type, MixOptions { pure: config.pure, ..MixOptions::default() }, None),
-                Wanted::Size(target) => {
+                Wanted::Target(target) => {
                     let found = measured_types(measured.allocation_inputs(config, &source), target, context)?;
                     (found.file_type(), found.mix()?, Some(found))
                 }
@@ -323,7 +323,7 @@ fn recipe(wanted: Wanted, config: &QuantizeStage) -> String {
     let types = match wanted {
         Wanted::Mix(file_type) if config.pure => format!("{file_type}, pure"),
         Wanted::Mix(file_type) => file_type.to_string(),
-        Wanted::Size(target) => format!("measured types, {target}"),
+        Wanted::Target(target) => format!("measured types, {target}"),
     };
     if config.refine { format!("{types}, refined") } else { types }
 }

@@ -27,8 +27,8 @@ pub struct Plan {
     steps: usize,
 }
 
-/// Sequences of a source that come equally often, in an order of their own. Epochs take consecutive stretches of it, round and round: each row
-/// comes equally often, and none a second time before all others came.
+/// Sequences of a source that come equally often, in an order of their own. Epochs take consecutive stretches of it, round and
+/// round: each row comes equally often, and none a second time before all others came.
 #[derive(Clone, Debug)]
 struct Mixing {
     order: Vec<usize>,

@@ -1,12 +1,12 @@
-//! Rates of the block encoders, and the decoders beside them, in memory: what a quantization costs without its files.
+//! Rates of the block encoders, in memory: what a quantization costs without its files.
 
-use crate::bound::Rates;
+use crate::bound::{Bound, Rates, best};
 use crate::commands::Session;
 use crate::outcome::{Failure, Status};
 use anyhow::Result;
 use espalier_kernels::{BlockType, InstructionSet};
 use espalier_quantize::encodable_type;
-use espalier_quantize::encode::{ENCODABLE, encode_into, refine, weighs_importance};
+use espalier_quantize::encode::{ENCODABLE, EncodeError, encode_into, refine, weighs_importance};
 use std::time::Instant;
 
 /// Inputs and outputs of the matrix: larger than the caches of common machines as f32 (36 MB), rows of whole blocks of every type.
@@ -21,21 +21,21 @@ pub fn rates(types: &[String], session: Session<'_>) -> Result<Status> {
         types.iter().map(|name| encodable_type(name).map_err(Failure::usage)).collect::<Result<_, _>>()?
     };
     let begun = Instant::now();
-    let read = Rates::measure(session.precision).bytes_per_second;
+    let rates = Rates::measure(session.precision);
     let values = weights();
     let importance: Vec<f32> = (0..COLUMNS).map(|column| 0.1 + (column * 31 % 97) as f32 / 97.0).collect();
     let mut found = Vec::new();
     for block_type in chosen {
         let mut blocks = vec![0; values.len() / block_type.block_size() * block_type.block_bytes()];
         let bytes = (size_of_val(values.as_slice()) + blocks.len()) as f64;
-        let plain = shortest(|| Ok(encode_into(block_type, &values, None, &mut blocks)?))?;
-        let mut row = serde_json::json!({
-            "type": block_type.name(), "seconds": plain, "bytes_per_second": bytes / plain,
-            "bound": "memory", "bound_seconds": bytes / read, "bound_share": bytes / read / plain,
-        });
+        let plain = seconds(|| encode_into(block_type, &values, None, &mut blocks))?;
+        let mut row =
+            serde_json::json!({"type": block_type.name(), "seconds": plain, "bytes_per_second": bytes / plain});
+        // How much arithmetic a type takes is its own matter: reading and writing is what all have in common.
+        Bound::of(0.0, bytes, rates).write(plain, &mut row);
         let mut words = format!("{:<8} {:>6.2} GB/s", block_type.name(), bytes / plain / 1e9);
         if weighs_importance(block_type) {
-            let weighed = shortest(|| Ok(encode_into(block_type, &values, Some(&importance), &mut blocks)?))?;
+            let weighed = seconds(|| encode_into(block_type, &values, Some(&importance), &mut blocks))?;
             // The search goes on from the blocks at hand, so that only its first pass is what a file takes.
             let refining = Instant::now();
             refine(block_type, &values, Some(&importance), &mut blocks)?;
@@ -72,13 +72,9 @@ fn weights() -> Vec<f32> {
     values
 }
 
-/// The shortest of three calls in seconds: other programs only ever add to a time.
-fn shortest(mut call: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut best = f64::INFINITY;
-    for _ in 0..3 {
-        let begun = Instant::now();
-        call()?;
-        best = best.min(begun.elapsed().as_secs_f64());
-    }
-    Ok(best)
+/// The shortest of three calls: other programs only ever add to a time.
+fn seconds(mut encode: impl FnMut() -> Result<(), EncodeError> + Send) -> Result<f64, EncodeError> {
+    let mut outcome = Ok(());
+    let seconds = best(0.0, || outcome = encode());
+    outcome.map(|()| seconds)
 }

@@ -96,7 +96,7 @@ impl<'a> Measured<'a> {
         let mut found = Self { importance: None, learned: Vec::new(), near: None, exam };
         let weighed = wanted.iter().any(|wanted| match wanted {
             Wanted::Mix(file_type) => weighs_importance(file_type.default_block_type()),
-            Wanted::Size(_) => true,
+            Wanted::Target(_) => true,
         });
         if let Some(path) = config.imatrix_file().filter(|_| weighed) {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -208,7 +208,7 @@ pub(super) fn replace(
     let _ = std::fs::remove_file(path);
     let next = match wanted {
         Wanted::Mix(file_type) => larger(file_type).map(Wanted::Mix),
-        Wanted::Size(target) => (bits_per_weight < MOST_BITS).then(|| Wanted::Size(grown(target))),
+        Wanted::Target(target) => (bits_per_weight < MOST_BITS).then(|| Wanted::Target(grown(target))),
     };
     match next.filter(|_| config.otherwise == Otherwise::Climb) {
         Some(next) => {

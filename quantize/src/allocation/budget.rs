@@ -9,8 +9,8 @@ pub(super) struct Choice(pub(super) usize);
 /// Halvings of the price: it is then exact to the last bit of its mantissa.
 const HALVINGS: usize = 100;
 
-/// Chooses for each tensor the type that costs least at one price of what it takes; the price is the lowest at which the budget holds.
-/// What is left of the budget goes to single tensors, the best gain for what it takes first.
+/// Chooses for each tensor the type that costs least at one price of what it takes; the price is the lowest at which the budget
+/// holds. What is left of the budget goes to single tensors, the best gain for what it takes first.
 ///
 /// `costs` are the divergence that a unit of error costs in each group. The budget holds the smallest choices at least.
 pub(super) fn allocate_budget(candidates: &Candidates, costs: &[f64], budget: u64) -> Vec<Choice> {

@@ -1,4 +1,5 @@
-//! Rates and texts on a device: `flex` stands in for a card, as it runs the very operations that a card does.
+//! `pipeline bench`: rates and texts on a device, for which `flex` stands in as it runs the very operations that a card does, and rates
+//! of the encoders.
 
 #[path = "binary/mod.rs"]
 mod binary;
