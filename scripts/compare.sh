@@ -16,6 +16,7 @@
 #                      types are made from it; with Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf one sequence is measured on it too
 #   ESPALIER_ROWS      training rows ({"messages": [...]} a line) for packed against padded batches; optional
 #   ESPALIER_ARC_EASY  arc_easy.jsonl ({query, choices, gold} a line), for the peer's side of multiple choice; optional
+#   ESPALIER_BENCHMARKS  folder of benchmarks as `pipeline eval --data-dir` takes it, for MMLU with examples; optional
 # exit: 0 done, 1 a program failed, 2 wrong usage, something is missing here, or `pipeline` does not do this yet,
 #       75 other programs took too much of the machine, docs/benchmarks.md is left as it was
 set -euo pipefail

@@ -119,6 +119,20 @@ impl NativeEngine {
         Ok(engine)
     }
 
+    /// Packs the matrices anew that hold a tensor which `touched` names, as `change` makes their rows now; the others stay. For an
+    /// engine of [`Self::load_changed`] and the same `model`: much less work than to load it again.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read. Some matrices are changed then and some are not.
+    pub fn change(
+        &mut self,
+        model: &Model,
+        touched: &dyn Fn(&str) -> bool,
+        change: &ChangeRow<'_>,
+    ) -> Result<(), EngineError> {
+        self.weights.change(model, self.precision, touched, change)
+    }
+
     /// Packs the weights of `model` once, with adapters that requests choose by name ([`Request::adapter`]); one that names
     /// none is answered by the model alone. Answers of different adapters are written in one batch.
     ///

@@ -84,10 +84,30 @@ pub(crate) struct Layer {
     pub(crate) down_norm: Option<Vec<f32>>,
 }
 
+impl Layer {
+    /// In the order of [`FUSED`].
+    fn projections(&self) -> [&Projection; 4] {
+        [&self.qkv, &self.output, &self.gate_up, &self.down]
+    }
+
+    /// In the order of [`FUSED`].
+    fn projections_mut(&mut self) -> [&mut Projection; 4] {
+        [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]
+    }
+}
+
 /// The token embedding: the file's own blocks, decoded a row at a time, since a step looks up only a few rows.
 enum Embedding {
     Blocks(BlockRows),
     Values(Vec<f32>),
+}
+
+/// The tensor of the token embedding.
+const EMBEDDING: &str = "token_embd.weight";
+
+/// The tensor of the head.
+fn head_name(config: &ModelConfig) -> &'static str {
+    if config.tied_head { EMBEDDING } else { "output.weight" }
 }
 
 /// The modules of a block that stand one below the other in one matrix: those of q, k and v, of the output, of gate and up, of
@@ -137,8 +157,7 @@ impl Weights {
             .map(|(layer, rope)| load_layer(model, &config, layer, rope, form, &mut branches, change))
             .collect::<Result<_, _>>()?;
         branches.iter().try_for_each(Branches::all_used)?;
-        let head_name = if config.tied_head { "token_embd.weight" } else { "output.weight" };
-        let head = matrix(form, &[model.tensor(head_name)?], None, change)?;
+        let head = matrix(form, &[model.tensor(head_name(&config))?], None, change)?;
         let mut final_norm = vector(model, "output_norm.weight")?;
         scale(&mut final_norm, 1.0 / config.scales.logits);
         let activations = match form {
@@ -153,7 +172,7 @@ impl Weights {
             layers,
             final_norm,
             head,
-            embedding: Embedding::load(&model.tensor("token_embd.weight")?, change)?,
+            embedding: Embedding::load(&model.tensor(EMBEDDING)?, change)?,
             config,
         })
     }
@@ -179,11 +198,37 @@ impl Weights {
 
     /// Puts the branches of one more adapter behind those that there are.
     pub(crate) fn add(&mut self, NewBranches(new): NewBranches) {
-        let projections =
-            self.layers.iter_mut().flat_map(|Layer { qkv, output, gate_up, down, .. }| [qkv, output, gate_up, down]);
-        for (projection, branch) in projections.zip(new) {
+        for (projection, branch) in self.layers.iter_mut().flat_map(Layer::projections_mut).zip(new) {
             projection.branches.push(branch);
         }
+    }
+
+    /// Packs the matrices anew that hold a tensor which `touched` names, as `change` makes them now. With an error some are
+    /// changed and some are not.
+    pub(crate) fn change(
+        &mut self,
+        model: &Model,
+        precision: Precision,
+        touched: &dyn Fn(&str) -> bool,
+        change: &ChangeRow<'_>,
+    ) -> Result<(), EngineError> {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            for (projection, modules) in layer.projections_mut().into_iter().zip(FUSED) {
+                let parts = fused(model, index, modules)?;
+                let tensors: Vec<Tensor<'_>> = parts.into_iter().map(|(_, tensor)| tensor).collect();
+                if tensors.iter().any(|tensor| touched(&tensor.info().name)) {
+                    projection.matrix = Matrix::Packed(pack(precision, &tensors, None, Some(change))?);
+                }
+            }
+        }
+        if touched(head_name(&self.config)) {
+            let head = model.tensor(head_name(&self.config))?;
+            self.head = Matrix::Packed(pack(precision, &[head], None, Some(change))?);
+        }
+        if touched(EMBEDDING) {
+            self.embedding = Embedding::load(&model.tensor(EMBEDDING)?, Some(change))?;
+        }
+        Ok(())
     }
 
     /// Writes the embedding of `token` (which is in the vocabulary: see [`Self::check_tokens`]).
@@ -209,14 +254,14 @@ impl Weights {
 
     /// How many of the matrices stay in the blocks of their file, and how many there are.
     pub(crate) fn in_blocks(&self) -> (usize, usize) {
-        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down].map(|p| &p.matrix));
+        let layers = self.layers.iter().flat_map(|layer| layer.projections().map(|projection| &projection.matrix));
         let matrices: Vec<&Matrix> = layers.chain([&self.head]).collect();
         (matrices.iter().filter(|matrix| matrix.is_blocks()).count(), matrices.len())
     }
 
     /// Memory of matrices, adapters and embedding.
     pub(crate) fn bytes(&self) -> usize {
-        let layer = |l: &Layer| [&l.qkv, &l.output, &l.gate_up, &l.down].iter().map(|p| p.bytes()).sum::<usize>();
+        let layer = |layer: &Layer| layer.projections().iter().map(|projection| projection.bytes()).sum::<usize>();
         let embedding = match &self.embedding {
             // The head is these blocks too, where it is not packed.
             Embedding::Blocks(_) if self.config.tied_head && self.head.is_blocks() => 0,

@@ -636,6 +636,10 @@ def quantize(sitting, table):
     return llama_version()
 
 
+# Of each of the four groups, one with short and one with long questions.
+MMLU = ["abstract_algebra", "professional_medicine", "moral_disputes", "high_school_us_history", "marketing"]
+
+
 def evaluate(sitting, table):
     model = Models(sitting.work).get("BF16")
     text = ROOT / "tests" / "assets" / "text" / "wiki.test.raw"
@@ -656,35 +660,59 @@ def evaluate(sitting, table):
 
     found = sitting.in_turn({"ours": mine, "llama-perplexity BF16": theirs})
     table.add(f"perplexity, {windows} windows of 512, wall time with reading the model", "s", found.pop("ours"), found, False)
-    arc = os.environ.get("ESPALIER_ARC_EASY")
-    what = f"multiple choice, ARC-easy, first {items}, zero-shot"
     shipped = models_shipped(sitting)
-    if arc:
-        arc = existing(pathlib.Path(arc), "ESPALIER_ARC_EASY names it").resolve()
+    number = itertools.count()
+
+    def scored(count, *options):
+        """Items a second of the whole command, and the accuracy of each task."""
+        out = sitting.work / f"eval-{next(number)}"
+        seconds = wall([pipeline(), "eval", "--model", shipped, *options, "--out", out, "--threads", THREADS, "--quiet"])[0]
+        results = json.loads(next(out.rglob("results_*.json")).read_text())["results"]
+        return count / seconds, [values["acc,none"] for values in results.values() if "acc,none" in values]
+
+    def held(what, reach, count, options, peer):
+        """Our rate on `count` items beside lm-eval's in several sizes of batch."""
         accuracy = {}
 
-        def scored(number=itertools.count()):
-            out = sitting.work / f"eval-{next(number)}"
-            command = [pipeline(), "eval", "--model", shipped, "--tasks", "arc_easy", "--limit", items, "--out", out, "--threads", THREADS]
-            seconds = wall([*command, "--quiet"])[0]
-            results = json.loads(next(out.rglob("results_*.json")).read_text())["results"]["arc_easy"]
-            accuracy["ours"] = results["acc,none"]
-            return items / seconds
+        def mine():
+            rate, found = scored(count, *options)
+            accuracy["ours"] = sum(found) / len(found)
+            return rate
 
-        def by_peer(size):
-            found = last_json(output([python(), script("arc_rate.py"), shipped, "bfloat16", size, items, arc, THREADS]))
+        def theirs(size):
+            found = last_json(output([python(), *peer(size)]))
             accuracy[size] = found["accuracy"]
             return found["items_per_second"]
 
-        sides = {f"lm-eval bf16, batch {size}": lambda size=size: by_peer(size) for size in (8, 32)}
-        found = sitting.in_turn({"ours": scored, **sides})
-        table.add(what, "items/s", found.pop("ours"), found, True, "3, 6")
+        sides = {f"lm-eval bf16, batch {size}": lambda size=size: theirs(size) for size in (8, 32)}
+        found = sitting.in_turn({"ours": mine, **sides})
+        table.add(what, "items/s", found.pop("ours"), found, True, reach)
+        return f"{accuracy['ours']:.3f} ours, {accuracy[8]:.3f} and {accuracy[32]:.3f} lm-eval's"
+
+    arc = os.environ.get("ESPALIER_ARC_EASY")
+    what = f"multiple choice, ARC-easy, first {items}, zero-shot"
+    if arc:
+        arc = existing(pathlib.Path(arc), "ESPALIER_ARC_EASY names it").resolve()
+        options = ["--tasks", "arc_easy", "--limit", items]
+        accuracy = held(what, "3, 6", items, options, lambda size: [script("arc_rate.py"), shipped, "bfloat16", size, items, arc, THREADS])
         table.note(
-            f"ARC-easy: our rate is of the whole command, reading the model included, lm-eval's of its requests alone. Accuracy "
-            f"{accuracy['ours']:.3f} ours, {accuracy[8]:.3f} and {accuracy[32]:.3f} lm-eval's."
+            "Multiple choice: our rate is of the whole command, reading the model included, lm-eval's of its requests alone. "
+            f"Accuracy on ARC-easy {accuracy}."
         )
     else:
         table.lacking(what, "not run", "not run: ESPALIER_ARC_EASY is not set", "3, 6")
+
+    bench = os.environ.get("ESPALIER_BENCHMARKS")
+    subjects, each = (MMLU[:1], 2) if sitting.small else (MMLU, 20)
+    what = f"MMLU, 5 examples, {each} items of each of {len(subjects)} subjects"
+    if bench:
+        bench = existing(pathlib.Path(bench), "ESPALIER_BENCHMARKS names it").resolve()
+        tasks = ",".join(f"mmlu_{subject}" for subject in subjects)
+        options = ["--tasks", tasks, "--limit", each, "--num-fewshot", 5, "--data-dir", bench]
+        peer = lambda size: [script("mmlu_rate.py"), shipped, "bfloat16", size, each, 5, bench, THREADS, *subjects]
+        table.note(f"Mean accuracy on MMLU {held(what, '8, 20', each * len(subjects), options, peer)}.")
+    else:
+        table.lacking(what, "not run", "not run: ESPALIER_BENCHMARKS is not set", "8, 20")
     table.note(
         f"The same BF16 file, windows and scored halves: perplexity {found_text['ours']:.4f} ours, {found_text['theirs']:.4f} theirs."
     )

@@ -154,8 +154,7 @@ pub fn allocate(
     on_event: &mut dyn FnMut(AllocationEvent) -> ControlFlow<()>,
 ) -> Result<Allocation, QuantizeError> {
     let AllocationInputs { model, adapter, importance, refine, texts, engine } = inputs;
-    let mut rounded =
-        RoundedModel { model, adapter, importance, refine, options: engine.clone(), encoded: BTreeMap::new() };
+    let mut rounded = RoundedModel::new(model, adapter, importance, refine, engine.clone());
     let spending = match target {
         Target::Speed(_) => Spending::time(model, &TYPES, engine.precision)?,
         Target::BitsPerWeight(_) | Target::Bytes(_) => Spending::Bytes,
@@ -163,9 +162,7 @@ pub fn allocate(
     let mut errors = |done, total| on_event(AllocationEvent::Errors { done, total });
     let candidates = Candidates::measure(&rounded, &spending, &mut errors)?;
     let budget = budget_of(target, &candidates)?;
-    let reference = NativeEngine::load(model, adapter, &engine)?;
-    let texts = affordable(texts, reference.tokenizer().vocabulary());
-    let reference = ReferenceLogits::new(&reference, texts)?;
+    let reference = reference(NativeEngine::load(model, adapter, &engine)?, texts)?;
 
     let mut costs = probe::alone(&candidates, budget, &mut rounded, &reference, on_event)?;
     let mut best: Option<(Vec<Choice>, Divergence)> = None;
@@ -174,7 +171,7 @@ pub fn allocate(
         if best.as_ref().is_some_and(|(known, _)| *known == choices) {
             break;
         }
-        let divergence = reference.divergence(&rounded.engine(&candidates.types(&choices))?)?;
+        let divergence = reference.divergence(rounded.engine(&candidates.types(&choices))?)?;
         let bytes = candidates.bytes(&choices) + candidates.fixed_bytes;
         stopping(on_event(AllocationEvent::Measured { mean_kld: divergence.mean_kld.value, bytes }))?;
         let better = best.as_ref().is_none_or(|(_, known)| divergence.mean_kld.value < known.mean_kld.value);
@@ -213,6 +210,11 @@ fn budget_of(target: Target, candidates: &Candidates) -> Result<u64, QuantizeErr
         smallest: least + candidates.fixed_bytes,
         bits_per_weight: (least + candidates.fixed_bytes) as f64 * 8.0 / candidates.weights as f64,
     })
+}
+
+/// The logits of the exact model. Its engine goes with the call: the weights of a rounded one take its place.
+fn reference(engine: NativeEngine, texts: Vec<MeasuredText>) -> Result<ReferenceLogits, QuantizeError> {
+    ReferenceLogits::new(&engine, affordable(texts, engine.tokenizer().vocabulary()))
 }
 
 /// The first texts whose logits may be kept; one at least.

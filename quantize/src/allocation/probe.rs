@@ -39,7 +39,7 @@ pub(super) fn alone(
     let mut costs = Vec::with_capacity(total);
     for group in 0..total {
         let chosen = types_where(candidates, &types, |other| other == group);
-        let measured = reference.divergence(&rounded.engine(&chosen)?)?;
+        let measured = reference.divergence(rounded.engine(&chosen)?)?;
         costs.push(price(measured.mean_kld.value, error(candidates, &types, group)));
         super::stopping(on_event(AllocationEvent::Probes { done: group + 1, total }))?;
     }
@@ -61,7 +61,7 @@ pub(super) fn within(
     let mut found = Vec::with_capacity(total);
     for (group, cost) in costs.into_iter().enumerate() {
         let chosen = types_where(candidates, choices, |other| other != group);
-        let without = reference.divergence(&rounded.engine(&chosen)?)?.mean_kld.value;
+        let without = reference.divergence(rounded.engine(&chosen)?)?.mean_kld.value;
         let measured = price((full - without).max(0.0), error(candidates, choices, group));
         found.push(if measured > 0.0 { f64::midpoint(cost, measured) } else { cost });
         super::stopping(on_event(AllocationEvent::Probes { done: group + 1, total }))?;
