@@ -57,10 +57,10 @@ PINS
     touch "$llvm/.tracel-llvm-installed"
 fi
 
-echo "== cargo build --release --locked --features cuda, into $CARGO_TARGET_DIR"
+echo "== cargo build --profile cuda --locked --features cuda, into $CARGO_TARGET_DIR"
 began=$SECONDS
-XDG_DATA_HOME=$data cargo build --release --locked --features cuda --bin pipeline "$@"
-binary=$CARGO_TARGET_DIR/release/pipeline
+XDG_DATA_HOME=$data cargo build --profile cuda --locked --features cuda --bin pipeline "$@"
+binary=$CARGO_TARGET_DIR/cuda/pipeline
 echo "== built in $((SECONDS - began)) s: $binary ($(stat -c %s "$binary") bytes)"
 needed=$(readelf -d "$binary" 2>/dev/null | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | tr '\n' ' ' || true)
 [ -z "$needed" ] || echo "== it needs $needed"

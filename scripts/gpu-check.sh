@@ -6,7 +6,7 @@
 #
 # Needs: the driver, python3 with torch, transformers, peft and numpy (PYTHON names another python3). The binary is, in this
 # order: $ESPALIER_PIPELINE, `pipeline` or `pipeline.xz` in the folder above this script's (scripts/build-cuda.sh --package
-# makes such a folder), release/pipeline of $CARGO_TARGET_DIR, of ~/.cache/espalier-cuda/target, or of ./target.
+# makes such a folder), release/pipeline of $CARGO_TARGET_DIR, cuda/pipeline of ~/.cache/espalier-cuda/target, or release/pipeline of ./target.
 # libdevice.10.bc comes from $CUDA_PATH, from a CUDA toolkit, from the folder of the package, or from an installed wheel
 # nvidia-nvvm or nvidia-cuda-nvcc, in this order.
 # exit: 0 all is as it should be, 1 something is not (or a step failed), 2 wrong usage or no binary, 3 something could not be
@@ -26,7 +26,7 @@ if [ -z "$binary" ] && [ -f "$root/pipeline.xz" ]; then
     [ -x "$binary" ] || { "$python" -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' "$root/pipeline.xz" "$binary" && chmod +x "$binary"; }
 fi
 for place in "$root/pipeline" "${CARGO_TARGET_DIR:-/nowhere}/release/pipeline" \
-    "${XDG_CACHE_HOME:-$HOME/.cache}/espalier-cuda/target/release/pipeline" "$root/target/release/pipeline"; do
+    "${XDG_CACHE_HOME:-$HOME/.cache}/espalier-cuda/target/cuda/pipeline" "$root/target/release/pipeline"; do
     [ -n "$binary" ] || { [ -f "$place" ] && [ -x "$place" ] && binary=$place; } || true
 done
 [ -n "$binary" ] || { echo "gpu-check.sh: no pipeline here: build one with scripts/build-cuda.sh, or name one in ESPALIER_PIPELINE" >&2; exit 2; }

@@ -193,7 +193,7 @@ impl fmt::Display for Wanted {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mix(file_type) => write!(formatter, "{file_type}"),
-            Self::Size(target) => write!(formatter, "{target}"),
+            Self::Target(target) => write!(formatter, "{target}"),
         }
     }
 }
