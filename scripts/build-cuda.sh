@@ -10,7 +10,7 @@
 # $ESPALIER_CUDA_CACHE (~/.cache/espalier-cuda) is written: 400 MB of LLVM, and a target folder of its own, so that builds
 # with and without the feature do not undo each other. A second run finds all that in place.
 #
-# Needs: cargo, a C++ compiler (g++ 12 does), python3 (3.10 or later) with pip. On two cores: about half an hour from nothing.
+# Needs: cargo, a C++ compiler (g++ 12 does), python3 (3.10 or later) with pip. On two cores: some twenty minutes from nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -105,11 +105,12 @@ impl QuantizeReport {
         self.tensors.iter().filter(|tensor| tensor.fallback.is_some()).map(TensorReport::parameters).sum()
     }
 
-    /// Weights that were quantized in the source already and are now quantized a second time.
+    /// Weights that were quantized in the source already and are now rounded a second time; `F32` holds what any block decodes to.
     pub fn parameters_requantized(&self) -> u64 {
         self.tensors
             .iter()
-            .filter(|tensor| tensor.from.block_size() > 1 && (tensor.from != tensor.to || tensor.merged))
+            .filter(|tensor| tensor.from.block_size() > 1 && tensor.to != BlockType::F32)
+            .filter(|tensor| tensor.from != tensor.to || tensor.merged)
             .map(TensorReport::parameters)
             .sum()
     }

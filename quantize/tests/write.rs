@@ -148,6 +148,8 @@ fn quantizing_twice_copies_and_equal_inputs_give_equal_files() {
     assert_eq!(report.parameters_requantized(), 0);
     let report = plainly(&Model::open(&path("once.gguf")).unwrap(), None, FileType::Q4_0, &path("other.gguf"));
     assert!(report.parameters_requantized() > report.parameters() / 2);
+    let report = plainly(&Model::open(&path("once.gguf")).unwrap(), None, FileType::F32, &path("exact.gguf"));
+    assert_eq!(report.parameters_requantized(), 0);
 }
 
 #[test]
