@@ -3,6 +3,8 @@
 
     lm-eval-parity.py ask BENCH MODEL OUT TASK[:LIMIT]...    lm-eval's side: writes OUT/results_*.json and OUT/samples_*.jsonl
     lm-eval-parity.py compare OURS THEIRS                    two folders of samples: log-likelihoods, choices, metrics
+    lm-eval-parity.py exact MODEL OURS THEIRS [APART]        where they are more than APART (5e-4) apart: which one double precision
+                                                             is nearer to
 
 BENCH is a folder of benchmarks as `--data-dir` takes it: MMLU's CSV files in mmlu/test, the JSON lines of llm-foundry (arc_easy,
 arc_challenge, piqa, openbook_qa), hellaswag_val_full.txt or .txt.bz2. `ask` takes lm-eval's own task files, puts the same rows in
@@ -12,8 +14,9 @@ the columns of their origin in place of the hub, and runs them through its hf ba
     pipeline eval --model FILE.gguf --precision f32 --tasks TASK,... --limit LIMIT --data-dir BENCH --out OURS
 
 `compare` exits with 1 where a log-likelihood is off by more than 1e-3, where another choice is made although lm-eval's margin
-exceeds 2e-3, or where prompts differ.
-needs: for `ask` lm_eval 0.4.13 with torch and transformers, no network; for `compare` nothing.
+exceeds 2e-3, or where prompts differ. `exact` asks lm-eval again with every product, norm and angle in f64 (llama only): a sum over a
+hundred tokens in f32 has an error of its own, on either side; it exits with 1 where ours is off by more than 1e-3.
+needs: for `ask` and `exact` lm_eval 0.4.13 with torch and transformers, no network; for `compare` nothing.
 """
 import bz2
 import csv
@@ -213,12 +216,63 @@ def compare(ours, theirs):
     return 1 if wrong else 0
 
 
+def in_double_precision(model):
+    """lm-eval's model with weights, norms, rotary angles and softmax in f64. transformers takes some of them in f32 in any type."""
+    import torch
+    from lm_eval.models.huggingface import HFLM
+    from transformers.models.llama import modeling_llama as llama
+
+    def norm(self, hidden):
+        return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+
+    def angles(self, hidden, position_ids):
+        width = 2 * self.inv_freq.numel()
+        powers = torch.arange(0, width, 2, dtype=torch.float64) / width
+        found = position_ids[..., None].double() * (1.0 / self.config.rope_parameters["rope_theta"] ** powers)
+        found = torch.cat((found, found), dim=-1)
+        return found.cos(), found.sin()
+
+    llama.LlamaRMSNorm.forward, llama.LlamaRotaryEmbedding.forward = norm, angles
+    # The attention of torch keeps its softmax in the type of its inputs; transformers' own goes to f32.
+    network = HFLM(pretrained=model, dtype="float64", device="cpu", batch_size=1, attn_implementation="sdpa")
+    assert network.model.config.rope_parameters["rope_type"] == "default", "only plain rotary angles"
+    assert {parameter.dtype for parameter in network.model.parameters()} == {torch.float64}
+    return network
+
+
+def exact(model, ours, theirs, apart):
+    from lm_eval.api.instance import Instance
+
+    (our_samples, _), (their_samples, _) = read(ours), read(theirs)
+    found = []
+    for task, rows in their_samples.items():
+        for item, their in rows.items():
+            our = our_samples.get(task, {}).get(item)
+            for place, pair in enumerate(zip(likelihoods(our), likelihoods(their)) if our else ()):
+                if abs(pair[0] - pair[1]) > apart:
+                    found.append((task, item, place, *pair, tuple(their["arguments"][f"gen_args_{place}"].values())))
+    print(f"{len(found)} log-likelihoods are more than {apart} apart")
+    if not found:
+        return 0
+    requests = [Instance("loglikelihood", {}, arguments, place) for place, (*_, arguments) in enumerate(found)]
+    exactly = [value for value, _ in in_double_precision(model).loglikelihood(requests, disable_tqdm=True)]
+    print(f"{'task':16} {'item':>6} {'choice':>6} {'f64':>15} {'ours - f64':>11} {'lm-eval - f64':>13}")
+    errors = [(value - right, their - right) for right, (_, _, _, value, their, _) in zip(exactly, found)]
+    for right, (ours_off, theirs_off), (task, item, place, *_) in zip(exactly, errors, found):
+        print(f"{task:16} {item:6} {place:6} {right:15.6f} {ours_off:11.1e} {theirs_off:13.1e}")
+    worst = [max(abs(pair[side]) for pair in errors) for side in (0, 1)]
+    print(f"furthest from f64: ours {worst[0]:.1e}, lm-eval's {worst[1]:.1e}")
+    return 1 if worst[0] > FAR else 0
+
+
 def main():
     match sys.argv[1:]:
         case ["ask", bench, model, out, *asked] if asked:
             ask(pathlib.Path(bench).resolve(), model, pathlib.Path(out), asked)
         case ["compare", ours, theirs]:
             sys.exit(compare(pathlib.Path(ours), pathlib.Path(theirs)))
+        case ["exact", model, ours, theirs, *apart] if len(apart) < 2:
+            sys.exit(exact(model, pathlib.Path(ours), pathlib.Path(theirs), float(apart[0]) if apart else 5e-4))
         case _:
             sys.exit(__doc__)
 

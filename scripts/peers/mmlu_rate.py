@@ -12,51 +12,30 @@ import os
 import pathlib
 import sys
 import tempfile
-import time
 
 path, dtype, batch, items, examples, bench, threads, *subjects = sys.argv[1:]
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import lm_eval
-import torch
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers.utils import logging
+
+from lm_eval_clock import Clocked
 
 parity = importlib.util.spec_from_file_location("parity", pathlib.Path(__file__).parent.parent / "lm-eval-parity.py")
 local = importlib.util.module_from_spec(parity)
 parity.loader.exec_module(local)
 
-torch.set_num_threads(int(threads))
-logging.set_verbosity_error()
-logging.disable_progress_bar()
-model = HFLM(
-    pretrained=os.path.dirname(path), gguf_file=os.path.basename(path), device="cpu", dtype=dtype, batch_size=int(batch)
-)
-seconds = 0.0
-score = model.loglikelihood
-
-
-def timed(*arguments, **options):
-    """Scores the requests as before and counts the time."""
-    global seconds
-    start = time.perf_counter()
-    found = score(*arguments, **options)
-    seconds += time.perf_counter() - start
-    return found
-
-
-model.loglikelihood = timed
+clocked = Clocked(path, dtype, batch, threads)
 with tempfile.TemporaryDirectory() as folder:
     os.environ["HF_DATASETS_CACHE"] = folder + "/cache"
     local.tasks(pathlib.Path(bench).resolve(), pathlib.Path(folder), ["mmlu"])
     results = lm_eval.simple_evaluate(
-        model=model, tasks=[f"mmlu_{subject}" for subject in subjects], limit=int(items), num_fewshot=int(examples),
+        model=clocked.model, tasks=[f"mmlu_{subject}" for subject in subjects], limit=int(items), num_fewshot=int(examples),
         task_manager=TaskManager(include_path=folder, include_defaults=False), bootstrap_iters=0,
     )
 accuracies = [results["results"][f"mmlu_{subject}"]["acc,none"] for subject in subjects]
 print(json.dumps({
     "version": lm_eval.__version__,
-    "items_per_second": int(items) * len(subjects) / seconds,
+    "items_per_second": int(items) * len(subjects) / clocked.seconds,
     "accuracy": sum(accuracies) / len(accuracies),
 }))
