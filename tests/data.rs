@@ -153,6 +153,26 @@ fn rows_are_converted_mixed_and_split() {
 }
 
 #[test]
+fn another_model_judges() {
+    let bench = Bench::new();
+    let (tree, model) = ("taxonomy/examples/tiny", "tests/assets/model/stories260K.bin");
+    let judge = bench.text("judge.gguf");
+    assert_eq!(bench.run(&["quantize", model, "--type", "F16", "--out", &judge]).code, 0);
+    let engines = |name: &str, more: &[&str]| -> usize {
+        let out = bench.text(name);
+        let generate = ["generate", "--taxonomy", tree, "--model", model, "--out", &out, "--flow", "simple"];
+        let said = bench.run(&[&generate[..], more].concat());
+        assert_eq!(said.code, 0, "{}", said.err);
+        let version = std::fs::read_to_string(bench.path(name).join("versions/1.json")).expect("a version");
+        let version: serde_json::Value = serde_json::from_str(&version).expect("JSON");
+        version["engines"].as_array().expect("a list").len()
+    };
+    assert_eq!(engines("alone", &[]), 1);
+    assert_eq!(engines("judged", &["--judge", &judge]), 2);
+    assert_eq!(engines("itself", &["--judge", model]), 1, "the teacher is not loaded twice");
+}
+
+#[test]
 fn a_probe_says_what_a_generation_will_cost() {
     let bench = Bench::new();
     let (tree, model, out) = ("taxonomy/examples/tiny", "tests/assets/model/stories260K.bin", bench.text("rows"));

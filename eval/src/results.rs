@@ -25,33 +25,52 @@ pub struct RunDescription {
     pub chat_template: Option<String>,
 }
 
+/// What becomes of other tasks in a results file that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Earlier {
+    /// The file holds this run alone.
+    Replaced,
+    /// Tasks that the same model was asked with the same settings stay beside those of this run.
+    Kept,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The results file, then a samples file for each task of this run.
+    pub paths: Vec<PathBuf>,
+    /// Tasks and groups that the results file held before and holds no more.
+    pub lost: Vec<String>,
+}
+
 /// Writes the evaluations of one model on leaves into `directory` (made when it is not there): `results_STEM.json` and a samples
-/// file for each task. Files appear whole or not at all. Gives the paths, the results file first.
+/// file for each task. Files appear whole or not at all.
 pub fn write(
     directory: &Path,
     stem: &str,
     run: &RunDescription,
     evaluations: &[Evaluation],
-) -> Result<Vec<PathBuf>, EvalError> {
+    earlier: Earlier,
+) -> Result<Written, EvalError> {
     let tasks: Vec<TaskScores> = evaluations.iter().map(of_leaf).collect();
     let asked = Asked { limit: None, multiturn: run.chat_template.is_some(), system_instruction: None };
-    write_all(directory, stem, run, &asked, &Scores { tasks, groups: Vec::new() })
+    write_all(directory, stem, run, &asked, &Scores { tasks, groups: Vec::new() }, earlier)
 }
 
-/// Writes what one model scored on tasks, as [`write()`] does.
+/// Writes what one model scored on tasks, as [`write()`] does with [`Earlier::Kept`].
 pub fn write_tasks(
     directory: &Path,
     stem: &str,
     run: &RunDescription,
     options: &TaskOptions<'_>,
     scores: &Scores,
-) -> Result<Vec<PathBuf>, EvalError> {
+) -> Result<Written, EvalError> {
     let asked = Asked {
         limit: options.limit,
         multiturn: run.chat_template.is_some() && !options.fewshot_as_one_turn,
         system_instruction: options.system_instruction,
     };
-    write_all(directory, stem, run, &asked, scores)
+    write_all(directory, stem, run, &asked, scores, Earlier::Kept)
 }
 
 /// How the questions were put.
@@ -67,10 +86,18 @@ fn write_all(
     run: &RunDescription,
     asked: &Asked<'_>,
     scores: &Scores,
-) -> Result<Vec<PathBuf>, EvalError> {
+    earlier: Earlier,
+) -> Result<Written, EvalError> {
     fs::create_dir_all(directory).map_err(EvalError::file(directory, "make the folder"))?;
     let results = directory.join(format!("results_{stem}.json"));
-    let mut text = serde_json::to_string_pretty(&results_json(run, asked, scores)).unwrap_or_default();
+    let mut content = results_json(run, asked, scores);
+    // A file that is no JSON holds nothing that could be kept.
+    let before = fs::read(&results).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let lost = match (earlier, before) {
+        (Earlier::Kept, Some(before)) => keep_earlier(&mut content, &before),
+        _ => Vec::new(),
+    };
+    let mut text = serde_json::to_string_pretty(&content).unwrap_or_default();
     text.push('\n');
     write_atomically(&results, |file| file.write_all(text.as_bytes()))
         .map_err(EvalError::file(&results, "write it"))?;
@@ -87,7 +114,58 @@ fn write_all(
         .map_err(EvalError::file(&path, "write it"))?;
         paths.push(path);
     }
-    Ok(paths)
+    Ok(Written { paths, lost })
+}
+
+/// Puts the tasks and groups of an earlier results file behind those of `content`, where model and settings are the same. A group
+/// of which a member was asked again goes. Gives the names of what is not kept.
+fn keep_earlier(content: &mut Value, before: &Value) -> Vec<String> {
+    const SETTINGS: [&str; 5] = [
+        "/config/model_args",
+        "/config/limit",
+        "/chat_template_sha",
+        "/fewshot_as_multiturn",
+        "/system_instruction_sha",
+    ];
+    const BY_NAME: [&str; 9] = [
+        "results",
+        "groups",
+        "group_subtasks",
+        "configs",
+        "versions",
+        "n-shot",
+        "higher_is_better",
+        "n-samples",
+        "task_hashes",
+    ];
+    let same = SETTINGS.iter().all(|place| content.pointer(place) == before.pointer(place));
+    let names: Vec<&String> = before["results"].as_object().into_iter().flat_map(Map::keys).collect();
+    let (mut kept, mut lost) = (Vec::new(), Vec::new());
+    for name in names {
+        if !content["results"][name.as_str()].is_null() {
+            continue;
+        }
+        if same && !asked_again(name, before, content) {
+            kept.push(name);
+        } else {
+            lost.push(name.clone());
+        }
+    }
+    for part in BY_NAME {
+        for name in &kept {
+            let value = &before[part][name.as_str()];
+            if !value.is_null() {
+                content[part][name.as_str()] = value.clone();
+            }
+        }
+    }
+    lost
+}
+
+/// Whether a task of a group, at any depth, is among the results of `content`.
+fn asked_again(group: &str, before: &Value, content: &Value) -> bool {
+    let members = before["group_subtasks"][group].as_array().into_iter().flatten().filter_map(Value::as_str);
+    members.into_iter().any(|member| !content["results"][member].is_null() || asked_again(member, before, content))
 }
 
 fn results_json(run: &RunDescription, asked: &Asked<'_>, scores: &Scores) -> Value {
@@ -295,7 +373,7 @@ mod tests {
     fn multiple_choice_in_the_form_of_lm_eval() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDescription { model: "org/model:1".into(), ..RunDescription::default() };
-        let paths = write(folder.path(), "fixed", &run, &[evaluation(&["a", "bb"])]).unwrap();
+        let paths = write(folder.path(), "fixed", &run, &[evaluation(&["a", "bb"])], Earlier::Replaced).unwrap().paths;
         assert_eq!(paths[0].file_name().unwrap(), "results_fixed.json");
         assert_eq!(paths[1].file_name().unwrap(), "samples_t_fixed.jsonl");
         let results: Value = serde_json::from_slice(&fs::read(&paths[0]).unwrap()).unwrap();
@@ -312,7 +390,7 @@ mod tests {
         assert_eq!(sample["filtered_resps"], json!([["-1.5", "False"], ["-1", "False"]]));
         assert_eq!((&sample["acc"], &sample["acc_norm"], &sample["target"]), (&json!(0.0), &json!(0.0), &json!("0")));
         let before = fs::read(&paths[0]).unwrap();
-        write(folder.path(), "fixed", &run, &[evaluation(&["a", "bb"])]).unwrap();
+        write(folder.path(), "fixed", &run, &[evaluation(&["a", "bb"])], Earlier::Kept).unwrap();
         assert_eq!(fs::read(&paths[0]).unwrap(), before);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
@@ -325,5 +403,43 @@ mod tests {
         assert_eq!((&sample["resps"], &sample["filtered_resps"]), (&json!([["A."]]), &json!(["a"])));
         assert_eq!((&sample["exact_match"], &sample["metrics"]), (&json!(1.0), &json!(["exact_match"])));
         assert_eq!((task.scores[0].metric.as_str(), task.scores[0].value), ("exact_match", 1.0));
+    }
+
+    #[test]
+    fn tasks_asked_one_after_another_lie_in_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |args: &str| RunDescription { model_args: args.into(), ..RunDescription::default() };
+        let named = |name: &str| Evaluation { task: name.into(), ..evaluation(&["a", "bb"]) };
+        let ask = |names: &[&str], args: &str, earlier| {
+            let evaluations: Vec<Evaluation> = names.iter().map(|name| named(name)).collect();
+            write(folder.path(), "m", &run(args), &evaluations, earlier).unwrap().lost
+        };
+        let held = |part: &str| -> Vec<String> {
+            let text = fs::read(folder.path().join("results_m.json")).unwrap();
+            let results: Value = serde_json::from_slice(&text).unwrap();
+            results[part].as_object().unwrap().keys().cloned().collect()
+        };
+        assert!(ask(&["a", "b"], "x", Earlier::Kept).is_empty());
+        assert!(ask(&["c", "a"], "x", Earlier::Kept).is_empty());
+        for part in ["results", "configs", "n-shot", "n-samples", "task_hashes"] {
+            assert_eq!(held(part), ["c", "a", "b"], "{part}");
+        }
+        assert_eq!(ask(&["a"], "another model", Earlier::Kept), ["c", "b"]);
+        assert_eq!(held("results"), ["a"]);
+        assert!(ask(&["b"], "another model", Earlier::Replaced).is_empty());
+        assert_eq!(held("results"), ["b"]);
+    }
+
+    #[test]
+    fn a_group_goes_when_a_member_is_asked_again() {
+        let before = json!({
+            "results": {"g": {"acc": 1}, "h": {"acc": 2}, "t": {"acc": 3}, "u": {"acc": 4}},
+            "groups": {"g": {"acc": 1}, "h": {"acc": 2}},
+            "group_subtasks": {"g": ["s"], "s": ["t"], "h": ["u"], "t": [], "u": []},
+        });
+        let mut content = json!({"results": {"t": {"acc": 5}}});
+        assert_eq!(keep_earlier(&mut content, &before), ["g"]);
+        assert_eq!(content["results"], json!({"t": {"acc": 5}, "h": {"acc": 2}, "u": {"acc": 4}}));
+        assert_eq!(content["groups"], json!({"h": {"acc": 2}}));
     }
 }

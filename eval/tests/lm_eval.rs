@@ -47,7 +47,7 @@ fn evaluate(options: &TaskOptions<'_>, responses: Option<&Path>) -> Scores {
 fn written(options: &TaskOptions<'_>, scores: &Scores) -> (Value, Vec<(String, Vec<Value>)>) {
     let folder = tempfile::tempdir().unwrap();
     let run = RunDescription { model: "stories".into(), ..RunDescription::default() };
-    let paths = write_tasks(folder.path(), "x", &run, options, scores).unwrap();
+    let paths = write_tasks(folder.path(), "x", &run, options, scores).unwrap().paths;
     let results = serde_json::from_slice(&std::fs::read(&paths[0]).unwrap()).unwrap();
     let samples = paths[1..].iter().map(|path| {
         let name = path.file_stem().unwrap().to_str().unwrap();

@@ -244,6 +244,22 @@ fn gguf_files_have_the_shapes_of_llama_cpp() {
 }
 
 #[test]
+fn a_training_folder_names_the_adapter_in_it() {
+    let config = config();
+    let folder = tempfile::tempdir().unwrap();
+    let message = || LoraAdapter::load(folder.path(), &config).unwrap_err().to_string();
+    assert!(message().contains("cannot read the adapter's settings"), "{}", message());
+    for name in ["adapter", "step-40"] {
+        adapter(&config, 2, false).save_peft(&folder.path().join(name), &config).unwrap();
+    }
+    let at = folder.path().display();
+    assert_eq!(
+        message(),
+        format!("{at}: no adapter_config.json is here, but in the folder \"adapter\"; name {at}/adapter")
+    );
+}
+
+#[test]
 fn adapters_of_other_models_and_damaged_ones_are_refused() {
     let config = config();
     let mut other = config.clone();

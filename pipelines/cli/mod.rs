@@ -557,6 +557,9 @@ pub struct GenerateArguments {
     /// The flow of leaves that do not name their own: direct, a shipped one, or a path (see docs/flows.md).
     #[arg(long, value_name = "NAME|PATH")]
     pub flow: Option<String>,
+    /// Who judges in flows: a model or the URL of a server (default: the teacher).
+    #[arg(long, value_name = "MODEL|URL")]
+    pub judge: Option<String>,
     /// Rows wanted a leaf, where the leaf does not say.
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,

@@ -1,6 +1,7 @@
 //! The page's content as data, and the template that shows it.
 
 use super::items::ItemSection;
+use super::rows::RowSection;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
@@ -17,10 +18,8 @@ pub struct Page {
     pub facts: Vec<(String, String)>,
     /// Name of each stage and what it said at its end.
     pub stages: Vec<(String, String)>,
-    /// What became of the generated rows.
-    pub funnel: Vec<FunnelRow>,
-    /// A few accepted and rejected rows.
-    pub samples: Vec<SampleRow>,
+    /// What became of the generated rows, and some of them.
+    pub rows: RowSection,
     /// The curves of training, each a heading and SVG.
     pub curves: Vec<(String, String)>,
     /// One section a held-out test.
@@ -37,34 +36,6 @@ pub struct Page {
     pub configuration: Vec<(String, String)>,
     /// How to use the result: ready to paste.
     pub serve: Vec<(String, String)>,
-}
-
-/// Rows of one leaf, counted.
-#[derive(Debug, Clone, Serialize)]
-pub struct FunnelRow {
-    /// The leaf.
-    pub leaf: String,
-    /// Rows written by the teacher.
-    pub generated: u64,
-    /// Rows that passed every check.
-    pub accepted: u64,
-    /// Reasons of rejection with their counts.
-    pub rejected: String,
-}
-
-/// One generated row.
-#[derive(Debug, Clone, Serialize)]
-pub struct SampleRow {
-    /// The leaf.
-    pub leaf: String,
-    /// The question.
-    pub question: String,
-    /// The teacher's answer.
-    pub answer: String,
-    /// Whether it was kept.
-    pub accepted: bool,
-    /// Why, or which check it passed.
-    pub reason: String,
 }
 
 /// The scores on one held-out test.
@@ -138,6 +109,7 @@ pub fn render(page: &Page) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use espalier_dataset::{Row, Turn};
     use espalier_eval::items::ItemRow;
 
     #[test]
@@ -148,14 +120,12 @@ mod tests {
             gained: true,
             facts: vec![("student".into(), "m.gguf".into())],
             stages: vec![("train".into(), "9 steps".into())],
-            funnel: vec![FunnelRow { leaf: "a/b".into(), generated: 9, accepted: 8, rejected: "1 wrong".into() }],
-            samples: vec![SampleRow {
+            rows: RowSection::of(&[Row {
                 leaf: "a/b".into(),
-                question: "<script>alert(1)</script>".into(),
-                answer: "2".into(),
-                accepted: false,
+                turns: vec![Turn::new("user", "<script>alert(1)</script>"), Turn::new("assistant", "2")],
                 reason: "wrong".into(),
-            }],
+                ..Row::default()
+            }]),
             curves: vec![("Training loss".into(), "<svg></svg>".into())],
             tasks: vec![],
             contamination: Some(ContaminationSection {

@@ -209,6 +209,67 @@ pub fn interval_plot(title: &str, intervals: &[Interval]) -> String {
     svg
 }
 
+/// Two counts for each span of lengths, one on top of the other.
+#[derive(Debug, Clone)]
+pub struct Bars {
+    /// Lengths in a span; the first begins at 0.
+    pub step: usize,
+    /// The lower part of each bar.
+    pub below: Vec<usize>,
+    /// The upper part.
+    pub above: Vec<usize>,
+    /// What the parts count.
+    pub names: [&'static str; 2],
+    /// What lengths are counted in.
+    pub unit: &'static str,
+}
+
+/// Counts by length.
+pub fn bar_plot(title: &str, bars: &Bars) -> String {
+    let (left, right, top, bottom, height) = (56.0, 16.0, 12.0, 54.0, 220.0);
+    let mut svg = open(height, title);
+    let highest = bars.below.iter().zip(&bars.above).map(|(below, above)| below + above).max().unwrap_or(0).max(1);
+    let width = (WIDTH - left - right) / bars.below.len().max(1) as f64;
+    let y = |count: f64| height - bottom - count / highest as f64 * (height - top - bottom);
+    for tick in ticks(0.0, highest as f64, 4).into_iter().filter(|tick| tick.fract() == 0.0) {
+        grid_line(&mut svg, [left, right], y(tick), &number(tick));
+    }
+    for (at, (&below, &above)) in bars.below.iter().zip(&bars.above).enumerate() {
+        let x = left + width * at as f64;
+        for (class, from, count) in [("strong", 0, below), ("other", below, above)] {
+            let (low, high) = (y(from as f64), y((from + count) as f64));
+            let _ = write!(
+                svg,
+                "<rect class=\"{class}\" x=\"{:.1}\" y=\"{high:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>",
+                x + 1.0,
+                (width - 2.0).max(0.5),
+                low - high
+            );
+        }
+    }
+    for tick in ticks(0.0, (bars.below.len() * bars.step) as f64, 8) {
+        label_below(&mut svg, [left + tick / bars.step as f64 * width, height - bottom + 16.0], &number(tick));
+    }
+    for (at, (class, name)) in ["strong", "other"].into_iter().zip(bars.names).enumerate() {
+        let x = left + 110.0 * at as f64;
+        let _ = write!(
+            svg,
+            "<rect class=\"{class}\" x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\"/><text x=\"{}\" y=\"{}\" {TEXT}>{name}</text>",
+            height - 22.0,
+            x + 18.0,
+            height - 12.0
+        );
+    }
+    let _ = write!(
+        svg,
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" {TEXT}>{}</text></svg>",
+        WIDTH - right,
+        height - 12.0,
+        bars.unit
+    );
+    svg
+}
+
 /// Quality against size, one point a file.
 pub fn scatter_plot(title: &str, unit: &str, points: &[Point]) -> String {
     let (left, right, top, bottom, height) = (56.0, 90.0, 12.0, 40.0, 280.0);
@@ -266,6 +327,11 @@ mod tests {
             series_plot("losses", &[Series { name: "<base>".into(), points: vec![(1.0, 2.0), (5.0, 1e-4)] }]),
             series_plot("losses", &[]),
             scatter_plot("sizes", "MB", &[point]),
+            bar_plot(
+                "lengths",
+                &Bars { step: 2, below: vec![3, 0], above: vec![0, 1], names: ["in", "out"], unit: "words" },
+            ),
+            bar_plot("lengths", &Bars { step: 1, below: vec![], above: vec![], names: ["in", "out"], unit: "words" }),
             scatter_plot("sizes", "MB", &[]),
         ] {
             assert!(

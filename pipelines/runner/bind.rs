@@ -265,6 +265,9 @@ impl<'a> Bound<'a> {
                 from.add("input.teacher", models.teacher.sha256.clone());
                 let engine = self.runner.engine.as_deref().map_or_else(|| "native".into(), servers::canonical);
                 from.add("engine", engine);
+                if let Some(judge) = config.judge_model().and_then(|reference| models.judges.get(reference)) {
+                    from.add("input.judge", judge.sha256.clone());
+                }
                 from.add("prompts", espalier_sdg::prompts_digest());
                 for file in &config.decontaminate {
                     from.add(format!("benchmark.{}", file.display()), hash_path(&self.tree_path(file))?);
@@ -384,7 +387,12 @@ impl<'a> Bound<'a> {
                 config.taxonomy = self.tree_path(&config.taxonomy);
                 config.decontaminate = config.decontaminate.iter().map(|file| self.tree_path(file)).collect();
                 let places = generate::Places { rows: folder.join("rows"), work: self.work() };
-                generate::run(&config, &models.teacher, runner.engine.as_deref().into(), &places, &context)?.into()
+                let judge = config.judge_model().and_then(|reference| models.judges.get(reference));
+                let asked = generate::Asked {
+                    engine: runner.engine.as_deref().into(),
+                    judge: config.judged_by(&models.teacher, judge),
+                };
+                generate::run(&config, &models.teacher, asked, &places, &context)?.into()
             }
             StageConfig::Teach(config) => {
                 let sources = self.sources(&TrainConfig::default())?;

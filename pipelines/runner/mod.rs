@@ -16,8 +16,8 @@ use crate::graph::{
 use crate::models::{ResolvedModel, resolve};
 use crate::outcome::{Failure, Interrupted, Status, error_code};
 use crate::reporter::Reporter;
-use crate::stages::StageOutcome;
 use crate::stages::require::refusal;
+use crate::stages::{StageConfig, StageOutcome};
 use anyhow::{Context, Result};
 use espalier_kernels::Precision;
 use std::collections::BTreeMap;
@@ -79,6 +79,8 @@ pub struct Models {
     pub student: ResolvedModel,
     /// The model that writes the data.
     pub teacher: ResolvedModel,
+    /// Models that judge in flows, by what the stages call them.
+    pub judges: BTreeMap<String, ResolvedModel>,
 }
 
 impl Runner<'_> {
@@ -97,7 +99,16 @@ impl Runner<'_> {
         } else {
             self.model("teacher", &self.file.teacher, self.file.teacher_place)?
         };
-        Ok(Models { student, teacher })
+        let mut judges = BTreeMap::new();
+        for spec in &self.file.stages {
+            let StageConfig::Generate(config) = &spec.config else { continue };
+            if let Some(reference) = config.judge_model()
+                && !judges.contains_key(reference)
+            {
+                judges.insert(reference.to_owned(), self.model("judge", reference, Some(spec.places.key("judge")))?);
+            }
+        }
+        Ok(Models { student, teacher, judges })
     }
 
     /// Finds or fetches one of them; trouble is said with its place in the pipeline file.

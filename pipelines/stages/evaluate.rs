@@ -283,7 +283,7 @@ fn score(
         model_args: engine.identity().to_owned(),
         chat_template: Some(chat_template),
     };
-    results::write(out, &candidate.stem, &run, &evaluations)?;
+    results::write(out, &candidate.stem, &run, &evaluations, results::Earlier::Replaced)?;
     Ok(evaluations)
 }
 

@@ -4,12 +4,12 @@ use super::evaluate::{ModelScore, Scores, Side, TaskScores};
 use super::quantize::Made;
 use crate::content::{hash_file, write_atomically};
 use crate::report::{
-    ContaminationSection, FileLine, FunnelRow, Interval, ItemSection, Page, Point, SampleRow, ScoreRow, Series,
-    TaskSection, interval_plot, line_plot, render, scatter_plot, series_plot,
+    ContaminationSection, FileLine, Interval, ItemSection, Page, Point, RowSection, ScoreRow, Series, TaskSection,
+    interval_plot, line_plot, render, scatter_plot, series_plot,
 };
 use crate::reporter::size;
 use anyhow::{Context, Result};
-use espalier_dataset::{Row, Verdict, funnel, read_parquet};
+use espalier_dataset::read_parquet;
 use espalier_eval::contamination::RowHit;
 use espalier_eval::items::read_items;
 use espalier_eval::{Contamination, NonInferiority, Verdict as Finding};
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Raised when the page would look otherwise.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Configuration of `report`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -77,8 +77,7 @@ pub fn run(config: &ReportStage, inputs: &Inputs, out: &Path) -> Result<String> 
         gained,
         facts: inputs.facts.clone(),
         stages: inputs.stages.clone(),
-        funnel: funnel_rows(&rows),
-        samples: samples(&rows),
+        rows: RowSection::of(&rows),
         curves: all_curves(&inputs.losses)?,
         tasks: scores.tasks.iter().map(section).collect(),
         contamination: contamination(&scores.contamination),
@@ -301,43 +300,6 @@ fn by_name<'a, T: 'a>(lines: impl Iterator<Item = (usize, &'a Groups<T>)>, figur
         }
     }
     found.into_iter().map(|(name, points)| Series { name: name.to_owned(), points }).collect()
-}
-
-fn funnel_rows(rows: &[Row]) -> Vec<FunnelRow> {
-    funnel(rows)
-        .into_iter()
-        .map(|line| FunnelRow {
-            leaf: line.leaf,
-            generated: line.generated,
-            accepted: line.accepted,
-            rejected: line
-                .rejected_by
-                .iter()
-                .map(|(reason, count)| format!("{count} {reason}"))
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
-        .collect()
-}
-
-/// A few rows of every leaf, kept and rejected.
-fn samples(rows: &[Row]) -> Vec<SampleRow> {
-    let mut found: Vec<SampleRow> = Vec::new();
-    for row in rows {
-        let accepted = row.verdict == Verdict::Accepted;
-        if found.iter().filter(|sample| sample.leaf == row.leaf && sample.accepted == accepted).count() >= 3 {
-            continue;
-        }
-        let last = |role: &str| row.turns.iter().rev().find(|turn| turn.role == role).map(|turn| turn.content.clone());
-        found.push(SampleRow {
-            leaf: row.leaf.clone(),
-            question: last("user").unwrap_or_default(),
-            answer: last("assistant").unwrap_or_else(|| row.answer.clone()),
-            accepted,
-            reason: row.reason.clone(),
-        });
-    }
-    found
 }
 
 fn files(made: &Made, folder: &Path, scores: &Scores) -> Result<Vec<FileLine>> {

@@ -670,7 +670,7 @@ def evaluate(sitting, table):
         results = json.loads(next(out.rglob("results_*.json")).read_text())["results"]
         return count / seconds, [values["acc,none"] for values in results.values() if "acc,none" in values]
 
-    def held(what, reach, count, options, peer):
+    def held(what, reach, count, options, sizes, peer):
         """Our rate on `count` items beside lm-eval's in several sizes of batch."""
         accuracy = {}
 
@@ -684,17 +684,17 @@ def evaluate(sitting, table):
             accuracy[size] = found["accuracy"]
             return found["items_per_second"]
 
-        sides = {f"lm-eval bf16, batch {size}": lambda size=size: theirs(size) for size in (8, 32)}
+        sides = {f"lm-eval bf16, batch {size}": lambda size=size: theirs(size) for size in sizes}
         found = sitting.in_turn({"ours": mine, **sides})
         table.add(what, "items/s", found.pop("ours"), found, True, reach)
-        return f"{accuracy['ours']:.3f} ours, {accuracy[8]:.3f} and {accuracy[32]:.3f} lm-eval's"
+        return f"{accuracy['ours']:.3f} ours, {' and '.join(f'{accuracy[size]:.3f}' for size in sizes)} lm-eval's"
 
     arc = os.environ.get("ESPALIER_ARC_EASY")
     what = f"multiple choice, ARC-easy, first {items}, zero-shot"
     if arc:
         arc = existing(pathlib.Path(arc), "ESPALIER_ARC_EASY names it").resolve()
         options = ["--tasks", "arc_easy", "--limit", items]
-        accuracy = held(what, "3, 6", items, options, lambda size: [script("arc_rate.py"), shipped, "bfloat16", size, items, arc, THREADS])
+        accuracy = held(what, "3, 6", items, options, (8, 32), lambda size: [script("arc_rate.py"), shipped, "bfloat16", size, items, arc, THREADS])
         table.note(
             "Multiple choice: our rate is of the whole command, reading the model included, lm-eval's of its requests alone. "
             f"Accuracy on ARC-easy {accuracy}."
@@ -709,8 +709,9 @@ def evaluate(sitting, table):
         bench = existing(pathlib.Path(bench), "ESPALIER_BENCHMARKS names it").resolve()
         tasks = ",".join(f"mmlu_{subject}" for subject in subjects)
         options = ["--tasks", tasks, "--limit", each, "--num-fewshot", 5, "--data-dir", bench]
+        # Questions of a thousand tokens and more: batches of 32 would need 12 GB for their logits.
         peer = lambda size: [script("mmlu_rate.py"), shipped, "bfloat16", size, each, 5, bench, THREADS, *subjects]
-        table.note(f"Mean accuracy on MMLU {held(what, '8, 20', each * len(subjects), options, peer)}.")
+        table.note(f"Mean accuracy on MMLU {held(what, '8, 20', each * len(subjects), options, (1, 8), peer)}.")
     else:
         table.lacking(what, "not run", "not run: ESPALIER_BENCHMARKS is not set", "8, 20")
     table.note(

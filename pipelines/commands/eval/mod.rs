@@ -17,8 +17,9 @@ use crate::content::write_atomically;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
 use crate::servers;
-use crate::stages::contaminated;
+use crate::stages::{StageContext, contaminated};
 use anyhow::Result;
+use espalier_eval::results::Written;
 use espalier_eval::{ComparisonOptions, Evaluation};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::{LoraAdapter, Model};
@@ -52,6 +53,17 @@ pub fn run(arguments: &EvalArguments, judging: &JudgeArguments, session: Session
         _ => Err(Failure::usage("a skills tree is evaluated alone")
             .hint("run `pipeline eval` once for the tree and once for the tasks")
             .into()),
+    }
+}
+
+/// Says which results of an earlier run the new file has no place for; their samples stay where they are.
+fn warn_of_lost(written: &Written, context: &StageContext<'_>) {
+    if let (false, Some(file)) = (written.lost.is_empty(), written.paths.first()) {
+        context.warn(format!(
+            "{} held {} of another model or with other settings, and holds this run alone now; another --out keeps both",
+            file.display(),
+            written.lost.join(", ")
+        ));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tasks of lm-evaluation-harness.
 
-use super::{Contestant, EvalArguments, Session, comparisons, contamination, contestants};
+use super::{Contestant, EvalArguments, Session, comparisons, contamination, contestants, warn_of_lost};
 use crate::outcome::{Interrupted, Status};
 use crate::stages::StageContext;
 use crate::stages::contaminated::OF_BENCHMARKS;
@@ -67,7 +67,8 @@ fn evaluate(arguments: &EvalArguments, contestant: &Contestant, session: Session
         model_args: contestant.engine.identity().to_owned(),
         chat_template: template.map(|template| template.source().to_owned()),
     };
-    results::write_tasks(&arguments.out, &contestant.stem, &run, &options, &scores)?;
+    let written = results::write_tasks(&arguments.out, &contestant.stem, &run, &options, &scores)?;
+    warn_of_lost(&written, &context);
     Ok(scores)
 }
 

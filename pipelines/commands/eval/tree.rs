@@ -1,6 +1,6 @@
 //! The held-out tests of a skills tree.
 
-use super::{EvalArguments, Session, chat_template, comparisons, contamination, contestants};
+use super::{EvalArguments, Session, chat_template, comparisons, contamination, contestants, warn_of_lost};
 use crate::outcome::{Failure, Status};
 use crate::stages::StageContext;
 use crate::stages::contaminated::OF_ONE_TREE;
@@ -47,7 +47,8 @@ pub(super) fn run(arguments: &EvalArguments, tree: &Path, session: Session<'_>) 
             model_args: contestant.engine.identity().to_owned(),
             chat_template: chat_template(&contestant.engine),
         };
-        results::write(&arguments.out, &candidate.stem, &run, &evaluations)?;
+        let written = results::write(&arguments.out, &candidate.stem, &run, &evaluations, results::Earlier::Kept)?;
+        warn_of_lost(&written, &context);
         all.push(evaluations);
     }
     let comparisons = comparisons(&all, session)?;

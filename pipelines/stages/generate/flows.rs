@@ -9,8 +9,8 @@ use anyhow::Result;
 use espalier_inference::Engine;
 use espalier_model::{Model, SpecialTokens};
 use espalier_sdg::flow::{
-    Budget, Flow, FlowEngine, FlowEngines, FlowEvent, FlowSet, ResponseCache, SHIPPED, read_flow, read_flows, shipped,
-    source_columns,
+    Budget, Flow, FlowEngine, FlowEngines, FlowEvent, FlowSet, JUDGE, ResponseCache, SHIPPED, TEACHER, read_flow,
+    read_flows, shipped, source_columns,
 };
 use espalier_sdg::{Answerer, LeafRounds, RoundEvent, RoundOptions, RoundsOutcome, SdgError, run_rounds};
 use espalier_taxonomy::{Diagnostic, Leaf, Severity, Tree};
@@ -23,8 +23,8 @@ pub(super) const DIRECT: &str = "direct";
 /// File of the answers of engines in the folder of unfinished work.
 pub(super) const ANSWERS: &str = "answers.jsonl";
 
-/// Engines that blocks may ask.
-const ENGINES: [&str; 2] = ["teacher", "judge"];
+/// Engines that blocks may ask. Where no judge is named, the teacher judges.
+const ENGINES: [&str; 2] = [TEACHER, JUDGE];
 
 /// The flows of a tree.
 pub(super) struct Flows<'t> {
@@ -39,6 +39,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) config: &'a GenerateStage,
     pub(super) tree: &'a Tree,
     pub(super) engine: &'a Engine,
+    pub(super) judge: Option<&'a Engine>,
     pub(super) model: &'a Model,
     pub(super) context: &'a StageContext<'a>,
     /// Whether only the first portion runs.
@@ -98,7 +99,7 @@ impl<'t> Flows<'t> {
         answers: &Path,
         reviewer: &mut Reviewer,
     ) -> Result<RoundsOutcome> {
-        let Surroundings { config, tree, engine, model, context, probe } = *around;
+        let Surroundings { config, tree, engine, judge, model, context, probe } = *around;
         if self.names.is_empty() {
             return Ok(RoundsOutcome::default());
         }
@@ -122,17 +123,25 @@ impl<'t> Flows<'t> {
             probe,
             stop: context.stop,
         };
-        let ask = |requests: &[_], on_answer: &mut dyn FnMut(usize, _) -> _| {
-            engine.generate_with_events(requests, on_answer, &mut |event| {
-                servers::report(event, context.stage, context.reporter);
-            })
-        };
-        let (mut teacher, mut judge) = (ask, ask);
-        let [teacher, judge]: [Answerer<'_>; 2] = [&mut teacher, &mut judge];
-        let mut engines: FlowEngines<'_> = ENGINES
+        let named: Vec<(&str, &Engine)> =
+            [(TEACHER, engine)].into_iter().chain(judge.map(|judge| (JUDGE, judge))).collect();
+        let mut asking: Vec<_> = named
             .iter()
-            .zip([teacher, judge])
-            .map(|(name, answer)| ((*name).to_owned(), FlowEngine { identity: engine.identity().to_owned(), answer }))
+            .map(|(_, engine)| {
+                |requests: &[_], on_answer: &mut dyn FnMut(usize, _) -> _| {
+                    engine.generate_with_events(requests, on_answer, &mut |event| {
+                        servers::report(event, context.stage, context.reporter);
+                    })
+                }
+            })
+            .collect();
+        let mut engines: FlowEngines<'_> = named
+            .iter()
+            .zip(&mut asking)
+            .map(|((name, engine), answer)| {
+                let answer: Answerer<'_> = answer;
+                ((*name).to_owned(), FlowEngine { identity: engine.identity().to_owned(), answer })
+            })
             .collect();
         let mut cache = ResponseCache::open(answers)?;
         if !cache.is_empty() {

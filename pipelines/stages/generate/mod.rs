@@ -63,6 +63,9 @@ pub struct GenerateStage {
     /// The flow of leaves without a question template that do not name their own: `direct`, a shipped one, or a path.
     #[serde(default = "default_flow")]
     pub flow: String,
+    /// Who judges in flows: a model, or the URL of a server; the teacher otherwise.
+    #[serde(default)]
+    pub judge: Option<String>,
     /// How often a flow may use each source of a leaf until the leaf has its rows.
     #[serde(default = "default_rounds")]
     pub rounds: usize,
@@ -140,6 +143,7 @@ impl GenerateStage {
             chunk_tokens: default_chunk_tokens(),
             chunk_overlap: 0,
             flow: default_flow(),
+            judge: None,
             rounds: default_rounds(),
             scale: default_scale(),
             rules: default_rules(),
@@ -148,6 +152,21 @@ impl GenerateStage {
             mask_pii: false,
             budget_tokens: None,
             budget_minutes: None,
+        }
+    }
+
+    /// The judge, where it is a model on this machine and not a server.
+    pub fn judge_model(&self) -> Option<&str> {
+        self.judge.as_deref().filter(|judge| !judge.contains("://"))
+    }
+
+    /// Who judges; `model` is what [`Self::judge_model`] was found to be. A judge that is the teacher itself is not loaded twice.
+    pub fn judged_by<'a>(&'a self, teacher: &ResolvedModel, model: Option<&'a ResolvedModel>) -> Judge<'a> {
+        match (model, &self.judge) {
+            (Some(model), _) if model.sha256 == teacher.sha256 => Judge::Teacher,
+            (Some(model), _) => Judge::Model(model),
+            (None, Some(urls)) => Judge::Servers(urls),
+            (None, None) => Judge::Teacher,
         }
     }
 
@@ -200,6 +219,26 @@ impl<'a> From<Option<&'a str>> for EngineChoice<'a> {
     }
 }
 
+/// Who judges in flows.
+#[derive(Debug, Clone, Copy)]
+pub enum Judge<'a> {
+    /// The engine that writes.
+    Teacher,
+    /// Another model, in this process.
+    Model(&'a ResolvedModel),
+    /// OpenAI-compatible servers: their URLs with commas between them.
+    Servers(&'a str),
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Which engine writes.
+    pub engine: EngineChoice<'a>,
+    /// Who judges.
+    pub judge: Judge<'a>,
+}
+
 /// Where rows go.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -235,11 +274,11 @@ pub fn read_checked_tree(path: &Path) -> Result<Tree> {
 pub fn run(
     config: &GenerateStage,
     teacher: &ResolvedModel,
-    choice: EngineChoice<'_>,
+    asked: Asked<'_>,
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<String> {
-    let (tree, model, engine) = open(config, teacher, choice, context)?;
+    let Opened { tree, model, engine, judge } = open(config, teacher, asked, context)?;
     let flows = Flows::of_tree(&tree, config)?;
     let mut reviewer = Reviewer::new(config)?;
     let mut by_leaf: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
@@ -253,7 +292,15 @@ pub fn run(
         journals.push(journal);
     }
     let answers = places.work.join(flows::ANSWERS);
-    let around = Surroundings { config, tree: &tree, engine: &engine, model: &model, context, probe: false };
+    let around = Surroundings {
+        config,
+        tree: &tree,
+        engine: &engine,
+        judge: judge.as_ref(),
+        model: &model,
+        context,
+        probe: false,
+    };
     let made = flows.run(&around, &answers, &mut reviewer)?;
     journals.push(answers);
     for outcome in made.leaves {
@@ -284,7 +331,7 @@ pub fn run(
     let count = rows.len();
     let origin = Origin {
         taxonomy: Some(tree_hash(&tree)),
-        engines: vec![engine.identity().to_owned()],
+        engines: [Some(&engine), judge.as_ref()].into_iter().flatten().map(|used| used.identity().to_owned()).collect(),
         flows: flows.versions(),
     };
     let version = Versions::new(&places.rows).add(rows.into_iter().map(Ok), origin)?;
@@ -297,27 +344,44 @@ pub fn run(
     ))
 }
 
-/// The tree with its notes said, the teacher, and the engine that writes.
+/// What a generation works with.
+struct Opened {
+    tree: Tree,
+    /// The teacher, for its tokenizer.
+    model: Model,
+    /// Writes.
+    engine: Engine,
+    /// Judges in flows, where that is not the engine that writes.
+    judge: Option<Engine>,
+}
+
+/// Opens tree, teacher and engines; says the tree's notes.
 fn open(
     config: &GenerateStage,
     teacher: &ResolvedModel,
-    choice: EngineChoice<'_>,
+    asked: Asked<'_>,
     context: &StageContext<'_>,
-) -> Result<(Tree, Model, Engine)> {
+) -> Result<Opened> {
     config.validate()?;
     let tree = read_checked_tree(&config.taxonomy)?;
     for note in &tree.notes {
         context.note(note.to_string());
     }
     let model = Model::open(&teacher.path)?;
-    let engine = match choice {
-        EngineChoice::Native => {
-            let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
-            Engine::Native(NativeEngine::load(&model, None, &options)?)
-        }
+    let native = |model: &Model| -> Result<Engine> {
+        let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
+        Ok(Engine::Native(NativeEngine::load(model, None, &options)?))
+    };
+    let engine = match asked.engine {
+        EngineChoice::Native => native(&model)?,
         EngineChoice::Servers(urls) => servers::open(urls, None)?,
     };
-    Ok((tree, model, engine))
+    let judge = match asked.judge {
+        Judge::Teacher => None,
+        Judge::Model(judge) => Some(native(&Model::open(&judge.path)?)?),
+        Judge::Servers(urls) => Some(servers::open(urls, None)?),
+    };
+    Ok(Opened { tree, model, engine, judge })
 }
 
 /// Writes the rows that the flows of a tree start from, one JSON object a line; gives their number.

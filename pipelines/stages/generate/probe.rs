@@ -2,7 +2,7 @@
 
 use super::flows::{Flows, Surroundings};
 use super::review::Reviewer;
-use super::{EngineChoice, GenerateStage, Places, flows, open};
+use super::{Asked, GenerateStage, Opened, Places, flows, open};
 use crate::models::ResolvedModel;
 use crate::outcome::Failure;
 use crate::reporter::{duration, size};
@@ -23,14 +23,22 @@ pub struct Probe {
 pub fn probe(
     config: &GenerateStage,
     teacher: &ResolvedModel,
-    choice: EngineChoice<'_>,
+    asked: Asked<'_>,
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<Probe> {
-    let (tree, model, engine) = open(config, teacher, choice, context)?;
+    let Opened { tree, model, engine, judge } = open(config, teacher, asked, context)?;
     let flows = Flows::of_tree(&tree, config)?;
     let mut reviewer = Reviewer::new(config)?;
-    let around = Surroundings { config, tree: &tree, engine: &engine, model: &model, context, probe: true };
+    let around = Surroundings {
+        config,
+        tree: &tree,
+        engine: &engine,
+        judge: judge.as_ref(),
+        model: &model,
+        context,
+        probe: true,
+    };
     let made = flows.run(&around, &places.work.join(flows::ANSWERS), &mut reviewer)?;
     let without_flow = tree.leaves.iter().filter(|leaf| flows.of(leaf).is_none()).count();
     match made.probed {

@@ -26,8 +26,19 @@ impl std::fmt::Debug for FlowEngine<'_> {
     }
 }
 
-/// Engines by the names that blocks call them.
+/// Engines by the names that blocks call them. Where there is no [`JUDGE`], the [`TEACHER`] judges.
 pub type FlowEngines<'a> = BTreeMap<String, FlowEngine<'a>>;
+
+/// The engine that writes.
+pub const TEACHER: &str = "teacher";
+/// The engine that judges, unless a block names another.
+pub const JUDGE: &str = "judge";
+
+/// The name of the engine that a block gets who asks for `wanted`.
+pub(crate) fn engine_for(wanted: &str, is_there: impl Fn(&str) -> bool) -> Option<&str> {
+    let instead = (wanted == JUDGE).then_some(TEACHER);
+    [Some(wanted), instead].into_iter().flatten().find(|name| is_there(name))
+}
 
 /// An answer.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use espalier_taxonomy::yaml::distance;
 use espalier_taxonomy::{Diagnostic, Place, Severity};
 
+use super::ask::engine_for;
 use super::block::BlockKind;
 use super::block::columns::Columns;
 use super::block::filter::Filter;
@@ -112,7 +113,8 @@ impl<'a> Checker<'a> {
 
     /// Checks a block over columns, and gives those behind it.
     fn block(&mut self, block: &'a Block, mut columns: BTreeSet<String>) -> BTreeSet<String> {
-        if let Some(engine) = block.kind.engine().filter(|engine| !self.engines.contains(engine)) {
+        let is_there = |name: &str| self.engines.contains(&name);
+        if let Some(engine) = block.kind.engine().filter(|engine| engine_for(engine, is_there).is_none()) {
             let place = block.keys.get("engine").copied().unwrap_or(block.place);
             let message = format!("the block `{}` asks the engine `{engine}`, which is not there", block.name);
             self.error(place, message, format!("engines are {}", self.engines.join(", ")));

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 use espalier_taxonomy::Place;
 
-pub use ask::{FlowEngine, FlowEngines};
+pub use ask::{FlowEngine, FlowEngines, JUDGE, TEACHER};
 use block::BlockKind;
 use block::columns::drop_columns;
 use block::filter::unique;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use espalier_taxonomy::{Leaf, Seed};
 
-use super::ask::{FlowEngines, Replied, Wanted, ask_all};
+use super::ask::{FlowEngines, Replied, Wanted, ask_all, engine_for};
 use super::block::{BlockKind, Surroundings, Work};
 use super::cache::ResponseCache;
 use super::sample::{Passed, Refused, Rejected, Sample};
@@ -177,7 +177,7 @@ pub fn run(
         for state in &mut states {
             state.advance(on_event)?;
         }
-        let asked = collect(&states);
+        let asked = collect(&states, engines)?;
         if asked.is_empty() {
             break;
         }
@@ -187,7 +187,7 @@ pub fn run(
         }
         on_event(FlowEvent::Wave { number, requests: counted(&states, &asked) });
         for (name, wave) in asked {
-            let engine = engines.get_mut(&name).ok_or_else(|| no_engine(&name))?;
+            let Some(engine) = engines.get_mut(&name) else { return Err(no_engine(&name)) };
             let (places, requests): (Vec<Place>, Vec<Wanted>) =
                 wave.into_iter().map(|asked| (asked.place, asked.wanted)).unzip();
             let replies = ask_all(engine, requests, cache, options.stop, deadline, &mut |done, total| {
@@ -227,18 +227,24 @@ struct Place {
 }
 
 /// What every block that is ready asks, by engine.
-fn collect(states: &[State<'_>]) -> BTreeMap<String, Vec<Asked>> {
+fn collect(states: &[State<'_>], engines: &FlowEngines<'_>) -> Result<BTreeMap<String, Vec<Asked>>, SdgError> {
     let mut asked: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
     for (task, state) in states.iter().enumerate() {
         for (&block, work) in &state.working {
             let may_fail = work.may_fail();
-            for (number, request) in work.pending() {
+            let pending = work.pending();
+            if pending.is_empty() {
+                continue;
+            }
+            let wanted = work.engine();
+            let engine = engine_for(wanted, |name| engines.contains_key(name)).ok_or_else(|| no_engine(wanted))?;
+            for (number, request) in pending {
                 let (place, wanted) = (Place { task, block, number }, Wanted { request, may_fail });
-                asked.entry(work.engine().to_owned()).or_default().push(Asked { place, wanted });
+                asked.entry(engine.to_owned()).or_default().push(Asked { place, wanted });
             }
         }
     }
-    asked
+    Ok(asked)
 }
 
 fn counted(states: &[State<'_>], asked: &BTreeMap<String, Vec<Asked>>) -> BTreeMap<String, usize> {

@@ -1,12 +1,17 @@
 //! Blocks of our own form together: judged, mended, checked, voted on, passed through a program.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::AtomicBool;
+
 use espalier_inference::Request;
-use espalier_sdg::SdgError;
-use espalier_sdg::flow::{Flow, FlowResult, ResponseCache, Sample};
+use espalier_sdg::flow::{Budget, Flow, FlowEngine, FlowOptions, FlowResult, FlowTask, ResponseCache, Sample, run};
+use espalier_sdg::{Answerer, HeldOut, SdgError};
 use espalier_taxonomy::{Leaf, Seed, Verify};
 use serde_json::json;
 
-use crate::script::{Run, flow_of, samples, text_of};
+use crate::script::{Run, answer_of, flow_of, samples, text_of};
 
 const FLOW: &str = r"
 espalier: 1
@@ -34,7 +39,7 @@ fn flow() -> (tempfile::TempDir, Flow) {
     let folder = tempfile::tempdir().unwrap();
     let flow = flow_of(folder.path(), FLOW, &PROMPTS);
     assert_eq!(flow.check(&["question".to_owned()].into(), &["teacher"]), []);
-    assert_eq!(flow.engines(), ["teacher"]);
+    assert_eq!(flow.engines(), ["judge", "teacher"]);
     (folder, flow)
 }
 
@@ -118,6 +123,46 @@ fn a_judge_that_is_told_to_record_drops_nothing() {
     let flow = flow_of(folder.path(), text, &[("judge.jinja", "{% filter turn('user') %}Judge it{% endfilter %}")]);
     let result = Run::default().flow(&flow, questions(), &script).unwrap().results.remove(0);
     assert_eq!((result.kept.len(), result.kept[0].scores.len()), (3, 1));
+}
+
+#[test]
+fn a_judge_of_its_own_gets_what_is_to_be_judged_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "espalier: 1\nblocks:\n  - {name: answer, type: llm, prompt: answer.jinja, output: response}\n  \
+                - {name: right, type: judge, prompt: judge.jinja, reading: json}\n";
+    let prompts = [
+        ("answer.jinja", "{% filter turn('user') %}Answer {{ question }}{% endfilter %}"),
+        ("judge.jinja", "{% filter turn('user') %}Judge {{ response }}{% endfilter %}"),
+    ];
+    let flow = flow_of(folder.path(), text, &prompts);
+    let (written, judged) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    let engine = |said: &'static str, asked: &RefCell<Vec<String>>| {
+        move |requests: &[Request], on_answer: &mut dyn FnMut(usize, _) -> ControlFlow<()>| {
+            for (index, request) in requests.iter().enumerate() {
+                asked.borrow_mut().push(text_of(request));
+                let _ = on_answer(index, Ok(answer_of(said)));
+            }
+            Ok(())
+        }
+    };
+    let mut teacher = engine("Because.", &written);
+    let mut judge = engine("{\"reason\": \"r\", \"score\": \"No\"}", &judged);
+    let named = |identity: &str, answer| FlowEngine { identity: identity.to_owned(), answer };
+    let mut engines = BTreeMap::from([
+        ("teacher".to_owned(), named("t", &mut teacher as Answerer<'_>)),
+        ("judge".to_owned(), named("j", &mut judge as Answerer<'_>)),
+    ]);
+    let leaf = Leaf { id: "leaf".to_owned(), ..Leaf::default() };
+    let held_out = HeldOut::default();
+    let task = FlowTask { leaf: &leaf, flow: &flow, sources: questions(), held_out: &held_out, elsewhere: Vec::new() };
+    let stop = AtomicBool::new(false);
+    let options = FlowOptions { seed: 7, scale: 1, budget: Budget::default(), stop: &stop };
+    let made = run(&[task], &mut engines, &mut ResponseCache::in_memory(), &options, &mut |_| {}).unwrap();
+    assert_eq!((made.results[0].kept.len(), made.results[0].rejected.len()), (0, 3));
+    drop(engines);
+    let (written, judged) = (written.into_inner(), judged.into_inner());
+    assert!(written.len() == 3 && written.iter().all(|text| text.starts_with("Answer ")), "{written:?}");
+    assert!(!judged.is_empty() && judged.iter().all(|text| text.starts_with("Judge Because.")), "{judged:?}");
 }
 
 const CALIBRATED: &str = r"

@@ -73,7 +73,7 @@ fn graphs_and_columns() {
         ),
         own("  - {name: a, type: llm, prompt: unknown.jinja, output: response}\n"),
         own("  - {name: a, type: llm, prompt: broken.jinja, output: response}\n"),
-        own("  - {name: a, type: llm, engine: judge, prompt: p.jinja, output: response}\n"),
+        own("  - {name: a, type: llm, engine: reader, prompt: p.jinja, output: response}\n"),
         own("  - {name: a, type: filter, keep: 'topics == 1'}\n"),
         own("  - {name: a, type: map, columns: {response: 'topic +'}}\n"),
         own("  - {name: a, type: rename, columns: {kind: topic}}\n"),

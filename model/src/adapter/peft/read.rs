@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -96,6 +96,15 @@ fn find<T: Copy>(patterns: Option<&ModulePatterns<T>>, module: &str) -> Result<O
 
 pub(in crate::adapter) fn load(folder: &Path, config: Option<&ModelConfig>) -> Result<LoraAdapter, ModelError> {
     let path = folder.join(CONFIG);
+    if !path.exists()
+        && let Some(inner) = adapter_below(folder)
+    {
+        return Err(ModelError::invalid(
+            folder.display().to_string(),
+            format!("no {CONFIG} is here, but in the folder {:?}", inner.file_name().unwrap_or_default()),
+            format!("name {}", inner.display()),
+        ));
+    }
     let source = fs::read_to_string(&path).map_err(ModelError::file(&path, "read the adapter's settings"))?;
     let settings = parse_config(&source).map_err(|error| error.in_file(&path))?;
     let path = folder.join(WEIGHTS);
@@ -110,6 +119,12 @@ pub(in crate::adapter) fn load(folder: &Path, config: Option<&ModelConfig>) -> R
         adapter.chat_template = Some(template);
     }
     Ok(adapter)
+}
+
+/// An adapter in a folder of this folder, as a training leaves it: the one named `adapter`, else the last by name.
+fn adapter_below(folder: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    entries.filter(|inner| inner.join(CONFIG).exists()).max_by_key(|inner| (inner.ends_with("adapter"), inner.clone()))
 }
 
 /// The tensors of one module.

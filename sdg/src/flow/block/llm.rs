@@ -6,7 +6,7 @@ use std::sync::Arc;
 use espalier_inference::{Message, Prompt, Request, Sampling};
 
 use super::parse::{Parse, split_reasoning};
-use crate::flow::ask::{Replied, Reply};
+use crate::flow::ask::{Replied, Reply, TEACHER};
 use crate::flow::prompt::FlowPrompt;
 use crate::flow::sample::{Passed, Refused, Rejected, Sample, Writing};
 use crate::identity::{digest, hexadecimal, number};
@@ -67,7 +67,6 @@ pub(crate) struct Generation {
 const RETRY_TEMPERATURE: f32 = 0.7;
 
 impl Generation {
-    pub(crate) const ENGINE: &'static str = "teacher";
     pub(crate) const MAX_TOKENS: usize = 4096;
 
     /// The request for a row: the seed follows from the run's, the row, the block and the try alone. A greedy answer needs no
@@ -93,7 +92,7 @@ impl Generation {
 impl Default for Generation {
     fn default() -> Self {
         Self {
-            engine: Self::ENGINE.to_owned(),
+            engine: TEACHER.to_owned(),
             temperature: 0.0,
             top_p: 1.0,
             max_tokens: Self::MAX_TOKENS,

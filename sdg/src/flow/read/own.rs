@@ -11,6 +11,7 @@ use espalier_taxonomy::yaml::{Fields, Node, Report, Value, list, text};
 
 use super::values::{number, pairs, pattern, raw_text, raw_texts, required_words, texts, whole, words};
 use super::{Files, block_name, key_places, unknown_type};
+use crate::flow::ask::JUDGE;
 use crate::flow::block::BlockKind;
 use crate::flow::block::columns::Columns;
 use crate::flow::block::command::Program;
@@ -245,7 +246,7 @@ impl Reader<'_, '_> {
     /// The keys of [`JudgeConfig`] beside those of the block.
     fn judge(&mut self, fields: &mut Fields) -> Option<JudgeBlock> {
         let prompt = fields.required_text("prompt", self.report);
-        let engine = fields.optional_text("engine", self.report).unwrap_or_else(|| Generation::ENGINE.to_owned());
+        let engine = fields.optional_text("engine", self.report).unwrap_or_else(|| JUDGE.to_owned());
         let reject = match fields.take("reject").map(|(_, node)| (node.place, node.value)) {
             None | Some((_, Value::Bool(true))) => true,
             Some((_, Value::Bool(false))) => false,
