@@ -253,10 +253,8 @@ fn a_training_folder_names_the_adapter_in_it() {
         adapter(&config, 2, false).save_peft(&folder.path().join(name), &config).unwrap();
     }
     let at = folder.path().display();
-    assert_eq!(
-        message(),
-        format!("{at}: no adapter_config.json is here, but in the folder \"adapter\"; name {at}/adapter")
-    );
+    let expected = "adapter_config.json: it is not in this folder, but in \"adapter\" below it";
+    assert_eq!(message(), format!("{at}: {expected}; name {at}/adapter"));
 }
 
 #[test]

@@ -114,7 +114,8 @@ fn last(row: &Row, role: &str) -> Option<String> {
 }
 
 fn answer(row: &Row) -> String {
-    last(row, "assistant").unwrap_or_else(|| row.answer.clone())
+    // A row that was rejected before it had an answer: what its block wrote.
+    last(row, "assistant").filter(|text| !text.is_empty()).unwrap_or_else(|| row.answer.clone())
 }
 
 fn words(text: &str) -> usize {

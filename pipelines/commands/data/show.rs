@@ -25,10 +25,17 @@ pub(super) fn print(rows: &[Row], of: usize, session: Session<'_>) {
     for row in rows {
         let mark = if row.verdict == Verdict::Accepted { "kept" } else { "rejected" };
         session.reporter.line(format!("{}  {}  {mark}: {}", row.id, row.leaf, row.reason));
-        for turn in &row.turns {
-            session.reporter.line(format!("    {:>9}: {}", turn.role, turn.content.replace('\n', "\n               ")));
+        for (role, text) in said(row) {
+            session.reporter.line(format!("    {role:>9}: {}", text.replace('\n', "\n               ")));
         }
     }
     session.reporter.line(format!("{} of {of} rows", rows.len()));
     session.reporter.result(serde_json::json!({"rows": rows, "of": of}));
+}
+
+/// The turns of a row; of one that was rejected before it had any, what its block wrote.
+fn said(row: &Row) -> Vec<(&str, &str)> {
+    let turns: Vec<_> =
+        row.turns.iter().filter(|turn| !turn.content.is_empty()).map(|turn| (&*turn.role, &*turn.content)).collect();
+    if turns.is_empty() && !row.answer.is_empty() { vec![("wrote", &row.answer)] } else { turns }
 }

@@ -41,7 +41,7 @@ pub(super) struct Candidate {
     pub(super) bytes: u64,
     /// What it takes of the budget.
     pub(super) spent: u64,
-    /// Weighted square of the error over the weighted square of the weights.
+    /// Square of the error over the square of the weights, each column weighed by what it reads.
     pub(super) error: f64,
 }
 
@@ -67,9 +67,10 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// Encodes rows of every tensor in every type.
+    /// Encodes rows of every tensor in every type. `usage` has the squares that the columns of a tensor read.
     pub(super) fn measure(
         model: &RoundedModel<'_>,
+        usage: &BTreeMap<String, Vec<f32>>,
         spending: &Spending,
         on_progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Self, QuantizeError> {
@@ -96,7 +97,7 @@ impl Candidates {
                 found.tensors.push(Rounding {
                     name: info.name.clone(),
                     group,
-                    candidates: measure_tensor(model, info, spending)?,
+                    candidates: measure_tensor(model, info, usage.get(&info.name).map(Vec::as_slice), spending)?,
                 });
             } else {
                 found.fixed_bytes += bytes(info, plan.block_type);
@@ -135,9 +136,12 @@ pub(super) fn bytes(info: &TensorInfo, block_type: BlockType) -> u64 {
 fn measure_tensor(
     model: &RoundedModel<'_>,
     info: &TensorInfo,
+    usage: Option<&[f32]>,
     spending: &Spending,
 ) -> Result<Vec<Candidate>, QuantizeError> {
     let weights = model.weights(info)?;
+    // What nothing is read of, the embedding, is weighed as it is encoded.
+    let usage = usage.or(weights.as_deref()).filter(|usage| usage.iter().any(|square| *square > 0.0));
     let rows = sample(info.rows);
     let mut values = vec![0.0; rows.len() * info.columns];
     for (&row, values) in rows.iter().zip(values.chunks_exact_mut(info.columns)) {
@@ -160,9 +164,9 @@ fn measure_tensor(
         let (mut square, mut difference) = (0.0, 0.0);
         for (place, &row) in rows.iter().enumerate() {
             let span = place * info.columns..(place + 1) * info.columns;
-            let weights = weights_of(weights.as_deref(), info, row);
+            let usage = weights_of(usage, info, row);
             for (column, (value, decoded)) in values[span.clone()].iter().zip(&decoded[span]).enumerate() {
-                let weight = weights.map_or(1.0, |weights| f64::from(weights[column]));
+                let weight = usage.map_or(1.0, |usage| f64::from(usage[column]));
                 square += weight * f64::from(*value).powi(2);
                 difference += weight * f64::from(value - decoded).powi(2);
             }

@@ -1,19 +1,21 @@
 //! Which type each tensor gets so that a file of a given size, or of a given time a token, diverges least, by measurement.
 //!
-//! 1. *Errors*: rows of every matrix are encoded in every type that divides them, and decoded: the weighted error that each
-//!    type leaves ([`errors`]).
+//! 1. *Errors*: rows of every matrix are encoded in every type that divides them, and decoded: the error that each type leaves
+//!    in what the texts read ([`errors`]).
 //! 2. *Sensitivities*: an error of one size does not cost the same everywhere. Matrices of one kind in one third of the
 //!    layers are rounded together while the rest stays exact, and the divergence that follows says what a unit of their
 //!    error costs ([`probe`]).
 //! 3. *Allocation*: cost times error is additive to a good approximation, so the least sum under a budget of bytes or of
 //!    seconds ([`speed`]) is found with one price for all tensors ([`budget`]).
 //! 4. *Verification*: the whole allocation is measured, and the sensitivities are corrected by what each group costs within
-//!    it; a second allocation is kept only if it measures better.
+//!    it; a second allocation is kept only if it measures better, and the largest fixed mix that the budget holds if none does
+//!    ([`fixed`]).
 //!
 //! Nothing of this writes a file: the engine reads the rows as they would be ([`rounded`]).
 
 mod budget;
 mod errors;
+mod fixed;
 mod group;
 mod probe;
 mod rounded;
@@ -35,7 +37,8 @@ use self::speed::Spending;
 pub use self::speed::TokenTime;
 pub use self::target::Target;
 use crate::divergence::{Divergence, ReferenceLogits};
-use crate::imatrix::ImportanceMatrix;
+use crate::imatrix::{ImportanceMatrix, usual_squares};
+use crate::mix::Weighing;
 use crate::text::MeasuredText;
 use crate::{FileType, MixOptions, QuantizeError, TypeOverride};
 
@@ -159,10 +162,10 @@ pub fn allocate(
         Target::Speed(_) => Spending::time(model, &TYPES, engine.precision)?,
         Target::BitsPerWeight(_) | Target::Bytes(_) => Spending::Bytes,
     };
+    let (reference, usage) = reference(NativeEngine::load(model, adapter, &engine)?, texts)?;
     let mut errors = |done, total| on_event(AllocationEvent::Errors { done, total });
-    let candidates = Candidates::measure(&rounded, &spending, &mut errors)?;
+    let candidates = Candidates::measure(&rounded, &usage, &spending, &mut errors)?;
     let budget = budget_of(target, &candidates)?;
-    let reference = reference(NativeEngine::load(model, adapter, &engine)?, texts)?;
 
     let mut costs = probe::alone(&candidates, budget, &mut rounded, &reference, on_event)?;
     let mut best: Option<(Vec<Choice>, Divergence)> = None;
@@ -185,6 +188,18 @@ pub fn allocate(
         best = Some((choices, divergence));
     }
     let (choices, divergence) = best.ok_or(QuantizeError::NothingToCompare { texts: 0 })?;
+    if !matches!(target, Target::Speed(_)) {
+        let weighing = if importance.is_some() { Weighing::Importance } else { Weighing::Even };
+        let mix = fixed::largest_mix(model, &candidates, weighing, budget + candidates.fixed_bytes)?;
+        if let Some((types, bytes)) = mix {
+            let mixed = reference.divergence(rounded.engine(&types)?)?;
+            stopping(on_event(AllocationEvent::Measured { mean_kld: mixed.mean_kld.value, bytes }))?;
+            if mixed.mean_kld.value < divergence.mean_kld.value {
+                let bits_per_weight = bytes as f64 * 8.0 / candidates.weights as f64;
+                return Ok(Allocation { types, bytes, bits_per_weight, divergence: mixed, time: None });
+            }
+        }
+    }
     let bytes = candidates.bytes(&choices) + candidates.fixed_bytes;
     let seconds = |picoseconds: u64| picoseconds as f64 * 1e-12;
     let time = TokenTime { seconds: seconds(candidates.spent(&choices)), fastest: seconds(candidates.least()) };
@@ -212,9 +227,15 @@ fn budget_of(target: Target, candidates: &Candidates) -> Result<u64, QuantizeErr
     })
 }
 
-/// The logits of the exact model. Its engine goes with the call: the weights of a rounded one take its place.
-fn reference(engine: NativeEngine, texts: Vec<MeasuredText>) -> Result<ReferenceLogits, QuantizeError> {
-    ReferenceLogits::new(&engine, affordable(texts, engine.tokenizer().vocabulary()))
+/// The logits of the exact model, and what its matrices read. Its engine goes with the call: the weights of a rounded one take its
+/// place.
+fn reference(
+    engine: NativeEngine,
+    texts: Vec<MeasuredText>,
+) -> Result<(ReferenceLogits, BTreeMap<String, Vec<f32>>), QuantizeError> {
+    let texts = affordable(texts, engine.tokenizer().vocabulary());
+    let usage = usual_squares(&engine, &texts)?;
+    Ok((ReferenceLogits::new(&engine, texts)?, usage))
 }
 
 /// The first texts whose logits may be kept; one at least.

@@ -57,6 +57,50 @@ pub fn importance(
     Ok(matrix)
 }
 
+/// Of each matrix the squares of its inputs, column by column, where no token counts for more than the median one.
+///
+/// A few tokens (the first of a text, delimiters) have inputs a thousand times the usual in some layers, in a few columns (Sun et
+/// al. 2024, "Massive Activations in Large Language Models"). In plain sums they are all that is left of such a matrix, and
+/// what rounding does to every other token is not seen.
+///
+/// # Errors
+///
+/// On a text that the engine refuses.
+pub(crate) fn usual_squares(
+    engine: &NativeEngine,
+    texts: &[MeasuredText],
+) -> Result<BTreeMap<String, Vec<f32>>, QuantizeError> {
+    let mut sums: BTreeMap<LinearInput, Vec<f64>> = BTreeMap::new();
+    let mut rows = Vec::new();
+    for text in texts {
+        engine.linear_inputs(text.tokens(), &mut |input, columns, values| {
+            rows.clear();
+            rows.extend_from_slice(values);
+            limit_to_median(&mut rows, columns);
+            add_squares(sums.entry(input).or_insert_with(|| vec![0.0; columns]), &rows);
+        })?;
+    }
+    let mut found = BTreeMap::new();
+    for (input, sums) in sums {
+        let sums: Vec<f32> = sums.iter().map(|sum| *sum as f32).collect();
+        found.extend(input.tensors().into_iter().map(|tensor| (tensor, sums.clone())));
+    }
+    Ok(found)
+}
+
+/// Scales rows that are longer than the median one down to its length.
+fn limit_to_median(rows: &mut [f32], columns: usize) {
+    let length = |row: &[f32]| row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    let lengths: Vec<f64> = rows.par_chunks(columns).map(length).collect();
+    let mut sorted = lengths.clone();
+    sorted.sort_by(f64::total_cmp);
+    let Some(&median) = sorted.get(sorted.len() / 2) else { return };
+    rows.par_chunks_mut(columns).zip(lengths).filter(|(_, length)| *length > median).for_each(|(row, length)| {
+        let scale = (median / length) as f32;
+        row.iter_mut().for_each(|value| *value *= scale);
+    });
+}
+
 /// Adds the squares of rows, each column in the order of the rows.
 fn add_squares(sums: &mut [f64], rows: &[f32]) {
     let columns = sums.len();
@@ -68,4 +112,18 @@ fn add_squares(sums: &mut [f64], rows: &[f32]) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_row_is_longer_than_the_median() {
+        let mut rows = vec![3.0, 4.0, 3000.0, 4000.0, 0.6, 0.8];
+        limit_to_median(&mut rows, 2);
+        let expected = [3.0, 4.0, 3.0, 4.0, 0.6, 0.8];
+        assert!(rows.iter().zip(expected).all(|(found, value)| (found - value).abs() < 1e-6), "{rows:?}");
+        limit_to_median(&mut [], 2);
+    }
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use self::collect::importance;
+pub(crate) use self::collect::usual_squares;
 pub use self::statistics::TensorStatistics;
 use crate::QuantizeError;
 

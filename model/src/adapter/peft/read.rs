@@ -100,8 +100,8 @@ pub(in crate::adapter) fn load(folder: &Path, config: Option<&ModelConfig>) -> R
         && let Some(inner) = adapter_below(folder)
     {
         return Err(ModelError::invalid(
-            folder.display().to_string(),
-            format!("no {CONFIG} is here, but in the folder {:?}", inner.file_name().unwrap_or_default()),
+            CONFIG,
+            format!("it is not in this folder, but in {:?} below it", inner.file_name().unwrap_or_default()),
             format!("name {}", inner.display()),
         ));
     }

@@ -4,7 +4,7 @@ use espalier_taxonomy::{Leaf, Seed};
 use serde_json::{Map, Value};
 
 use crate::flow::sample::{Origin, Sample};
-use crate::planted::{Plant, planted};
+use crate::planted::{Plant, Spoil, planted};
 
 /// Good rows of a calibration at most; each has a bad one beside it.
 const MOST: usize = 12;
@@ -18,6 +18,8 @@ pub(crate) struct PlantedColumns {
     pub(crate) question: String,
     pub(crate) answer: String,
     pub(crate) context: Option<String>,
+    /// What is spoiled in bad rows.
+    pub(crate) spoil: Spoil,
 }
 
 impl PlantedColumns {
@@ -35,7 +37,7 @@ pub(crate) fn planted_samples(
     elsewhere: &[&Seed],
     random: u64,
 ) -> Vec<(Plant, Sample)> {
-    let rows = planted(leaf, elsewhere, random, MOST).into_iter().enumerate();
+    let rows = planted(leaf, elsewhere, random, MOST, columns.spoil).into_iter().enumerate();
     let rows = rows.filter(|(_, row)| columns.context.is_none() || row.context.is_some());
     rows.map(|(number, row)| {
         let mut values = Map::new();

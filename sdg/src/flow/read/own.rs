@@ -23,6 +23,7 @@ use crate::flow::block::planted::PlantedColumns;
 use crate::flow::block::repair::Repair;
 use crate::flow::block::verify::{Select, Verify, Vote};
 use crate::flow::{Block, Budget, Flow};
+use crate::planted::Spoil;
 use crate::reward::{Preference, Reward, RewardConfig};
 
 /// The types of blocks.
@@ -335,8 +336,22 @@ fn planted_columns(node: Node, report: &mut Report<'_>) -> Option<PlantedColumns
     let question = fields.optional_text("question", report).unwrap_or_else(|| "question".to_owned());
     let answer = fields.optional_text("answer", report).unwrap_or_else(|| "response".to_owned());
     let context = fields.optional_text("context", report);
+    let spoil = match fields.take("spoil") {
+        None => Spoil::default(),
+        Some((_, node)) => spoil(node, report)?,
+    };
     fields.refuse_the_rest(report);
-    Some(PlantedColumns { question, answer, context })
+    Some(PlantedColumns { question, answer, context, spoil })
+}
+
+fn spoil(node: Node, report: &mut Report<'_>) -> Option<Spoil> {
+    let (word, place) = text(node, "spoil", report)?;
+    let found = Spoil::ALL.into_iter().find(|(name, _)| *name == word);
+    if found.is_none() {
+        let hint = "write `answer`, `subject` (the question is about another text) or `reference` (it points at a text that is not there)";
+        report.error(place, format!("`spoil: {word}` is no way to spoil a planted row"), hint);
+    }
+    found.map(|(_, spoil)| spoil)
 }
 
 fn verify(fields: &mut Fields, report: &mut Report<'_>) -> Option<Verify> {
