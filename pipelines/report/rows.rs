@@ -226,7 +226,7 @@ fn cards(rows: &[Row]) -> Vec<RowCard> {
 }
 
 /// At most `count` of a list, from its beginning to its end.
-fn evenly<'a, T>(list: &'a [T], count: usize) -> impl Iterator<Item = &'a T> {
+fn evenly<T>(list: &[T], count: usize) -> impl Iterator<Item = &T> {
     let count = count.min(list.len());
     (0..count).map(move |at| &list[at * list.len() / count])
 }

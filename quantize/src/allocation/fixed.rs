@@ -23,7 +23,15 @@ const MIXES: [FileType; 10] = [
     FileType::Q2_K,
 ];
 
-/// The types of the largest fixed mix whose tensors take no more than `most` bytes, and what they take.
+/// A fixed mix for a model.
+pub(super) struct FixedMix {
+    /// Of the tensors that are rounded.
+    pub(super) types: BTreeMap<String, BlockType>,
+    /// Of all tensors.
+    pub(super) bytes: u64,
+}
+
+/// The largest fixed mix whose tensors take no more than `most` bytes.
 ///
 /// # Errors
 ///
@@ -33,7 +41,7 @@ pub(super) fn largest_mix(
     candidates: &Candidates,
     weighing: Weighing,
     most: u64,
-) -> Result<Option<(BTreeMap<String, BlockType>, u64)>, QuantizeError> {
+) -> Result<Option<FixedMix>, QuantizeError> {
     let infos: Vec<&TensorInfo> = model.tensors().collect();
     let shapes: Vec<TensorShape<'_>> = infos
         .iter()
@@ -46,7 +54,7 @@ pub(super) fn largest_mix(
             let mut types: BTreeMap<String, BlockType> =
                 plans.iter().map(|plan| (infos[plan.index].name.clone(), plan.block_type)).collect();
             types.retain(|name, _| candidates.tensors.iter().any(|tensor| tensor.name == *name));
-            return Ok(Some((types, taken)));
+            return Ok(Some(FixedMix { types, bytes: taken }));
         }
     }
     Ok(None)

@@ -32,6 +32,7 @@ use serde::Serialize;
 
 use self::budget::{Choice, allocate_budget};
 use self::errors::{Candidates, TYPES};
+use self::fixed::{FixedMix, largest_mix};
 use self::rounded::RoundedModel;
 use self::speed::Spending;
 pub use self::speed::TokenTime;
@@ -190,8 +191,8 @@ pub fn allocate(
     let (choices, divergence) = best.ok_or(QuantizeError::NothingToCompare { texts: 0 })?;
     if !matches!(target, Target::Speed(_)) {
         let weighing = if importance.is_some() { Weighing::Importance } else { Weighing::Even };
-        let mix = fixed::largest_mix(model, &candidates, weighing, budget + candidates.fixed_bytes)?;
-        if let Some((types, bytes)) = mix {
+        let mix = largest_mix(model, &candidates, weighing, budget + candidates.fixed_bytes)?;
+        if let Some(FixedMix { types, bytes }) = mix {
             let mixed = reference.divergence(rounded.engine(&types)?)?;
             stopping(on_event(AllocationEvent::Measured { mean_kld: mixed.mean_kld.value, bytes }))?;
             if mixed.mean_kld.value < divergence.mean_kld.value {

@@ -97,7 +97,9 @@ fn limit_to_median(rows: &mut [f32], columns: usize) {
     let Some(&median) = sorted.get(sorted.len() / 2) else { return };
     rows.par_chunks_mut(columns).zip(lengths).filter(|(_, length)| *length > median).for_each(|(row, length)| {
         let scale = (median / length) as f32;
-        row.iter_mut().for_each(|value| *value *= scale);
+        for value in row {
+            *value *= scale;
+        }
     });
 }
 

@@ -125,12 +125,13 @@ fn a_judge_that_is_told_to_record_drops_nothing() {
     assert_eq!((result.kept.len(), result.kept[0].scores.len()), (3, 1));
 }
 
+type OnAnswer<'a> = &'a mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>;
+
 /// Says the same to every request, and notes what was asked.
 fn saying<'a>(
     said: &'static str,
     asked: &'a RefCell<Vec<String>>,
-) -> impl FnMut(&[Request], &mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>) -> Result<(), EngineError>
-+ 'a {
+) -> impl FnMut(&[Request], OnAnswer<'_>) -> Result<(), EngineError> + 'a {
     move |requests, on_answer| {
         for (index, request) in requests.iter().enumerate() {
             asked.borrow_mut().push(text_of(request));

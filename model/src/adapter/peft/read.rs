@@ -101,7 +101,10 @@ pub(in crate::adapter) fn load(folder: &Path, config: Option<&ModelConfig>) -> R
     {
         return Err(ModelError::invalid(
             CONFIG,
-            format!("it is not in this folder, but in {:?} below it", inner.file_name().unwrap_or_default()),
+            format!(
+                "it is not in this folder, but in \"{}\" below it",
+                inner.file_name().unwrap_or_default().display()
+            ),
             format!("name {}", inner.display()),
         ));
     }
