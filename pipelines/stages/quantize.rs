@@ -22,7 +22,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Raised when the files that a model gives would come out otherwise.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Configuration of `quantize`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
