@@ -165,7 +165,7 @@ fn another_model_judges() {
         assert_eq!(said.code, 0, "{}", said.err);
         let version = std::fs::read_to_string(bench.path(name).join("versions/1.json")).expect("a version");
         let version: serde_json::Value = serde_json::from_str(&version).expect("JSON");
-        version["engines"].as_array().expect("a list").len()
+        version["origin"]["engines"].as_array().expect("a list").len()
     };
     assert_eq!(engines("alone", &[]), 1);
     assert_eq!(engines("judged", &["--judge", &judge]), 2);
