@@ -24,7 +24,7 @@ pub const MICRO_BATCH_ROWS: usize = 2048;
 /// Fewer rows than this read the weights too often: blocks are rather computed twice.
 const EFFICIENT_ROWS: usize = 512;
 /// The program itself, with the scratch memory of its threads.
-const PROGRAM_BYTES: usize = 32_000_000;
+const PROGRAM_BYTES: usize = 36_000_000;
 /// The tokenizer, by entry of its vocabulary.
 const TOKENIZER_ENTRY_BYTES: usize = 400;
 /// A token of the data: its id, its weight, and the text that it came from.
