@@ -59,9 +59,9 @@ pub fn importance(
 
 /// Of each matrix the squares of its inputs, column by column, where no token counts for more than the median one.
 ///
-/// A few tokens (the first of a text, delimiters) have inputs a thousand times the usual in some layers, in a few columns (Sun et
-/// al. 2024, "Massive Activations in Large Language Models"). In plain sums they are all that is left of such a matrix, and
-/// what rounding does to every other token is not seen.
+/// In some layers a few tokens (the first of a text, delimiters) have inputs far above all others, in a few columns (Sun et al.
+/// 2024, "Massive Activations in Large Language Models"). A plain sum of squares shows those columns, and what rounding
+/// the others does to every other token counts for too little.
 ///
 /// # Errors
 ///
