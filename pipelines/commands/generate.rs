@@ -5,7 +5,7 @@ use crate::cli::GenerateArguments;
 use crate::graph::StageKind;
 use crate::models::resolve;
 use crate::outcome::Status;
-use crate::stages::generate::{Asked, GenerateStage, Places, words};
+use crate::stages::generate::{Engines, GenerateStage, Places, words};
 use crate::stages::{self, StageConfig, StageContext};
 use anyhow::Result;
 use espalier_sdg::estimate::{Estimate, Range};
@@ -16,7 +16,7 @@ pub fn run(arguments: &GenerateArguments, session: Session<'_>) -> Result<Status
     let urls = servers(&arguments.engine)?;
     let teacher = resolve(&arguments.model, session.reporter, session.stop)?;
     let judge_model = config.judge_model().map(|judge| resolve(judge, session.reporter, session.stop)).transpose()?;
-    let asked = Asked { engine: urls.as_deref().into(), judge: config.judged_by(&teacher, judge_model.as_ref()) };
+    let engines = Engines { teacher: urls.as_deref().into(), judge: config.judged_by(&teacher, judge_model.as_ref()) };
     if let Some(file) = &arguments.sources {
         let count = stages::generate::write_sources(&config, &teacher, file)?;
         session.reporter.closing(format!("{count} rows that flows start from\n{}", file.display()));
@@ -32,7 +32,7 @@ pub fn run(arguments: &GenerateArguments, session: Session<'_>) -> Result<Status
         precision: session.precision,
     };
     if arguments.probe {
-        let found = stages::generate::probe(&config, &teacher, asked, &places, &context)?;
+        let found = stages::generate::probe(&config, &teacher, engines, &places, &context)?;
         session.reporter.closing(words(&found.rest));
         if found.without_flow > 0 {
             session.reporter.closing(format!("{} leaves have no flow and were not probed", found.without_flow));
@@ -40,7 +40,7 @@ pub fn run(arguments: &GenerateArguments, session: Session<'_>) -> Result<Status
         session.reporter.result(rest(&found.rest));
         return Ok(Status::Done);
     }
-    let summary = stages::generate::run(&config, &teacher, asked, &places, &context)?;
+    let summary = stages::generate::run(&config, &teacher, engines, &places, &context)?;
     session.reporter.closing(format!("{summary}\n{}", out.join("rows.parquet").display()));
     session.reporter.result(serde_json::json!({"summary": summary, "rows": out.join("rows.parquet")}));
     Ok(Status::Done)

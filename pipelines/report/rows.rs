@@ -216,7 +216,7 @@ fn cards(rows: &[Row]) -> Vec<RowCard> {
     let shown = |(_, rejected, _): &(&str, bool, &str)| if *rejected { SHOWN.1 } else { SHOWN.0 };
     // A tree of many leaves has fewer of each.
     let wanted: usize = sorts.iter().map(|(sort, rows)| rows.len().min(shown(sort))).sum();
-    let share = |sort| (shown(sort) * CARDS).checked_div(wanted.max(CARDS)).unwrap_or(0).max(1);
+    let share = |sort| (shown(sort) * CARDS / wanted.max(CARDS)).max(1);
     let mut cards = Vec::new();
     for (sort, rows) in &sorts {
         cards.extend(evenly(rows, share(sort)).map(|row| card(row)));

@@ -388,11 +388,11 @@ impl<'a> Bound<'a> {
                 config.decontaminate = config.decontaminate.iter().map(|file| self.tree_path(file)).collect();
                 let places = generate::Places { rows: folder.join("rows"), work: self.work() };
                 let judge = config.judge_model().and_then(|reference| models.judges.get(reference));
-                let asked = generate::Asked {
-                    engine: runner.engine.as_deref().into(),
+                let engines = generate::Engines {
+                    teacher: runner.engine.as_deref().into(),
                     judge: config.judged_by(&models.teacher, judge),
                 };
-                generate::run(&config, &models.teacher, asked, &places, &context)?.into()
+                generate::run(&config, &models.teacher, engines, &places, &context)?.into()
             }
             StageConfig::Teach(config) => {
                 let sources = self.sources(&TrainConfig::default())?;

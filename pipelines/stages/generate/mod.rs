@@ -161,12 +161,12 @@ impl GenerateStage {
     }
 
     /// Who judges; `model` is what [`Self::judge_model`] was found to be. A judge that is the teacher itself is not loaded twice.
-    pub fn judged_by<'a>(&'a self, teacher: &ResolvedModel, model: Option<&'a ResolvedModel>) -> Judge<'a> {
+    pub fn judged_by<'a>(&'a self, teacher: &ResolvedModel, model: Option<&'a ResolvedModel>) -> JudgeChoice<'a> {
         match (model, &self.judge) {
-            (Some(model), _) if model.sha256 == teacher.sha256 => Judge::Teacher,
-            (Some(model), _) => Judge::Model(model),
-            (None, Some(urls)) => Judge::Servers(urls),
-            (None, None) => Judge::Teacher,
+            (Some(model), _) if model.sha256 == teacher.sha256 => JudgeChoice::Teacher,
+            (Some(model), _) => JudgeChoice::Model(model),
+            (None, Some(urls)) => JudgeChoice::Servers(urls),
+            (None, None) => JudgeChoice::Teacher,
         }
     }
 
@@ -221,7 +221,7 @@ impl<'a> From<Option<&'a str>> for EngineChoice<'a> {
 
 /// Who judges in flows.
 #[derive(Debug, Clone, Copy)]
-pub enum Judge<'a> {
+pub enum JudgeChoice<'a> {
     /// The engine that writes.
     Teacher,
     /// Another model, in this process.
@@ -230,13 +230,13 @@ pub enum Judge<'a> {
     Servers(&'a str),
 }
 
-/// Who is asked.
+/// The engines of a generation.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
-    /// Which engine writes.
-    pub engine: EngineChoice<'a>,
-    /// Who judges.
-    pub judge: Judge<'a>,
+pub struct Engines<'a> {
+    /// Which one writes.
+    pub teacher: EngineChoice<'a>,
+    /// Which one judges.
+    pub judge: JudgeChoice<'a>,
 }
 
 /// Where rows go.
@@ -274,34 +274,26 @@ pub fn read_checked_tree(path: &Path) -> Result<Tree> {
 pub fn run(
     config: &GenerateStage,
     teacher: &ResolvedModel,
-    asked: Asked<'_>,
+    engines: Engines<'_>,
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<String> {
-    let Opened { tree, model, engine, judge } = open(config, teacher, asked, context)?;
-    let flows = Flows::of_tree(&tree, config)?;
+    let opened = open(config, teacher, engines, context)?;
+    let Opened { tree, model, engine, judge } = &opened;
+    let flows = Flows::of_tree(tree, config)?;
     let mut reviewer = Reviewer::new(config)?;
     let mut by_leaf: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
     let mut journals = Vec::new();
     for leaf in tree.leaves.iter().filter(|leaf| flows.of(leaf).is_none()) {
         context.check_stop()?;
-        let journal = places.work.join(format!("{}.jsonl", journal_key(leaf, &tree, config, engine.identity())));
-        let mut rows = leaf_rows(leaf, &tree, config, &engine, &model, &journal, context)?;
+        let journal = places.work.join(format!("{}.jsonl", journal_key(leaf, tree, config, engine.identity())));
+        let mut rows = leaf_rows(leaf, tree, config, engine, model, &journal, context)?;
         reviewer.reject_twins(&mut rows)?;
         by_leaf.insert(&leaf.id, rows);
         journals.push(journal);
     }
     let answers = places.work.join(flows::ANSWERS);
-    let around = Surroundings {
-        config,
-        tree: &tree,
-        engine: &engine,
-        judge: judge.as_ref(),
-        model: &model,
-        context,
-        probe: false,
-    };
-    let made = flows.run(&around, &answers, &mut reviewer)?;
+    let made = flows.run(&opened.surroundings(config, context, false), &answers, &mut reviewer)?;
     journals.push(answers);
     for outcome in made.leaves {
         if let Some(leaf) = tree.leaf(&outcome.leaf) {
@@ -330,8 +322,8 @@ pub fn run(
     write_messages_jsonl(&places.rows.join("messages.jsonl"), &rows)?;
     let count = rows.len();
     let origin = Origin {
-        taxonomy: Some(tree_hash(&tree)),
-        engines: [Some(&engine), judge.as_ref()].into_iter().flatten().map(|used| used.identity().to_owned()).collect(),
+        taxonomy: Some(tree_hash(tree)),
+        engines: [Some(engine), judge.as_ref()].into_iter().flatten().map(|used| used.identity().to_owned()).collect(),
         flows: flows.versions(),
     };
     let version = Versions::new(&places.rows).add(rows.into_iter().map(Ok), origin)?;
@@ -355,11 +347,23 @@ struct Opened {
     judge: Option<Engine>,
 }
 
+impl Opened {
+    fn surroundings<'a>(
+        &'a self,
+        config: &'a GenerateStage,
+        context: &'a StageContext<'a>,
+        probe: bool,
+    ) -> Surroundings<'a> {
+        let Self { tree, model, engine, judge } = self;
+        Surroundings { config, tree, engine, judge: judge.as_ref(), model, context, probe }
+    }
+}
+
 /// Opens tree, teacher and engines; says the tree's notes.
 fn open(
     config: &GenerateStage,
     teacher: &ResolvedModel,
-    asked: Asked<'_>,
+    engines: Engines<'_>,
     context: &StageContext<'_>,
 ) -> Result<Opened> {
     config.validate()?;
@@ -372,14 +376,14 @@ fn open(
         let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
         Ok(Engine::Native(NativeEngine::load(model, None, &options)?))
     };
-    let engine = match asked.engine {
+    let engine = match engines.teacher {
         EngineChoice::Native => native(&model)?,
         EngineChoice::Servers(urls) => servers::open(urls, None)?,
     };
-    let judge = match asked.judge {
-        Judge::Teacher => None,
-        Judge::Model(judge) => Some(native(&Model::open(&judge.path)?)?),
-        Judge::Servers(urls) => Some(servers::open(urls, None)?),
+    let judge = match engines.judge {
+        JudgeChoice::Teacher => None,
+        JudgeChoice::Model(judge) => Some(native(&Model::open(&judge.path)?)?),
+        JudgeChoice::Servers(urls) => Some(servers::open(urls, None)?),
     };
     Ok(Opened { tree, model, engine, judge })
 }

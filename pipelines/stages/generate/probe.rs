@@ -1,8 +1,8 @@
 //! What a generation will cost, told by its first portion.
 
-use super::flows::{Flows, Surroundings};
+use super::flows::Flows;
 use super::review::Reviewer;
-use super::{Asked, GenerateStage, Opened, Places, flows, open};
+use super::{Engines, GenerateStage, Places, flows, open};
 use crate::models::ResolvedModel;
 use crate::outcome::Failure;
 use crate::reporter::{duration, size};
@@ -23,24 +23,16 @@ pub struct Probe {
 pub fn probe(
     config: &GenerateStage,
     teacher: &ResolvedModel,
-    asked: Asked<'_>,
+    engines: Engines<'_>,
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<Probe> {
-    let Opened { tree, model, engine, judge } = open(config, teacher, asked, context)?;
-    let flows = Flows::of_tree(&tree, config)?;
+    let opened = open(config, teacher, engines, context)?;
+    let flows = Flows::of_tree(&opened.tree, config)?;
     let mut reviewer = Reviewer::new(config)?;
-    let around = Surroundings {
-        config,
-        tree: &tree,
-        engine: &engine,
-        judge: judge.as_ref(),
-        model: &model,
-        context,
-        probe: true,
-    };
+    let around = opened.surroundings(config, context, true);
     let made = flows.run(&around, &places.work.join(flows::ANSWERS), &mut reviewer)?;
-    let without_flow = tree.leaves.iter().filter(|leaf| flows.of(leaf).is_none()).count();
+    let without_flow = opened.tree.leaves.iter().filter(|leaf| flows.of(leaf).is_none()).count();
     match made.probed {
         Some(rest) => Ok(Probe { rest, without_flow }),
         None => Err(Failure::usage("there is nothing to probe: no leaf with a flow has a source")

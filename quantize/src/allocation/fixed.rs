@@ -59,3 +59,36 @@ pub(super) fn largest_mix(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test may panic")]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::path::Path;
+
+    use espalier_inference::EngineOptions;
+
+    use super::super::rounded::RoundedModel;
+    use super::super::speed::Spending;
+    use super::*;
+
+    #[test]
+    fn the_largest_that_fits_is_found() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/model/stories260K.bin"));
+        let model = Model::open(path).unwrap();
+        let rounded = RoundedModel::new(&model, None, None, false, EngineOptions::default());
+        let mut going_on = |_, _| ControlFlow::Continue(());
+        let candidates = Candidates::measure(&rounded, &BTreeMap::new(), &Spending::Bytes, &mut going_on).unwrap();
+        let largest = |most| largest_mix(&model, &candidates, Weighing::Even, most).unwrap();
+        let mut most = u64::MAX;
+        let mut sizes = Vec::new();
+        while let Some(mix) = largest(most) {
+            assert!(mix.bytes <= most && mix.types.len() == candidates.tensors.len(), "{}", mix.types.len());
+            assert_eq!(largest(mix.bytes).unwrap().types, mix.types, "a mix fits into its own bytes");
+            sizes.push(mix.bytes);
+            most = mix.bytes - 1;
+        }
+        assert!(sizes.len() > 3, "{sizes:?}");
+        assert_eq!(largest(u64::MAX).unwrap().types["blk.0.ffn_up.weight"], BlockType::Q8_0);
+    }
+}

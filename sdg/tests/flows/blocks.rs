@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
 use espalier_inference::{Answer, EngineError, Request};
-use espalier_sdg::flow::{Budget, Flow, FlowEngine, FlowOptions, FlowResult, FlowTask, ResponseCache, Sample, run};
+use espalier_sdg::flow::{
+    Budget, Flow, FlowEngine, FlowOptions, FlowResult, FlowTask, ResponseCache, Sample, read_flow, run,
+};
 use espalier_sdg::{Answerer, HeldOut, SdgError};
 use espalier_taxonomy::{Leaf, Seed, Verify};
 use serde_json::json;
@@ -240,6 +242,19 @@ fn a_judge_that_cannot_tell_planted_rows_apart_drops_none_or_ends_the_run() {
     assert_eq!(judged("trust", &kind).unwrap().kept.len(), 0);
     let error = judged("stop", &kind).unwrap_err().to_string();
     assert!(error.starts_with("the block right fails: leaf leaf: a poor judge: "), "{error}");
+}
+
+#[test]
+fn planted_rows_are_spoiled_in_ways_that_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "espalier: 1\nblocks:\n  - {name: right, type: judge, prompt: p.jinja, calibrate: {spoil: all}}\n";
+    std::fs::write(folder.path().join("flow.yaml"), text).unwrap();
+    std::fs::write(folder.path().join("p.jinja"), "{% filter turn('user') %}x{% endfilter %}").unwrap();
+    let findings = read_flow(&folder.path().join("flow.yaml")).unwrap_err();
+    let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("flow.yaml:3:68: error: `spoil: all` is no way to spoil a planted row"), "{said:?}");
+    assert!(said[0].contains("`answer`, `subject`") && said[0].contains("`reference`"), "{said:?}");
 }
 
 #[test]
