@@ -10,6 +10,7 @@ pub mod content;
 mod disk;
 #[cfg(test)]
 mod docs_are_current;
+pub mod embedder;
 pub mod events;
 pub mod folder;
 pub mod graph;

@@ -185,7 +185,7 @@ fn of_rows(error: &DatasetError) -> Option<FailureKind> {
     match error {
         DatasetError::File { source, .. } => of_file(source),
         DatasetError::Table { .. } | DatasetError::Line { .. } | DatasetError::Problem(_) => Some(FailureKind::Usage),
-        DatasetError::Grouping { .. } => None,
+        DatasetError::Grouping { .. } | DatasetError::Vectors(_) => None,
     }
 }
 

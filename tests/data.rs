@@ -173,6 +173,40 @@ fn another_model_judges() {
 }
 
 #[test]
+fn rows_are_chosen_and_refused_by_vectors() {
+    let bench = Bench::new();
+    let (tree, model) = ("taxonomy/examples/tiny", "tests/assets/model/stories260K.bin");
+    let generate = |name: &str, more: &[&str]| {
+        let out = bench.text(name);
+        let generate = ["generate", "--taxonomy", tree, "--model", model, "--out", &out, "--flow", "simple"];
+        let few = ["--samples", "3", "--set", "rounds=1"];
+        let said = bench.run(&[&generate[..], &few, more].concat());
+        assert_eq!(said.code, 0, "{}", said.err);
+        let version = std::fs::read_to_string(bench.path(name).join("versions/1.json")).expect("a version");
+        let version: serde_json::Value = serde_json::from_str(&version).expect("JSON");
+        let engines: Vec<String> = serde_json::from_value(version["origin"]["engines"].clone()).expect("a list");
+        let rows = espalier_dataset::read_parquet(&bench.path(name).join("rows.parquet")).expect("rows");
+        (engines, rows, said.err)
+    };
+    let refused = |rows: &[espalier_dataset::Row]| rows.iter().filter(|row| row.block == "meaning").count();
+    let encoder = ["--embedder", "tests/assets/encoders/bert"];
+    // Vectors of random weights all point nearly the same way: whatever else is written says the same.
+    let (engines, rows, _) = generate("strict", &[&encoder[..], &["--set", "same_meaning=0.5"]].concat());
+    assert_eq!(engines.len(), 2);
+    assert!(refused(&rows) > 0);
+    assert!(rows.iter().filter(|row| row.block == "meaning").all(|row| row.reason_category() == "same meaning"));
+    // A model that writes chooses rows, and refuses none unless it is told from where on.
+    let (engines, rows, said) = generate("writer", &["--embedder", "tests/assets/architectures/qwen3"]);
+    assert_eq!((engines.len(), refused(&rows)), (2, 0));
+    assert!(said.contains("the embedder is a model that writes"), "{said}");
+    let out = bench.text("none");
+    let alone =
+        bench.run(&["generate", "--taxonomy", tree, "--model", model, "--out", &out, "--set", "same_meaning=0.9"]);
+    assert_eq!(alone.code, 2, "{}", alone.err);
+    assert!(alone.err.contains("`same_meaning` is about the vectors of an `embedder`"), "{}", alone.err);
+}
+
+#[test]
 fn a_probe_says_what_a_generation_will_cost() {
     let bench = Bench::new();
     let (tree, model, out) = ("taxonomy/examples/tiny", "tests/assets/model/stories260K.bin", bench.text("rows"));

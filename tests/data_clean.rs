@@ -87,6 +87,34 @@ fn rows_are_cleaned_and_each_rejection_is_said() {
 }
 
 #[test]
+fn what_says_the_same_is_found_by_a_model_of_vectors() {
+    let bench = Bench::new();
+    let other = row(
+        "other",
+        "In summer, how do I keep a pond clean?",
+        "Every few days skim leaves off the surface, and keep a third of it in the shade.",
+    );
+    let input = bench.write("rows.jsonl", rows() + &other);
+    let output = bench.text("clean.jsonl");
+    let clean = ["data", "clean", "--input", &input, "--output", &output, "--embedder"];
+    let said = bench.run(&[&clean[..], &["tests/assets/encoders/bert", "--same-meaning", "0.996", "--json"]].concat());
+    assert_eq!(said.code, 0, "{}", said.err);
+    let last: Value = serde_json::from_str(said.out.lines().last().expect("a result")).expect("JSON");
+    let report = &last["result"]["cleaned"];
+    assert_eq!(report["rejected_by"], json!([["same meaning", 1]]), "{report}");
+    let same = &report["same_meaning"][0];
+    assert_eq!((&same["id"], &same["of"], &same["row_line"]), (&json!("other"), &json!("good"), &json!(6)));
+    // Of a model that writes nobody knows from where on two vectors say the same.
+    let refused = bench.run(&[&clean[..], &["tests/assets/architectures/qwen3"]].concat());
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    assert!(
+        refused.err.contains("the embedder is a model that writes") && refused.err.contains("--same-meaning"),
+        "{}",
+        refused.err
+    );
+}
+
+#[test]
 fn what_cannot_be_cleaned_is_said() {
     let bench = Bench::new();
     let input = bench.write("rows.jsonl", rows());

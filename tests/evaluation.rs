@@ -68,6 +68,18 @@ fn a_planted_row_is_caught_and_the_gate_refuses() {
     assert!(scored.out.contains("knowledge/the_pond#1 in 1 row, first planted.jsonl:1"), "{}", scored.out);
     assert!(scored.out.contains("% of the 3 that no row holds"), "{}", scored.out);
     assert!(refused.out.contains("refused: ") && refused.out.contains("too few to tell"), "{}", refused.out);
+    // A question in other words has no run of words in common with an item; which one is nearest, weights drawn at random say.
+    let other = "{\"messages\": [{\"role\": \"user\", \"content\": \"Who lived inside the pond?\"}, {\"role\": \"assistant\", \"content\": \"It\"}]}\n";
+    let rows = bench.write("other.jsonl", other);
+    let look = ["eval", "--model", model, "--tasks", tree, "--limit", "4", "--out", &out, "--train-data", &rows];
+    let words = bench.run(&look);
+    assert!(words.out.contains("no contamination"), "{}{}", words.out, words.err);
+    let embedder = ["--embedder", "tests/assets/encoders/bert", "--same-meaning", "0.97"];
+    let meaning = bench.run(&[&look[..], &embedder].concat());
+    assert_eq!(meaning.code, 0, "{}", meaning.err);
+    assert!(meaning.out.contains(" in 1 row, first other.jsonl:1"), "{}", meaning.out);
+    let found = std::fs::read_to_string(bench.path("scores/contamination.json")).expect("what was found");
+    assert!(found.contains("\"part\": \"meaning\""), "{found}");
 }
 
 #[test]

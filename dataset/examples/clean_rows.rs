@@ -53,7 +53,8 @@ fn measure(rows: u64, folder: &std::path::Path) -> Result<serde_json::Value, Box
     let output = folder.join("clean.jsonl");
     let started = Instant::now();
     let outputs = Outputs { cleaned: Some(&output), rejected: None };
-    let report = clean(&input, outputs, &cleaning, &mut |_, _| ControlFlow::Continue(()))?.ok_or("it was stopped")?;
+    let report =
+        clean(&input, outputs, &cleaning, None, &mut |_, _| ControlFlow::Continue(()))?.ok_or("it was stopped")?;
     let seconds = started.elapsed().as_secs_f64();
 
     let count = |kind| (0..rows).filter(|&index| planted(index) == kind).count() as u64;

@@ -35,6 +35,9 @@ pub enum DatasetError {
     /// A file of training data cannot be used.
     #[error("{0}")]
     Problem(Problem),
+    /// Texts cannot be compared by what they say.
+    #[error("no vectors of texts: {0}")]
+    Vectors(String),
     /// A line of a JSON-lines file cannot be read.
     #[error("{}:{line}: {reason}", path.display())]
     Line {

@@ -37,6 +37,13 @@ pub struct CleanArguments {
     /// What near-duplicates are compared by.
     #[arg(long, value_enum, value_name = "WHAT", default_value = "conversation")]
     pub compare: ComparedArgument,
+    /// A model that makes vectors of texts: rows that say the same in other words are rejected, and with --decontaminate rows that
+    /// ask what an item asks.
+    #[arg(long, value_name = "MODEL")]
+    pub embedder: Option<String>,
+    /// From which cosine of its vectors two texts say the same [default: 0.95 of a model that was made for vectors].
+    #[arg(long, value_name = "COSINE", requires = "embedder", value_parser = cosine)]
+    pub same_meaning: Option<f32>,
     /// Rows that count as kept: seeds, tests.
     #[arg(long, value_name = "FILE")]
     pub against: Vec<PathBuf>,
@@ -73,6 +80,11 @@ pub struct RuleList(pub Vec<Rule>);
 fn similarity(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
     if value > 0.0 && value <= 1.0 { Ok(value) } else { Err(format!("{text} is not between 0 and 1")) }
+}
+
+/// A cosine from which two texts are said to say the same.
+pub(super) fn cosine(text: &str) -> Result<f32, String> {
+    similarity(text).map(|value| value as f32)
 }
 
 fn rules(text: &str) -> Result<RuleList, String> {

@@ -48,6 +48,12 @@ pub struct EvalArguments {
     /// without them too; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub train_data: Vec<PathBuf>,
+    /// A model that makes vectors of texts: rows that ask what an item asks, in other words, are listed too.
+    #[arg(long, value_name = "MODEL", requires = "train_data")]
+    pub embedder: Option<String>,
+    /// From which cosine of its vectors two questions ask the same [default: 0.95 of a model that was made for vectors].
+    #[arg(long, value_name = "COSINE", requires = "embedder", value_parser = super::clean::cosine)]
+    pub same_meaning: Option<f32>,
 }
 
 /// Who judges answers, and how.

@@ -560,6 +560,9 @@ pub struct GenerateArguments {
     /// Who judges in flows: a model or the URL of a server (default: the teacher).
     #[arg(long, value_name = "MODEL|URL")]
     pub judge: Option<String>,
+    /// A model that makes vectors of texts: rows that say the same in other words are refused, and quotas choose by them.
+    #[arg(long, value_name = "MODEL")]
+    pub embedder: Option<String>,
     /// Rows wanted a leaf, where the leaf does not say.
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,

@@ -15,8 +15,15 @@ pub fn run(arguments: &GenerateArguments, session: Session<'_>) -> Result<Status
     let config = config(arguments)?;
     let urls = servers(&arguments.engine)?;
     let teacher = resolve(&arguments.model, session.reporter, session.stop)?;
-    let judge_model = config.judge_model().map(|judge| resolve(judge, session.reporter, session.stop)).transpose()?;
-    let engines = Engines { teacher: urls.as_deref().into(), judge: config.judged_by(&teacher, judge_model.as_ref()) };
+    let named = |reference: Option<&str>| {
+        reference.map(|reference| resolve(reference, session.reporter, session.stop)).transpose()
+    };
+    let (judge, embedder) = (named(config.judge_model())?, named(config.embedder.as_deref())?);
+    let engines = Engines {
+        teacher: urls.as_deref().into(),
+        judge: config.judged_by(&teacher, judge.as_ref()),
+        embedder: embedder.as_ref(),
+    };
     if let Some(file) = &arguments.sources {
         let count = stages::generate::write_sources(&config, &teacher, file)?;
         session.reporter.closing(format!("{count} rows that flows start from\n{}", file.display()));
@@ -61,6 +68,7 @@ fn config(arguments: &GenerateArguments) -> Result<GenerateStage> {
     let flags = [
         ("flow", arguments.flow.as_ref().map(|flow| flow.as_str().into())),
         ("judge", arguments.judge.as_ref().map(|judge| judge.as_str().into())),
+        ("embedder", arguments.embedder.as_ref().map(|embedder| embedder.as_str().into())),
         ("samples", arguments.samples.map(serde_json::Value::from)),
         ("seed", arguments.seed.map(serde_json::Value::from)),
     ];

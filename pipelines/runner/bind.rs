@@ -265,8 +265,10 @@ impl<'a> Bound<'a> {
                 from.add("input.teacher", models.teacher.sha256.clone());
                 let engine = self.runner.engine.as_deref().map_or_else(|| "native".into(), servers::canonical);
                 from.add("engine", engine);
-                if let Some(judge) = config.judge_model().and_then(|reference| models.judges.get(reference)) {
-                    from.add("input.judge", judge.sha256.clone());
+                for (key, reference) in [("judge", config.judge_model()), ("embedder", config.embedder.as_deref())] {
+                    if let Some(model) = reference.and_then(|reference| models.named.get(reference)) {
+                        from.add(format!("input.{key}"), model.sha256.clone());
+                    }
                 }
                 from.add("prompts", espalier_sdg::prompts_digest());
                 for file in &config.decontaminate {
@@ -387,10 +389,11 @@ impl<'a> Bound<'a> {
                 config.taxonomy = self.tree_path(&config.taxonomy);
                 config.decontaminate = config.decontaminate.iter().map(|file| self.tree_path(file)).collect();
                 let places = generate::Places { rows: folder.join("rows"), work: self.work() };
-                let judge = config.judge_model().and_then(|reference| models.judges.get(reference));
+                let named = |reference: Option<&str>| models.named.get(reference?);
                 let engines = generate::Engines {
                     teacher: runner.engine.as_deref().into(),
-                    judge: config.judged_by(&models.teacher, judge),
+                    judge: config.judged_by(&models.teacher, named(config.judge_model())),
+                    embedder: named(config.embedder.as_deref()),
                 };
                 generate::run(&config, &models.teacher, engines, &places, &context)?.into()
             }

@@ -79,8 +79,8 @@ pub struct Models {
     pub student: ResolvedModel,
     /// The model that writes the data.
     pub teacher: ResolvedModel,
-    /// Models that judge in flows, by what the stages call them.
-    pub judges: BTreeMap<String, ResolvedModel>,
+    /// Models that stages name, to judge or to make vectors, by what the stages call them.
+    pub named: BTreeMap<String, ResolvedModel>,
 }
 
 impl Runner<'_> {
@@ -99,16 +99,16 @@ impl Runner<'_> {
         } else {
             self.model("teacher", &self.file.teacher, self.file.teacher_place)?
         };
-        let mut judges = BTreeMap::new();
+        let mut named = BTreeMap::new();
         for spec in &self.file.stages {
             let StageConfig::Generate(config) = &spec.config else { continue };
-            if let Some(reference) = config.judge_model()
-                && !judges.contains_key(reference)
-            {
-                judges.insert(reference.to_owned(), self.model("judge", reference, Some(spec.places.key("judge")))?);
+            for (key, reference) in [("judge", config.judge_model()), ("embedder", config.embedder.as_deref())] {
+                if let Some(reference) = reference.filter(|reference| !named.contains_key(*reference)) {
+                    named.insert(reference.to_owned(), self.model(key, reference, Some(spec.places.key(key)))?);
+                }
             }
         }
-        Ok(Models { student, teacher, judges })
+        Ok(Models { student, teacher, named })
     }
 
     /// Finds or fetches one of them; trouble is said with its place in the pipeline file.

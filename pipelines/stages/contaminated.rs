@@ -1,8 +1,9 @@
 //! Training rows against the tests of a run.
 
+use crate::embedder::Embedder;
 use anyhow::Result;
 use espalier_dataset::quality::Sample;
-use espalier_dataset::{DatasetError, Records};
+use espalier_dataset::{DatasetError, Example, Records};
 use espalier_eval::{Contamination, Evaluation, TestItems};
 use std::path::PathBuf;
 
@@ -12,16 +13,41 @@ pub const OF_BENCHMARKS: f64 = 0.5;
 /// their words, and ask for different things all the same.
 pub const OF_ONE_TREE: f64 = 0.8;
 
+/// Rows that are compared by what they say at the same time.
+const AT_ONCE: usize = 1024;
+
+/// What finds questions in other words.
+#[derive(Debug)]
+pub struct Meaning<'a> {
+    /// Makes the vectors.
+    pub embedder: Embedder<'a>,
+    /// From which cosine on two questions ask the same.
+    pub threshold: f32,
+}
+
 /// Looks the rows of `files`, of any form that `train` reads, through for the items of `evaluations`: one of each task is enough.
-/// From `threshold` on a part of an item is said to stand in a row.
+/// From `threshold` on a part of an item is said to stand in a row; `meaning` finds those asked in other words too.
 pub fn find<'a>(
     files: &[PathBuf],
     evaluations: impl IntoIterator<Item = &'a Evaluation>,
     threshold: f64,
+    mut meaning: Option<&mut Meaning<'_>>,
 ) -> Result<Contamination> {
     let mut tests = TestItems::of_evaluations(evaluations).with_threshold(threshold);
+    let mut look = |portion: &[(String, Example)]| -> Result<()> {
+        let samples: Vec<Sample<'_>> =
+            portion.iter().map(|(id, example)| Sample { id, ..Sample::from(example) }).collect();
+        if let Some(Meaning { embedder, threshold }) = meaning.as_deref_mut() {
+            return tests.look_at_meaning(&samples, *threshold, |texts| embedder.vectors(texts));
+        }
+        for sample in &samples {
+            tests.look_at(sample);
+        }
+        Ok(())
+    };
     for path in files {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut portion = Vec::with_capacity(AT_ONCE);
         for record in Records::open(path, None)? {
             let record = record.map_err(DatasetError::Problem)?;
             let line = record.line();
@@ -29,8 +55,13 @@ pub fn find<'a>(
             // Whatever id a row has, its place finds it.
             let id =
                 if example.id.is_empty() { format!("{name}:{line}") } else { format!("{name}:{line} {}", example.id) };
-            tests.look_at(&Sample { id: &id, ..Sample::from(&example) });
+            portion.push((id, example));
+            if portion.len() == AT_ONCE {
+                look(&portion)?;
+                portion.clear();
+            }
         }
+        look(&portion)?;
     }
     Ok(tests.finish())
 }

@@ -192,7 +192,7 @@ pub fn run(
     }
     let options = ComparisonOptions { margin: config.margin, ..ComparisonOptions::default() };
     let contamination =
-        contaminated::find(&inputs.rows, evaluations.first().into_iter().flatten(), contaminated::OF_ONE_TREE)?;
+        contaminated::find(&inputs.rows, evaluations.first().into_iter().flatten(), contaminated::OF_ONE_TREE, None)?;
     if !contamination.found.is_empty() {
         context.warn(contamination.words());
     }

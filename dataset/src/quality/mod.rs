@@ -13,10 +13,10 @@ mod sample;
 mod shingles;
 mod words;
 
-pub use cleaning::{Cleaning, CleaningReport, Deduplication, Found, Outputs, clean};
+pub use cleaning::{Cleaning, CleaningReport, Deduplication, Found, Meaning, Outputs, clean};
 pub use contamination::{Alike, Benchmarks, Contained, Hit, Item, Part, read_items};
 pub use masking::{Masked, Personal, mask, mask_row};
-pub use meaning::{Near, Quota, Vectors, choose, nearest, reject_near_by_vectors, reject_over_quota, twins};
+pub use meaning::{Meanings, Near, Quota, RowVectors, SameMeaning, Vectors, choose, nearest, reject_over_quota};
 pub use near::{Compared, Duplicate, Fingerprint, NearDuplicates, reject_near_duplicates, scratch_of};
 pub use rules::{Bounds, Breach, Known, Language, Rule, Rules, Seeds};
 pub use sample::Sample;

@@ -32,6 +32,12 @@ impl<'a> Sample<'a> {
         self.said_by("assistant")
     }
 
+    /// What is asked behind the last blank line: the question itself, where it follows the text that it is about. `None` of a
+    /// question in one piece.
+    pub fn end_of_question(&self) -> Option<String> {
+        self.question().trim_end().rsplit_once("\n\n").map(|(_, end)| end.to_owned())
+    }
+
     fn said_by(&self, wanted: &str) -> Cow<'a, str> {
         let mut said = self.turns.iter().filter(|(role, _)| *role == wanted).map(|(_, text)| *text);
         let Some(first) = said.next() else { return Cow::Borrowed("") };
@@ -70,6 +76,8 @@ mod tests {
         let turns = vec![("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")];
         let sample = Sample { turns, ..Sample::default() };
         assert_eq!((sample.question().as_ref(), sample.answer().as_ref()), ("a\n\nc", "b"));
+        assert_eq!(sample.end_of_question().as_deref(), Some("c"));
+        assert_eq!(Sample::pair("", "a", "b\n\nc").end_of_question(), None);
         let example = Example::new(Content::Text("learned".into()), 1);
         assert_eq!(
             (Sample::from(&example).answer().as_ref(), Sample::from(&example).question().as_ref()),

@@ -8,11 +8,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use espalier_dataset::quality::{
-    Benchmarks, Cleaning, CleaningReport, Compared, Deduplication, Outputs, Rules, clean, read_items,
+    Benchmarks, Cleaning, CleaningReport, Compared, Deduplication, Meaning, Outputs, Rules, Vectors, clean, read_items,
 };
-use espalier_dataset::{Row, Turn, Verdict, read_parquet, write_parquet};
+use espalier_dataset::{DatasetError, Row, Turn, Verdict, read_parquet, write_parquet};
 use planted::{ITEMS, Planted, item, planted, row};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const ROWS: u64 = 2000;
 
@@ -58,7 +58,7 @@ fn deduplication() -> Deduplication {
 
 fn run(input: &Path, output: &Path, cleaning: &Cleaning) -> CleaningReport {
     let outputs = Outputs { cleaned: Some(output), rejected: None };
-    clean(input, outputs, cleaning, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap()
+    clean(input, outputs, cleaning, None, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap()
 }
 
 fn lines(path: &Path) -> Vec<Value> {
@@ -81,7 +81,7 @@ fn what_is_planted_is_found_and_nothing_else() {
         seen.push((done, total));
         ControlFlow::Continue(())
     };
-    let report = clean(&input, outputs, &cleaning, &mut progress).unwrap().unwrap();
+    let report = clean(&input, outputs, &cleaning, None, &mut progress).unwrap().unwrap();
 
     for line in lines(&rejected) {
         let index: u64 = line["id"].as_str().unwrap().parse().unwrap();
@@ -175,6 +175,7 @@ fn a_table_keeps_its_rejected_rows_and_says_why() {
         &input,
         Outputs { cleaned: Some(&bench.path("x.jsonl")), rejected: None },
         &Cleaning::default(),
+        None,
         &mut |_, _| ControlFlow::Continue(()),
     );
     assert!(error.unwrap_err().to_string().contains("ends in .parquet"));
@@ -212,11 +213,12 @@ fn what_is_stopped_or_broken_leaves_nothing() {
     let cleaning = Cleaning { deduplication: Some(wanted), ..Cleaning::default() };
     let (output, rejected) = (bench.path("out.jsonl"), bench.path("rejected.jsonl"));
     let outputs = Outputs { cleaned: Some(&output), rejected: Some(&rejected) };
-    let stopped = clean(&input, outputs, &cleaning, &mut |_, _| ControlFlow::Break(())).unwrap();
+    let stopped = clean(&input, outputs, &cleaning, None, &mut |_, _| ControlFlow::Break(())).unwrap();
     assert_eq!(stopped, None);
     assert_eq!(bench.names(), BTreeSet::from(["rows.jsonl".to_owned()]));
     // A dry run says what would be, and writes nothing either.
-    let dry = clean(&input, Outputs::default(), &cleaning, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
+    let dry =
+        clean(&input, Outputs::default(), &cleaning, None, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
     assert_eq!(dry.rejected_by, [("near-duplicate".to_owned(), 200)]);
     assert_eq!(bench.names(), BTreeSet::from(["rows.jsonl".to_owned()]));
 }
@@ -227,7 +229,8 @@ fn a_row_that_cannot_be_read_is_out_and_the_others_stay() {
     let input = bench.write("rows.jsonl", [row(1), "{\"messages\": 5}".into(), "no JSON".into(), row(2)]);
     let (output, rejected) = (bench.path("out.jsonl"), bench.path("rejected.jsonl"));
     let outputs = Outputs { cleaned: Some(&output), rejected: Some(&rejected) };
-    let report = clean(&input, outputs, &Cleaning::default(), &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
+    let report =
+        clean(&input, outputs, &Cleaning::default(), None, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
     assert_eq!(report.rejected_by, [("unreadable".to_owned(), 2)]);
     assert_eq!(lines(&output).len(), 2);
     let refused = lines(&rejected);
@@ -237,4 +240,59 @@ fn a_row_that_cannot_be_read_is_out_and_the_others_stay() {
     std::fs::write(&input, serde_json::to_string_pretty(&pretty).unwrap()).unwrap();
     run(&input, &output, &Cleaning::default());
     assert_eq!(std::fs::read_to_string(&output).unwrap(), format!("{}\n{}\n", row(1), row(2)));
+}
+
+#[test]
+fn what_is_said_in_other_words_goes() {
+    let bench = Bench::new();
+    let row = |id: &str, question: &str, answer: &str| {
+        let turns = [("user", question), ("assistant", answer)]
+            .map(|(role, content)| json!({"role": role, "content": content}));
+        json!({"id": id, "messages": turns}).to_string()
+    };
+    let input = bench.write(
+        "rows.jsonl",
+        [
+            row("frog", "Which animal sat in the pond?", "A frog."),
+            row("sea", "How far down does the sea go?", "Eleven kilometres."),
+            row("creature", "What creature was sitting in the pond?", "It was a frog."),
+            row("seed", "Who wrote the tune?", "Bach."),
+            row("city", "Where is Paris?", "In France."),
+        ],
+    );
+    let seeds = bench.write("seeds.jsonl", [row("", "Which composer made that tune?", "Bach")]);
+    let items = bench.write("deep.jsonl", [json!({"question": "How deep is the sea?", "answer": "11 km"}).to_string()]);
+    let mut asked = 0;
+    let mut embed = |texts: &[String]| {
+        asked += texts.len();
+        let topics = ["pond", "sea", "tune", "Paris"];
+        let vector = |text: &String| topics.map(|topic| f32::from(u8::from(text.contains(topic)))).to_vec();
+        Vectors::dense(&texts.iter().map(vector).collect::<Vec<_>>()).map_err(DatasetError::Vectors)
+    };
+    let cleaning = Cleaning {
+        benchmarks: Some(Benchmarks::new(read_items(&items).unwrap())),
+        deduplication: Some(Deduplication { against: vec![seeds], ..deduplication() }),
+        ..Cleaning::default()
+    };
+    let meaning = Meaning { threshold: 0.9, compared: Compared::Conversation, embed: &mut embed };
+    let (output, rejected) = (bench.path("out.jsonl"), bench.path("rejected.jsonl"));
+    let outputs = Outputs { cleaned: Some(&output), rejected: Some(&rejected) };
+    let report =
+        clean(&input, outputs, &cleaning, Some(meaning), &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
+    let kept: Vec<Value> = lines(&output).into_iter().map(|line| line["id"].clone()).collect();
+    assert_eq!(kept, ["frog", "city"]);
+    let reasons: Vec<Value> = lines(&rejected).into_iter().map(|line| line["reason"].clone()).collect();
+    assert_eq!(
+        reasons,
+        [
+            "contamination: 1.00 like the question of deep:1",
+            "same meaning: 1.00 like frog",
+            "same meaning: 1.00 like seeds.jsonl:1"
+        ]
+    );
+    assert_eq!((report.same_meaning.len(), report.contamination_by_meaning.len()), (2, 1));
+    assert_eq!((report.same_meaning[0].row_line, report.same_meaning[0].found.of.as_str()), (3, "frog"));
+    assert_eq!(report.contaminated_by["deep"], 1);
+    // The item, the seed, the question of each row, and each row that was left.
+    assert_eq!(asked, 1 + 1 + 5 + 4);
 }

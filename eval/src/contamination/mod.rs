@@ -24,6 +24,8 @@ const TOLD: usize = 5;
 #[derive(Debug)]
 pub struct TestItems {
     index: Benchmarks,
+    /// What the items ask, as vectors, once rows were looked through by them.
+    questions: Option<Vectors>,
     /// Task and id of each item of the index.
     names: Vec<(String, String)>,
     found: BTreeMap<usize, ContaminatedItem>,
@@ -94,7 +96,14 @@ impl TestItems {
             known.push(Item { benchmark: task.to_owned(), line: names.len(), ..item });
             names.push((task.to_owned(), id.to_owned()));
         }
-        Self { index: Benchmarks::new(known), names, found: BTreeMap::new(), rows: 0, contaminated_rows: 0 }
+        Self {
+            index: Benchmarks::new(known),
+            questions: None,
+            names,
+            found: BTreeMap::new(),
+            rows: 0,
+            contaminated_rows: 0,
+        }
     }
 
     /// How much of a part must stand in a row, instead of the half that is usual for benchmarks.
@@ -139,9 +148,14 @@ impl TestItems {
         &mut self,
         rows: &[Sample<'_>],
         threshold: f32,
-        embed: impl FnMut(&[String]) -> Result<Vectors, E>,
+        mut embed: impl FnMut(&[String]) -> Result<Vectors, E>,
     ) -> Result<(), E> {
-        let alike = self.index.alike(rows, threshold, embed)?;
+        let questions = match self.questions.take() {
+            Some(questions) => questions,
+            None => embed(&self.index.questions())?,
+        };
+        let alike = self.index.alike(rows, &questions, threshold, embed)?;
+        self.questions = Some(questions);
         for (row, alike) in rows.iter().zip(alike) {
             if self.look_at(row) {
                 continue;

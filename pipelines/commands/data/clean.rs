@@ -2,12 +2,16 @@
 
 use crate::cli::CleanArguments;
 use crate::commands::Session;
+use crate::commands::chat::engine_options;
 use crate::content::write_atomically;
+use crate::embedder::Embedder;
 use crate::events::Event;
+use crate::models::resolve;
 use crate::outcome::{Failure, Interrupted, Status};
 use anyhow::Result;
+use espalier_dataset::DatasetError;
 use espalier_dataset::quality::{
-    Benchmarks, Bounds, Cleaning, CleaningReport, Deduplication, Outputs, Rule, Rules, clean, read_items,
+    Benchmarks, Bounds, Cleaning, CleaningReport, Deduplication, Meaning, Outputs, Rule, Rules, clean, read_items,
 };
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -20,6 +24,7 @@ const SIMILARITY: f64 = 0.8;
 pub(super) fn run(arguments: &CleanArguments, session: Session<'_>) -> Result<Status> {
     refuse_same_files(arguments)?;
     let cleaning = cleaning(arguments)?;
+    let mut embedder = embedder(arguments, session)?;
     let table = arguments.input.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet"));
     let unit = if table { "rows" } else { "bytes" };
     let mut progress = |done, total| {
@@ -30,7 +35,23 @@ pub(super) fn run(arguments: &CleanArguments, session: Session<'_>) -> Result<St
     let written = |path: &'_ Option<std::path::PathBuf>| path.clone().filter(|_| !arguments.dry_run);
     let (cleaned, rejected) = (written(&arguments.output), written(&arguments.rejected));
     let outputs = Outputs { cleaned: cleaned.as_deref(), rejected: rejected.as_deref() };
-    let report = clean(&arguments.input, outputs, &cleaning, &mut progress)?.ok_or(Interrupted)?;
+    let cleaned_rows = match &mut embedder {
+        None => clean(&arguments.input, outputs, &cleaning, None, &mut progress),
+        Some((embedder, threshold)) => {
+            let embed = &mut |texts: &[String]| {
+                embedder.vectors(texts).map_err(|error| DatasetError::Vectors(format!("{error:#}")))
+            };
+            let meaning = Meaning { threshold: *threshold, compared: arguments.compare.into(), embed };
+            clean(&arguments.input, outputs, &cleaning, Some(meaning), &mut progress)
+        }
+    };
+    if session.stop.load(Ordering::Relaxed) {
+        return Err(Interrupted.into());
+    }
+    let report = cleaned_rows?.ok_or(Interrupted)?;
+    if let Some(message) = embedder.as_ref().and_then(|(embedder, _)| embedder.warning()) {
+        session.reporter.send(&Event::Warning { stage: "clean".into(), message });
+    }
     if let Some(path) = &arguments.report {
         write_atomically(path, &serde_json::to_vec_pretty(&report)?)?;
     }
@@ -39,11 +60,21 @@ pub(super) fn run(arguments: &CleanArguments, session: Session<'_>) -> Result<St
     Ok(Status::Done)
 }
 
+/// The embedder and the cosine from which two texts say the same.
+fn embedder<'a>(arguments: &CleanArguments, session: Session<'a>) -> Result<Option<(Embedder<'a>, f32)>> {
+    let Some(reference) = &arguments.embedder else { return Ok(None) };
+    let model = resolve(reference, session.reporter, session.stop)?;
+    let embedder = Embedder::load(&model, &engine_options(session), session.stop)?;
+    let threshold = embedder.required_threshold(arguments.same_meaning)?;
+    Ok(Some((embedder, threshold)))
+}
+
 /// Without a check named, near-duplicates and all rules.
 fn cleaning(arguments: &CleanArguments) -> Result<Cleaning> {
     let near = arguments.minhash.is_some() || arguments.index.is_some() || !arguments.against.is_empty();
     let rules = arguments.rules.is_some() || arguments.language.is_some();
-    let named = near || rules || arguments.mask_pii || !arguments.decontaminate.is_empty();
+    let named =
+        near || rules || arguments.mask_pii || !arguments.decontaminate.is_empty() || arguments.embedder.is_some();
     let wanted = match &arguments.rules {
         Some(list) => Some(list.0.clone()),
         None if !named => Some(Rule::ALL.to_vec()),

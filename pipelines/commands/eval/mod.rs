@@ -12,12 +12,16 @@ pub use list::list;
 
 use self::judged::Subject;
 use super::Session;
+use super::chat::engine_options;
 use crate::cli::{EvalArguments, JudgeArguments};
 use crate::content::write_atomically;
+use crate::embedder::Embedder;
+use crate::events::Event;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
 use crate::servers;
-use crate::stages::{StageContext, contaminated};
+use crate::stages::StageContext;
+use crate::stages::contaminated::{self, Meaning};
 use anyhow::Result;
 use espalier_eval::results::Written;
 use espalier_eval::{ComparisonOptions, Evaluation};
@@ -134,7 +138,18 @@ fn contamination(
     if arguments.train_data.is_empty() {
         return Ok(serde_json::Value::Null);
     }
-    let found = contaminated::find(&arguments.train_data, all.first().into_iter().flatten(), threshold)?;
+    let meaning = arguments.embedder.as_ref().map(|reference| {
+        let model = resolve(reference, session.reporter, session.stop)?;
+        let embedder = Embedder::load(&model, &engine_options(session), session.stop)?;
+        let threshold = embedder.required_threshold(arguments.same_meaning)?;
+        Ok::<_, anyhow::Error>(Meaning { embedder, threshold })
+    });
+    let mut meaning = meaning.transpose()?;
+    let first = all.first().into_iter().flatten();
+    let found = contaminated::find(&arguments.train_data, first, threshold, meaning.as_mut())?;
+    if let Some(message) = meaning.and_then(|meaning| meaning.embedder.warning()) {
+        session.reporter.send(&Event::Warning { stage: "eval".into(), message });
+    }
     session.reporter.line(found.words());
     for item in &found.found {
         if let Some(hit) = item.hits.first() {

@@ -97,7 +97,7 @@ impl<'t> Flows<'t> {
         &self,
         around: &Surroundings<'_>,
         answers: &Path,
-        reviewer: &mut Reviewer,
+        reviewer: &mut Reviewer<'_>,
     ) -> Result<RoundsOutcome> {
         let Surroundings { config, tree, engine, judge, model, context, probe } = *around;
         if self.names.is_empty() {

@@ -10,12 +10,13 @@ use self::flows::{Flows, Surroundings};
 use self::review::Reviewer;
 use super::StageContext;
 use crate::content::hash_bytes;
+use crate::embedder::Embedder;
 use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
 use crate::servers;
 use anyhow::{Context, Result};
-use espalier_dataset::quality::{Masked, Rule, Vectors, mask_row, reject_over_quota};
-use espalier_dataset::{Journal, Origin, Row, Verdict, Versions, drop_duplicates, write_messages_jsonl, write_parquet};
+use espalier_dataset::quality::{Masked, Rule, mask_row, reject_over_quota};
+use espalier_dataset::{Journal, Origin, Row, Verdict, Versions, write_messages_jsonl, write_parquet};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
 use espalier_model::Model;
 use espalier_sdg::flow::{SourceSettings, sources};
@@ -23,12 +24,11 @@ use espalier_sdg::{GenerateConfig, GenerateEvent, LeafGeneration, SdgError};
 use espalier_taxonomy::{ChunkSettings, Leaf, Severity, Tree};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Raised when the rows that a tree gives would come out otherwise.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Configuration of `generate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +66,12 @@ pub struct GenerateStage {
     /// Who judges in flows: a model, or the URL of a server; the teacher otherwise.
     #[serde(default)]
     pub judge: Option<String>,
+    /// A model that makes vectors of texts: quotas choose rows by them, and rows that say the same as another one are refused.
+    #[serde(default)]
+    pub embedder: Option<String>,
+    /// Cosine of these vectors from which two rows say the same; 0 refuses none.
+    #[serde(default)]
+    pub same_meaning: Option<f32>,
     /// How often a flow may use each source of a leaf until the leaf has its rows.
     #[serde(default = "default_rounds")]
     pub rounds: usize,
@@ -144,6 +150,8 @@ impl GenerateStage {
             chunk_overlap: 0,
             flow: default_flow(),
             judge: None,
+            embedder: None,
+            same_meaning: None,
             rounds: default_rounds(),
             scale: default_scale(),
             rules: default_rules(),
@@ -180,6 +188,15 @@ impl GenerateStage {
         let refuse = |what: String| Err(Failure::usage(format!("generate: {what}")));
         if !(0.0..=1.0).contains(&self.near_duplicates) {
             return refuse(format!("`near_duplicates` is {}; choose 0 to 1", self.near_duplicates));
+        }
+        match (&self.embedder, self.same_meaning) {
+            (None, Some(_)) => {
+                return refuse("`same_meaning` is about the vectors of an `embedder`; name one".to_owned());
+            }
+            (_, Some(cosine)) if !(0.0..=1.0).contains(&cosine) => {
+                return refuse(format!("`same_meaning` is {cosine}; choose 0 to 1"));
+            }
+            _ => {}
         }
         if self.budget_minutes.is_some_and(|minutes| !(minutes > 0.0 && minutes.is_finite())) {
             return refuse("`budget_minutes` is not above 0; choose minutes, or leave it out".to_owned());
@@ -237,6 +254,8 @@ pub struct Engines<'a> {
     pub teacher: EngineChoice<'a>,
     /// Which one judges.
     pub judge: JudgeChoice<'a>,
+    /// Which one makes vectors.
+    pub embedder: Option<&'a ResolvedModel>,
 }
 
 /// Where rows go.
@@ -281,14 +300,15 @@ pub fn run(
     let opened = open(config, teacher, engines, context)?;
     let Opened { tree, model, engine, judge } = &opened;
     let flows = Flows::of_tree(tree, config)?;
-    let mut reviewer = Reviewer::new(config)?;
+    let mut reviewer = Reviewer::new(config, embedder(config, engines.embedder, context)?)?;
+    let embedder = reviewer.embedder_identity();
     let mut by_leaf: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
     let mut journals = Vec::new();
     for leaf in tree.leaves.iter().filter(|leaf| flows.of(leaf).is_none()) {
         context.check_stop()?;
         let journal = places.work.join(format!("{}.jsonl", journal_key(leaf, tree, config, engine.identity())));
         let mut rows = leaf_rows(leaf, tree, config, engine, model, &journal, context)?;
-        reviewer.reject_twins(&mut rows)?;
+        reviewer.compare(&mut rows, 0)?;
         by_leaf.insert(&leaf.id, rows);
         journals.push(journal);
     }
@@ -301,13 +321,14 @@ pub fn run(
         }
     }
     let mut rows: Vec<Row> = tree.leaves.iter().filter_map(|leaf| by_leaf.remove(leaf.id.as_str())).flatten().collect();
-    reviewer.decontaminate(&mut rows);
-    drop_duplicates(&mut rows);
     let quota = |id: &str| {
         let leaf = tree.leaf(id).filter(|leaf| flows.of(leaf).is_some())?;
         Some(leaf.samples.unwrap_or(config.samples))
     };
-    reject_over_quota(&mut rows, &quota, |texts| Ok::<_, Infallible>(Vectors::of_words(texts)))?;
+    reject_over_quota(&mut rows, &quota, |texts| reviewer.vectors(texts))?;
+    if let Some(warning) = reviewer.warning() {
+        context.warn(warning);
+    }
     if config.mask_pii {
         mask(&mut rows, context);
     }
@@ -323,7 +344,12 @@ pub fn run(
     let count = rows.len();
     let origin = Origin {
         taxonomy: Some(tree_hash(tree)),
-        engines: [Some(engine), judge.as_ref()].into_iter().flatten().map(|used| used.identity().to_owned()).collect(),
+        engines: [Some(engine), judge.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|used| used.identity().to_owned())
+            .chain(embedder)
+            .collect(),
         flows: flows.versions(),
     };
     let version = Versions::new(&places.rows).add(rows.into_iter().map(Ok), origin)?;
@@ -357,6 +383,22 @@ impl Opened {
         let Self { tree, model, engine, judge } = self;
         Surroundings { config, tree, engine, judge: judge.as_ref(), model, context, probe }
     }
+}
+
+fn embedder<'a>(
+    config: &GenerateStage,
+    model: Option<&ResolvedModel>,
+    context: &StageContext<'a>,
+) -> Result<Option<Embedder<'a>>> {
+    let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
+    let embedder = model.map(|model| Embedder::load(model, &options, context.stop)).transpose()?;
+    if embedder.as_ref().is_some_and(|embedder| embedder.threshold(config.same_meaning).is_none()) {
+        context.note(
+            "the embedder is a model that writes: its vectors choose the rows of a quota; `same_meaning` says from which cosine \
+             on they refuse rows too",
+        );
+    }
+    Ok(embedder)
 }
 
 /// Opens tree, teacher and engines; says the tree's notes.

@@ -2,7 +2,7 @@
 
 use super::flows::Flows;
 use super::review::Reviewer;
-use super::{Engines, GenerateStage, Places, flows, open};
+use super::{Engines, GenerateStage, Places, embedder, flows, open};
 use crate::models::ResolvedModel;
 use crate::outcome::Failure;
 use crate::reporter::{duration, size};
@@ -29,7 +29,7 @@ pub fn probe(
 ) -> Result<Probe> {
     let opened = open(config, teacher, engines, context)?;
     let flows = Flows::of_tree(&opened.tree, config)?;
-    let mut reviewer = Reviewer::new(config)?;
+    let mut reviewer = Reviewer::new(config, embedder(config, engines.embedder, context)?)?;
     let around = opened.surroundings(config, context, true);
     let made = flows.run(&around, &places.work.join(flows::ANSWERS), &mut reviewer)?;
     let without_flow = opened.tree.leaves.iter().filter(|leaf| flows.of(leaf).is_none()).count();

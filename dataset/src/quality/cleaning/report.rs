@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::entry::Entry;
 use super::{Checked, Rejection};
 use crate::funnel::{Funnel, FunnelLine};
-use crate::quality::contamination::Hit;
+use crate::quality::contamination::{Alike, Hit};
+use crate::quality::meaning::SameMeaning;
 use crate::quality::near::Duplicate;
 use crate::row::{Row, Verdict};
 
@@ -37,8 +38,14 @@ pub struct CleaningReport {
     pub contaminated_by: BTreeMap<String, u64>,
     /// Both sides of the first hits.
     pub contamination: Vec<Found<Hit>>,
+    /// Both sides of the first hits by meaning.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contamination_by_meaning: Vec<Found<Alike>>,
     /// The first near-duplicates, with the rows that they repeat.
     pub near_duplicates: Vec<Found<Duplicate>>,
+    /// The first rows that say what another one says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub same_meaning: Vec<Found<SameMeaning>>,
 }
 
 /// What was found in a row.
@@ -101,18 +108,24 @@ impl Counts {
 
 impl CleaningReport {
     fn list(&mut self, entry: &Entry, rejection: &Rejection) {
-        let (id, row_line) = (entry.id().to_owned(), entry.line());
         match rejection {
             Rejection::Contaminated(hit) => {
                 *self.contaminated_by.entry(hit.benchmark.clone()).or_default() += 1;
-                if self.contamination.len() < LISTED {
-                    self.contamination.push(Found { id, row_line, found: (**hit).clone() });
-                }
+                listed(&mut self.contamination, entry, &**hit);
             }
-            Rejection::Duplicate(duplicate) if self.near_duplicates.len() < LISTED => {
-                self.near_duplicates.push(Found { id, row_line, found: duplicate.clone() });
+            Rejection::AlikeItem(alike) => {
+                *self.contaminated_by.entry(alike.benchmark.clone()).or_default() += 1;
+                listed(&mut self.contamination_by_meaning, entry, &**alike);
             }
-            _ => {}
+            Rejection::Duplicate(duplicate) => listed(&mut self.near_duplicates, entry, duplicate),
+            Rejection::SameMeaning(same) => listed(&mut self.same_meaning, entry, same),
+            Rejection::Before | Rejection::Unreadable(_) | Rejection::Rule(_) => {}
         }
+    }
+}
+
+fn listed<T: Clone>(list: &mut Vec<Found<T>>, entry: &Entry, found: &T) {
+    if list.len() < LISTED {
+        list.push(Found { id: entry.id().to_owned(), row_line: entry.line(), found: found.clone() });
     }
 }

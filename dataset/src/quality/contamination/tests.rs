@@ -146,10 +146,17 @@ fn questions_in_other_words_are_found_by_vectors() {
         let topic = |text: &String| vec![if text.contains("France") { 1.0 } else { 0.0 }, 0.01 * text.len() as f32];
         crate::quality::Vectors::dense(&texts.iter().map(topic).collect::<Vec<_>>())
     };
-    let rows = [Sample::pair("", "Name France's capital.", "Paris"), Sample::pair("", "", "")];
-    let found = benchmarks().alike(&rows, 0.95, embed).unwrap();
+    let long = format!("{}\n\nName France's capital.", "A long text about frogs. ".repeat(30));
+    let rows = [
+        Sample::pair("", "Name France's capital.", "Paris"),
+        Sample::pair("", "", ""),
+        Sample::pair("", &long, "Paris"),
+    ];
+    let questions = embed(&benchmarks().questions()).unwrap();
+    let found = benchmarks().alike(&rows, &questions, 0.95, embed).unwrap();
     assert_eq!(found[0].as_ref().unwrap().reason(), "contamination: 0.99 like the question of ponds:1");
     assert_eq!(found[1], None);
+    assert_eq!(found[2], found[0], "what follows a text is what is asked");
 }
 
 mod any_text {

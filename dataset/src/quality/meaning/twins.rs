@@ -1,9 +1,10 @@
 //! Near-duplicates by vectors: what says the same in other words.
 
 use rayon::prelude::*;
+use serde::Serialize;
 
+use super::rows::RowVectors;
 use super::vectors::Vectors;
-use crate::row::{Row, Verdict};
 
 /// Rows that are compared with all earlier ones at the same time.
 const AT_ONCE: usize = 512;
@@ -19,7 +20,7 @@ pub struct Near {
 
 impl Near {
     /// The one that is more like; of equal ones the earlier.
-    fn or(self, other: Option<Self>) -> Self {
+    pub(crate) fn or(self, other: Option<Self>) -> Self {
         match other {
             Some(other) if other.cosine > self.cosine || (other.cosine >= self.cosine && other.index < self.index) => {
                 other
@@ -29,60 +30,104 @@ impl Near {
     }
 }
 
-/// Of each vector the earlier one that it is a twin of: the one most like it among those that are no twins themselves, where their
-/// cosine reaches `threshold`. Every pair is compared, in blocks and in parallel: exact, and fit for some 100,000 rows.
-pub fn twins(vectors: &Vectors, threshold: f32) -> Vec<Option<Near>> {
-    let mut found: Vec<Option<Near>> = Vec::with_capacity(vectors.len());
-    let mut kept: Vec<usize> = Vec::new();
-    for start in (0..vectors.len()).step_by(AT_ONCE) {
-        let end = (start + AT_ONCE).min(vectors.len());
-        let before: Vec<Option<Near>> =
-            (start..end).into_par_iter().map(|row| most_like(vectors, row, vectors, &kept, threshold)).collect();
-        let first = kept.len();
-        for (row, before) in (start..end).zip(before) {
-            let here = most_like(vectors, row, vectors, &kept[first..], threshold);
-            let twin = here.map(|here| here.or(before)).or(before);
-            if twin.is_none() {
-                kept.push(row);
-            }
-            found.push(twin);
-        }
+/// What was kept so far, by its vectors. Every pair is compared, in blocks and in parallel: exact, and fit for some 100,000 rows.
+#[derive(Debug)]
+pub struct Meanings {
+    threshold: f32,
+    /// What was kept of each block: the number of its first, and the vectors.
+    blocks: Vec<(usize, RowVectors)>,
+    ids: Vec<String>,
+}
+
+/// What says the same as an earlier one that was kept.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SameMeaning {
+    /// Id of the earlier one.
+    pub of: String,
+    /// The cosine.
+    pub cosine: f32,
+}
+
+impl SameMeaning {
+    /// The reason of the rejection.
+    pub fn reason(&self) -> String {
+        format!("same meaning: {:.2} like {}", floor(self.cosine), self.of)
     }
-    found
+}
+
+/// Cut, not rounded: what is not the same never reads as 1.00.
+pub(crate) fn floor(cosine: f32) -> f32 {
+    (cosine * 100.0).floor() / 100.0
+}
+
+impl Meanings {
+    /// Nothing yet; from a cosine of `threshold` on two say the same.
+    pub fn new(threshold: f32) -> Self {
+        Self { threshold, blocks: Vec::new(), ids: Vec::new() }
+    }
+
+    /// Takes rows with their ids, in their order: of each the one that was kept before it and is most like it. What is like none is
+    /// kept.
+    pub fn add_all(&mut self, ids: &[&str], rows: &RowVectors) -> Vec<Option<SameMeaning>> {
+        let mut found = Vec::with_capacity(ids.len());
+        for start in (0..ids.len()).step_by(AT_ONCE) {
+            let block = start..(start + AT_ONCE).min(ids.len());
+            let before: Vec<Option<Near>> = block.clone().into_par_iter().map(|row| self.nearest(rows, row)).collect();
+            let (first, mut kept) = (self.ids.len(), Vec::new());
+            for (row, before) in block.zip(before) {
+                let numbered = kept.iter().enumerate().map(|(place, &other)| (first + place, other));
+                let here = most_like(numbered, self.threshold, |other| rows.cosine(row, rows, other));
+                let near = here.map(|here| here.or(before)).or(before);
+                if near.is_none() {
+                    kept.push(row);
+                    self.ids.push(ids[row].to_owned());
+                }
+                found.push(near);
+            }
+            self.blocks.push((first, rows.select(&kept)));
+        }
+        let same = |near: Near| SameMeaning { of: self.ids[near.index].clone(), cosine: near.cosine };
+        found.into_iter().map(|near| near.map(same)).collect()
+    }
+
+    fn nearest(&self, rows: &RowVectors, row: usize) -> Option<Near> {
+        let of_block = |(first, block): &(usize, RowVectors)| {
+            let numbered = (0..block.len()).map(|place| (first + place, place));
+            most_like(numbered, self.threshold, |other| rows.cosine(row, block, other))
+        };
+        self.blocks.iter().filter_map(of_block).reduce(|best, near| best.or(Some(near)))
+    }
 }
 
 /// Of each vector the one of `others` that is most like it, where their cosine reaches `threshold`.
 pub fn nearest(vectors: &Vectors, others: &Vectors, threshold: f32) -> Vec<Option<Near>> {
-    let all: Vec<usize> = (0..others.len()).collect();
-    (0..vectors.len()).into_par_iter().map(|row| most_like(vectors, row, others, &all, threshold)).collect()
+    let of = |row: usize| {
+        let all = (0..others.len()).map(|index| (index, index));
+        most_like(all, threshold, |other| vectors.cosine(row, others, other))
+    };
+    (0..vectors.len()).into_par_iter().map(of).collect()
 }
 
-fn most_like(vectors: &Vectors, row: usize, others: &Vectors, among: &[usize], threshold: f32) -> Option<Near> {
-    among.iter().fold(None, |best, &index| {
-        let cosine = vectors.cosine(row, others, index);
+/// Of others, each with its number, the one whose cosine is greatest.
+fn most_like(
+    among: impl Iterator<Item = (usize, usize)>,
+    threshold: f32,
+    cosine: impl Fn(usize) -> f32,
+) -> Option<Near> {
+    among.fold(None, |best, (index, other)| {
+        let cosine = cosine(other);
         if cosine >= threshold { Some(Near { index, cosine }.or(best)) } else { best }
     })
-}
-
-/// Rejects every accepted row that says what an earlier accepted one says; `vectors` are those of the accepted rows, in order.
-pub fn reject_near_by_vectors(rows: &mut [Row], vectors: &Vectors, threshold: f32) {
-    let accepted: Vec<usize> = (0..rows.len()).filter(|&index| rows[index].verdict == Verdict::Accepted).collect();
-    for (&index, twin) in accepted.iter().zip(twins(vectors, threshold)) {
-        let Some(twin) = twin else { continue };
-        let kept = rows[accepted[twin.index]].id.clone();
-        rows[index].verdict = Verdict::Rejected;
-        // Cut, not rounded: what is not the same never reads as 1.00.
-        rows[index].reason = format!("same meaning: {:.2} like {kept}", (twin.cosine * 100.0).floor() / 100.0);
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quality::near::Compared;
+    use crate::quality::sample::Sample;
     use crate::quality::words::mixed;
-    use crate::row::Turn;
 
-    fn vectors(count: usize) -> Vectors {
+    fn rows(count: usize) -> RowVectors {
         let value = |row: usize, place: usize| (mixed((row * 31 + place) as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0;
         let made: Vec<Vec<f32>> = (0..count)
             .map(|row| {
@@ -91,22 +136,47 @@ mod tests {
                 (0..24).map(|place| value(base - base % 3, place) + 0.3 * value(row + 100_000, place)).collect()
             })
             .collect();
-        Vectors::dense(&made).unwrap()
+        of_dense(&made)
+    }
+
+    /// Rows in one piece with these vectors.
+    fn of_dense(vectors: &[Vec<f32>]) -> RowVectors {
+        let rows = vec![Sample::default(); vectors.len()];
+        RowVectors::new(&rows, Compared::Conversation, |_: &[String]| Vectors::dense(vectors)).unwrap()
+    }
+
+    /// Each row against every kept one before it.
+    fn plain(rows: &RowVectors, threshold: f32) -> Vec<Option<SameMeaning>> {
+        let mut found: Vec<Option<SameMeaning>> = Vec::new();
+        for row in 0..rows.len() {
+            let kept = (0..row).filter(|&earlier| found[earlier].is_none()).map(|row| (row, row));
+            let near = most_like(kept, threshold, |other| rows.cosine(row, rows, other));
+            found.push(near.map(|near| SameMeaning { of: near.index.to_string(), cosine: near.cosine }));
+        }
+        found
     }
 
     #[test]
-    fn blocks_are_as_one_row_after_the_other() {
-        let vectors = vectors(1300);
-        let mut expected: Vec<Option<Near>> = Vec::new();
-        for row in 0..vectors.len() {
-            let kept: Vec<usize> = (0..row).filter(|&earlier| expected[earlier].is_none()).collect();
-            expected.push(most_like(&vectors, row, &vectors, &kept, 0.9));
-        }
+    fn blocks_and_portions_are_as_one_row_after_the_other() {
+        let all = rows(1300);
+        let ids: Vec<String> = (0..all.len()).map(|row| row.to_string()).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let expected = plain(&all, 0.9);
         let duplicates = expected.iter().flatten().count();
         assert!((300..1200).contains(&duplicates), "{duplicates}");
-        assert_eq!(twins(&vectors, 0.9), expected);
+        let found = |portion: usize| {
+            let mut known = Meanings::new(0.9);
+            let rows: Vec<usize> = (0..all.len()).collect();
+            let portions = rows.chunks(portion);
+            portions
+                .flat_map(|rows| known.add_all(&ids[rows[0]..][..rows.len()], &all.select(rows)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found(1300), expected);
+        assert_eq!(found(700), expected);
+        assert_eq!(found(37), expected);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        assert_eq!(pool.install(|| twins(&vectors, 0.9)), expected);
+        assert_eq!(pool.install(|| found(1300)), expected);
     }
 
     #[test]
@@ -118,17 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn rows_keep_the_reason() {
-        let row = |id: &str, text: &str, verdict| Row {
-            id: id.into(),
-            turns: vec![Turn::new("user", text)],
-            verdict,
-            ..Row::default()
-        };
-        let mut rows =
-            [row("a", "x", Verdict::Rejected), row("b", "x", Verdict::Accepted), row("c", "x", Verdict::Accepted)];
-        let vectors = Vectors::dense(&[vec![1.0, 0.0], vec![1.0, 0.1]]).unwrap();
-        reject_near_by_vectors(&mut rows, &vectors, 0.95);
-        assert_eq!((rows[1].verdict, rows[2].reason.as_str()), (Verdict::Accepted, "same meaning: 0.99 like b"));
+    fn the_reason_names_the_row_that_stays() {
+        let rows = of_dense(&[vec![1.0, 0.0], vec![1.0, 0.1], vec![0.0, 1.0]]);
+        let found = Meanings::new(0.95).add_all(&["b", "c", "d"], &rows);
+        assert_eq!(found[1].as_ref().map(SameMeaning::reason).unwrap(), "same meaning: 0.99 like b");
+        assert!(found[0].is_none() && found[2].is_none());
     }
 }

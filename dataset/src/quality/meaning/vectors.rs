@@ -75,6 +75,19 @@ impl Vectors {
         Self { form: Form::Sparse(counted.into_iter().map(weighted).collect()) }
     }
 
+    /// Those of the given numbers, in that order.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let form = match &self.form {
+            Form::Dense { width, values } => {
+                let values = rows.iter().flat_map(|row| &values[row * width..][..*width]).copied().collect();
+                Form::Dense { width: *width, values }
+            }
+            Form::Sparse(vectors) => Form::Sparse(rows.iter().map(|&row| vectors[row].clone()).collect()),
+        };
+        Self { form }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         match &self.form {

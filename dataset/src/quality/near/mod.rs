@@ -58,7 +58,7 @@ impl Fingerprint {
             Compared::Conversation => sample.answer(),
             Compared::Question => "".into(),
         };
-        let end = question.trim_end().rsplit_once("\n\n").map(|(_, end)| Shingles::new(&format!("{end}\n{answer}")));
+        let end = sample.end_of_question().map(|end| Shingles::new(&format!("{end}\n{answer}")));
         Self { whole: Shingles::new(&format!("{question}\n{answer}")), end }
     }
 
