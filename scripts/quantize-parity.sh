@@ -52,6 +52,7 @@ compare() {
   if ! "$peer" "${options[@]}" "$name.gguf" theirs.gguf "$type" "$(nproc)" >peer.log 2>&1; then
     if NO_VERIFY=1 "$bin/quantize" "${options[@]}" "$name.gguf" ours.gguf "$type" >ours.log 2>&1; then
       echo "$label: DIFFERENT: llama-quantize refuses, we do not"; failed=1
+    elif grep -q DiskFull ours.log; then echo "$label: no room for the file below ${TMPDIR:-/tmp}" >&2; exit 2
     else echo "$label: both refuse: $(tail -1 ours.log | cut -c1-100)"; fi
     return
   fi
