@@ -163,6 +163,9 @@ impl<'a> Checker<'a> {
     /// A judge that is calibrated sees no column that planted rows do not have.
     fn judge(&mut self, block: &'a Block, judge: &'a JudgeBlock, columns: &BTreeSet<String>) {
         self.prompt(block, &judge.prompt, &["swapped"], columns);
+        if let Some(expression) = &judge.otherwise {
+            self.expression(block, "otherwise", expression, columns);
+        }
         let (Some(planted), Ok(names)) = (&judge.calibrate, judge.prompt.needs()) else { return };
         let names: BTreeSet<String> = names.into_iter().collect();
         for name in names.iter().filter(|name| *name != "swapped" && !planted.have(name)) {

@@ -242,6 +242,16 @@ fn a_judge_that_cannot_tell_planted_rows_apart_drops_none_or_ends_the_run() {
     assert_eq!(judged("trust", &kind).unwrap().kept.len(), 0);
     let error = judged("stop", &kind).unwrap_err().to_string();
     assert!(error.starts_with("the block right fails: leaf leaf: a poor judge: "), "{error}");
+    // An expression decides in the place of a poor judge, and of no other.
+    let otherwise = "record\n    otherwise: \"'pond 30' in question\"";
+    let result = judged(otherwise, &kind).unwrap();
+    assert_eq!((result.kept.len(), result.kept[0].text("question")), (1, Some("Who lives in pond 30?")));
+    assert_eq!((result.rejected[0].category, result.rejected[0].score), ("filtered", Some(0.0)));
+    assert_eq!(result.rejected[0].detail, "not 'pond 30' in question");
+    let note = &result.blocks[0].notes[0];
+    assert!(note.ends_with("reject nothing; rows must satisfy `'pond 30' in question` in its place"), "{note}");
+    let result = judged("record\n    otherwise: \"'pond 31' in question\"", &stern).unwrap();
+    assert_eq!(result.kept[0].text("question"), Some("Who lives in pond 30?"), "the judge is good and decides");
 }
 
 #[test]

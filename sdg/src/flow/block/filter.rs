@@ -157,22 +157,37 @@ impl Filter {
         match self {
             Self::Value(filter) => Passed::each(samples, block, |sample| filter.check(block, sample)),
             Self::Expression { expression, reason } => {
-                let compiled = Compiled::new(expression);
-                Passed::each(samples, block, |sample| {
-                    let value = compiled.as_ref().map_err(Clone::clone).and_then(|one| one.over(&sample.columns));
-                    let fails = |words: String| Refused::new("expression fails", format!("{expression} {words}"));
-                    match value {
-                        Ok(Value::Bool(true)) => Ok(()),
-                        Ok(Value::Bool(false)) => {
-                            let reason = reason.clone().unwrap_or_else(|| format!("not {expression}"));
-                            Err(Refused::new("filtered", reason))
-                        }
-                        Ok(other) => Err(fails(format!("is {other}, not true or false"))),
-                        Err(reason) => Err(fails(format!("has no value: {reason}"))),
-                    }
-                })
+                let condition = Condition::new(expression);
+                Passed::each(samples, block, |sample| condition.check(sample, reason.as_deref()))
             }
             Self::Unique { columns, normalize } => unique(block, samples, columns, *normalize),
+        }
+    }
+}
+
+/// An expression over the columns of a row that must be true.
+pub(super) struct Condition<'a> {
+    expression: &'a str,
+    compiled: Result<Compiled, String>,
+}
+
+impl<'a> Condition<'a> {
+    pub(super) fn new(expression: &'a str) -> Self {
+        Self { expression, compiled: Compiled::new(expression) }
+    }
+
+    /// Refuses a row of which it is not true, with the reason or the expression itself.
+    pub(super) fn check(&self, sample: &Sample, reason: Option<&str>) -> Result<(), Refused> {
+        let value = self.compiled.as_ref().map_err(Clone::clone).and_then(|one| one.over(&sample.columns));
+        let fails = |words: String| Refused::new("expression fails", format!("{} {words}", self.expression));
+        match value {
+            Ok(Value::Bool(true)) => Ok(()),
+            Ok(Value::Bool(false)) => {
+                let reason = reason.map_or_else(|| format!("not {}", self.expression), str::to_owned);
+                Err(Refused::new("filtered", reason))
+            }
+            Ok(other) => Err(fails(format!("is {other}, not true or false"))),
+            Err(reason) => Err(fails(format!("has no value: {reason}"))),
         }
     }
 }

@@ -4,6 +4,7 @@ use espalier_inference::Request;
 use espalier_inference::judge::{Calibration, Heard, Judge, JudgeConfig, Judgement, Planted, Policy, Said, calibrate};
 
 use super::Surroundings;
+use super::filter::Condition;
 use super::planted::{PlantedColumns, planted_samples};
 use crate::error::SdgError;
 use crate::flow::ask::Replied;
@@ -24,6 +25,8 @@ pub(crate) struct JudgeBlock {
     pub(crate) reject: bool,
     /// Where planted rows are judged first.
     pub(crate) calibrate: Option<PlantedColumns>,
+    /// An expression that decides about rows where the judge cannot tell planted ones apart.
+    pub(crate) otherwise: Option<String>,
 }
 
 /// A judge at work: it learns how its engine answers, shows what it can on planted rows, and judges.
@@ -215,7 +218,13 @@ impl<'a> JudgeWork<'a> {
     /// What a person should know of the judge: how it is read where not as asked for, and what it can.
     pub(crate) fn notes(&self) -> Vec<String> {
         let Step::Judging { judge, calibration, .. } = &self.step else { return Vec::new() };
-        judge.notes().iter().cloned().chain(calibration.iter().map(|found| found.sentence())).collect()
+        let poor = self.judge.reject && !trusted(calibration.as_deref());
+        let in_its_place = self.judge.otherwise.as_ref().filter(|_| poor);
+        let calibrated = calibration.iter().map(|found| match in_its_place {
+            Some(expression) => format!("{}; rows must satisfy `{expression}` in its place", found.sentence()),
+            None => found.sentence(),
+        });
+        judge.notes().iter().cloned().chain(calibrated).collect()
     }
 
     pub(crate) fn finish(self) -> Passed {
@@ -229,8 +238,8 @@ impl<'a> JudgeWork<'a> {
                 return Passed { kept: rows, rejected: Vec::new() };
             }
         };
-        // A judge that cannot tell planted rows apart says nothing about others.
-        let trusted = calibration.is_none_or(|found| found.policy == Policy::Reject);
+        let trusted = trusted(calibration.as_deref());
+        let otherwise = kind.otherwise.as_deref().filter(|_| kind.reject && !trusted).map(Condition::new);
         let mut passed = Passed::default();
         for (mut sample, judgement) in rows.into_iter().zip(items.read(&judge)) {
             let refused = match judgement {
@@ -241,7 +250,9 @@ impl<'a> JudgeWork<'a> {
                     }
                     let category = if judgement.score.is_none() { "no rating" } else { "judged poor" };
                     let dropped = kind.reject && trusted && !judgement.passed;
-                    dropped.then(|| Refused { score: judgement.score, ..Refused::new(category, judgement.text) })
+                    let failed = otherwise.as_ref().and_then(|condition| condition.check(&sample, None).err());
+                    let refused = failed.or_else(|| dropped.then(|| Refused::new(category, judgement.text)));
+                    refused.map(|refused| Refused { score: judgement.score, ..refused })
                 }
             };
             match refused {
@@ -253,4 +264,9 @@ impl<'a> JudgeWork<'a> {
         }
         passed
     }
+}
+
+/// Whether verdicts count: a judge that cannot tell planted rows apart says nothing about others.
+fn trusted(calibration: Option<&Calibration>) -> bool {
+    calibration.is_none_or(|found| found.policy == Policy::Reject)
 }

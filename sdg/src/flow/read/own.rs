@@ -257,6 +257,11 @@ impl Reader<'_, '_> {
             }
         };
         let calibrate = fields.take("calibrate").map(|(_, node)| planted_columns(node, self.report));
+        let otherwise = fields.take("otherwise").and_then(|(_, node)| text(node, "otherwise", self.report));
+        if let (Some((_, place)), None) = (&otherwise, &calibrate) {
+            let message = "`otherwise` decides where a judge is found to be poor, and this one is not calibrated";
+            self.report.error(*place, message, "add `calibrate`, or put a block `filter` behind this one");
+        }
         let mut given = serde_json::Map::new();
         let mut place = fields.place;
         for key in JUDGE_KEYS {
@@ -274,7 +279,8 @@ impl Reader<'_, '_> {
             None => None,
             Some(columns) => Some(columns?),
         };
-        Some(JudgeBlock { prompt, config: config.ok()?, engine, reject, calibrate })
+        let otherwise = otherwise.map(|(expression, _)| expression);
+        Some(JudgeBlock { prompt, config: config.ok()?, engine, reject, calibrate, otherwise })
     }
 
     /// `prompt`, or `prompts` with `by`, or `conversation`.
