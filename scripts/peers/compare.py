@@ -703,14 +703,16 @@ def evaluate(sitting, table):
         table.lacking(what, "not run", "not run: ESPALIER_ARC_EASY is not set", "3, 6")
 
     bench = os.environ.get("ESPALIER_BENCHMARKS")
-    subjects, each = (MMLU[:1], 2) if sitting.small else (MMLU, 20)
-    what = f"MMLU, 5 examples, {each} items of each of {len(subjects)} subjects"
+    # Ours reads the examples of a subject once for all its items, so it is asked as many as subjects have at least; lm-eval's rate
+    # does not depend on their number, and a sample tells it.
+    subjects, each, sample = (MMLU[:1], 2, 2) if sitting.small else (MMLU, 100, 20)
+    what = f"MMLU, 5 examples, {each} items of each of {len(subjects)} subjects (lm-eval: the first {sample} of each)"
     if bench:
         bench = existing(pathlib.Path(bench), "ESPALIER_BENCHMARKS names it").resolve()
         tasks = ",".join(f"mmlu_{subject}" for subject in subjects)
         options = ["--tasks", tasks, "--limit", each, "--num-fewshot", 5, "--data-dir", bench]
         # Questions of a thousand tokens and more: batches of 32 would need 12 GB for their logits.
-        peer = lambda size: [script("mmlu_rate.py"), shipped, "bfloat16", size, each, 5, bench, THREADS, *subjects]
+        peer = lambda size: [script("mmlu_rate.py"), shipped, "bfloat16", size, sample, 5, bench, THREADS, *subjects]
         table.note(f"Mean accuracy on MMLU {held(what, '8, 20', each * len(subjects), options, (1, 8), peer)}.")
     else:
         table.lacking(what, "not run", "not run: ESPALIER_BENCHMARKS is not set", "8, 20")
