@@ -192,7 +192,7 @@ fn of_rows(error: &DatasetError) -> Option<FailureKind> {
 fn of_generation(error: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
     match error.downcast_ref::<SdgError>()? {
         SdgError::Engine(error) => of_engine(error),
-        SdgError::Dataset(DatasetError::File { source, .. }) => of_file(source),
+        SdgError::Dataset(error) => of_rows(error),
         SdgError::Interrupted { .. } => None,
         _ => Some(FailureKind::Usage),
     }

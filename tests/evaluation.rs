@@ -80,6 +80,18 @@ fn a_planted_row_is_caught_and_the_gate_refuses() {
     assert!(meaning.out.contains(" in 1 row, first other.jsonl:1"), "{}", meaning.out);
     let found = std::fs::read_to_string(bench.path("scores/contamination.json")).expect("what was found");
     assert!(found.contains("\"part\": \"meaning\""), "{found}");
+    // What cannot be compared is said before anything is evaluated.
+    let none = bench.text("none");
+    for (rows, embedder, what) in [
+        (&rows[..], "tests/assets/architectures/qwen3", "the embedder is a model that writes"),
+        ("none.jsonl", "tests/assets/encoders/bert", "none.jsonl"),
+    ] {
+        let look =
+            ["eval", "--model", model, "--tasks", tree, "--out", &none, "--train-data", rows, "--embedder", embedder];
+        let refused = bench.run(&look);
+        assert_eq!(refused.code, 2, "{}", refused.err);
+        assert!(refused.err.contains(what) && refused.out.is_empty(), "{}{}", refused.err, refused.out);
+    }
 }
 
 #[test]

@@ -268,7 +268,12 @@ pub enum Command {
     )]
     Generate(GenerateArguments),
     /// Look at rows.
-    #[command(subcommand, after_help = "Example:\n  pipeline data funnel runs/quickstart/rows/rows.parquet")]
+    // `--version N` names a version of a data set here.
+    #[command(
+        subcommand,
+        disable_version_flag = true,
+        after_help = "Example:\n  pipeline data funnel runs/quickstart/rows/rows.parquet"
+    )]
     Data(DataCommand),
     /// Ask a teacher what it thinks of each token of rows, for training with `--teacher-logprobs`.
     #[command(

@@ -45,10 +45,11 @@ pub(super) fn run(arguments: &CleanArguments, session: Session<'_>) -> Result<St
             clean(&arguments.input, outputs, &cleaning, Some(meaning), &mut progress)
         }
     };
-    if session.stop.load(Ordering::Relaxed) {
-        return Err(Interrupted.into());
-    }
-    let report = cleaned_rows?.ok_or(Interrupted)?;
+    let report = match cleaned_rows {
+        // No vectors, because somebody asked to stop.
+        Err(DatasetError::Vectors(_)) if session.stop.load(Ordering::Relaxed) => return Err(Interrupted.into()),
+        cleaned_rows => cleaned_rows?.ok_or(Interrupted)?,
+    };
     if let Some(message) = embedder.as_ref().and_then(|(embedder, _)| embedder.warning()) {
         session.reporter.send(&Event::Warning { stage: "clean".into(), message });
     }

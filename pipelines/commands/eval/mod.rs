@@ -23,6 +23,7 @@ use crate::servers;
 use crate::stages::StageContext;
 use crate::stages::contaminated::{self, Meaning};
 use anyhow::Result;
+use espalier_dataset::Records;
 use espalier_eval::results::Written;
 use espalier_eval::{ComparisonOptions, Evaluation};
 use espalier_inference::{Engine, EngineOptions, NativeEngine};
@@ -127,24 +128,31 @@ fn comparisons(all: &[Vec<Evaluation>], session: Session<'_>) -> Result<Vec<serd
     Ok(found)
 }
 
+/// Opens what rows that were trained on are held against the items by: what is wrong with it, or with their files, is said before
+/// anything is evaluated.
+fn open_meaning<'a>(arguments: &EvalArguments, session: Session<'a>) -> Result<Option<Meaning<'a>>> {
+    for file in &arguments.train_data {
+        Records::open(file, None)?;
+    }
+    let Some(reference) = &arguments.embedder else { return Ok(None) };
+    let model = resolve(reference, session.reporter, session.stop)?;
+    let embedder = Embedder::load(&model, &engine_options(session), session.stop)?;
+    let threshold = embedder.required_threshold(arguments.same_meaning)?;
+    Ok(Some(Meaning { embedder, threshold }))
+}
+
 /// What rows that were trained on have in common with the items, and each model's scores without those; `contamination.json` has
 /// every hit.
 fn contamination(
     arguments: &EvalArguments,
     all: &[Vec<Evaluation>],
     threshold: f64,
+    mut meaning: Option<Meaning<'_>>,
     session: Session<'_>,
 ) -> Result<serde_json::Value> {
     if arguments.train_data.is_empty() {
         return Ok(serde_json::Value::Null);
     }
-    let meaning = arguments.embedder.as_ref().map(|reference| {
-        let model = resolve(reference, session.reporter, session.stop)?;
-        let embedder = Embedder::load(&model, &engine_options(session), session.stop)?;
-        let threshold = embedder.required_threshold(arguments.same_meaning)?;
-        Ok::<_, anyhow::Error>(Meaning { embedder, threshold })
-    });
-    let mut meaning = meaning.transpose()?;
     let first = all.first().into_iter().flatten();
     let found = contaminated::find(&arguments.train_data, first, threshold, meaning.as_mut())?;
     if let Some(message) = meaning.and_then(|meaning| meaning.embedder.warning()) {

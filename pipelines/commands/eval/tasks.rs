@@ -1,6 +1,6 @@
 //! Tasks of lm-evaluation-harness.
 
-use super::{Contestant, EvalArguments, Session, comparisons, contamination, contestants, warn_of_lost};
+use super::{Contestant, EvalArguments, Session, comparisons, contamination, contestants, open_meaning, warn_of_lost};
 use crate::outcome::{Interrupted, Status};
 use crate::stages::StageContext;
 use crate::stages::contaminated::OF_BENCHMARKS;
@@ -15,6 +15,7 @@ use std::ops::ControlFlow;
 pub(super) fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Status> {
     // What is wrong with a task is said before a model is loaded.
     Selection::read(&arguments.tasks)?;
+    let meaning = open_meaning(arguments, session)?;
     let mut all: Vec<Vec<Evaluation>> = Vec::new();
     let mut found = Vec::new();
     for contestant in contestants(arguments, session) {
@@ -25,7 +26,7 @@ pub(super) fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Sta
         all.push(scores.tasks.iter().filter_map(|task| task.evaluation(&contestant.label)).collect());
     }
     let comparisons = comparisons(&all, session)?;
-    let contamination = contamination(arguments, &all, OF_BENCHMARKS, session)?;
+    let contamination = contamination(arguments, &all, OF_BENCHMARKS, meaning, session)?;
     session.reporter.result(json!({"models": found, "comparisons": comparisons, "contamination": contamination}));
     Ok(Status::Done)
 }

@@ -1,6 +1,8 @@
 //! The held-out tests of a skills tree.
 
-use super::{EvalArguments, Session, chat_template, comparisons, contamination, contestants, warn_of_lost};
+use super::{
+    EvalArguments, Session, chat_template, comparisons, contamination, contestants, open_meaning, warn_of_lost,
+};
 use crate::outcome::{Failure, Status};
 use crate::stages::StageContext;
 use crate::stages::contaminated::OF_ONE_TREE;
@@ -19,6 +21,7 @@ pub(super) fn run(arguments: &EvalArguments, tree: &Path, session: Session<'_>) 
             .hint("add `test: test.jsonl` to a leaf")
             .into());
     }
+    let meaning = open_meaning(arguments, session)?;
     let limit = arguments.limit.map(|limit| limit as usize);
     let config: EvaluateStage = serde_json::from_value(serde_json::json!({"limit": limit}))?;
     let context =
@@ -52,7 +55,7 @@ pub(super) fn run(arguments: &EvalArguments, tree: &Path, session: Session<'_>) 
         all.push(evaluations);
     }
     let comparisons = comparisons(&all, session)?;
-    let contamination = contamination(arguments, &all, OF_ONE_TREE, session)?;
+    let contamination = contamination(arguments, &all, OF_ONE_TREE, meaning, session)?;
     session.reporter.result(serde_json::json!({
         "accuracy": all[0].iter().map(|evaluation| serde_json::json!({"task": evaluation.task, "accuracy": evaluation.accuracy})).collect::<Vec<_>>(),
         "comparisons": comparisons, "contamination": contamination,

@@ -3,7 +3,8 @@
 //!
 //! Rows are read and written in portions, in order. What is held of a row after its portion is what [`NearDuplicates`] holds, some
 //! 300 bytes of a kept one; its shingles go to a file. With [`Meaning`] its vectors are held too. A row is looked at in a fixed
-//! order (mask, rules, benchmarks, near-duplicates, meaning), so that what a check rejects is no twin for another row.
+//! order (mask, rules, benchmarks, near-duplicates, meaning), so that what one check rejects is no twin for another row. Only what
+//! is rejected for its meaning still has near-duplicates: they mean the same.
 
 mod entry;
 mod report;

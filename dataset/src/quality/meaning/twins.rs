@@ -55,9 +55,10 @@ impl SameMeaning {
     }
 }
 
-/// Cut, not rounded: what is not the same never reads as 1.00.
+/// A cosine with two digits, cut and not rounded: what is not the same never reads as 1.00, and what is always does, however its
+/// products were rounded.
 pub(crate) fn floor(cosine: f32) -> f32 {
-    (cosine * 100.0).floor() / 100.0
+    ((cosine + 1e-6) * 100.0).floor() / 100.0
 }
 
 impl Meanings {
@@ -193,5 +194,6 @@ mod tests {
         let found = Meanings::new(0.95).add_all(&["b", "c", "d"], &rows);
         assert_eq!(found[1].as_ref().map(SameMeaning::reason).unwrap(), "same meaning: 0.99 like b");
         assert!(found[0].is_none() && found[2].is_none());
+        assert_eq!([0.999_999_9, 0.999_9].map(|cosine| format!("{:.2}", floor(cosine))), ["1.00", "0.99"]);
     }
 }
