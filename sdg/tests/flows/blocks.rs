@@ -268,6 +268,28 @@ fn planted_rows_are_spoiled_in_ways_that_there_are() {
 }
 
 #[test]
+fn what_decides_in_the_place_of_a_judge_needs_a_calibration_and_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let judge = "- {name: right, type: judge, prompt: p.jinja, otherwise: answer == 'x'}";
+    std::fs::write(folder.path().join("flow.yaml"), format!("espalier: 1\nblocks:\n  {judge}\n")).unwrap();
+    std::fs::write(folder.path().join("p.jinja"), "{% filter turn('user') %}x{% endfilter %}").unwrap();
+    let findings = read_flow(&folder.path().join("flow.yaml")).unwrap_err();
+    let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert!(
+        said.len() == 1 && said[0].contains("flow.yaml:3:60: error: `otherwise` decides where a judge"),
+        "{said:?}"
+    );
+    let flow = CALIBRATED.replace("ON_POOR", "record\n    otherwise: answer == 'x'");
+    let pair = ("pair.jinja", "{% filter turn('user') %}{{ question }}{% endfilter %}");
+    let found = flow_of(folder.path(), &flow, &[pair])
+        .check(&["question".to_owned(), "response".to_owned()].into(), &["teacher"]);
+    assert!(
+        found.iter().any(|found| found.to_string().contains("`answer == 'x'` needs `answer`, which no block")),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn a_calibrated_judge_sees_no_column_that_planted_rows_lack() {
     let folder = tempfile::tempdir().unwrap();
     let prompt = ("pair.jinja", "{% filter turn('user') %}{{ question }} {{ kind }}{% endfilter %}");
