@@ -2,8 +2,8 @@
 
 use super::probe::words;
 use super::review::Reviewer;
-use super::{GenerateStage, StageContext};
-use crate::outcome::{Failure, Interrupted};
+use super::{GenerateStage, StageContext, or_interrupted};
+use crate::outcome::Failure;
 use crate::servers;
 use anyhow::Result;
 use espalier_inference::Engine;
@@ -12,7 +12,7 @@ use espalier_sdg::flow::{
     Budget, Flow, FlowEngine, FlowEngines, FlowEvent, FlowSet, JUDGE, ResponseCache, SHIPPED, TEACHER, read_flow,
     read_flows, shipped, source_columns,
 };
-use espalier_sdg::{Answerer, LeafRounds, RoundEvent, RoundOptions, RoundsOutcome, SdgError, run_rounds};
+use espalier_sdg::{Answerer, LeafRounds, RoundEvent, RoundOptions, RoundsOutcome, run_rounds};
 use espalier_taxonomy::{Diagnostic, Leaf, Severity, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -156,10 +156,7 @@ impl<'t> Flows<'t> {
             &mut |leaf, rows| reviewer.review(leaf, rows),
             &mut |event| progress.report(event),
         );
-        let made = match made {
-            Err(SdgError::Interrupted { .. }) => return Err(Interrupted.into()),
-            made => made?,
-        };
+        let made = or_interrupted(made)?;
         if let Some(reason) = &made.budget_ended {
             context.warn(format!("{reason}: what was finished is written; with a larger budget the same run goes on"));
         }

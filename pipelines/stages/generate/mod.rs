@@ -308,7 +308,7 @@ pub fn run(
         context.check_stop()?;
         let journal = places.work.join(format!("{}.jsonl", journal_key(leaf, tree, config, engine.identity())));
         let mut rows = leaf_rows(leaf, tree, config, engine, model, &journal, context)?;
-        reviewer.compare(&mut rows, 0)?;
+        or_interrupted(reviewer.compare(&mut rows, 0))?;
         by_leaf.insert(&leaf.id, rows);
         journals.push(journal);
     }
@@ -516,6 +516,11 @@ fn leaf_rows(
     let identity = engine.identity();
     let made =
         espalier_sdg::generate_with(&generation, identity, answer, &mut journal, &mut |event| report(event, context));
+    or_interrupted(made)
+}
+
+/// A stop from outside as what every stage makes of it, not as a failure.
+fn or_interrupted<T>(made: Result<T, SdgError>) -> Result<T> {
     match made {
         Err(SdgError::Interrupted { .. }) => Err(Interrupted.into()),
         made => Ok(made?),
