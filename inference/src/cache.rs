@@ -7,7 +7,8 @@
 //! Layers with a window keep pages of their own, and a table lets go of those that no later query sees.
 
 use espalier_kernels::ops::{KeyValuePages, PAGE_POSITIONS, PageFork, PageShape, PageSlot};
-use espalier_model::ModelConfig;
+
+use crate::weights::Weights;
 
 /// The pages of a table in one group of layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,8 +105,8 @@ pub(crate) struct Cache {
 impl Cache {
     /// Without pages; memory comes with the first rows.
     ///
-    /// They are f32 whatever the products compute in: rounded to bf16, keys with a large bias lose what tells them apart.
-    pub(crate) fn new(config: &ModelConfig) -> Self {
+    pub(crate) fn new(weights: &Weights) -> Self {
+        let (config, element) = (&weights.config, weights.kept);
         let mut windows: Vec<(Option<usize>, usize)> = Vec::new();
         let mut places = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
@@ -118,7 +119,7 @@ impl Cache {
             places.push((group, windows[group].1));
             windows[group].1 += 1;
         }
-        let shape = |layers| PageShape { layers, kv_heads: config.kv_heads, head_dim: config.head_dim };
+        let shape = |layers| PageShape { element, layers, kv_heads: config.kv_heads, head_dim: config.head_dim };
         let group = |(window, layers)| LayerGroup {
             window,
             pages: KeyValuePages::new(shape(layers)),
@@ -281,10 +282,12 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
+    use espalier_kernels::ops::PageElement;
+
     use super::*;
 
     fn cache(windows: &[Option<usize>]) -> Cache {
-        let shape = PageShape { layers: 1, kv_heads: 1, head_dim: 1 };
+        let shape = PageShape { element: PageElement::F32, layers: 1, kv_heads: 1, head_dim: 1 };
         let group = |&window: &Option<usize>| LayerGroup {
             window,
             pages: KeyValuePages::new(shape),

@@ -66,7 +66,7 @@ pub(crate) fn linear_inputs(
     if tokens.len() > context {
         return Err(EngineError::TextTooLong { tokens: tokens.len(), context });
     }
-    let mut cache = Cache::new(&engine.weights.config);
+    let mut cache = Cache::new(&engine.weights);
     let mut table = cache.table();
     let (mut batch, mut workspace) = (Batch::default(), Workspace::default());
     let mut values = Vec::new();

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use espalier_kernels::Precision;
+use espalier_kernels::ops::PageElement;
 use espalier_model::{ChatTemplate, LoraAdapter, Message, Model, SpecialTokens, Tokenizer};
 
 use crate::cache::Cache;
@@ -507,7 +508,8 @@ fn identity(
 ) -> Result<String, EngineError> {
     let adapters = adapters.map_or(String::new(), |adapters| format!("+{adapters}"));
     let activations = if weights.in_blocks().0 > 0 { "-int8-activations" } else { "" };
-    Ok(format!("{}{adapters}-{precision}{activations}", model.sha256()?))
+    let kept = if weights.kept == PageElement::F16 { "-f16-keys" } else { "" };
+    Ok(format!("{}{adapters}-{precision}{activations}{kept}", model.sha256()?))
 }
 
 /// What `memory` leaves for keys and values beside weights of so many bytes.
@@ -517,7 +519,7 @@ fn cache_bytes(
     memory: Option<u64>,
     max_batch_tokens: usize,
 ) -> Result<usize, EngineError> {
-    let cache = Cache::new(&weights.config);
+    let cache = Cache::new(weights);
     let Some(memory) = memory else {
         let window = cache.needed_bytes(0, weights.context, max_batch_tokens);
         return Ok(window.max(DEFAULT_CACHE as usize));

@@ -287,7 +287,7 @@ fn fill(
 }
 
 fn new_cache(engine: &NativeEngine) -> Cache {
-    Cache::new(&engine.weights.config)
+    Cache::new(&engine.weights)
 }
 
 /// Runs `tokens` as one sequence; shows the logits of rows from `first_wanted` on, in chunks: `visit(position, rows)`.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use espalier_kernels::ops::{AttentionShape, RopeStyle, RopeTable};
+use espalier_kernels::ops::{AttentionShape, PageElement, RopeStyle, RopeTable};
 use espalier_kernels::{Accumulate, BlockRows, LowRank, PackedMatrix, Precision, Values, ValuesMut, matmul_low_rank};
 use espalier_model::{LoraAdapter, Model, ModelConfig, ModelError, NormPlacement, Tensor, TensorInfo};
 use rayon::prelude::*;
@@ -128,6 +128,8 @@ pub(crate) struct Weights {
     pub(crate) config: ModelConfig,
     /// What stands between two products.
     pub(crate) activations: Precision,
+    /// What keys and values are kept as.
+    pub(crate) kept: PageElement,
     /// Positions that the tables hold.
     pub(crate) context: usize,
     pub(crate) rope_style: RopeStyle,
@@ -165,8 +167,14 @@ impl Weights {
             Form::Packed(precision) => precision,
             Form::Blocks(_) => Precision::F32,
         };
+        // Where products round to bf16, keys must not: in a large bias they lose there what tells them apart.
+        let kept = match form.precision() {
+            Precision::F32 => PageElement::F32,
+            Precision::Bf16 => PageElement::F16,
+        };
         Ok(Self {
             activations,
+            kept,
             context,
             rope_style: config.rope_style(),
             layers,

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 pub enum InstructionSet {
     /// Plain Rust, any CPU.
     Portable,
-    /// AVX2 with FMA.
+    /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
@@ -86,7 +86,7 @@ fn best() -> InstructionSet {
 #[cfg(target_arch = "x86_64")]
 fn best_uncached() -> InstructionSet {
     use std::is_x86_feature_detected as has;
-    if !(has!("avx2") && has!("fma")) {
+    if !(has!("avx2") && has!("fma") && has!("f16c")) {
         return InstructionSet::Portable;
     }
     if !(has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")) {

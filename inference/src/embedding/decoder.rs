@@ -30,7 +30,7 @@ pub(crate) fn embed(
     let pooling = options.pooling.unwrap_or(Pooling::Mean);
     let normalize = options.normalize.unwrap_or(true);
     let width = engine.weights.config.hidden;
-    let mut cache = Cache::new(&engine.weights.config);
+    let mut cache = Cache::new(&engine.weights);
     let (mut batch, mut workspace) = (Batch::default(), Workspace::default());
     let mut waiting = texts.iter().enumerate().peekable();
     let mut reading: VecDeque<Reading<'_>> = VecDeque::new();

@@ -88,7 +88,7 @@ impl<'a, T> Scheduler<'a, T> {
             waiting: Waiting::new(),
             places: Vec::new(),
             ended: Vec::new(),
-            cache: Cache::new(&engine.weights.config),
+            cache: Cache::new(&engine.weights),
             kept: Kept::new(kept),
             streams,
             next_id: 0,
@@ -386,7 +386,7 @@ mod tests {
             let options = EngineOptions { max_batch_tokens: 48, max_sequences: 9, ..EngineOptions::default() };
             let mut engine = NativeEngine::load(&model, None, &options).unwrap();
             engine.ignores_end = true;
-            let probe = Cache::new(&engine.weights.config);
+            let probe = Cache::new(&engine.weights);
             let (window, vocabulary) = (engine.context().min(200), engine.weights.config.vocabulary as u32);
             engine.cache_bytes = probe.needed_bytes(0, window, 48) * 5 / 2;
             for kept in [1, 40] {

@@ -39,7 +39,7 @@ pub(crate) fn prepare(engine: &NativeEngine, request: &Request) -> Result<Prepar
         request.overflow.fit(&mut prompt, request.max_tokens, context, engine.tokenizer().bos())?
     };
     let positions = most_positions(request, prompt.len(), context);
-    let needed = Cache::new(&engine.weights.config).needed_bytes(0, positions, engine.max_batch_tokens);
+    let needed = Cache::new(&engine.weights).needed_bytes(0, positions, engine.max_batch_tokens);
     if needed > engine.cache_bytes {
         return Err(EngineError::TooLargeForMemory { tokens: positions, needed, available: engine.cache_bytes });
     }

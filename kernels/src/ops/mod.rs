@@ -31,7 +31,7 @@ pub use full_attention::full_attention;
 pub use gated_activation::{GatedActivation, gated_activation, gated_activation_backward};
 pub use layer_norm::{biased_gelu, layer_norm};
 pub use paged_attention::{
-    FusedRows, KeyValuePages, PAGE_POSITIONS, PageFork, PageShape, PageSlot, PagedAttention, PagedQueries,
+    FusedRows, KeyValuePages, PAGE_POSITIONS, PageElement, PageFork, PageShape, PageSlot, PagedAttention, PagedQueries,
 };
 pub use rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_beside};
 pub use rope::{Direction, RopeStyle, RopeTable, rope};

@@ -18,7 +18,7 @@ use super::AttentionShape;
 use crate::values::SharedValues;
 use crate::{InstructionSet, ValuesMut, parallel};
 
-pub use self::pages::{FusedRows, KeyValuePages, PAGE_POSITIONS, PageFork, PageShape, PageSlot};
+pub use self::pages::{FusedRows, KeyValuePages, PAGE_POSITIONS, PageElement, PageFork, PageShape, PageSlot};
 
 /// Multiplications below which a call stays on its thread.
 const SMALL_WORK: usize = 1 << 18;

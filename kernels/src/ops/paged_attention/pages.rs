@@ -2,8 +2,13 @@
 
 use std::ops::Range;
 
+use bytemuck::Pod;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use crate::buffer::{Line, SharedMut};
 use crate::ops::AttentionShape;
+use crate::ops::attention::BlockElement;
 use crate::ops::simd::MAX_WIDTH;
 use crate::parallel;
 
@@ -13,9 +18,57 @@ pub const PAGE_POSITIONS: usize = 64;
 /// Rows below which a call writes on its thread.
 const FEW_ROWS: usize = 16;
 
+/// What keys and values are kept as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageElement {
+    /// As they come.
+    F32,
+    /// Rounded to the nearest, ties to even; what lies beyond the largest number becomes that one. Half the memory, and
+    /// half of what a query reads.
+    F16,
+}
+
+impl PageElement {
+    /// Memory of one.
+    fn bytes(self) -> usize {
+        match self {
+            Self::F32 => size_of::<f32>(),
+            Self::F16 => size_of::<f16>(),
+        }
+    }
+}
+
+/// An element as pages keep it.
+pub(super) trait Kept: BlockElement + Pod + Send + Sync {
+    /// Each value as it is kept.
+    fn keep(from: &[f32], to: &mut [Self]);
+}
+
+impl Kept for f32 {
+    fn keep(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
+    }
+}
+
+impl Kept for f16 {
+    fn keep(from: &[f32], to: &mut [Self]) {
+        const STEP: usize = 64;
+        let largest = Self::MAX.to_f32_const();
+        let mut finite = [0.0; STEP];
+        for (from, to) in from.chunks(STEP).zip(to.chunks_mut(STEP)) {
+            for (finite, value) in finite.iter_mut().zip(from) {
+                *finite = value.clamp(-largest, largest);
+            }
+            to.convert_from_f32_slice(&finite[..from.len()]);
+        }
+    }
+}
+
 /// What a page holds for each of its positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageShape {
+    /// What keys and values are kept as.
+    pub element: PageElement,
     /// Layers.
     pub layers: usize,
     /// Key and value heads of a layer.
@@ -47,7 +100,7 @@ impl PageShape {
 
     /// Memory of a page.
     pub fn page_bytes(&self) -> usize {
-        self.layers * self.kv_heads * self.head_elements() * size_of::<f32>()
+        self.layers * self.kv_heads * self.head_elements() * self.element.bytes()
     }
 
     /// First element of a head.
@@ -101,25 +154,25 @@ pub struct KeyValuePages {
 /// Their memory comes zeroed from the system, so that those who write a page touch it first, side by side; a vector of
 /// aligned lines would be filled by the thread that asks for it.
 struct PageMemory {
-    memory: Vec<f32>,
+    words: Vec<u32>,
     first: usize,
 }
 
 impl PageMemory {
-    fn zeroed(elements: usize) -> Self {
-        const LINE: usize = size_of::<Line>() / size_of::<f32>();
-        let memory = vec![0.0_f32; elements + LINE - 1];
-        let first = memory.as_ptr().align_offset(align_of::<Line>()).min(LINE - 1);
-        Self { memory, first }
+    fn zeroed(bytes: usize) -> Self {
+        const LINE: usize = size_of::<Line>() / size_of::<u32>();
+        let words = vec![0_u32; bytes.div_ceil(size_of::<u32>()) + LINE - 1];
+        let first = words.as_ptr().align_offset(align_of::<Line>()).min(LINE - 1);
+        Self { words, first }
     }
 
     #[inline(always)]
-    fn elements(&self) -> &[f32] {
-        &self.memory[self.first..]
+    fn elements<T: Kept>(&self) -> &[T] {
+        bytemuck::cast_slice(&self.words[self.first..])
     }
 
-    fn elements_mut(&mut self) -> &mut [f32] {
-        &mut self.memory[self.first..]
+    fn elements_mut<T: Kept>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.words[self.first..])
     }
 }
 
@@ -144,7 +197,7 @@ impl KeyValuePages {
     ///
     /// What a page holds beyond the positions that were written since it changed hands is never read.
     pub fn grow(&mut self) -> u32 {
-        self.pages.push(PageMemory::zeroed(self.shape.page_bytes() / size_of::<f32>()));
+        self.pages.push(PageMemory::zeroed(self.shape.page_bytes()));
         self.pages.len() as u32 - 1
     }
 
@@ -159,9 +212,10 @@ impl KeyValuePages {
         assert_eq!((attention.kv_heads, attention.head_dim), (kv_heads, head_dim), "pages of other heads");
     }
 
-    /// Keys and values of a head, as the two products read them.
+    /// Keys and values of a head, as the two products read them; `T` is what the pages keep.
     #[inline(always)]
-    pub(super) fn head(&self, page: u32, layer: usize, kv_head: usize) -> (&[f32], &[f32]) {
+    pub(super) fn head<T: Kept>(&self, page: u32, layer: usize, kv_head: usize) -> (&[T], &[T]) {
+        debug_assert_eq!(self.shape.element.bytes(), size_of::<T>());
         let elements = self.pages[page as usize].elements();
         elements[self.shape.head(layer, kv_head)..][..self.shape.head_elements()].split_at(self.shape.keys())
     }
@@ -183,8 +237,16 @@ impl KeyValuePages {
             forks.iter().all(|fork| exists(fork.from, fork.positions) && exists(fork.to, 0) && fork.from != fork.to),
             "a fork of pages that do not exist"
         );
-        let pages: Vec<SharedMut<f32>> =
-            self.pages.iter_mut().map(|page| SharedMut::new(page.elements_mut())).collect();
+        match shape.element {
+            PageElement::F32 => self.write_kept::<f32>(layer, slots, forks, rows),
+            PageElement::F16 => self.write_kept::<f16>(layer, slots, forks, rows),
+        }
+    }
+
+    /// [`write`](Self::write), whose assertions hold.
+    fn write_kept<T: Kept>(&mut self, layer: usize, slots: &[PageSlot], forks: &[PageFork], rows: &FusedRows<'_>) {
+        let shape = self.shape;
+        let pages: Vec<SharedMut<T>> = self.pages.iter_mut().map(|page| SharedMut::new(page.elements_mut())).collect();
         let part = |index: usize| {
             let (kv_head, is_value) = (index / 2, index % 2 == 1);
             let (first, count) = if is_value {
@@ -197,12 +259,14 @@ impl KeyValuePages {
             let place = |page: u32| unsafe { std::slice::from_raw_parts_mut(pages[page as usize].at(first), count) };
             let columns = if is_value { &rows.value } else { &rows.key };
             let columns = columns.start + kv_head * shape.head_dim..columns.start + (kv_head + 1) * shape.head_dim;
+            let mut kept = vec![T::zeroed(); if is_value { 0 } else { shape.head_dim }];
             for (slot, row) in slots.iter().zip(rows.values.chunks_exact(rows.stride)) {
                 let (place, row, index) = (place(slot.page), &row[columns.clone()], slot.slot as usize);
                 if is_value {
-                    place[index * shape.value_stride()..][..row.len()].copy_from_slice(row);
+                    T::keep(row, &mut place[index * shape.value_stride()..][..row.len()]);
                 } else {
-                    place.chunks_exact_mut(PAGE_POSITIONS).zip(row).for_each(|(place, value)| place[index] = *value);
+                    T::keep(row, &mut kept);
+                    place.chunks_exact_mut(PAGE_POSITIONS).zip(&kept).for_each(|(place, value)| place[index] = *value);
                 }
             }
             for fork in forks {

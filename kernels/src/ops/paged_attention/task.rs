@@ -1,6 +1,9 @@
 //! The attention of some queries and one key head.
 
-use super::{PAGE_POSITIONS, PagedAttention};
+use half::f16;
+
+use super::pages::Kept;
+use super::{PAGE_POSITIONS, PageElement, PagedAttention};
 use crate::InstructionSet;
 use crate::buffer::{Scratch, with_scratch};
 use crate::gemm::round_row;
@@ -111,7 +114,10 @@ impl Operation for Walk<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         self.task.read(simd, self.state);
-        self.task.walk(simd, self.state);
+        match self.task.call.pages.shape().element {
+            PageElement::F32 => self.task.walk::<S, f32>(simd, self.state),
+            PageElement::F16 => self.task.walk::<S, f16>(simd, self.state),
+        }
         self.task.write(simd, self.state);
     }
 }
@@ -154,7 +160,7 @@ impl Task<'_> {
 
     /// All pages in the order of positions; runs side by side that have one in common meet it together.
     #[inline(always)]
-    fn walk<S: Simd>(&self, simd: S, state: &mut State<'_>) {
+    fn walk<S: Simd, T: Kept>(&self, simd: S, state: &mut State<'_>) {
         let group = self.call.shape.group();
         let first = self.runs.iter().map(|run| run.first_page).min().unwrap_or(0);
         let end = self.runs.iter().map(|run| run.first_page + run.pages.len()).max().unwrap_or(0);
@@ -168,7 +174,7 @@ impl Task<'_> {
                     to += 1;
                 }
                 if let Some(page) = page {
-                    self.meet(simd, state, page, index, &self.runs[from..to], from_row);
+                    self.meet::<S, T>(simd, state, page, index, &self.runs[from..to], from_row);
                 }
                 (from, from_row) = (to, to_row);
             }
@@ -177,7 +183,7 @@ impl Task<'_> {
 
     /// Some runs and a page that they have in common, a block of rows at a time.
     #[inline(always)]
-    fn meet<S: Simd>(
+    fn meet<S: Simd, T: Kept>(
         &self,
         simd: S,
         state: &mut State<'_>,
@@ -199,23 +205,23 @@ impl Task<'_> {
                     seen[count] = (behind, visible);
                     count += 1;
                     if count == BLOCK_ROWS {
-                        self.block(simd, state, page, row, &seen);
+                        self.block::<S, T>(simd, state, page, row, &seen);
                         (row, count) = (row + BLOCK_ROWS, 0);
                     }
                 }
             }
         }
         if count > 0 {
-            self.block(simd, state, page, row, &seen[..count]);
+            self.block::<S, T>(simd, state, page, row, &seen[..count]);
         }
     }
 
     /// Rows `row..row + seen.len()` and a page of which each sees some keys.
     #[inline(always)]
-    fn block<S: Simd>(&self, simd: S, state: &mut State<'_>, page: u32, row: usize, seen: &[(usize, usize)]) {
+    fn block<S: Simd, T: Kept>(&self, simd: S, state: &mut State<'_>, page: u32, row: usize, seen: &[(usize, usize)]) {
         let PagedAttention { shape, pages, layer, .. } = *self.call;
         let (rows, stride) = (seen.len(), state.stride);
-        let (keys, values) = pages.head(page, layer, self.kv_head);
+        let (keys, values) = pages.head::<T>(page, layer, self.kv_head);
         let active = seen.iter().map(|&(_, visible)| visible).max().unwrap_or(0);
         let columns = active.next_multiple_of(S::WIDTH);
         simd.call(BlockProduct {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::float_cmp, reason = "the values are exact")]
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::*;
 use crate::ops::attention::causal_attention_with;
@@ -14,12 +14,13 @@ struct Case {
     /// Positions of each sequence.
     lengths: Vec<usize>,
     common: usize,
+    element: PageElement,
 }
 
 impl Case {
     fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
         let shape = AttentionShape { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), window: None };
-        Self { shape, lengths: vec![150, 131, 64, 1, 70], common: 0 }
+        Self { shape, lengths: vec![150, 131, 64, 1, 70], common: 0, element: PageElement::F32 }
     }
 
     /// The fused rows `[q | k | v]` of a sequence.
@@ -36,7 +37,7 @@ impl Case {
         self.shape.query_width() + 2 * self.shape.key_width()
     }
 
-    /// What attention over plain rows gives for the queries from `start` on.
+    /// What attention over plain rows gives for the queries from `start` on, of keys and values as the pages keep them.
     fn plain(&self, isa: InstructionSet, sequence: usize, start: usize) -> Vec<f32> {
         let (rows, query, key) = (self.rows(sequence), self.shape.query_width(), self.shape.key_width());
         let part = |from: usize, to: usize, first: usize| -> Vec<f32> {
@@ -44,7 +45,14 @@ impl Case {
         };
         let q = part(0, query, start);
         let mut out = vec![f32::NAN; q.len()];
-        let (k, v) = (part(query, query + key, 0), part(query + key, query + 2 * key, 0));
+        let kept = |from: usize, to: usize| -> Vec<f32> {
+            let round = |value: f32| match self.element {
+                PageElement::F32 => value,
+                PageElement::F16 => f16::from_f32(value).to_f32(),
+            };
+            part(from, to, 0).into_iter().map(round).collect()
+        };
+        let (k, v) = (kept(query, query + key), kept(query + key, query + 2 * key));
         causal_attention_with(isa, &self.shape, &q, start, &k, &v, &mut out, None);
         out
     }
@@ -53,8 +61,8 @@ impl Case {
     /// fork where they part. The first `read` positions of each go through a call of their own before.
     fn paged(&self, isa: InstructionSet, read: usize, share: bool) -> Vec<Vec<f32>> {
         let (query, key) = (self.shape.query_width(), self.shape.key_width());
-        let mut pages =
-            KeyValuePages::new(PageShape { layers: 2, kv_heads: self.shape.kv_heads, head_dim: self.shape.head_dim });
+        let AttentionShape { kv_heads, head_dim, .. } = self.shape;
+        let mut pages = KeyValuePages::new(PageShape { element: self.element, layers: 2, kv_heads, head_dim });
         let mut tables: Vec<Vec<u32>> = Vec::new();
         let mut forks = Vec::new();
         for (sequence, &length) in self.lengths.iter().enumerate() {
@@ -126,13 +134,14 @@ const SHAPES: [(usize, usize, usize); 6] = [(9, 3, 64), (4, 4, 8), (14, 2, 64), 
 #[test]
 fn agrees_with_attention_over_plain_rows_on_every_instruction_set() {
     for (heads, kv_heads, head_dim) in SHAPES {
-        for window in [None, Some(50)] {
+        for (window, element) in [(None, PageElement::F32), (Some(50), PageElement::F32), (Some(50), PageElement::F16)]
+        {
             let mut case = Case::new(heads, kv_heads, head_dim);
-            case.shape.window = window;
+            (case.shape.window, case.element) = (window, element);
             for isa in InstructionSet::available() {
                 for (sequence, found) in case.paged(isa, 0, false).iter().enumerate() {
                     let truth = widen(&case.plain(isa, sequence, 0));
-                    assert_close(found, &truth, 3e-6, &format!("{isa} {heads} x {head_dim} {window:?}"));
+                    assert_close(found, &truth, 3e-6, &format!("{isa} {heads} x {head_dim} {window:?} {element:?}"));
                 }
             }
         }
@@ -141,9 +150,9 @@ fn agrees_with_attention_over_plain_rows_on_every_instruction_set() {
 
 #[test]
 fn sharing_calls_and_threads_change_no_bit() {
-    for common in [64, 100, 129] {
+    for (common, element) in [(64, PageElement::F32), (100, PageElement::F16), (129, PageElement::F32)] {
         let mut case = Case::new(9, 3, 64);
-        (case.lengths, case.common) = (vec![150, 140, 135, 200, 130], common);
+        (case.lengths, case.common, case.element) = (vec![150, 140, 135, 200, 130], common, element);
         for isa in InstructionSet::available() {
             let apart = case.paged(isa, 0, false);
             assert_eq!(apart, case.paged(isa, 70, false), "{isa} in two calls");
@@ -159,7 +168,7 @@ fn sharing_calls_and_threads_change_no_bit() {
 /// A sequence of 64 in one page, from row to result.
 fn one_page(case: &Case, position: usize, out: ValuesMut<'_>) {
     let &AttentionShape { kv_heads, head_dim, .. } = &case.shape;
-    let mut pages = KeyValuePages::new(PageShape { layers: 1, kv_heads, head_dim });
+    let mut pages = KeyValuePages::new(PageShape { element: case.element, layers: 1, kv_heads, head_dim });
     let page = pages.grow();
     let rows = case.rows(2);
     let slots: Vec<PageSlot> = (0..64).map(|slot| PageSlot { page, slot }).collect();
@@ -189,4 +198,23 @@ fn a_result_in_bf16_is_the_rounded_one() {
 #[should_panic(expected = "a page is missing")]
 fn a_missing_page_is_refused() {
     one_page(&Case::new(4, 4, 8), 64, ValuesMut::F32(&mut vec![0.0; 64 * 32]));
+}
+
+#[test]
+fn f16_pages_keep_the_nearest_number_and_never_infinity() {
+    let shape = PageShape { element: PageElement::F16, layers: 1, kv_heads: 1, head_dim: 70 };
+    assert_eq!(PageShape { element: PageElement::F32, ..shape }.page_bytes(), 2 * shape.page_bytes());
+    let mut pages = KeyValuePages::new(shape);
+    let page = pages.grow();
+    let mut row: Vec<f32> = noise(7, 140).iter().map(|value| value * 100.0).collect();
+    row[..4].copy_from_slice(&[1e9, -1e9, 1e-9, 65_519.0]);
+    let rows = FusedRows { values: &row, stride: 140, key: 0..70, value: 70..140 };
+    pages.write(0, &[PageSlot { page, slot: 5 }], &[], &rows);
+    let (keys, values) = pages.head::<f16>(page, 0, 0);
+    let stride = shape.value_stride();
+    for (depth, &value) in row[..70].iter().enumerate() {
+        assert_eq!(keys[depth * PAGE_POSITIONS + 5], f16::from_f32(value.clamp(-65_504.0, 65_504.0)), "{value}");
+    }
+    assert!(keys.iter().all(|key| key.is_finite()));
+    assert!(row[70..].iter().zip(&values[5 * stride..]).all(|(&value, &kept)| f16::from_f32(value) == kept));
 }

@@ -13,7 +13,7 @@ mod portable;
 
 pub(super) use exponential::{exp, exp2};
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::InstructionSet;
 use crate::gemm::bf16_bits;
@@ -102,6 +102,21 @@ pub(super) trait Simd: Copy {
         for (i, value) in buffer.iter_mut().enumerate().take(Self::WIDTH) {
             // SAFETY: the caller grants the elements.
             *value = unsafe { source.add(i).read() }.widen();
+        }
+        self.load(&buffer)
+    }
+
+    /// Reads a vector of f16.
+    ///
+    /// # Safety
+    ///
+    /// `source` points to [`Self::WIDTH`] readable elements; no alignment is needed.
+    #[inline(always)]
+    unsafe fn load_f16_at(self, source: *const f16) -> Self::Vector {
+        let mut buffer = [0.0; MAX_WIDTH];
+        for (i, value) in buffer.iter_mut().enumerate().take(Self::WIDTH) {
+            // SAFETY: the caller grants the elements.
+            *value = unsafe { source.add(i).read_unaligned() }.to_f32_const();
         }
         self.load(&buffer)
     }
