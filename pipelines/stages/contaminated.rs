@@ -18,7 +18,7 @@ const AT_ONCE: usize = 1024;
 
 /// What finds questions in other words.
 #[derive(Debug)]
-pub struct Meaning<'a> {
+pub struct OtherWords<'a> {
     /// Makes the vectors.
     pub embedder: Embedder<'a>,
     /// From which cosine on two questions ask the same.
@@ -26,18 +26,18 @@ pub struct Meaning<'a> {
 }
 
 /// Looks the rows of `files`, of any form that `train` reads, through for the items of `evaluations`: one of each task is enough.
-/// From `threshold` on a part of an item is said to stand in a row; `meaning` finds those asked in other words too.
+/// From `threshold` on a part of an item is said to stand in a row; `other_words` finds those asked in other words too.
 pub fn find<'a>(
     files: &[PathBuf],
     evaluations: impl IntoIterator<Item = &'a Evaluation>,
     threshold: f64,
-    mut meaning: Option<&mut Meaning<'_>>,
+    mut other_words: Option<&mut OtherWords<'_>>,
 ) -> Result<Contamination> {
     let mut tests = TestItems::of_evaluations(evaluations).with_threshold(threshold);
     let mut look = |portion: &[(String, Example)]| -> Result<()> {
         let samples: Vec<Sample<'_>> =
             portion.iter().map(|(id, example)| Sample { id, ..Sample::from(example) }).collect();
-        if let Some(Meaning { embedder, threshold }) = meaning.as_deref_mut() {
+        if let Some(OtherWords { embedder, threshold }) = other_words.as_deref_mut() {
             return tests.look_at_meaning(&samples, *threshold, |texts| embedder.vectors(texts));
         }
         for sample in &samples {

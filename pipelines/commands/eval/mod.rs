@@ -21,7 +21,7 @@ use crate::models::resolve;
 use crate::outcome::{Failure, Status};
 use crate::servers;
 use crate::stages::StageContext;
-use crate::stages::contaminated::{self, Meaning};
+use crate::stages::contaminated::{self, OtherWords};
 use anyhow::Result;
 use espalier_dataset::Records;
 use espalier_eval::results::Written;
@@ -130,7 +130,7 @@ fn comparisons(all: &[Vec<Evaluation>], session: Session<'_>) -> Result<Vec<serd
 
 /// Opens what rows that were trained on are held against the items by: what is wrong with it, or with their files, is said before
 /// anything is evaluated.
-fn open_meaning<'a>(arguments: &EvalArguments, session: Session<'a>) -> Result<Option<Meaning<'a>>> {
+fn open_other_words<'a>(arguments: &EvalArguments, session: Session<'a>) -> Result<Option<OtherWords<'a>>> {
     for file in &arguments.train_data {
         Records::open(file, None)?;
     }
@@ -138,7 +138,7 @@ fn open_meaning<'a>(arguments: &EvalArguments, session: Session<'a>) -> Result<O
     let model = resolve(reference, session.reporter, session.stop)?;
     let embedder = Embedder::load(&model, &engine_options(session), session.stop)?;
     let threshold = embedder.required_threshold(arguments.same_meaning)?;
-    Ok(Some(Meaning { embedder, threshold }))
+    Ok(Some(OtherWords { embedder, threshold }))
 }
 
 /// What rows that were trained on have in common with the items, and each model's scores without those; `contamination.json` has
@@ -147,15 +147,15 @@ fn contamination(
     arguments: &EvalArguments,
     all: &[Vec<Evaluation>],
     threshold: f64,
-    mut meaning: Option<Meaning<'_>>,
+    mut other_words: Option<OtherWords<'_>>,
     session: Session<'_>,
 ) -> Result<serde_json::Value> {
     if arguments.train_data.is_empty() {
         return Ok(serde_json::Value::Null);
     }
     let first = all.first().into_iter().flatten();
-    let found = contaminated::find(&arguments.train_data, first, threshold, meaning.as_mut())?;
-    if let Some(message) = meaning.and_then(|meaning| meaning.embedder.warning()) {
+    let found = contaminated::find(&arguments.train_data, first, threshold, other_words.as_mut())?;
+    if let Some(message) = other_words.and_then(|other_words| other_words.embedder.warning()) {
         session.reporter.send(&Event::Warning { stage: "eval".into(), message });
     }
     session.reporter.line(found.words());

@@ -1,6 +1,8 @@
 //! Tasks of lm-evaluation-harness.
 
-use super::{Contestant, EvalArguments, Session, comparisons, contamination, contestants, open_meaning, warn_of_lost};
+use super::{
+    Contestant, EvalArguments, Session, comparisons, contamination, contestants, open_other_words, warn_of_lost,
+};
 use crate::outcome::{Interrupted, Status};
 use crate::stages::StageContext;
 use crate::stages::contaminated::OF_BENCHMARKS;
@@ -15,7 +17,7 @@ use std::ops::ControlFlow;
 pub(super) fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Status> {
     // What is wrong with a task is said before a model is loaded.
     Selection::read(&arguments.tasks)?;
-    let meaning = open_meaning(arguments, session)?;
+    let meaning = open_other_words(arguments, session)?;
     let mut all: Vec<Vec<Evaluation>> = Vec::new();
     let mut found = Vec::new();
     for contestant in contestants(arguments, session) {

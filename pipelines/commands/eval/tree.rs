@@ -1,7 +1,7 @@
 //! The held-out tests of a skills tree.
 
 use super::{
-    EvalArguments, Session, chat_template, comparisons, contamination, contestants, open_meaning, warn_of_lost,
+    EvalArguments, Session, chat_template, comparisons, contamination, contestants, open_other_words, warn_of_lost,
 };
 use crate::outcome::{Failure, Status};
 use crate::stages::StageContext;
@@ -21,7 +21,7 @@ pub(super) fn run(arguments: &EvalArguments, tree: &Path, session: Session<'_>) 
             .hint("add `test: test.jsonl` to a leaf")
             .into());
     }
-    let meaning = open_meaning(arguments, session)?;
+    let meaning = open_other_words(arguments, session)?;
     let limit = arguments.limit.map(|limit| limit as usize);
     let config: EvaluateStage = serde_json::from_value(serde_json::json!({"limit": limit}))?;
     let context =
