@@ -48,6 +48,7 @@ mod planted;
 mod prompts;
 pub mod reward;
 mod rounds;
+mod sentences;
 mod shots;
 mod slots;
 mod verify;

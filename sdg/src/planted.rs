@@ -10,7 +10,7 @@ use crate::identity::number;
 pub enum Plant {
     /// A seed as a human wrote it: good.
     Seed,
-    /// The answer of another seed of the leaf.
+    /// The answer of another seed of the leaf, about the same text where there is one: a text supports it, and it still is wrong.
     SwappedAnswer,
     /// The answer of a seed of another leaf.
     OtherLeaf,
@@ -161,8 +161,10 @@ fn spoiled_answer(plant: Plant, seed: &Seed, seeds: &[Seed], elsewhere: &[&Seed]
     match plant {
         Plant::Seed | Plant::OtherText | Plant::Dangling => None,
         Plant::SwappedAnswer => {
-            let others = seeds.iter().cycle().skip(start % seeds.len()).take(seeds.len());
-            others.map(|other| &other.answer).find(|answer| normalized(answer) != right).cloned()
+            let others = || seeds.iter().cycle().skip(start % seeds.len()).take(seeds.len());
+            let about_the_same = others().filter(|other| seed.context.is_some() && other.context == seed.context);
+            let mut answers = about_the_same.chain(others()).map(|other| &other.answer);
+            answers.find(|answer| normalized(answer) != right).cloned()
         }
         Plant::OtherLeaf => {
             let others = elsewhere.iter().cycle().skip(start % elsewhere.len().max(1)).take(elsewhere.len());
@@ -247,6 +249,22 @@ mod tests {
         assert!(planted(&leaf, &[], 0, 8, Spoil::Subject).iter().all(|row| row.plant.is_good()));
         let other = Seed { question: "Where?".into(), context: Some("Another".into()), ..Seed::default() };
         assert!(planted(&leaf, &[&other], 0, 8, Spoil::Subject).iter().any(|row| row.question == "Where?"));
+    }
+
+    #[test]
+    fn a_swapped_answer_is_about_the_same_text_where_there_is_one() {
+        let mut leaf = leaf();
+        for (number, seed) in leaf.seeds.iter_mut().enumerate().skip(1) {
+            seed.context = Some(format!("Text {}", number / 4));
+        }
+        let rows = planted(&leaf, &[], 0, 8, Spoil::Answer);
+        let swapped: Vec<&Planted> = rows.iter().filter(|row| row.plant == Plant::SwappedAnswer).collect();
+        assert!(swapped.len() >= 2);
+        for row in swapped {
+            let from = leaf.seeds.iter().find(|seed| seed.answer == row.answer).unwrap();
+            assert!(from.context == row.context || row.context.is_none(), "{row:?}");
+            assert_ne!(row.answer, leaf.seeds[row.seed].answer);
+        }
     }
 
     #[test]

@@ -58,27 +58,33 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// The finding in one sentence, with what follows.
-    pub fn sentence(&self) -> String {
+    /// What the judge can, in one sentence without what follows from it.
+    pub fn finding(&self) -> String {
         let Some(AreaUnderCurve { area, low, high }) = self.area else {
-            return "the judge was not calibrated: no planted rows; its verdicts count as they come".to_owned();
+            return "the judge was not calibrated: no planted rows".to_owned();
         };
         let (good, bad) = (100.0 * self.good_passed, 100.0 * self.bad_passed);
-        let found = format!(
-            "area under the curve {area:.2} ({low:.2} to {high:.2}); at {:.2} it passes {good:.0} % of {} good and {bad:.0} % \
-             of {} bad planted rows",
+        let quality = match (self.quality, self.policy) {
+            (Quality::Poor, Policy::Reject) => "a poor judge, trusted all the same",
+            (Quality::Poor, Policy::Stop | Policy::Record) => "a poor judge",
+            (Quality::Good | Quality::Unknown, _) => "a good judge",
+        };
+        format!(
+            "{quality}: area under the curve {area:.2} ({low:.2} to {high:.2}); at {:.2} it passes {good:.0} % of {} good and \
+             {bad:.0} % of {} bad planted rows",
             self.threshold, self.good, self.bad
-        );
-        match (self.quality, self.policy) {
-            (Quality::Poor, Policy::Reject) => format!("a poor judge, trusted all the same: {found}"),
-            (Quality::Poor, Policy::Stop) => {
-                format!("a poor judge: {found}; take a stronger judge, or `on_poor: record`")
-            }
-            (Quality::Poor, Policy::Record) => {
-                format!("a poor judge: {found}; its scores are recorded and reject nothing")
-            }
-            _ => format!("a good judge: {found}"),
-        }
+        )
+    }
+
+    /// The finding in one sentence, with what follows.
+    pub fn sentence(&self) -> String {
+        let follows = match (self.area, self.quality, self.policy) {
+            (None, ..) => "; its verdicts count as they come",
+            (Some(_), Quality::Poor, Policy::Stop) => "; take a stronger judge, or `on_poor: record`",
+            (Some(_), Quality::Poor, Policy::Record) => "; its scores are recorded and reject nothing",
+            _ => "",
+        };
+        format!("{}{follows}", self.finding())
     }
 }
 

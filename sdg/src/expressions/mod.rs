@@ -10,6 +10,7 @@
 //! | `ordinal` | `3 \| ordinal` is `3rd` |
 //! | `convert(from, to)` | `5 \| convert("km", "m")` is `5000` |
 //! | `regex_matches`, `regex_search(pattern, group)`, `regex_replace(pattern, with)` | `"a1" \| regex_search("[0-9]")` is `1` |
+//! | `beyond(text)` | of an answer's words of four letters and more, and its numbers, those that do not stand in a text |
 //! | `support(text)` | the share of an answer's words of four letters and more, and of its numbers, that stand in a text |
 //! | `final_answer` | the inside of the last `\boxed{}`, else what follows the last `answer is`, `Answer:` or `####`, else all of it |
 //! | `spread(n)` | a whole number below `n` that follows from a text, evenly over many texts |

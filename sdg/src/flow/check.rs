@@ -154,6 +154,13 @@ impl<'a> Checker<'a> {
             }
             BlockKind::Repair(repair) => self.llm(block, &repair.llm, &["reason"], columns),
             BlockKind::Command(program) => columns.extend(program.outputs.iter().cloned()),
+            BlockKind::Split(split) => {
+                self.need_one(block, &["column"], &split.column, columns);
+                columns.insert(split.output.clone());
+                if let Some(expression) = &split.keep {
+                    self.expression(block, "keep", expression, columns);
+                }
+            }
             BlockKind::Filter(filter) => self.filter(block, filter, columns),
             BlockKind::Columns(kind) => self.columns(block, kind, columns),
             BlockKind::Each { block: inner, .. } => self.kind(block, inner, columns),

@@ -100,6 +100,7 @@ const FILES: &[(&str, &str)] = files![
     "prompts/new_grounded_question.jinja",
     "prompts/new_question.jinja",
     "prompts/opening.jinja",
+    "prompts/question_for_sentence.jinja",
     "prompts/simple_freeform.jinja",
     "prompts/simple_grounded.jinja",
     "prompts/simple_knowledge.jinja",

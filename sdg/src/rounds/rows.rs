@@ -94,8 +94,11 @@ impl<'a> RowMaker<'a> {
         let text = |column: &str| sample.text(column).map(str::to_owned);
         let chunk = text("raw_document").or_else(|| text("base_document")).or_else(|| text("document"));
         let context = text("document").filter(|context| Some(context) != chunk.as_ref());
-        // What wrote the answer; of a row that was refused before it had one, what wrote last.
-        let writing = sample.answer_writing().or_else(|| sample.written.values().last().map(AsRef::as_ref));
+        // What wrote the answer, or the question to an answer that is a text's own; of a row that was refused before it had
+        // one, what wrote last.
+        let written = |column: &str| sample.written.get(column).map(AsRef::as_ref);
+        let last = || sample.written.values().last().map(AsRef::as_ref);
+        let writing = sample.answer_writing().or_else(|| written("question")).or_else(last);
         let mut row = Row {
             id: sample.id.clone(),
             leaf: self.leaf.id.clone(),

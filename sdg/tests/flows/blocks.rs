@@ -246,10 +246,12 @@ fn a_judge_that_cannot_tell_planted_rows_apart_drops_none_or_ends_the_run() {
     let otherwise = "record\n    otherwise: \"'pond 30' in question\"";
     let result = judged(otherwise, &kind).unwrap();
     assert_eq!((result.kept.len(), result.kept[0].text("question")), (1, Some("Who lives in pond 30?")));
-    assert_eq!((result.rejected[0].category, result.rejected[0].score), ("filtered", Some(0.0)));
+    assert_eq!((result.rejected[0].category, result.rejected[0].score), ("filtered", None));
     assert_eq!(result.rejected[0].detail, "not 'pond 30' in question");
     let note = &result.blocks[0].notes[0];
-    assert!(note.ends_with("reject nothing; rows must satisfy `'pond 30' in question` in its place"), "{note}");
+    assert!(note.ends_with("; it is asked no more, rows must satisfy `'pond 30' in question` in its place"), "{note}");
+    assert!(note.starts_with("a poor judge: area") && !note.contains("recorded"), "{note}");
+    assert_eq!(result.blocks[0].usage.answers, 1 + 20, "no row costs an answer of a judge that decides nothing");
     let result = judged("record\n    otherwise: \"'pond 31' in question\"", &stern).unwrap();
     assert_eq!(result.kept[0].text("question"), Some("Who lives in pond 30?"), "the judge is good and decides");
 }

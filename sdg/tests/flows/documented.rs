@@ -46,6 +46,7 @@ fn the_page_lists_the_keys_of_every_block() {
         ("unique", "columns: a"),
         ("map", "columns: {a: b}"),
         ("flatten", "columns: a, name_column: b, value_column: c"),
+        ("split", "column: a, output: b"),
         ("combine", "columns: a, output: b"),
         ("copy", "columns: {a: b}"),
         ("rename", "columns: {a: b}"),

@@ -110,6 +110,55 @@ fn a_small_teacher_keeps_what_the_document_says_twice() {
 }
 
 #[test]
+fn a_sentence_of_the_document_answers_the_question_that_is_written_for_it() {
+    let leaf = leaf(LeafKind::Knowledge);
+    let flow = of_kind("full", LeafKind::Knowledge);
+    let script = |request: &Request, _: usize| {
+        let text = text_of(request);
+        if let Some(yes) = judged(request) {
+            return yes;
+        }
+        if text.contains("Take everything from the text") {
+            return "In the pond lived a brown toad, 12 years old. It ate beetles.".into();
+        }
+        if let Some((_, sentence)) = text.rsplit_once("Write the question to which this is the answer: ") {
+            assert!(!sentence.starts_with("It "), "{sentence}");
+            let asked = if sentence.starts_with("In the pond") {
+                "What lived in the pond?"
+            } else {
+                "Where lived the brown toad?"
+            };
+            return asked.into();
+        }
+        if text.contains("Write one question") {
+            let written = ["When was the pond dry?\nAnswer: The pond was dry at 12.", "Is it so?\nAnswer: It is so."];
+            return format!("Question: {}", written[usize::try_from(request.seed % 2).unwrap()]);
+        }
+        match text.rsplit('\n').next().unwrap() {
+            "Where lived the brown toad?" => "In the pond.".into(),
+            "What lived in the pond?" => "A brown toad of 12 years.".into(),
+            _ => "Nobody knows.".into(),
+        }
+    };
+    let found = run(&flow, leaf.clone(), rows_of(&leaf), &script);
+    let result = &found.results[0];
+    let kept: Vec<_> =
+        result.kept.iter().map(|row| (row.text("question").unwrap(), row.text("response").unwrap())).collect();
+    assert_eq!(
+        kept,
+        [
+            ("Where lived the brown toad?", "A brown toad lived in the pond."),
+            ("What lived in the pond?", "In the pond lived a brown toad, 12 years old.")
+        ]
+    );
+    let mut reasons: Vec<&str> = result.rejected.iter().map(|row| row.block.as_str()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    // No judge can tell planted rows apart here, so that words decide: "Is it so?" has none of the text.
+    assert_eq!(reasons, ["agreed", "once", "relevant"]);
+}
+
+#[test]
 fn four_choices_hold_one_right_answer_at_an_even_place() {
     let leaf = leaf(LeafKind::Knowledge);
     let flow = of_kind("multiple_choice", LeafKind::Knowledge);

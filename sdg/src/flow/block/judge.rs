@@ -36,11 +36,11 @@ pub(crate) struct JudgeWork<'a> {
     judge: &'a JudgeBlock,
     around: Surroundings<'a>,
     rows: Vec<Sample>,
-    step: Step,
+    step: Step<'a>,
 }
 
 #[derive(Debug)]
-enum Step {
+enum Step<'a> {
     Probing(Item),
     Calibrating {
         judge: Box<Judge>,
@@ -51,6 +51,12 @@ enum Step {
         judge: Box<Judge>,
         calibration: Option<Box<Calibration>>,
         items: Items,
+    },
+    /// The judge cannot tell planted rows apart: it is asked no more, and the block's expression decides.
+    Replaced {
+        judge: Box<Judge>,
+        calibration: Box<Calibration>,
+        expression: &'a str,
     },
     /// There is nothing to ask, or the engine cannot judge.
     Over(Option<String>),
@@ -124,7 +130,7 @@ impl<'a> JudgeWork<'a> {
         match &self.step {
             Step::Probing(_) | Step::Calibrating { .. } => false,
             Step::Judging { items, .. } => items.is_answered(),
-            Step::Over(_) => true,
+            Step::Replaced { .. } | Step::Over(_) => true,
         }
     }
 
@@ -137,7 +143,7 @@ impl<'a> JudgeWork<'a> {
                     .collect()
             }
             Step::Calibrating { items, .. } | Step::Judging { items, .. } => items.pending(),
-            Step::Over(_) => Vec::new(),
+            Step::Replaced { .. } | Step::Over(_) => Vec::new(),
         }
     }
 
@@ -154,7 +160,7 @@ impl<'a> JudgeWork<'a> {
         match &mut self.step {
             Step::Probing(item) => item.answers[number] = Some(answered),
             Step::Calibrating { items, .. } | Step::Judging { items, .. } => items.answer(number, answered),
-            Step::Over(_) => {}
+            Step::Replaced { .. } | Step::Over(_) => {}
         }
     }
 
@@ -179,14 +185,14 @@ impl<'a> JudgeWork<'a> {
         }
     }
 
-    fn after_probes(&self, judge: Box<Judge>) -> Step {
+    fn after_probes(&self, judge: Box<Judge>) -> Step<'a> {
         let Some(columns) = &self.judge.calibrate else { return self.judging(judge, None) };
         let planted = planted_samples(columns, self.around.leaf, self.around.elsewhere, self.around.seed);
         let items = Items(planted.iter().map(|(_, sample)| self.item(&judge, sample)).collect());
         Step::Calibrating { judge, plants: planted.into_iter().map(|(plant, _)| plant).collect(), items }
     }
 
-    fn after_calibration(&self, judge: Box<Judge>, plants: &[Plant], items: Items) -> Result<Step, SdgError> {
+    fn after_calibration(&self, judge: Box<Judge>, plants: &[Plant], items: Items) -> Result<Step<'a>, SdgError> {
         let known = |plant: &Plant| if plant.is_good() { Planted::Good } else { Planted::Bad };
         let scores: Vec<(Planted, Option<f64>)> = plants
             .iter()
@@ -199,10 +205,13 @@ impl<'a> JudgeWork<'a> {
             return Err(SdgError::Block { block: self.block.to_owned(), reason });
         }
         let judge = Box::new(judge.with_threshold(found.threshold));
+        if let (true, Some(expression)) = (self.judge.reject && found.policy != Policy::Reject, &self.judge.otherwise) {
+            return Ok(Step::Replaced { judge, calibration: Box::new(found), expression });
+        }
         Ok(self.judging(judge, Some(Box::new(found))))
     }
 
-    fn judging(&self, judge: Box<Judge>, calibration: Option<Box<Calibration>>) -> Step {
+    fn judging(&self, judge: Box<Judge>, calibration: Option<Box<Calibration>>) -> Step<'a> {
         let items = Items(self.rows.iter().map(|sample| self.item(&judge, sample)).collect());
         Step::Judging { judge, calibration, items }
     }
@@ -217,53 +226,64 @@ impl<'a> JudgeWork<'a> {
 
     /// What a person should know of the judge: how it is read where not as asked for, and what it can.
     pub(crate) fn notes(&self) -> Vec<String> {
-        let Step::Judging { judge, calibration, .. } = &self.step else { return Vec::new() };
-        let poor = self.judge.reject && !trusted(calibration.as_deref());
-        let in_its_place = self.judge.otherwise.as_ref().filter(|_| poor);
-        let calibrated = calibration.iter().map(|found| match in_its_place {
-            Some(expression) => format!("{}; rows must satisfy `{expression}` in its place", found.sentence()),
-            None => found.sentence(),
-        });
+        let (judge, calibrated) = match &self.step {
+            Step::Judging { judge, calibration, .. } => (judge, calibration.as_ref().map(|found| found.sentence())),
+            Step::Replaced { judge, calibration, expression } => {
+                let finding = calibration.finding();
+                (judge, Some(format!("{finding}; it is asked no more, rows must satisfy `{expression}` in its place")))
+            }
+            Step::Probing(_) | Step::Calibrating { .. } | Step::Over(_) => return Vec::new(),
+        };
         judge.notes().iter().cloned().chain(calibrated).collect()
     }
 
     pub(crate) fn finish(self) -> Passed {
         let Self { block, judge: kind, rows, step, .. } = self;
-        let (judge, calibration, items) = match step {
-            Step::Judging { judge, calibration, items } => (judge, calibration, items),
-            Step::Over(Some(reason)) => {
-                return Passed::each(rows, block, |_| Err(Refused::new("no rating", reason.clone())));
+        match step {
+            Step::Judging { judge, calibration, items } => {
+                let drops = kind.reject && trusted(calibration.as_deref());
+                judged(rows, block, items.read(&judge), drops)
             }
+            Step::Replaced { expression, .. } => {
+                let condition = Condition::new(expression);
+                Passed::each(rows, block, |sample| condition.check(sample, None))
+            }
+            Step::Over(Some(reason)) => Passed::each(rows, block, |_| Err(Refused::new("no rating", reason.clone()))),
             Step::Probing(_) | Step::Calibrating { .. } | Step::Over(None) => {
-                return Passed { kept: rows, rejected: Vec::new() };
-            }
-        };
-        let trusted = trusted(calibration.as_deref());
-        let otherwise = kind.otherwise.as_deref().filter(|_| kind.reject && !trusted).map(Condition::new);
-        let mut passed = Passed::default();
-        for (mut sample, judgement) in rows.into_iter().zip(items.read(&judge)) {
-            let refused = match judgement {
-                Err(refused) => Some(refused),
-                Ok(judgement) => {
-                    if let Some(score) = judgement.score {
-                        sample.scores.push((block.to_owned(), score));
-                    }
-                    let category = if judgement.score.is_none() { "no rating" } else { "judged poor" };
-                    let dropped = kind.reject && trusted && !judgement.passed;
-                    let failed = otherwise.as_ref().and_then(|condition| condition.check(&sample, None).err());
-                    let refused = failed.or_else(|| dropped.then(|| Refused::new(category, judgement.text)));
-                    refused.map(|refused| Refused { score: judgement.score, ..refused })
-                }
-            };
-            match refused {
-                None => passed.kept.push(sample),
-                Some(Refused { category, detail, score }) => {
-                    passed.rejected.push(Rejected { score, ..Rejected::new(sample, block, category, detail) });
-                }
+                Passed { kept: rows, rejected: Vec::new() }
             }
         }
-        passed
     }
+}
+
+/// Rows with their scores; those that the judge finds poor are refused where `drops` says so.
+fn judged(
+    rows: Vec<Sample>,
+    block: &str,
+    judgements: impl Iterator<Item = Result<Judgement, Refused>>,
+    drops: bool,
+) -> Passed {
+    let mut passed = Passed::default();
+    for (mut sample, judgement) in rows.into_iter().zip(judgements) {
+        let refused = match judgement {
+            Err(refused) => Some(refused),
+            Ok(judgement) => {
+                if let Some(score) = judgement.score {
+                    sample.scores.push((block.to_owned(), score));
+                }
+                let category = if judgement.score.is_none() { "no rating" } else { "judged poor" };
+                let dropped = drops && !judgement.passed;
+                dropped.then(|| Refused { score: judgement.score, ..Refused::new(category, judgement.text) })
+            }
+        };
+        match refused {
+            None => passed.kept.push(sample),
+            Some(Refused { category, detail, score }) => {
+                passed.rejected.push(Rejected { score, ..Rejected::new(sample, block, category, detail) });
+            }
+        }
+    }
+    passed
 }
 
 /// Whether verdicts count: a judge that cannot tell planted rows apart says nothing about others.

@@ -8,6 +8,7 @@ pub(crate) mod llm;
 pub(crate) mod parse;
 pub(crate) mod planted;
 pub(crate) mod repair;
+pub(crate) mod split;
 pub(crate) mod verify;
 
 use espalier_inference::Request;
@@ -23,6 +24,7 @@ use filter::Filter;
 use judge::{JudgeBlock, JudgeWork};
 use llm::{Generation, Llm, LlmWork};
 use repair::{Repair, RepairWork};
+use split::Split;
 use verify::{Select, Verify, Vote};
 
 /// What a block does.
@@ -44,6 +46,8 @@ pub(crate) enum BlockKind {
     Filter(Filter),
     /// Values move between columns and rows.
     Columns(Columns),
+    /// A text becomes its pieces.
+    Split(Split),
     /// A program of somebody else.
     Command(Program),
     /// Another block, several times over the same rows; what each time gives comes one after another.
@@ -63,6 +67,7 @@ impl BlockKind {
             | Self::Select(_)
             | Self::Filter(_)
             | Self::Columns(_)
+            | Self::Split(_)
             | Self::Command(_) => None,
         }
     }
@@ -75,7 +80,7 @@ impl BlockKind {
     /// Whether it gives each row what it gives it whatever rows stand beside.
     fn is_row_by_row(&self) -> bool {
         match self {
-            Self::Llm(..) | Self::Judge(_) | Self::Verify(_) => true,
+            Self::Llm(..) | Self::Judge(_) | Self::Verify(_) | Self::Split(_) => true,
             Self::Filter(filter) => !matches!(filter, Filter::Unique { .. }),
             Self::Columns(columns) => !matches!(columns, Columns::Flatten { .. } | Columns::Majority { .. }),
             Self::Each { block, .. } => block.is_row_by_row(),
@@ -139,6 +144,7 @@ impl<'a> Work<'a> {
             BlockKind::Select(select) => Self::Done(select.apply(name, rows)),
             BlockKind::Filter(filter) => Self::Done(filter.apply(name, rows)),
             BlockKind::Columns(columns) => Self::Done(columns.apply(name, rows)),
+            BlockKind::Split(split) => Self::Done(split.apply(name, rows, around.seed)),
             BlockKind::Command(program) => Self::Done(program.apply(name, rows)?),
             BlockKind::Each { count, block } => return Self::each(name, *count, block, &rows, around),
             BlockKind::Repair(_) => Self::Done(Passed { kept: rows, rejected: Vec::new() }),

@@ -21,13 +21,15 @@ use crate::flow::block::llm::{Ask, Generation, Llm, Samples};
 use crate::flow::block::parse::{Parse, Pattern};
 use crate::flow::block::planted::PlantedColumns;
 use crate::flow::block::repair::Repair;
+use crate::flow::block::split::{Pieces, Split};
 use crate::flow::block::verify::{Select, Verify, Vote};
 use crate::flow::{Block, Budget, Flow};
 use crate::planted::Spoil;
 use crate::reward::{Preference, Reward, RewardConfig};
 
 /// The types of blocks.
-const TYPES: [&str; 10] = ["llm", "filter", "unique", "map", "flatten", "combine", "copy", "rename", "drop", "each"];
+const TYPES: [&str; 11] =
+    ["llm", "filter", "unique", "map", "flatten", "split", "combine", "copy", "rename", "drop", "each"];
 
 /// The keys of [`JudgeConfig`].
 const JUDGE_KEYS: [&str; 10] =
@@ -184,6 +186,7 @@ impl Reader<'_, '_> {
                 let (value, _) = fields.required_text("value_column", report)?;
                 BlockKind::Columns(Columns::Flatten { columns: columns?, name: name?.0, value })
             }
+            "split" => BlockKind::Split(split(fields, report)?),
             "combine" => {
                 let columns = required_words(fields, "columns", report);
                 let separator = fields.take("separator").and_then(|(_, node)| raw_text(node, "separator", report));
@@ -377,6 +380,23 @@ fn verify(fields: &mut Fields, report: &mut Report<'_>) -> Option<Verify> {
         }
     };
     Some(Verify { question, answer, check })
+}
+
+fn split(fields: &mut Fields, report: &mut Report<'_>) -> Option<Split> {
+    let column = fields.required_text("column", report);
+    let output = fields.required_text("output", report);
+    let by = fields.take("by").and_then(|(_, node)| text(node, "by", report));
+    let keep = fields.optional_text("keep", report);
+    let most = fields.take("most").and_then(|(_, node)| whole(&node, "most", 1, report));
+    let by = by.map(|(word, place)| {
+        let found = Pieces::ALL.into_iter().find(|(name, _)| *name == word).map(|(_, by)| by);
+        if found.is_none() {
+            report.error(place, format!("`by` is not `{word}`"), "write `sentences`, `lines` or `paragraphs`");
+        }
+        found
+    });
+    let by = by.unwrap_or(Some(Pieces::Sentences));
+    Some(Split { column: column?.0, output: output?.0, by: by?, keep, most })
 }
 
 fn required_pairs(fields: &mut Fields, report: &mut Report<'_>) -> Option<Vec<(String, String)>> {
