@@ -167,7 +167,7 @@ impl Weights {
             Form::Packed(precision) => precision,
             Form::Blocks(_) => Precision::F32,
         };
-        // Where products round to bf16, keys must not: in a large bias they lose there what tells them apart.
+        // Not bf16, where products round to it: in a large bias keys lose there what tells them apart.
         let kept = match form.precision() {
             Precision::F32 => PageElement::F32,
             Precision::Bf16 => PageElement::F16,

@@ -49,10 +49,9 @@ fn paragraphs(text: &str) -> Vec<String> {
     let mut found = vec![String::new()];
     let mut in_code = false;
     for line in text.lines().map(str::trim) {
-        if line.starts_with("```") {
-            in_code = !in_code;
-        }
-        let holds_none = line.is_empty() || in_code || line.starts_with(['#', '|', '`']) || line.starts_with("---");
+        let fence = line.starts_with("```");
+        in_code ^= fence;
+        let holds_none = line.is_empty() || in_code || fence || line.starts_with(['#', '|']) || line.starts_with("---");
         let item = if holds_none { Some("") } else { list_item(line) };
         if item.is_some() {
             found.push(String::new());
@@ -106,8 +105,8 @@ mod tests {
     #[test]
     fn markdown_keeps_its_sentences_and_nothing_else() {
         let text = "# Trees. And more\n\nA tree\nis tall.\n- One item. Two.\n12) Twelve.\n\n2012 was dry.\n\n| a. | b |\n|---|---|\n\
-                    ```\nlet x. y\n```\nThe end.";
-        let wanted = ["A tree is tall.", "One item.", "Two.", "Twelve.", "2012 was dry.", "The end."];
+                    ```\nlet x. y\n```\n`cargo` ends it.";
+        let wanted = ["A tree is tall.", "One item.", "Two.", "Twelve.", "2012 was dry.", "`cargo` ends it."];
         assert_eq!(sentences(text), wanted);
     }
 }

@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 pub(super) fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Status> {
     // What is wrong with a task is said before a model is loaded.
     Selection::read(&arguments.tasks)?;
-    let meaning = open_other_words(arguments, session)?;
+    let other_words = open_other_words(arguments, session)?;
     let mut all: Vec<Vec<Evaluation>> = Vec::new();
     let mut found = Vec::new();
     for contestant in contestants(arguments, session) {
@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Sta
         all.push(scores.tasks.iter().filter_map(|task| task.evaluation(&contestant.label)).collect());
     }
     let comparisons = comparisons(&all, session)?;
-    let contamination = contamination(arguments, &all, OF_BENCHMARKS, meaning, session)?;
+    let contamination = contamination(arguments, &all, OF_BENCHMARKS, other_words, session)?;
     session.reporter.result(json!({"models": found, "comparisons": comparisons, "contamination": contamination}));
     Ok(Status::Done)
 }

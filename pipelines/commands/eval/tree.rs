@@ -21,7 +21,7 @@ pub(super) fn run(arguments: &EvalArguments, tree: &Path, session: Session<'_>) 
             .hint("add `test: test.jsonl` to a leaf")
             .into());
     }
-    let meaning = open_other_words(arguments, session)?;
+    let other_words = open_other_words(arguments, session)?;
     let limit = arguments.limit.map(|limit| limit as usize);
     let config: EvaluateStage = serde_json::from_value(serde_json::json!({"limit": limit}))?;
     let context =
@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &EvalArguments, tree: &Path, session: Session<'_>) 
         all.push(evaluations);
     }
     let comparisons = comparisons(&all, session)?;
-    let contamination = contamination(arguments, &all, OF_ONE_TREE, meaning, session)?;
+    let contamination = contamination(arguments, &all, OF_ONE_TREE, other_words, session)?;
     session.reporter.result(serde_json::json!({
         "accuracy": all[0].iter().map(|evaluation| serde_json::json!({"task": evaluation.task, "accuracy": evaluation.accuracy})).collect::<Vec<_>>(),
         "comparisons": comparisons, "contamination": contamination,

@@ -1,4 +1,4 @@
-//! AVX2 with FMA: eight floats.
+//! AVX2 with FMA and F16C: eight floats.
 
 // SAFETY of all blocks here: a value of `Avx2` exists only after the detection of AVX2, FMA and F16C, and the intrinsics
 // need nothing else; those that touch memory pass on the promise of their caller.
