@@ -170,8 +170,8 @@ impl<'a> Checker<'a> {
     /// A judge that is calibrated sees no column that planted rows do not have.
     fn judge(&mut self, block: &'a Block, judge: &'a JudgeBlock, columns: &BTreeSet<String>) {
         self.prompt(block, &judge.prompt, &["swapped"], columns);
-        if let Some(expression) = &judge.otherwise {
-            self.expression(block, "otherwise", expression, columns);
+        if let Some(otherwise) = &judge.otherwise {
+            self.expression(block, "otherwise", &otherwise.expression, columns);
         }
         let (Some(planted), Ok(names)) = (&judge.calibrate, judge.prompt.needs()) else { return };
         let names: BTreeSet<String> = names.into_iter().collect();
@@ -252,7 +252,7 @@ impl<'a> Checker<'a> {
     fn filter(&mut self, block: &'a Block, filter: &'a Filter, columns: &BTreeSet<String>) {
         match filter {
             Filter::Value(filter) => self.need_one(block, &["filter_column"], &filter.column, columns),
-            Filter::Expression { expression, .. } => self.expression(block, "keep", expression, columns),
+            Filter::Expression(keep) => self.expression(block, "keep", &keep.expression, columns),
             Filter::Unique { columns: wanted, .. } => self.need(block, "columns", wanted, columns),
         }
     }

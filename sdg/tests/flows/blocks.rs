@@ -248,6 +248,8 @@ fn a_judge_that_cannot_tell_planted_rows_apart_drops_none_or_ends_the_run() {
     assert_eq!((result.kept.len(), result.kept[0].text("question")), (1, Some("Who lives in pond 30?")));
     assert_eq!((result.rejected[0].category, result.rejected[0].score), ("filtered", None));
     assert_eq!(result.rejected[0].detail, "not 'pond 30' in question");
+    let said = judged(&format!("{otherwise}\n    reason: another pond"), &kind).unwrap();
+    assert_eq!(said.rejected[0].detail, "another pond");
     let note = &result.blocks[0].notes[0];
     assert!(note.ends_with("; it is asked no more, rows must satisfy `'pond 30' in question` in its place"), "{note}");
     assert!(note.starts_with("a poor judge: area") && !note.contains("recorded"), "{note}");
@@ -272,15 +274,17 @@ fn planted_rows_are_spoiled_in_ways_that_there_are() {
 #[test]
 fn what_decides_in_the_place_of_a_judge_needs_a_calibration_and_columns() {
     let folder = tempfile::tempdir().unwrap();
-    let judge = "- {name: right, type: judge, prompt: p.jinja, otherwise: answer == 'x'}";
-    std::fs::write(folder.path().join("flow.yaml"), format!("espalier: 1\nblocks:\n  {judge}\n")).unwrap();
     std::fs::write(folder.path().join("p.jinja"), "{% filter turn('user') %}x{% endfilter %}").unwrap();
-    let findings = read_flow(&folder.path().join("flow.yaml")).unwrap_err();
-    let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
-    assert!(
-        said.len() == 1 && said[0].contains("flow.yaml:3:60: error: `otherwise` decides where a judge"),
-        "{said:?}"
-    );
+    for (keys, finding) in [
+        ("otherwise: answer == 'x'", "flow.yaml:3:60: error: `otherwise` decides where a judge"),
+        ("reason: not so", "flow.yaml:3:57: error: `reason` is what is said of rows that `otherwise` refuses"),
+    ] {
+        let judge = format!("- {{name: right, type: judge, prompt: p.jinja, {keys}}}");
+        std::fs::write(folder.path().join("flow.yaml"), format!("espalier: 1\nblocks:\n  {judge}\n")).unwrap();
+        let findings = read_flow(&folder.path().join("flow.yaml")).unwrap_err();
+        let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert!(said.len() == 1 && said[0].contains(finding), "{said:?}");
+    }
     let flow = CALIBRATED.replace("ON_POOR", "record\n    otherwise: answer == 'x'");
     let pair = ("pair.jinja", "{% filter turn('user') %}{{ question }}{% endfilter %}");
     let found = flow_of(folder.path(), &flow, &[pair])

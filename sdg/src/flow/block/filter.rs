@@ -15,9 +15,17 @@ pub(crate) enum Filter {
     /// A column compared with values.
     Value(ValueFilter),
     /// An expression over the columns is true.
-    Expression { expression: String, reason: Option<String> },
+    Expression(Requirement),
     /// No earlier row of the leaf has the same values in these columns.
     Unique { columns: Vec<String>, normalize: bool },
+}
+
+/// An expression over the columns of a row that must be true.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Requirement {
+    pub(crate) expression: String,
+    /// What is said of a row of which it is not; the expression itself where nothing is given.
+    pub(crate) reason: Option<String>,
 }
 
 /// A column compared with values, any of which will do.
@@ -156,34 +164,39 @@ impl Filter {
     pub(crate) fn apply(&self, block: &str, samples: Vec<Sample>) -> Passed {
         match self {
             Self::Value(filter) => Passed::each(samples, block, |sample| filter.check(block, sample)),
-            Self::Expression { expression, reason } => {
-                let condition = Condition::new(expression);
-                Passed::each(samples, block, |sample| condition.check(sample, reason.as_deref()))
+            Self::Expression(requirement) => {
+                let condition = Condition::of(requirement);
+                Passed::each(samples, block, |sample| condition.check(sample))
             }
             Self::Unique { columns, normalize } => unique(block, samples, columns, *normalize),
         }
     }
 }
 
-/// An expression over the columns of a row that must be true.
+/// A [`Requirement`] that rows are held against.
 pub(super) struct Condition<'a> {
     expression: &'a str,
+    reason: Option<&'a str>,
     compiled: Result<Compiled, String>,
 }
 
 impl<'a> Condition<'a> {
     pub(super) fn new(expression: &'a str) -> Self {
-        Self { expression, compiled: Compiled::new(expression) }
+        Self { expression, reason: None, compiled: Compiled::new(expression) }
+    }
+
+    pub(super) fn of(requirement: &'a Requirement) -> Self {
+        Self { reason: requirement.reason.as_deref(), ..Self::new(&requirement.expression) }
     }
 
     /// Refuses a row of which it is not true, with the reason or the expression itself.
-    pub(super) fn check(&self, sample: &Sample, reason: Option<&str>) -> Result<(), Refused> {
+    pub(super) fn check(&self, sample: &Sample) -> Result<(), Refused> {
         let value = self.compiled.as_ref().map_err(Clone::clone).and_then(|one| one.over(&sample.columns));
         let fails = |words: String| Refused::new("expression fails", format!("{} {words}", self.expression));
         match value {
             Ok(Value::Bool(true)) => Ok(()),
             Ok(Value::Bool(false)) => {
-                let reason = reason.map_or_else(|| format!("not {}", self.expression), str::to_owned);
+                let reason = self.reason.map_or_else(|| format!("not {}", self.expression), str::to_owned);
                 Err(Refused::new("filtered", reason))
             }
             Ok(other) => Err(fails(format!("is {other}, not true or false"))),

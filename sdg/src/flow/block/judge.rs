@@ -4,7 +4,7 @@ use espalier_inference::Request;
 use espalier_inference::judge::{Calibration, Heard, Judge, JudgeConfig, Judgement, Planted, Policy, Said, calibrate};
 
 use super::Surroundings;
-use super::filter::Condition;
+use super::filter::{Condition, Requirement};
 use super::planted::{PlantedColumns, planted_samples};
 use crate::error::SdgError;
 use crate::flow::ask::Replied;
@@ -25,8 +25,8 @@ pub(crate) struct JudgeBlock {
     pub(crate) reject: bool,
     /// Where planted rows are judged first.
     pub(crate) calibrate: Option<PlantedColumns>,
-    /// An expression that decides about rows where the judge cannot tell planted ones apart.
-    pub(crate) otherwise: Option<String>,
+    /// What decides about rows where the judge cannot tell planted ones apart.
+    pub(crate) otherwise: Option<Requirement>,
 }
 
 /// A judge at work: it learns how its engine answers, shows what it can on planted rows, and judges.
@@ -56,7 +56,7 @@ enum Step<'a> {
     Replaced {
         judge: Box<Judge>,
         calibration: Box<Calibration>,
-        expression: &'a str,
+        requirement: &'a Requirement,
     },
     /// There is nothing to ask, or the engine cannot judge.
     Over(Option<String>),
@@ -205,8 +205,8 @@ impl<'a> JudgeWork<'a> {
             return Err(SdgError::Block { block: self.block.to_owned(), reason });
         }
         let judge = Box::new(judge.with_threshold(found.threshold));
-        if let (true, Some(expression)) = (self.judge.reject && found.policy != Policy::Reject, &self.judge.otherwise) {
-            return Ok(Step::Replaced { judge, calibration: Box::new(found), expression });
+        if let (true, Some(requirement)) = (self.judge.reject && found.policy != Policy::Reject, &self.judge.otherwise) {
+            return Ok(Step::Replaced { judge, calibration: Box::new(found), requirement });
         }
         Ok(self.judging(judge, Some(Box::new(found))))
     }
@@ -228,7 +228,7 @@ impl<'a> JudgeWork<'a> {
     pub(crate) fn notes(&self) -> Vec<String> {
         let (judge, calibrated) = match &self.step {
             Step::Judging { judge, calibration, .. } => (judge, calibration.as_ref().map(|found| found.sentence())),
-            Step::Replaced { judge, calibration, expression } => {
+            Step::Replaced { judge, calibration, requirement: Requirement { expression, .. } } => {
                 let finding = calibration.finding();
                 (judge, Some(format!("{finding}; it is asked no more, rows must satisfy `{expression}` in its place")))
             }
@@ -244,9 +244,9 @@ impl<'a> JudgeWork<'a> {
                 let drops = kind.reject && trusted(calibration.as_deref());
                 judged(rows, block, items.read(&judge), drops)
             }
-            Step::Replaced { expression, .. } => {
-                let condition = Condition::new(expression);
-                Passed::each(rows, block, |sample| condition.check(sample, None))
+            Step::Replaced { requirement, .. } => {
+                let condition = Condition::of(requirement);
+                Passed::each(rows, block, |sample| condition.check(sample))
             }
             Step::Over(Some(reason)) => Passed::each(rows, block, |_| Err(Refused::new("no rating", reason.clone()))),
             Step::Probing(_) | Step::Calibrating { .. } | Step::Over(None) => {

@@ -74,7 +74,7 @@ impl BlockKind {
 
     /// Whether it drops rows for a reason that a model can mend.
     pub(crate) fn can_be_repaired(&self) -> bool {
-        matches!(self, Self::Judge(_) | Self::Verify(_) | Self::Filter(Filter::Value(_) | Filter::Expression { .. }))
+        matches!(self, Self::Judge(_) | Self::Verify(_) | Self::Filter(Filter::Value(_) | Filter::Expression(_)))
     }
 
     /// Whether it gives each row what it gives it whatever rows stand beside.

@@ -68,7 +68,7 @@ impl Split {
                 child
             });
             let mut pieces: Vec<Sample> = match &condition {
-                Some(condition) => pieces.filter(|piece| condition.check(piece, None).is_ok()).collect(),
+                Some(condition) => pieces.filter(|piece| condition.check(piece).is_ok()).collect(),
                 None => pieces.collect(),
             };
             if pieces.is_empty() {

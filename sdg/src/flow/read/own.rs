@@ -15,7 +15,7 @@ use crate::flow::ask::JUDGE;
 use crate::flow::block::BlockKind;
 use crate::flow::block::columns::Columns;
 use crate::flow::block::command::Program;
-use crate::flow::block::filter::Filter;
+use crate::flow::block::filter::{Filter, Requirement};
 use crate::flow::block::judge::JudgeBlock;
 use crate::flow::block::llm::{Ask, Generation, Llm, Samples};
 use crate::flow::block::parse::{Parse, Pattern};
@@ -160,7 +160,7 @@ impl Reader<'_, '_> {
             "filter" => {
                 let keep = fields.required_text("keep", report);
                 let reason = fields.optional_text("reason", report);
-                BlockKind::Filter(Filter::Expression { expression: keep?.0, reason })
+                BlockKind::Filter(Filter::Expression(Requirement { expression: keep?.0, reason }))
             }
             "unique" => {
                 let columns = required_words(fields, "columns", report);
@@ -265,6 +265,11 @@ impl Reader<'_, '_> {
             let message = "`otherwise` decides where a judge is found to be poor, and this one is not calibrated";
             self.report.error(*place, message, "add `calibrate`, or put a block `filter` behind this one");
         }
+        let reason = fields.take("reason").and_then(|(_, node)| text(node, "reason", self.report));
+        if let (Some((_, place)), None) = (&reason, &otherwise) {
+            let message = "`reason` is what is said of rows that `otherwise` refuses, and there is none";
+            self.report.error(*place, message, "add `otherwise`, or leave `reason` out");
+        }
         let mut given = serde_json::Map::new();
         let mut place = fields.place;
         for key in JUDGE_KEYS {
@@ -282,7 +287,8 @@ impl Reader<'_, '_> {
             None => None,
             Some(columns) => Some(columns?),
         };
-        let otherwise = otherwise.map(|(expression, _)| expression);
+        let reason = reason.map(|(reason, _)| reason);
+        let otherwise = otherwise.map(|(expression, _)| Requirement { expression, reason });
         Some(JudgeBlock { prompt, config: config.ok()?, engine, reject, calibrate, otherwise })
     }
 
