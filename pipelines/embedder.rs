@@ -19,6 +19,17 @@ pub struct Embedder<'a> {
     cut: usize,
 }
 
+/// What is wrong with the cosine of a stage, beside the embedder that the stage names.
+pub fn check_same_meaning(embedder: Option<&str>, same_meaning: Option<f32>) -> Result<(), String> {
+    match (embedder, same_meaning) {
+        (None, Some(_)) => Err("`same_meaning` is about the vectors of an `embedder`; name one".to_owned()),
+        (_, Some(cosine)) if !(0.0..=1.0).contains(&cosine) => {
+            Err(format!("`same_meaning` is {cosine}; choose 0 to 1"))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl<'a> Embedder<'a> {
     /// Loads a model, made for vectors or not.
     pub fn load(model: &ResolvedModel, options: &EngineOptions, stop: &'a AtomicBool) -> Result<Self> {
@@ -37,7 +48,10 @@ impl<'a> Embedder<'a> {
             Failure::usage(
                 "the embedder is a model that writes: from which cosine on its vectors say the same is not known",
             )
-            .hint("say it with `--same-meaning 0.98` or the like, or name a model that was made for vectors")
+            .hint(
+                "say it with `--same-meaning 0.98` or the like (in a pipeline file `same_meaning: 0.98`), or name a model that was \
+                 made for vectors",
+            )
             .into()
         })
     }

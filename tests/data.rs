@@ -170,6 +170,19 @@ fn another_model_judges() {
     assert_eq!(engines("alone", &[]), 1);
     assert_eq!(engines("judged", &["--judge", &judge]), 2);
     assert_eq!(engines("itself", &["--judge", model]), 1, "the teacher is not loaded twice");
+    // Both share the memory that may be taken.
+    let least = |more: &[&str], memory: &str| -> Option<String> {
+        let out = bench.text("bounded");
+        let generate = ["generate", "--taxonomy", tree, "--model", model, "--out", &out, "--flow", "simple"];
+        let said = bench.run(&[&generate[..], &["--memory", memory], more].concat());
+        let words = said.err.split_once("bytes are less than the ");
+        let (least, of_what) = words?.1.split_once(" that the weights")?;
+        assert_eq!(of_what.starts_with(" of 2 engines, "), !more.is_empty(), "{}", said.err);
+        Some(least.to_owned())
+    };
+    let alone = format!("{}b", least(&[], "1kB").expect("too little"));
+    assert!(least(&["--judge", &judge], &alone).is_some());
+    assert_eq!(least(&[], &alone), None, "there is room for a page");
 }
 
 #[test]

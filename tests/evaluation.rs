@@ -48,6 +48,21 @@ fn a_planted_row_is_caught_and_the_gate_refuses() {
     let items = std::fs::read(bench.path("run/eval/items.parquet")).expect("a table of items");
     assert_eq!(&items[..4], b"PAR1");
 
+    // An embedder finds questions in other words too.
+    assert!(!text.contains("\"meaning\""), "{text}");
+    let run_with = |settings: &[&str]| {
+        let set = settings.iter().flat_map(|setting| ["--set", setting]);
+        bench.run(&["run", &file, "--run-dir", &run].into_iter().chain(set).collect::<Vec<_>>())
+    };
+    let embedder = "evaluate.embedder=tests/assets/encoders/bert";
+    let said = run_with(&[embedder, "evaluate.same_meaning=0.97"]);
+    assert_eq!(said.code, 3, "{}", said.err);
+    let text = std::fs::read_to_string(bench.path("run/eval/comparisons.json")).expect("scores");
+    assert!(text.contains("\"part\": \"meaning\""), "{text}");
+    let alone = run_with(&["evaluate.same_meaning=0.97"]);
+    assert_eq!(alone.code, 2, "{}", alone.err);
+    assert!(alone.err.contains("`same_meaning` is about the vectors of an `embedder`"), "{}", alone.err);
+
     let results = |stem: &str| bench.text(&format!("run/eval/results_{stem}.json"));
     let unlike = bench.run(&["eval", "compare", &results("base"), &results("base_few_shot")]);
     assert_eq!(unlike.code, 2, "{}", unlike.err);
@@ -120,6 +135,10 @@ fn a_bad_judge_is_caught_and_its_score_withheld() {
     let arguments = ["eval", "--model", model, "--tasks", "mt_bench", "--judge", model, "--limit", "2", "--out", &out];
     let refused = bench.run(&arguments);
     assert_eq!(refused.code, 2, "no model judges itself unasked: {}", refused.err);
+    let rows = bench.write("rows.jsonl", "");
+    let held = bench.run(&[&arguments[..], &["--train-data", &rows]].concat());
+    assert_eq!(held.code, 2, "{}", held.err);
+    assert!(held.err.contains("leave `--train-data` out"), "{}", held.err);
     let said = bench.run(&[&arguments[..], &["--judge-itself"]].concat());
     insta::assert_snapshot!("bad_judge", format!("{}{}({})", said.out, said.err, said.code));
 }

@@ -60,6 +60,7 @@ mod forward;
 mod inputs;
 pub mod judge;
 mod matrix;
+mod memory;
 mod named;
 mod native;
 pub mod openai;
@@ -82,6 +83,7 @@ pub use embedding::{EmbeddingEngine, EmbeddingOptions, EncoderEngine};
 pub use error::EngineError;
 pub use espalier_model::{ChatTemplate, Message, Pooling, SpecialTokens, python_method};
 pub use inputs::LinearInput;
+pub use memory::EngineMemory;
 pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
 pub use overflow::Overflow;
 pub use request::{

@@ -14,6 +14,7 @@ use crate::error::EngineError;
 use crate::forward::Workspace;
 use crate::inputs::{self, LinearInput};
 use crate::matrix::Form;
+use crate::memory::{EngineMemory, Part, Reservation};
 use crate::named::{NamedAdapter, NamedAdapters, check_beside};
 use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
 use crate::schedule::offline;
@@ -21,7 +22,7 @@ use crate::score;
 use crate::weights::{ChangeRow, Weights};
 
 /// How a model is loaded and how much of it runs at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// What the matrix products compute in. With `single_sequence` it alone changes results; the other options do not.
     pub precision: Precision,
@@ -36,10 +37,9 @@ pub struct EngineOptions {
     pub max_batch_tokens: usize,
     /// The context window in tokens; `None` is the model's own. May be lowered, not raised.
     pub context: Option<usize>,
-    /// Bytes that weights, keys and values and the buffers of a pass may take together. Texts wait for each other under it;
-    /// one that can never fit is refused. `None` gives keys and values [`DEFAULT_CACHE`], or what a full window takes where
-    /// that is more.
-    pub memory: Option<u64>,
+    /// What weights, keys and values and the buffers of a pass may take together. Texts wait for each other under it; one that
+    /// can never fit is refused. `None` gives keys and values [`DEFAULT_CACHE`], or what a full window takes where that is more.
+    pub memory: Option<EngineMemory>,
 }
 
 /// Bytes for keys and values where no bound is set.
@@ -63,10 +63,10 @@ pub struct NativeEngine {
     pub(crate) weights: Box<Weights>,
     pub(crate) max_sequences: usize,
     pub(crate) max_batch_tokens: usize,
-    /// Bytes for keys and values.
+    /// Bytes for keys and values where no memory is set.
     pub(crate) cache_bytes: usize,
-    /// What it may take, as its options said.
-    memory: Option<u64>,
+    /// Its part of the memory that is set.
+    reservation: Option<Reservation>,
     tokenizer: Box<Tokenizer>,
     template: Box<ChatTemplate>,
     /// The adapter of requests that name none, and of scoring.
@@ -168,11 +168,12 @@ impl NativeEngine {
         }
         let template = chat_template(model, Some(adapter), &self.tokenizer)?;
         let branches = self.weights.branches_of(model, adapter, self.precision)?;
-        let taken = self.weights.bytes() + branches.bytes();
-        let cache_bytes = cache_bytes(&self.weights, taken, self.memory, self.max_batch_tokens)?;
         let new = NamedAdapter::new(name, adapter, template);
-        self.identity = identity(model, self.precision, &self.weights, Some(&self.named.identity_with(&new)))?;
-        self.cache_bytes = cache_bytes;
+        let identity = identity(model, self.precision, &self.weights, Some(&self.named.identity_with(&new)))?;
+        if let Some(reservation) = &self.reservation {
+            reservation.set_weights(self.weights.bytes() + branches.bytes())?;
+        }
+        self.identity = identity;
         self.weights.add(branches);
         self.named.push(new);
         Ok(())
@@ -203,15 +204,23 @@ impl NativeEngine {
         let form =
             if options.single_sequence { Form::Blocks(options.precision) } else { Form::Packed(options.precision) };
         let weights = Weights::load(model, adapters, form, context, change)?;
-        let cache_bytes = cache_bytes(&weights, weights.bytes(), options.memory, options.max_batch_tokens)?;
+        let cache = Cache::new(&weights);
+        let window = cache.needed_bytes(0, weights.context, options.max_batch_tokens);
+        let part = Part {
+            weights: weights.bytes(),
+            buffers: Workspace::bytes(&weights.config, options.max_batch_tokens),
+            rows: options.max_batch_tokens,
+            page: cache.needed_bytes(0, 1, 1),
+        };
+        let reservation = options.memory.as_ref().map(|memory| memory.reserve(part)).transpose()?;
         let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
         Ok(Self {
             identity: identity(model, options.precision, &weights, None)?,
             weights: Box::new(weights),
             max_sequences: options.max_sequences,
             max_batch_tokens: options.max_batch_tokens,
-            cache_bytes,
-            memory: options.memory,
+            cache_bytes: window.max(DEFAULT_CACHE as usize),
+            reservation,
             template: Box::new(chat_template(model, chosen, &tokenizer)?),
             tokenizer: Box::new(tokenizer),
             adapter: None,
@@ -283,6 +292,11 @@ impl NativeEngine {
                  bound by reading the weights; the types of the others have no such product, they are packed as {precision}"
             ),
         }
+    }
+
+    /// Bytes that keys and values may take now.
+    pub(crate) fn cache_bytes(&self) -> usize {
+        self.reservation.as_ref().map_or(self.cache_bytes, Reservation::left)
     }
 
     /// Memory of the weights in bytes.
@@ -510,29 +524,4 @@ fn identity(
     let activations = if weights.in_blocks().0 > 0 { "-int8-activations" } else { "" };
     let kept = if weights.kept == PageElement::F16 { "-f16-keys" } else { "" };
     Ok(format!("{}{adapters}-{precision}{activations}{kept}", model.sha256()?))
-}
-
-/// What `memory` leaves for keys and values beside weights of so many bytes.
-fn cache_bytes(
-    weights: &Weights,
-    weight_bytes: usize,
-    memory: Option<u64>,
-    max_batch_tokens: usize,
-) -> Result<usize, EngineError> {
-    let cache = Cache::new(weights);
-    let Some(memory) = memory else {
-        let window = cache.needed_bytes(0, weights.context, max_batch_tokens);
-        return Ok(window.max(DEFAULT_CACHE as usize));
-    };
-    let taken = weight_bytes + Workspace::bytes(&weights.config, max_batch_tokens);
-    let least = taken + cache.needed_bytes(0, 1, 1);
-    usize::try_from(memory).unwrap_or(usize::MAX).checked_sub(taken).filter(|_| memory >= least as u64).ok_or_else(|| {
-        EngineError::Option {
-            option: "memory",
-            problem: format!(
-                "{memory} bytes are less than the {least} that the weights, the buffers of a pass over {max_batch_tokens} \
-                 rows and one page of keys and values take; give more, or lower max_batch_tokens"
-            ),
-        }
-    })
 }

@@ -217,7 +217,7 @@ fn walk<R: Send>(
     let lane_bytes = cache.needed_bytes(0, engine.context(), engine.max_batch_tokens).max(1);
     let lanes = rayon::current_num_threads()
         .min(MAX_LANES)
-        .min(engine.cache_bytes / lane_bytes)
+        .min(engine.cache_bytes() / lane_bytes)
         .min(engine.max_batch_tokens)
         .min(items.len())
         .max(1);

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use common::{answers, engine, mixed_requests, options, text};
 use espalier_inference::{
-    Answer, EngineError, EngineOptions, Finish, Overflow, Prompt, Request, Sampling, ScoreRequest,
+    Answer, EngineError, EngineMemory, EngineOptions, Finish, Overflow, Prompt, Request, Sampling, ScoreRequest,
 };
 use espalier_kernels::Precision;
 use espalier_model::{Message, SpecialTokens};
@@ -281,7 +281,7 @@ fn options_out_of_range_are_refused() {
 fn texts_wait_for_memory_and_those_that_never_fit_are_refused() {
     let model = common::stories();
     let with = |memory| {
-        let options = EngineOptions { memory: Some(memory), max_batch_tokens: 64, ..options(Precision::F32) };
+        let options = EngineOptions { memory: Some(EngineMemory::new(memory)), max_batch_tokens: 64, ..options(Precision::F32) };
         espalier_inference::NativeEngine::load(&model, None, &options)
     };
     let error = with(1).unwrap_err().to_string();

@@ -3,7 +3,6 @@
 mod plot;
 
 use super::Session;
-use super::chat::engine_options;
 use crate::cli::CompareArguments;
 use crate::content::write_atomically;
 use crate::models::resolve;
@@ -11,7 +10,7 @@ use crate::outcome::{Failure, Interrupted, Status};
 use crate::reporter::size;
 use crate::stages::{StageContext, measured};
 use anyhow::Result;
-use espalier_inference::NativeEngine;
+use espalier_inference::{EngineOptions, NativeEngine};
 use espalier_model::Model;
 use espalier_quantize::{Divergence, Estimate, MeasuredText, QuantizeError, divergence};
 use serde::Serialize;
@@ -64,16 +63,16 @@ pub fn run(arguments: &CompareArguments, session: Session<'_>) -> Result<Status>
         Some(name) => Opened::new(name, session)?,
         None => candidates.remove(largest(&candidates)?),
     };
-    let context =
-        StageContext { stage: "compare", reporter: session.reporter, stop: session.stop, precision: session.precision };
-    let engine = NativeEngine::load(&reference.model, None, &engine_options(session))?;
+    let context = session.stage("compare");
+    let options = session.engine_options();
+    let engine = NativeEngine::load(&reference.model, None, &options)?;
     // The command line has one of them.
     let data = arguments.text.as_ref().or(arguments.data.as_ref()).map(String::as_str).unwrap_or_default();
     let mut texts = measured::texts(&reference.model, &engine, data, &context)?;
     texts.truncate(arguments.chunks.unwrap_or(usize::MAX));
     let mut rows = Vec::new();
     for candidate in &candidates {
-        let divergence = measure(&engine, candidate, &texts, &context, session)?;
+        let divergence = measure(&engine, candidate, &options, &texts, &context)?;
         rows.push(Compared {
             model: candidate.name.clone(),
             bytes: candidate.bytes(),
@@ -106,11 +105,11 @@ fn largest(candidates: &[Opened]) -> Result<usize> {
 fn measure(
     reference: &NativeEngine,
     candidate: &Opened,
+    options: &EngineOptions,
     texts: &[MeasuredText],
     context: &StageContext<'_>,
-    session: Session<'_>,
 ) -> Result<Divergence> {
-    let engine = NativeEngine::load(&candidate.model, None, &engine_options(session))?;
+    let engine = NativeEngine::load(&candidate.model, None, options)?;
     let part = Path::new(&candidate.name).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let total = texts.len() as u64;
     let found = divergence(reference, &engine, texts, &mut |done| {

@@ -1,7 +1,6 @@
 //! `pipeline embed`: a vector for each text of a file.
 
 use super::Session;
-use super::chat::engine_options;
 use crate::content::write_atomically;
 use crate::events::Event;
 use crate::models::resolve;
@@ -30,7 +29,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let texts = read(arguments)?;
     let found = resolve(&arguments.model, session.reporter, session.stop)?;
-    let engine = EmbeddingEngine::load(&found.path, &engine_options(session))?;
+    let engine = EmbeddingEngine::load(&found.path, &session.engine_options())?;
     let (mut tokens, mut cut) = (Vec::with_capacity(texts.len()), 0);
     for (place, (_, text)) in texts.iter().enumerate() {
         let (ids, missing) = engine.encode(text).with_context(|| at(arguments, place))?;

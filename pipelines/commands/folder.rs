@@ -4,7 +4,6 @@ use super::Session;
 use crate::cli::FloatTypeArgument;
 use crate::outcome::Status;
 use crate::reporter::size;
-use crate::stages::StageContext;
 use crate::stages::quantize::SAMPLE_TEXT;
 use anyhow::Result;
 use espalier_model::huggingface::HuggingFaceOptions;
@@ -29,7 +28,7 @@ pub fn write(
         options.existing = Existing::Replace;
     }
     let stage = if adapter.is_some() { "merge" } else { "convert" };
-    let context = StageContext { stage, reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let context = session.stage(stage);
     let mut total = 0;
     let texts = [SAMPLE_TEXT.to_owned()];
     let report = write_folder(model, adapter, out, options, &texts, &mut |event| match event {

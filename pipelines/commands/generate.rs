@@ -6,7 +6,7 @@ use crate::graph::StageKind;
 use crate::models::resolve;
 use crate::outcome::Status;
 use crate::stages::generate::{Engines, GenerateStage, Places, words};
-use crate::stages::{self, StageConfig, StageContext};
+use crate::stages::{self, StageConfig};
 use anyhow::Result;
 use espalier_sdg::estimate::{Estimate, Range};
 
@@ -32,12 +32,7 @@ pub fn run(arguments: &GenerateArguments, session: Session<'_>) -> Result<Status
     }
     let out = &arguments.out;
     let places = Places { rows: out.clone(), work: out.join(".work") };
-    let context = StageContext {
-        stage: "generate",
-        reporter: session.reporter,
-        stop: session.stop,
-        precision: session.precision,
-    };
+    let context = session.stage("generate");
     if arguments.probe {
         let found = stages::generate::probe(&config, &teacher, engines, &places, &context)?;
         session.reporter.closing(words(&found.rest));

@@ -1,12 +1,11 @@
 //! `pipeline imatrix`: how strongly each column of a model is used on some text.
 
 use super::Session;
-use super::chat::engine_options;
 use crate::cli::ImatrixArguments;
 use crate::content::write_atomically;
 use crate::models::resolve;
 use crate::outcome::{Failure, Interrupted, Status};
-use crate::stages::{StageContext, measured};
+use crate::stages::measured;
 use anyhow::{Context, Result};
 use espalier_inference::NativeEngine;
 use espalier_model::{LoraAdapter, Model};
@@ -34,9 +33,8 @@ fn measure(arguments: &ImatrixArguments, session: Session<'_>) -> Result<Status>
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let adapter = arguments.adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-    let engine = NativeEngine::load(&model, adapter.as_ref(), &engine_options(session))?;
-    let context =
-        StageContext { stage: "imatrix", reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let engine = NativeEngine::load(&model, adapter.as_ref(), &session.engine_options())?;
+    let context = session.stage("imatrix");
     let mut texts = measured::texts(&model, &engine, data, &context)?;
     texts.truncate(arguments.chunks.unwrap_or(usize::MAX));
     let mut names = vec![name(Path::new(data))];

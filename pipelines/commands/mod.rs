@@ -28,9 +28,11 @@ mod train;
 use crate::cli::{Cli, Command, EvalCommand};
 use crate::models::ModelCache;
 use crate::outcome::{Failure, Status};
+use crate::stages::StageContext;
 use crate::reporter::{Output, Reporter};
 use crate::terminal::print_error;
 use anyhow::Result;
+use espalier_inference::EngineOptions;
 use espalier_kernels::Precision;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,10 +45,23 @@ pub struct Session<'a> {
     pub stop: &'a AtomicBool,
     /// Precision of frozen weights.
     pub precision: Precision,
-    /// Memory that training may take.
+    /// Memory that a training or its engines may take.
     pub memory: Option<espalier_train::Bytes>,
     /// Whether results on standard output are coloured.
     pub color: bool,
+}
+
+impl<'a> Session<'a> {
+    /// What a stage of this name works with.
+    pub fn stage(&self, name: &'a str) -> StageContext<'a> {
+        let Self { reporter, stop, precision, memory, .. } = *self;
+        StageContext { stage: name, reporter, stop, precision, memory: memory.map(|bytes| bytes.0 as u64) }
+    }
+
+    /// How engines are loaded; see [`StageContext::engine_options`].
+    pub fn engine_options(&self) -> EngineOptions {
+        self.stage("").engine_options()
+    }
 }
 
 /// Set by the signal handler; stages look at it between units of work.

@@ -4,7 +4,6 @@ use super::Session;
 use super::chat::open_engine;
 use super::compare::figure;
 use crate::outcome::{Interrupted, Status};
-use crate::stages::StageContext;
 use anyhow::{Context, Result};
 use espalier_eval::EvalError;
 use espalier_eval::perplexity::{WINDOW, perplexity};
@@ -24,12 +23,7 @@ pub fn run(
     let content =
         std::fs::read_to_string(text).with_context(|| format!("cannot read {} as UTF-8 text", text.display()))?;
     let engine = open_engine(model, adapter, session)?;
-    let context = StageContext {
-        stage: "perplexity",
-        reporter: session.reporter,
-        stop: session.stop,
-        precision: session.precision,
-    };
+    let context = session.stage("perplexity");
     let found = perplexity(&engine, &content, WINDOW, chunks, &mut |done, total| {
         context.progress("", done as u64, total as u64, "windows", "");
         if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

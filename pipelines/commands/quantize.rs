@@ -1,13 +1,12 @@
 //! `pipeline quantize`: one file, merged and checked.
 
 use super::Session;
-use super::chat::engine_options;
 use crate::cli::QuantizeArguments;
 use crate::content::write_atomically;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
 use crate::reporter::size;
-use crate::stages::{self, StageContext, measured};
+use crate::stages::{self, measured};
 use anyhow::Result;
 use espalier_inference::NativeEngine;
 use espalier_kernels::BlockType;
@@ -126,12 +125,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let found = resolve(&arguments.model, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let adapter = arguments.adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-    let context = StageContext {
-        stage: "quantize",
-        reporter: session.reporter,
-        stop: session.stop,
-        precision: session.precision,
-    };
+    let context = session.stage("quantize");
     let (file_type, mix, allocation) = match &arguments.types {
         Types::Fixed { file_type, .. } => {
             (stages::quantize::parse_type(file_type)?, mix(&arguments.types, &model)?, None)
@@ -139,7 +133,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
         Types::Measured { target, data } => {
             let target = size_of_target(target, &model, session)?;
             let matrix = importance.as_ref().map(|source| &source.matrix);
-            let engine = NativeEngine::load(&model, None, &engine_options(session))?;
+            let engine = NativeEngine::load(&model, None, &session.engine_options())?;
             let texts = measured::texts(&model, &engine, data, &context)?;
             drop(engine);
             let inputs = AllocationInputs {
@@ -148,7 +142,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
                 importance: matrix,
                 refine: arguments.refine,
                 texts,
-                engine: engine_options(session),
+                engine: session.engine_options(),
             };
             let found = stages::quantize::measured_types(inputs, target, &context)?;
             (found.file_type(), found.mix()?, Some(found))

@@ -1,7 +1,6 @@
 //! `pipeline serve`: a model that writes or an encoder under the protocol of `OpenAI`.
 
 use super::Session;
-use super::chat::engine_options;
 use crate::events::Event;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
@@ -127,14 +126,14 @@ fn open(arguments: &Arguments, named: &[(String, &Path)], session: Session<'_>) 
                 .hint("leave it out, or serve a model that writes")
                 .into());
         }
-        let encoder = EncoderEngine::load(&EncoderModel::open(&found.path)?, &engine_options(session))?;
+        let encoder = EncoderEngine::load(&EncoderModel::open(&found.path)?, &session.engine_options())?;
         return Ok(Arc::new(encoder).into());
     }
     let model = Model::open(&found.path)?;
     let loaded =
         named.iter().map(|(_, path)| LoraAdapter::load(path, model.config())).collect::<Result<Vec<_>, _>>()?;
     let adapters: Vec<(&str, &LoraAdapter)> = named.iter().map(|(name, _)| name.as_str()).zip(&loaded).collect();
-    Ok(Arc::new(NativeEngine::load_with_adapters(&model, &adapters, &engine_options(session))?).into())
+    Ok(Arc::new(NativeEngine::load_with_adapters(&model, &adapters, &session.engine_options())?).into())
 }
 
 fn check(arguments: &Arguments, key: bool) -> Result<()> {

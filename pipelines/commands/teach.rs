@@ -4,7 +4,7 @@ use super::Session;
 use crate::models::resolve;
 use crate::outcome::Status;
 use crate::stages::teach::{self, Inputs, TeachStage};
-use crate::stages::{StageContext, data};
+use crate::stages::data;
 use anyhow::Result;
 use std::path::Path;
 
@@ -19,8 +19,7 @@ pub fn run(
 ) -> Result<Status> {
     let teacher = resolve(model, session.reporter, session.stop)?;
     let student = resolve(student, session.reporter, session.stop)?;
-    let context =
-        StageContext { stage: "teach", reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let context = session.stage("teach");
     let mut work = out.as_os_str().to_owned();
     work.push(".work");
     let sources = rows.iter().map(|text| data::find(&data::parse(text)?, None)).collect::<Result<Vec<_>>>()?;

@@ -4,7 +4,7 @@ use super::{Session, assignment, show_batch};
 use crate::graph::StageKind;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
-use crate::stages::{self, StageConfig, StageContext};
+use crate::stages::{self, StageConfig};
 use anyhow::Result;
 use espalier_model::Model;
 use espalier_train::{DataItem, DataSource, DeviceName, RunSources, TrainConfig};
@@ -40,8 +40,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let config = config(arguments)?;
     let config = TrainConfig { memory: session.memory.or(config.memory), ..config };
     let student = resolve(&arguments.model, session.reporter, session.stop)?;
-    let context =
-        StageContext { stage: "train", reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let context = session.stage("train");
     let sources = sources(&config)?;
     if arguments.show_batch {
         let model = Model::open(&student.path)?;

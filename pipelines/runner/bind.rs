@@ -4,6 +4,7 @@ mod quantized;
 
 use super::{Models, Runner, numerics};
 use crate::content::hash_path;
+use crate::embedder::check_same_meaning;
 use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
 use crate::outcome::Failure;
 use crate::servers;
@@ -98,6 +99,9 @@ impl<'a> Bound<'a> {
             if config.compare.contains(&side) {
                 self.need(kind, what)?;
             }
+        }
+        if let Err(reason) = check_same_meaning(config.embedder.as_deref(), config.same_meaning) {
+            return Err(self.refuse("same_meaning", reason, "docs/pipeline-file.md has the keys of `evaluate`"));
         }
         let Some(taxonomy) = self.taxonomy().filter(|path| path.exists() && config.compare.contains(&Side::Base))
         else {
@@ -317,8 +321,11 @@ impl<'a> Bound<'a> {
                 self.add_questions(config, &mut from)?;
                 quantize::VERSION
             }
-            StageConfig::Evaluate(_) => {
+            StageConfig::Evaluate(config) => {
                 from.add("input.student", models.student.sha256.clone());
+                if let Some(model) = config.embedder.as_ref().and_then(|reference| models.named.get(reference)) {
+                    from.add("input.embedder", model.sha256.clone());
+                }
                 if let Some(taxonomy) = self.taxonomy() {
                     for leaf in generate::read_tree(&taxonomy)?.leaves.iter().filter(|leaf| !leaf.test.is_empty()) {
                         from.add(format!("leaf.{}", leaf.id), leaf.hash.clone());
@@ -378,6 +385,7 @@ impl<'a> Bound<'a> {
             reporter: runner.reporter,
             stop: runner.stop,
             precision: runner.precision,
+            memory: runner.memory.map(|bytes| bytes.0 as u64),
         };
         let folder = self.folder();
         std::fs::create_dir_all(&folder)?;
@@ -447,6 +455,7 @@ impl<'a> Bound<'a> {
                     adapter: trained.map(|folder| folder.join("adapter")),
                     quantized,
                     rows: self.trained_on()?,
+                    embedder: config.embedder.as_ref().and_then(|reference| models.named.get(reference)),
                 };
                 evaluate::run(config, &inputs, &self.work(), &folder.join("eval"), &context)?
             }

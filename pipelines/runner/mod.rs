@@ -101,8 +101,12 @@ impl Runner<'_> {
         };
         let mut named = BTreeMap::new();
         for spec in &self.file.stages {
-            let StageConfig::Generate(config) = &spec.config else { continue };
-            for (key, reference) in [("judge", config.judge_model()), ("embedder", config.embedder.as_deref())] {
+            let (judge, embedder) = match &spec.config {
+                StageConfig::Generate(config) => (config.judge_model(), config.embedder.as_deref()),
+                StageConfig::Evaluate(config) => (None, config.embedder.as_deref()),
+                _ => continue,
+            };
+            for (key, reference) in [("judge", judge), ("embedder", embedder)] {
                 if let Some(reference) = reference.filter(|reference| !named.contains_key(*reference)) {
                     named.insert(reference.to_owned(), self.model(key, reference, Some(spec.places.key(key)))?);
                 }

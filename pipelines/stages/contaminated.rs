@@ -1,11 +1,14 @@
 //! Training rows against the tests of a run.
 
 use crate::embedder::Embedder;
+use crate::models::ResolvedModel;
 use anyhow::Result;
 use espalier_dataset::quality::Sample;
 use espalier_dataset::{DatasetError, Example, Records};
 use espalier_eval::{Contamination, Evaluation, TestItems};
+use espalier_inference::EngineOptions;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 /// How much of a benchmark's question must stand in a row.
 pub const OF_BENCHMARKS: f64 = 0.5;
@@ -23,6 +26,20 @@ pub struct OtherWords<'a> {
     pub embedder: Embedder<'a>,
     /// From which cosine on two questions ask the same.
     pub threshold: f32,
+}
+
+impl<'a> OtherWords<'a> {
+    /// Loads an embedder; one that writes needs the cosine to be `wanted`.
+    pub fn load(
+        model: &ResolvedModel,
+        options: &EngineOptions,
+        wanted: Option<f32>,
+        stop: &'a AtomicBool,
+    ) -> Result<Self> {
+        let embedder = Embedder::load(model, options, stop)?;
+        let threshold = embedder.required_threshold(wanted)?;
+        Ok(Self { embedder, threshold })
+    }
 }
 
 /// Looks the rows of `files`, of any form that `train` reads, through for the items of `evaluations`: one of each task is enough.

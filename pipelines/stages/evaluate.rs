@@ -3,7 +3,8 @@
 use super::generate::read_checked_tree;
 use super::quantize::Made;
 use super::require::Requirement;
-use super::{StageContext, StageOutcome, contaminated, quantize, require};
+use super::contaminated::{self, OtherWords};
+use super::{StageContext, StageOutcome, quantize, require};
 use crate::content::{hash_bytes, write_atomically};
 use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
@@ -51,6 +52,12 @@ pub struct EvaluateStage {
     /// What must be shown before the run goes on: `tuned > base on LEAF`, `quantized non-inferior to tuned`; exit code 3 otherwise.
     #[serde(default)]
     pub require: Vec<Requirement>,
+    /// A model that makes vectors of texts: rows that ask what an item asks in other words are found too.
+    #[serde(default)]
+    pub embedder: Option<String>,
+    /// Cosine of these vectors from which on two questions ask the same.
+    #[serde(default)]
+    pub same_meaning: Option<f32>,
 }
 
 /// A kind of model in a comparison.
@@ -116,6 +123,8 @@ pub struct Inputs<'a> {
     pub quantized: Option<PathBuf>,
     /// What was trained on: files of rows that are held against the tests.
     pub rows: Vec<PathBuf>,
+    /// What finds questions in other words.
+    pub embedder: Option<&'a ResolvedModel>,
 }
 
 /// The scores of a run, for the report.
@@ -185,14 +194,21 @@ pub fn run(
             .into());
     }
     let candidates = candidates(config, inputs)?;
+    let engine = context.engine_options();
+    let load = |model| OtherWords::load(model, &engine, config.same_meaning, context.stop);
+    let mut other_words = inputs.embedder.map(load).transpose()?;
     std::fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
     let mut evaluations: Vec<Vec<Evaluation>> = Vec::new();
     for candidate in &candidates {
-        evaluations.push(score(config, candidate, &leaves, work, out, context)?);
+        evaluations.push(score(config, candidate, &leaves, &engine, Places { work, out }, context)?);
     }
     let options = ComparisonOptions { margin: config.margin, ..ComparisonOptions::default() };
+    let first = evaluations.first().into_iter().flatten();
     let contamination =
-        contaminated::find(&inputs.rows, evaluations.first().into_iter().flatten(), contaminated::OF_ONE_TREE, None)?;
+        contaminated::find(&inputs.rows, first, contaminated::OF_ONE_TREE, other_words.as_mut())?;
+    if let Some(message) = other_words.and_then(|other_words| other_words.embedder.warning()) {
+        context.warn(message);
+    }
     if !contamination.found.is_empty() {
         context.warn(contamination.words());
     }
@@ -259,31 +275,37 @@ fn candidates(config: &EvaluateStage, inputs: &Inputs<'_>) -> Result<Vec<Candida
     Ok(found)
 }
 
+/// Where a candidate's answers are kept and its results go.
+#[derive(Clone, Copy)]
+struct Places<'a> {
+    work: &'a Path,
+    out: &'a Path,
+}
+
 fn score(
     config: &EvaluateStage,
     candidate: &Candidate,
     leaves: &[&Leaf],
-    work: &Path,
-    out: &Path,
+    options: &EngineOptions,
+    places: Places<'_>,
     context: &StageContext<'_>,
 ) -> Result<Vec<Evaluation>> {
     context.check_stop()?;
     let model = Model::open(&candidate.path)?;
     let adapter = candidate.adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-    let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
-    let engine = NativeEngine::load(&model, adapter.as_ref(), &options)?;
+    let engine = NativeEngine::load(&model, adapter.as_ref(), options)?;
     let chat_template = engine.chat_template().source().to_owned();
     let engine = Engine::Native(engine);
     let mut evaluations = Vec::new();
     for leaf in leaves {
-        evaluations.push(evaluate_leaf(config, &engine, candidate, leaf, work, context)?);
+        evaluations.push(evaluate_leaf(config, &engine, candidate, leaf, places.work, context)?);
     }
     let run = RunDescription {
         model: candidate.label.clone(),
         model_args: engine.identity().to_owned(),
         chat_template: Some(chat_template),
     };
-    results::write(out, &candidate.stem, &run, &evaluations, results::Earlier::Replaced)?;
+    results::write(places.out, &candidate.stem, &run, &evaluations, results::Earlier::Replaced)?;
     Ok(evaluations)
 }
 
@@ -304,7 +326,9 @@ pub fn evaluate_leaf(
     if let Some(limit) = config.limit {
         task = task.limited(limit);
     }
-    let key = format!("{VERSION}\n{}\n{}\n{:?}\n{}", leaf.id, leaf.hash, config, candidate.shots);
+    // Answers depend on nothing else of the stage: they are kept when what is made of them changes.
+    let EvaluateStage { limit, max_tokens, .. } = config;
+    let key = format!("{VERSION}\n{}\n{}\n{limit:?}\n{max_tokens}\n{}", leaf.id, leaf.hash, candidate.shots);
     let journal = work.join(format!("{}.jsonl", &hash_bytes(format!("{key}\n{}", engine.identity()).as_bytes())[..24]));
     let broken = RefCell::new(None);
     let verify = |item: &TestItem, response: &str| match verifier.check_test(leaf, item, response) {

@@ -16,6 +16,7 @@ use crate::graph::{Place, StageKind, Words, explain};
 use crate::outcome::{Failure, Interrupted};
 use crate::reporter::Reporter;
 use anyhow::Result;
+use espalier_inference::{EngineMemory, EngineOptions};
 use espalier_kernels::Precision;
 use espalier_train::TrainConfig;
 use serde::Deserializer;
@@ -147,9 +148,17 @@ pub struct StageContext<'a> {
     pub stop: &'a AtomicBool,
     /// Precision of the frozen weights.
     pub precision: Precision,
+    /// Bytes that its engines may take.
+    pub memory: Option<u64>,
 }
 
 impl StageContext<'_> {
+    /// How engines are loaded. Those that are held at the same time share the memory: load them with clones of one of these.
+    pub fn engine_options(&self) -> EngineOptions {
+        let memory = self.memory.map(EngineMemory::new);
+        EngineOptions { precision: self.precision, memory, ..EngineOptions::default() }
+    }
+
     /// Reports work done so far.
     pub fn progress(&self, part: &str, done: u64, total: u64, unit: &str, detail: impl Into<String>) {
         self.reporter.send(&Event::Progress {

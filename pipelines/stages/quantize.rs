@@ -250,7 +250,7 @@ pub fn run(config: &QuantizeStage, inputs: Inputs<'_>, out: &Path, context: &Sta
     let model = Model::open(&inputs.student.path)?;
     let adapter = inputs.adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
     let asked = wanted(config)?;
-    let source = gate::Source { model: &model, adapter: adapter.as_ref(), context };
+    let source = gate::Source { model: &model, adapter: adapter.as_ref(), context, engine: context.engine_options() };
     let measured = gate::Measured::read(config, &asked, &source, &inputs)?;
     let provenance = provenance(&inputs)?;
     let mut made = Made { files: Vec::new() };

@@ -8,7 +8,7 @@ use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
 use anyhow::Result;
 use espalier_dataset::{TeacherOrigin, TeacherRow, read_teacher, write_teacher};
-use espalier_inference::{EngineOptions, NativeEngine, ScoreRequest, TokenLogprob};
+use espalier_inference::{NativeEngine, ScoreRequest, TokenLogprob};
 use espalier_model::{LoraAdapter, Model};
 use espalier_train::{DataSource, Sequence, TrainConfig};
 use serde::{Deserialize, Serialize};
@@ -100,8 +100,7 @@ pub fn run(
     check_vocabularies(&student, &teacher, &inputs)?;
     let rows = rows(&student, &teacher, inputs.sources, context)?;
     let adapter = config.adapter.as_ref().map(|path| LoraAdapter::load(path, teacher.config())).transpose()?;
-    let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
-    let engine = NativeEngine::load(&teacher, adapter.as_ref(), &options)?;
+    let engine = NativeEngine::load(&teacher, adapter.as_ref(), &context.engine_options())?;
     let known = student.tokenizer().vocabulary().min(student.config().vocabulary);
     let origin = TeacherOrigin {
         teacher: engine.identity().to_owned(),

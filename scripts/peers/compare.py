@@ -448,8 +448,8 @@ def generate(sitting, table):
     for kind in kinds:
         models.get(kind)
 
-    def mine(*words):
-        return lambda: ours("bench", "generate", "--model", models.get("Q4_1"), "--threads", THREADS, *words)
+    def mine(*words, model=None):
+        return lambda: ours("bench", "generate", "--model", model or models.get("Q4_1"), "--threads", THREADS, *words)
 
     sizes = [(4, "", kinds[:1])] if sitting.small else [(32, "2.5, 4", kinds), (128, "4, 8", kinds[:3])]
     for sequences, reach, types in sizes:
@@ -459,6 +459,14 @@ def generate(sitting, table):
         found = sitting.in_turn(sides)
         table.add(f"{sequences} sequences, 128 + 64 tokens, wall time", "s", [one["seconds"] for one in found.pop("ours")], found,
                   False, reach)
+
+    if models.qwen and not sitting.small:
+        found = sitting.in_turn({
+            "ours": mine("--sequences", 32, "--prompt", 128, "--new", 64, model=models.qwen),
+            "same file": lambda: batched(models.qwen, 32),
+        })
+        table.add("32 sequences, 128 + 64 tokens, Qwen2.5-Coder-0.5B Q4_K_M, wall time", "s",
+                  [one["seconds"] for one in found.pop("ours")], found, False, "2.5, 4")
 
     prefix, tail, new, slots = (100, 8, 8, 4) if sitting.small else (1000, 32, 64, 16)
     tokens = [5000 + at * 7919 % 20_000 for at in range(prefix)]

@@ -55,7 +55,7 @@ pub(crate) fn embed(
                     continue;
                 }
             };
-            if !reading.is_empty() && cache.used_bytes() + needed > engine.cache_bytes {
+            if !reading.is_empty() && cache.used_bytes() + needed > engine.cache_bytes() {
                 break;
             }
             let table = cache.table();
@@ -91,8 +91,9 @@ fn check(engine: &NativeEngine, cache: &Cache, tokens: &[u32]) -> Result<usize, 
         return Err(EngineError::TextTooLong { tokens: tokens.len(), context: engine.context() });
     }
     let needed = cache.needed_bytes(0, tokens.len(), engine.max_batch_tokens);
-    if needed > engine.cache_bytes {
-        return Err(EngineError::TooLargeForMemory { tokens: tokens.len(), needed, available: engine.cache_bytes });
+    let available = engine.cache_bytes();
+    if needed > available {
+        return Err(EngineError::TooLargeForMemory { tokens: tokens.len(), needed, available });
     }
     Ok(needed)
 }

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::{EmbeddingOptions, OnVector, Pool};
 use crate::error::EngineError;
+use crate::memory::{Part, Reservation};
 use crate::native::EngineOptions;
 
 /// A frozen matrix with its bias.
@@ -46,6 +47,8 @@ pub struct EncoderEngine {
     first_type: Vec<f32>,
     embedding_norm: Norm,
     layers: Vec<Layer>,
+    /// Its part of the memory that is set, held until it is dropped.
+    _reservation: Option<Reservation>,
 }
 
 impl std::fmt::Debug for EncoderEngine {
@@ -55,10 +58,10 @@ impl std::fmt::Debug for EncoderEngine {
 }
 
 impl EncoderEngine {
-    /// Packs the weights of `model`. Of the options, precision and the rows of a pass matter.
+    /// Packs the weights of `model`. Of the options, precision, memory and the rows of a pass matter.
     ///
     /// # Errors
-    /// A tensor that is missing or of another shape; an option out of range.
+    /// A tensor that is missing or of another shape; an option out of range, or memory that does not hold the weights.
     pub fn load(model: &EncoderModel, options: &EngineOptions) -> Result<Self, EngineError> {
         if options.max_batch_tokens == 0 {
             return Err(EngineError::Option { option: "max_batch_tokens", problem: "must be at least 1".to_owned() });
@@ -67,17 +70,30 @@ impl EncoderEngine {
         let (precision, width) = (options.precision, config.hidden);
         let mut first_type = model.tensor("embeddings.token_type_embeddings.weight", &[config.types, width])?;
         first_type.truncate(width);
-        let layers = (0..config.layers).map(|layer| load_layer(model, layer, precision)).collect::<Result<_, _>>()?;
+        let layers: Vec<Layer> =
+            (0..config.layers).map(|layer| load_layer(model, layer, precision)).collect::<Result<_, _>>()?;
+        let words = model.tensor("embeddings.word_embeddings.weight", &[config.vocabulary, width])?;
+        let positions = model.tensor("embeddings.position_embeddings.weight", &[config.positions, width])?;
+        let matrices: usize = layers.iter().flat_map(Layer::matrices).map(PackedMatrix::bytes).sum();
+        let part = Part {
+            weights: matrices + (words.len() + positions.len()) * size_of::<f32>(),
+            // The stream, q k v, what was attended and the inner values of each row.
+            buffers: options.max_batch_tokens * (5 * width + config.feed_forward) * size_of::<f32>(),
+            rows: options.max_batch_tokens,
+            page: 0,
+        };
+        let reservation = options.memory.as_ref().map(|memory| memory.reserve(part)).transpose()?;
         Ok(Self {
             tokenizer: model.tokenizer().clone(),
             identity: format!("{}-{precision}", model.sha256()?),
             max_batch_tokens: options.max_batch_tokens,
-            words: model.tensor("embeddings.word_embeddings.weight", &[config.vocabulary, width])?,
-            positions: model.tensor("embeddings.position_embeddings.weight", &[config.positions, width])?,
+            words,
+            positions,
             first_type,
             embedding_norm: norm(model, "embeddings.LayerNorm")?,
             layers,
             config,
+            _reservation: reservation,
         })
     }
 
@@ -205,6 +221,12 @@ impl EncoderEngine {
             layer.feed_forward_norm.apply(&mut hidden, &layer.outer.bias, eps);
         }
         hidden
+    }
+}
+
+impl Layer {
+    fn matrices(&self) -> [&PackedMatrix; 4] {
+        [&self.qkv, &self.output, &self.inner, &self.outer].map(|linear| &linear.matrix)
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct Scheduler<'a, T> {
     /// Requests that ended without a place, not yet reported.
     ended: Vec<(T, Result<Answer, EngineError>)>,
     cache: Cache,
+    /// Bytes that keys and values may take.
+    cache_limit: usize,
     kept: Kept,
     /// Whether tokens are told as they are chosen.
     streams: bool,
@@ -89,6 +91,7 @@ impl<'a, T> Scheduler<'a, T> {
             places: Vec::new(),
             ended: Vec::new(),
             cache: Cache::new(&engine.weights),
+            cache_limit: engine.cache_bytes(),
             kept: Kept::new(kept),
             streams,
             next_id: 0,
@@ -212,7 +215,7 @@ impl<'a, T> Scheduler<'a, T> {
         self.wanted.clear();
         self.cache.settle();
         // What is kept must not stand in the way of those that have a place.
-        while self.cache.used_bytes() + self.later() > self.engine.cache_bytes && self.kept.evict(&mut self.cache, None)
+        while self.cache.used_bytes() + self.later() > self.cache_limit && self.kept.evict(&mut self.cache, None)
         {
             self.cache.settle();
         }
@@ -304,7 +307,7 @@ impl<'a, T> Scheduler<'a, T> {
     fn make_room(&mut self, positions: usize, found: Found) -> Option<Found> {
         let step = self.engine.max_batch_tokens;
         let fits = |this: &Self, used: usize, found: Found| {
-            used + this.later() + this.cache.needed_bytes(found.positions, positions, step) <= this.engine.cache_bytes
+            used + this.later() + this.cache.needed_bytes(found.positions, positions, step) <= this.cache_limit
         };
         // Pages given back now are free when the batch in preparation has run.
         while !fits(self, self.cache.used_bytes() - self.cache.resting_bytes(), found)

@@ -40,8 +40,9 @@ pub(crate) fn prepare(engine: &NativeEngine, request: &Request) -> Result<Prepar
     };
     let positions = most_positions(request, prompt.len(), context);
     let needed = Cache::new(&engine.weights).needed_bytes(0, positions, engine.max_batch_tokens);
-    if needed > engine.cache_bytes {
-        return Err(EngineError::TooLargeForMemory { tokens: positions, needed, available: engine.cache_bytes });
+    let available = engine.cache_bytes();
+    if needed > available {
+        return Err(EngineError::TooLargeForMemory { tokens: positions, needed, available });
     }
     Ok(Prepared { adapter, prompt, cut })
 }

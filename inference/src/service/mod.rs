@@ -114,7 +114,7 @@ impl std::fmt::Debug for Service {
 impl Service {
     /// Starts the thread of the scheduler.
     pub fn start(engine: Arc<NativeEngine>, options: ServiceOptions) -> Self {
-        let inbox = Arc::new(Inbox::new(options.max_waiting, engine.cache_bytes));
+        let inbox = Arc::new(Inbox::new(options.max_waiting, engine.cache_bytes()));
         let (for_thread, inbox_there) = (Arc::clone(&engine), Arc::clone(&inbox));
         let thread = std::thread::spawn(move || run(&for_thread, &inbox_there));
         Self { engine, inbox, options, thread: Some(thread) }

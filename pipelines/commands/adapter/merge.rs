@@ -4,7 +4,6 @@ use super::{Session, is_gguf, open};
 use crate::cli::FloatTypeArgument;
 use crate::commands::folder;
 use crate::outcome::Status;
-use crate::stages::StageContext;
 use anyhow::Result;
 use std::path::Path;
 
@@ -25,12 +24,7 @@ pub fn run(
     if let Some(trained_on) = &adapter.base_sha256
         && *trained_on != model.sha256()?
     {
-        let context = StageContext {
-            stage: "merge",
-            reporter: session.reporter,
-            stop: session.stop,
-            precision: session.precision,
-        };
+        let context = session.stage("merge");
         context.note("the adapter was trained on another file than this one; all of its layers fit");
     }
     folder::write(&model, Some(&adapter), out, float_type, force, session)

@@ -19,6 +19,7 @@ use conversation::Conversation;
 use espalier_inference::{EngineOptions, NativeEngine, Prompt, Request};
 use espalier_kernels::Precision;
 use espalier_model::{LoraAdapter, Model};
+use espalier_train::Bytes;
 use input::Lines;
 use instruction::{HELP, Instruction};
 pub use settings::Settings;
@@ -62,23 +63,22 @@ fn open(reference: &str, adapter: Option<&Path>, single_sequence: bool, session:
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let adapter = adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-    let options = EngineOptions { single_sequence, ..engine_options(session) };
+    let options = EngineOptions { single_sequence, ..session.engine_options() };
     Ok(NativeEngine::load(&model, adapter.as_ref(), &options)?)
-}
-
-/// What the command line says of an engine.
-pub fn engine_options(session: Session<'_>) -> EngineOptions {
-    let memory = session.memory.map(|bytes| bytes.0 as u64);
-    EngineOptions { precision: session.precision, memory, ..EngineOptions::default() }
 }
 
 /// `pipeline chat`.
 pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     arguments.settings.check()?;
     let adapters = arguments.adapters.iter().map(|adapter| Named::parse(adapter)).collect::<Result<_>>()?;
-    let mut speakers = vec![Speaker::open(&arguments.model, adapters, session)?];
+    let mut speakers = Vec::new();
     if let Some(other) = &arguments.compare {
-        speakers.push(Speaker::open(other, Vec::new(), session)?);
+        // Both keep the conversation, so that each has half of the memory.
+        let half = Session { memory: session.memory.map(|all| Bytes(all.0 / 2)), ..session };
+        speakers.push(Speaker::open(&arguments.model, adapters, half)?);
+        speakers.push(Speaker::open(other, Vec::new(), half)?);
+    } else {
+        speakers.push(Speaker::open(&arguments.model, adapters, session)?);
     }
     let conversation = Conversation { system: arguments.system.clone(), ..Conversation::default() };
     let settings = arguments.settings.clone();

@@ -1,7 +1,6 @@
 //! A model that answers.
 
 use super::adapters::{Adapters, Named, Wanted};
-use super::engine_options;
 use crate::commands::Session;
 use crate::events;
 use crate::models::resolve;
@@ -57,7 +56,7 @@ impl Speaker {
         let loaded = adapters.iter().map(|adapter| LoraAdapter::load(&adapter.path, model.config()));
         let loaded: Vec<LoraAdapter> = loaded.collect::<Result<_, _>>()?;
         let single_sequence = session.precision == Precision::Bf16;
-        let options = EngineOptions { single_sequence, ..engine_options(session) };
+        let options = EngineOptions { single_sequence, ..session.engine_options() };
         let (engine, adapters) = match (loaded.as_slice(), adapters.as_slice()) {
             ([adapter], [own]) if adapter.is_dora() => {
                 (NativeEngine::load(&model, Some(adapter), &options)?, Beside::Fixed(own.clone()))

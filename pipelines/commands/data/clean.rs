@@ -2,7 +2,6 @@
 
 use crate::cli::CleanArguments;
 use crate::commands::Session;
-use crate::commands::chat::engine_options;
 use crate::content::write_atomically;
 use crate::embedder::Embedder;
 use crate::events::Event;
@@ -65,7 +64,7 @@ pub(super) fn run(arguments: &CleanArguments, session: Session<'_>) -> Result<St
 fn embedder<'a>(arguments: &CleanArguments, session: Session<'a>) -> Result<Option<(Embedder<'a>, f32)>> {
     let Some(reference) = &arguments.embedder else { return Ok(None) };
     let model = resolve(reference, session.reporter, session.stop)?;
-    let embedder = Embedder::load(&model, &engine_options(session), session.stop)?;
+    let embedder = Embedder::load(&model, &session.engine_options(), session.stop)?;
     let threshold = embedder.required_threshold(arguments.same_meaning)?;
     Ok(Some((embedder, threshold)))
 }

@@ -6,7 +6,6 @@ use crate::commands::Session;
 use crate::models::resolve;
 use crate::outcome::{Failure, Interrupted, Status};
 use crate::servers;
-use crate::stages::StageContext;
 use crate::stages::generate::read_tree;
 use anyhow::Result;
 use espalier_eval::EvalError;
@@ -75,14 +74,20 @@ pub(super) fn run(
             .hint("name one with `--judge MODEL`, or a server's with `--judge http://127.0.0.1:8080`")
             .into());
     };
+    if !arguments.train_data.is_empty() {
+        return Err(Failure::usage("ratings of a judge are not given without the questions that rows hold")
+            .hint("leave `--train-data` out, or ask the held-out tests of a tree without `--judge`")
+            .into());
+    }
     let questions = subject.questions(arguments, judging)?;
     let rater = match (&judging.rubric, &judging.judge_prompts) {
         (Some(rubric), _) => Rater::Rubric(Rubric::read(rubric)?),
         (None, Some(prompts)) => Rater::Prompts(JudgePrompts::read(prompts)?),
         (None, None) => Rater::Prompts(JudgePrompts::shipped()),
     };
-    let judge = open(reference, session)?;
-    let second = judging.second_judge.as_ref().map(|second| open(second, session)).transpose()?;
+    let engine = session.engine_options();
+    let judge = open(reference, &engine, session)?;
+    let second = judging.second_judge.as_ref().map(|second| open(second, &engine, session)).transpose()?;
     let judges = Judges {
         judge: (reference, &judge),
         second: judging.second_judge.as_deref().zip(second.as_ref().map(|second| second as &dyn Writer)),
@@ -100,7 +105,7 @@ pub(super) fn run(
         judge_itself: judging.judge_itself,
         folder: &folder,
     };
-    let rated = rate(arguments, &judges, &options, session)?;
+    let rated = rate(arguments, &engine, &judges, &options, session)?;
     let changes = changes(&questions, &rated, session);
     // A rubric gives each answer its own rating; only prompts set answers side by side.
     let comparisons = match rater {
@@ -115,12 +120,13 @@ pub(super) fn run(
 /// Every model's ratings, with the identity of the model.
 fn rate(
     arguments: &EvalArguments,
+    engine: &EngineOptions,
     judges: &Judges<'_>,
     options: &MtBenchOptions<'_>,
     session: Session<'_>,
 ) -> Result<Vec<(MtBench, String)>> {
     let mut rated = Vec::new();
-    for contestant in contestants(arguments, session) {
+    for contestant in contestants(arguments, engine, session) {
         let contestant = contestant?;
         let of_model = MtBenchOptions { model: &contestant.label, ..*options };
         let on_reply = &mut |done, total| progress(&contestant.label, done, total, session);
@@ -184,8 +190,7 @@ fn pairs(
 }
 
 fn progress(label: &str, done: usize, total: usize, session: Session<'_>) -> ControlFlow<()> {
-    let context =
-        StageContext { stage: "eval", reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let context = session.stage("eval");
     context.progress(label, done as u64, total as u64, "texts", "");
     if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
@@ -198,14 +203,12 @@ fn uninterrupted<T>(found: Result<T, EvalError>) -> Result<T> {
 }
 
 /// A judge in this process, or the first model of a server.
-fn open(reference: &str, session: Session<'_>) -> Result<Engine> {
+fn open(reference: &str, options: &EngineOptions, session: Session<'_>) -> Result<Engine> {
     if reference.contains("://") {
         return servers::open(reference, None);
     }
     let model = Model::open(&resolve(reference, session.reporter, session.stop)?.path)?;
-    let memory = session.memory.map(|bytes| bytes.0 as u64);
-    let options = EngineOptions { precision: session.precision, memory, ..EngineOptions::default() };
-    Ok(Engine::Native(NativeEngine::load(&model, None, &options)?))
+    Ok(Engine::Native(NativeEngine::load(&model, None, options)?))
 }
 
 fn say(found: &MtBench, session: Session<'_>) {

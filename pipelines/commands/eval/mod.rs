@@ -12,10 +12,8 @@ pub use list::list;
 
 use self::judged::Subject;
 use super::Session;
-use super::chat::engine_options;
 use crate::cli::{EvalArguments, JudgeArguments};
 use crate::content::write_atomically;
-use crate::embedder::Embedder;
 use crate::events::Event;
 use crate::models::resolve;
 use crate::outcome::{Failure, Status};
@@ -75,6 +73,7 @@ fn warn_of_lost(written: &Written, context: &StageContext<'_>) {
 /// The models in the order that they were named, each opened when the one before is done with.
 fn contestants<'a>(
     arguments: &'a EvalArguments,
+    options: &'a EngineOptions,
     session: Session<'a>,
 ) -> impl Iterator<Item = Result<Contestant>> + 'a {
     let models = std::iter::once((&arguments.model, arguments.adapter.clone()))
@@ -86,13 +85,11 @@ fn contestants<'a>(
         let found = resolve(reference, session.reporter, session.stop)?;
         let model = Model::open(&found.path)?;
         let lora = adapter.as_ref().map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-        let memory = session.memory.map(|bytes| bytes.0 as u64);
-        let options = EngineOptions { precision: session.precision, memory, ..EngineOptions::default() };
         Ok(Contestant {
             label: if adapter.is_some() { format!("{reference} + adapter") } else { reference.clone() },
             stem: format!("model_{index}"),
             path: found.path,
-            engine: Engine::Native(NativeEngine::load(&model, lora.as_ref(), &options)?),
+            engine: Engine::Native(NativeEngine::load(&model, lora.as_ref(), options)?),
             adapter,
         })
     })
@@ -130,15 +127,17 @@ fn comparisons(all: &[Vec<Evaluation>], session: Session<'_>) -> Result<Vec<serd
 
 /// Opens what rows that were trained on are held against the items by: what is wrong with it, or with their files, is said before
 /// anything is evaluated.
-fn open_other_words<'a>(arguments: &EvalArguments, session: Session<'a>) -> Result<Option<OtherWords<'a>>> {
+fn open_other_words<'a>(
+    arguments: &EvalArguments,
+    options: &EngineOptions,
+    session: Session<'a>,
+) -> Result<Option<OtherWords<'a>>> {
     for file in &arguments.train_data {
         Records::open(file, None)?;
     }
     let Some(reference) = &arguments.embedder else { return Ok(None) };
     let model = resolve(reference, session.reporter, session.stop)?;
-    let embedder = Embedder::load(&model, &engine_options(session), session.stop)?;
-    let threshold = embedder.required_threshold(arguments.same_meaning)?;
-    Ok(Some(OtherWords { embedder, threshold }))
+    OtherWords::load(&model, options, arguments.same_meaning, session.stop).map(Some)
 }
 
 /// What rows that were trained on have in common with the items, and each model's scores without those; `contamination.json` has

@@ -4,7 +4,6 @@ use super::{
     Contestant, EvalArguments, Session, comparisons, contamination, contestants, open_other_words, warn_of_lost,
 };
 use crate::outcome::{Interrupted, Status};
-use crate::stages::StageContext;
 use crate::stages::contaminated::OF_BENCHMARKS;
 use anyhow::Result;
 use espalier_eval::results::{self, RunDescription};
@@ -17,10 +16,11 @@ use std::ops::ControlFlow;
 pub(super) fn run(arguments: &EvalArguments, session: Session<'_>) -> Result<Status> {
     // What is wrong with a task is said before a model is loaded.
     Selection::read(&arguments.tasks)?;
-    let other_words = open_other_words(arguments, session)?;
+    let options = session.engine_options();
+    let other_words = open_other_words(arguments, &options, session)?;
     let mut all: Vec<Vec<Evaluation>> = Vec::new();
     let mut found = Vec::new();
-    for contestant in contestants(arguments, session) {
+    for contestant in contestants(arguments, &options, session) {
         let contestant = contestant?;
         let scores = evaluate(arguments, &contestant, session)?;
         table(&contestant.label, &scores, session);
@@ -48,8 +48,7 @@ fn evaluate(arguments: &EvalArguments, contestant: &Contestant, session: Session
         data_dir: arguments.data_dir.as_deref(),
         fewshot_seed: None,
     };
-    let context =
-        StageContext { stage: "eval", reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let context = session.stage("eval");
     let responses = arguments.out.join(".work").join("responses");
     let selection = Selection::read(&arguments.tasks)?;
     let scores = evaluate_tasks(&contestant.engine, selection, &options, Some(&responses), &mut |progress| {

@@ -4,7 +4,6 @@ use super::{
     EvalArguments, Session, chat_template, comparisons, contamination, contestants, open_other_words, warn_of_lost,
 };
 use crate::outcome::{Failure, Status};
-use crate::stages::StageContext;
 use crate::stages::contaminated::OF_ONE_TREE;
 use crate::stages::evaluate::{Candidate, EvaluateStage, Side, evaluate_leaf};
 use crate::stages::generate::read_tree;
@@ -21,13 +20,13 @@ pub(super) fn run(arguments: &EvalArguments, tree: &Path, session: Session<'_>) 
             .hint("add `test: test.jsonl` to a leaf")
             .into());
     }
-    let other_words = open_other_words(arguments, session)?;
+    let options = session.engine_options();
+    let other_words = open_other_words(arguments, &options, session)?;
     let limit = arguments.limit.map(|limit| limit as usize);
     let config: EvaluateStage = serde_json::from_value(serde_json::json!({"limit": limit}))?;
-    let context =
-        StageContext { stage: "eval", reporter: session.reporter, stop: session.stop, precision: session.precision };
+    let context = session.stage("eval");
     let mut all: Vec<Vec<Evaluation>> = Vec::new();
-    for contestant in contestants(arguments, session) {
+    for contestant in contestants(arguments, &options, session) {
         let contestant = contestant?;
         let candidate = Candidate {
             label: contestant.label,

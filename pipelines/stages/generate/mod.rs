@@ -10,7 +10,7 @@ use self::flows::{Flows, Surroundings};
 use self::review::Reviewer;
 use super::StageContext;
 use crate::content::hash_bytes;
-use crate::embedder::Embedder;
+use crate::embedder::{Embedder, check_same_meaning};
 use crate::models::ResolvedModel;
 use crate::outcome::{Failure, Interrupted};
 use crate::servers;
@@ -189,14 +189,8 @@ impl GenerateStage {
         if !(0.0..=1.0).contains(&self.near_duplicates) {
             return refuse(format!("`near_duplicates` is {}; choose 0 to 1", self.near_duplicates));
         }
-        match (&self.embedder, self.same_meaning) {
-            (None, Some(_)) => {
-                return refuse("`same_meaning` is about the vectors of an `embedder`; name one".to_owned());
-            }
-            (_, Some(cosine)) if !(0.0..=1.0).contains(&cosine) => {
-                return refuse(format!("`same_meaning` is {cosine}; choose 0 to 1"));
-            }
-            _ => {}
+        if let Err(reason) = check_same_meaning(self.embedder.as_deref(), self.same_meaning) {
+            return refuse(reason);
         }
         if self.budget_minutes.is_some_and(|minutes| !(minutes > 0.0 && minutes.is_finite())) {
             return refuse("`budget_minutes` is not above 0; choose minutes, or leave it out".to_owned());
@@ -297,10 +291,11 @@ pub fn run(
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<String> {
-    let opened = open(config, teacher, engines, context)?;
+    let options = context.engine_options();
+    let opened = open(config, teacher, engines, &options, context)?;
     let Opened { tree, model, engine, judge } = &opened;
     let flows = Flows::of_tree(tree, config)?;
-    let mut reviewer = Reviewer::new(config, embedder(config, engines.embedder, context)?)?;
+    let mut reviewer = Reviewer::new(config, embedder(config, engines.embedder, &options, context)?)?;
     let embedder = reviewer.embedder_identity();
     let mut by_leaf: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
     let mut journals = Vec::new();
@@ -388,10 +383,10 @@ impl Opened {
 fn embedder<'a>(
     config: &GenerateStage,
     model: Option<&ResolvedModel>,
+    options: &EngineOptions,
     context: &StageContext<'a>,
 ) -> Result<Option<Embedder<'a>>> {
-    let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
-    let embedder = model.map(|model| Embedder::load(model, &options, context.stop)).transpose()?;
+    let embedder = model.map(|model| Embedder::load(model, options, context.stop)).transpose()?;
     if embedder.as_ref().is_some_and(|embedder| embedder.threshold(config.same_meaning).is_none()) {
         context.note(
             "the embedder is a model that writes: its vectors choose the rows of a quota; `same_meaning` says from which cosine \
@@ -406,6 +401,7 @@ fn open(
     config: &GenerateStage,
     teacher: &ResolvedModel,
     engines: Engines<'_>,
+    options: &EngineOptions,
     context: &StageContext<'_>,
 ) -> Result<Opened> {
     config.validate()?;
@@ -414,10 +410,8 @@ fn open(
         context.note(note.to_string());
     }
     let model = Model::open(&teacher.path)?;
-    let native = |model: &Model| -> Result<Engine> {
-        let options = EngineOptions { precision: context.precision, ..EngineOptions::default() };
-        Ok(Engine::Native(NativeEngine::load(model, None, &options)?))
-    };
+    let native =
+        |model: &Model| -> Result<Engine> { Ok(Engine::Native(NativeEngine::load(model, None, options)?)) };
     let engine = match engines.teacher {
         EngineChoice::Native => native(&model)?,
         EngineChoice::Servers(urls) => servers::open(urls, None)?,

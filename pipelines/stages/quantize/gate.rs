@@ -37,15 +37,13 @@ pub(super) struct Source<'a> {
     pub(super) model: &'a Model,
     pub(super) adapter: Option<&'a LoraAdapter>,
     pub(super) context: &'a StageContext<'a>,
+    /// How engines are loaded: the model, and the file that is held against it.
+    pub(super) engine: EngineOptions,
 }
 
 impl Source<'_> {
     pub(super) fn engine(&self) -> Result<NativeEngine> {
-        Ok(NativeEngine::load(self.model, self.adapter, &self.options())?)
-    }
-
-    fn options(&self) -> EngineOptions {
-        EngineOptions { precision: self.context.precision, ..EngineOptions::default() }
+        Ok(NativeEngine::load(self.model, self.adapter, &self.engine)?)
     }
 
     fn progress(&self, part: &str, done: usize, total: usize) -> ControlFlow<()> {
@@ -142,7 +140,7 @@ impl<'a> Measured<'a> {
             importance: self.importance.as_ref().map(|importance| &importance.matrix),
             refine: config.refine,
             texts: self.learned.clone(),
-            engine: source.options(),
+            engine: source.engine.clone(),
         }
     }
 
@@ -152,7 +150,7 @@ impl<'a> Measured<'a> {
         if self.near.is_none() && self.exam.is_none() {
             return Ok(found);
         }
-        let file = NativeEngine::load(&Model::open(path)?, None, &source.options())?;
+        let file = NativeEngine::load(&Model::open(path)?, None, &source.engine)?;
         if let Some(Near { model, rows, most }) = &self.near {
             let measured = divergence(model, &file, rows, &mut |done| source.progress("divergence", done, rows.len()));
             let kld = interrupted(measured)?.mean_kld.value;

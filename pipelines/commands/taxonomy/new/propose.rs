@@ -6,7 +6,7 @@ use crate::commands::{Session, servers};
 use crate::models::resolve;
 use crate::outcome::{Failure, Interrupted};
 use anyhow::{Context, Result};
-use espalier_inference::{Constraint, Engine, EngineOptions, Message, NativeEngine, Prompt, Request, Sampling};
+use espalier_inference::{Constraint, Engine, Message, NativeEngine, Prompt, Request, Sampling};
 use espalier_model::{Model, SpecialTokens};
 use espalier_taxonomy::document::{ExtractError, Extracted, Limits, extract};
 use espalier_taxonomy::{Chunk, ChunkSettings, Document, chunks};
@@ -77,8 +77,7 @@ pub(super) fn run(arguments: &NewArgs, from: &Path, model: &str, session: Sessio
     let engine = if let Some(urls) = urls {
         crate::servers::open(&urls, None)?
     } else {
-        let options = EngineOptions { precision: session.precision, ..EngineOptions::default() };
-        Engine::Native(NativeEngine::load(&model, None, &options)?)
+        Engine::Native(NativeEngine::load(&model, None, &session.engine_options())?)
     };
     let seed_examples = ask(&engine, &parts, arguments.seed, session)?;
     let domain = domain(&document, from);
