@@ -1,7 +1,8 @@
 //! Text generation and scoring: a native engine on our own kernels, and a client for `OpenAI`-compatible servers.
 //!
 //! # Which call for what
-//! - Many texts to write: [`Engine::generate`]. Hand over all requests at once; the engine batches them.
+//! - Many texts to write: [`Engine::generate`]. Hand over all requests at once; the engine batches them. Where answers bring further
+//!   requests: [`Engine::generate_following`].
 //! - Requests that come in at any time, tokens as they are chosen: [`Service`]. It writes what [`Engine::generate`] writes.
 //! - Several answers of one prompt: [`Request::alternatives`]. Answers of a form (JSON by a schema): [`Constraint`].
 //! - Which of several continuations is likelier: [`NativeEngine::loglikelihood`].
@@ -16,10 +17,11 @@
 //! prompts being read and of answers being written stand side by side. Everything but attention works on rows alone, so the
 //! weights are read once for all of them. Attention looks into pages of keys and values, 64 positions in each.
 //!
-//! Requests are sorted so that neighbours share the longest prefix, those that may write the most first. They name the same pages for it: it is computed once,
-//! held once, and attention reads it once for all that share it. A few-shot head before hundreds of questions is so read once.
-//! Texts wait until [`EngineOptions::memory`] has room for their pages. Two things may go above it: in models with windowed
-//! and full layers the pages of one kind are not lent to the other, and scoring bounds its sequences, not their pages.
+//! Requests are sorted so that neighbours share the longest prefix, those that may write the most first. They name the same
+//! pages for it: it is computed once, held once, and attention reads it once for all that share it. A few-shot head before
+//! hundreds of questions is so read once. Texts wait until [`EngineOptions::memory`] has room for their pages; engines that are
+//! loaded with clones of one [`EngineMemory`] share it. Two things may go above it: in models with windowed and full layers the
+//! pages of one kind are not lent to the other, and scoring bounds its sequences, not their pages.
 //!
 //! One text alone is bound by reading the weights. With [`EngineOptions::single_sequence`] they stay in the blocks of their
 //! file, a third of bf16, and every product rounds its activations to 8 bits. That changes results, so it is a choice of the
@@ -56,6 +58,7 @@ mod cache;
 mod constraint;
 mod embedding;
 mod error;
+mod follow;
 mod forward;
 mod inputs;
 pub mod judge;
@@ -82,6 +85,7 @@ pub use constraint::Constraint;
 pub use embedding::{EmbeddingEngine, EmbeddingOptions, EncoderEngine};
 pub use error::EngineError;
 pub use espalier_model::{ChatTemplate, Message, Pooling, SpecialTokens, python_method};
+pub use follow::{AnswerAll, Follow, in_waves};
 pub use inputs::LinearInput;
 pub use memory::EngineMemory;
 pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
@@ -129,6 +133,27 @@ impl Engine {
         match self {
             Self::Native(engine) => engine.generate(requests, on_answer),
             Self::Servers(pool) => pool.generate(requests, on_answer, on_event),
+        }
+    }
+
+    /// As [`Self::generate_with_events`], with requests that follow from answers: in this process they join the batch at once,
+    /// servers get them when all before are answered.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub fn generate_following(
+        &self,
+        requests: Vec<Request>,
+        follow: &mut Follow<'_>,
+        on_event: &mut dyn FnMut(&ServerEvent),
+    ) -> Result<(), EngineError> {
+        match self {
+            Self::Native(engine) => engine.generate_following(requests, follow),
+            Self::Servers(pool) => {
+                let answer_all: &mut AnswerAll<'_> =
+                    &mut |requests, on_answer| pool.generate(requests, on_answer, &mut *on_event);
+                in_waves(answer_all, requests, follow)
+            }
         }
     }
 

@@ -130,7 +130,10 @@ mod tests {
         let second = memory.clone().reserve(part(400, 50)).unwrap();
         assert_eq!((first.left(), second.left()), (200, 250));
         let error = memory.reserve(part(200, 20)).unwrap_err().to_string();
-        assert!(error.contains("1000 bytes are less than the 1010 that the weights of 3 engines, the buffers"), "{error}");
+        assert!(
+            error.contains("1000 bytes are less than the 1010 that the weights of 3 engines, the buffers"),
+            "{error}"
+        );
         first.set_weights(490).unwrap();
         assert!(first.set_weights(491).is_err());
         assert_eq!((first.left(), second.left()), (10, 60));

@@ -11,6 +11,7 @@ use crate::cache::Cache;
 use crate::constraint::{Constraint, Shelf};
 use crate::embedding::{self, EmbeddingOptions};
 use crate::error::EngineError;
+use crate::follow::Follow;
 use crate::forward::Workspace;
 use crate::inputs::{self, LinearInput};
 use crate::matrix::Form;
@@ -381,6 +382,15 @@ impl NativeEngine {
         on_answer: &mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
         self.generate_counted(requests, on_answer).map(|_| ())
+    }
+
+    /// As [`NativeEngine::generate`]; requests that follow from answers join the batch at once.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn generate_following(&self, requests: Vec<Request>, follow: &mut Follow<'_>) -> Result<(), EngineError> {
+        offline::generate_following(self, requests, follow);
+        Ok(())
     }
 
     /// [`NativeEngine::generate`], and what it took.

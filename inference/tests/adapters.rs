@@ -8,7 +8,8 @@ use std::sync::{Arc, mpsc};
 
 use common::{adapter, answers, mixed_requests, options, stories, text};
 use espalier_inference::{
-    Answer, Constraint, EngineError, EngineMemory, EngineOptions, Event, NativeEngine, Prompt, Request, Service, ServiceOptions,
+    Answer, Constraint, EngineError, EngineMemory, EngineOptions, Event, NativeEngine, Prompt, Request, Service,
+    ServiceOptions,
 };
 use espalier_kernels::Precision;
 use espalier_model::{LoraAdapter, Message};
@@ -154,7 +155,11 @@ fn an_engine_takes_no_adapter_that_its_memory_or_another_holder_forbids() {
     let plain = NativeEngine::load(&stories(), None, &options(Precision::F32)).unwrap();
     // The least that it takes, found by the words of the refusal.
     let bounded = |memory| {
-        NativeEngine::load(&stories(), None, &EngineOptions { memory: Some(EngineMemory::new(memory)), ..options(Precision::F32) })
+        NativeEngine::load(
+            &stories(),
+            None,
+            &EngineOptions { memory: Some(EngineMemory::new(memory)), ..options(Precision::F32) },
+        )
     };
     let words = bounded(1).unwrap_err().to_string();
     let least: u64 = words.split("less than the ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();

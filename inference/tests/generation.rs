@@ -46,6 +46,32 @@ fn batch_size_and_limits_change_nothing() {
 }
 
 #[test]
+fn requests_that_follow_from_answers_are_answered_as_others() {
+    let engine =
+        espalier_inference::Engine::Native(engine(&EngineOptions { max_sequences: 5, ..options(Precision::Bf16) }));
+    let espalier_inference::Engine::Native(native) = &engine else { unreachable!() };
+    let requests = mixed_requests();
+    let expected = unwrap_all(answers(native, &requests));
+    // The first three, and with each answer two more.
+    let mut rest = requests[3..].iter().cloned();
+    let mut found: Vec<Option<Answer>> = vec![None; requests.len()];
+    let mut follow = |index: usize, answer: Result<Answer, EngineError>| {
+        assert!(found[index].replace(answer.unwrap()).is_none());
+        ControlFlow::Continue(rest.by_ref().take(2).collect())
+    };
+    engine.generate_following(requests[..3].to_vec(), &mut follow, &mut |_| {}).unwrap();
+    assert_eq!(found.into_iter().collect::<Option<Vec<_>>>().unwrap(), expected);
+    // An end is one, whatever still waits.
+    let mut count = 0;
+    let mut once = |_: usize, _: Result<Answer, EngineError>| {
+        count += 1;
+        ControlFlow::Break(())
+    };
+    engine.generate_following(requests, &mut once, &mut |_| {}).unwrap();
+    assert_eq!(count, 1);
+}
+
+#[test]
 fn order_and_neighbours_change_nothing() {
     let engine = engine(&options(Precision::Bf16));
     let requests = mixed_requests();
@@ -281,7 +307,8 @@ fn options_out_of_range_are_refused() {
 fn texts_wait_for_memory_and_those_that_never_fit_are_refused() {
     let model = common::stories();
     let with = |memory| {
-        let options = EngineOptions { memory: Some(EngineMemory::new(memory)), max_batch_tokens: 64, ..options(Precision::F32) };
+        let options =
+            EngineOptions { memory: Some(EngineMemory::new(memory)), max_batch_tokens: 64, ..options(Precision::F32) };
         espalier_inference::NativeEngine::load(&model, None, &options)
     };
     let error = with(1).unwrap_err().to_string();

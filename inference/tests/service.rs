@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::{answers, engine, mixed_requests, options, text};
 use espalier_inference::{
-    Answer, Cancel, EngineError, EngineMemory, EngineOptions, Event, NativeEngine, Prompt, Refused, Request, Service, ServiceOptions,
-    TokenLogprob,
+    Answer, Cancel, EngineError, EngineMemory, EngineOptions, Event, NativeEngine, Prompt, Refused, Request, Service,
+    ServiceOptions, TokenLogprob,
 };
 use espalier_kernels::Precision;
 
@@ -136,8 +136,11 @@ fn memory_bounds_what_is_written_and_what_is_kept() {
     .unwrap_err()
     .to_string();
     let least: u64 = least.split(' ').filter_map(|word| word.parse().ok()).find(|&bytes| bytes > 1).unwrap();
-    let (_, service) =
-        service(&EngineOptions { memory: Some(EngineMemory::new(least + 600_000)), max_batch_tokens: 64, ..options(Precision::F32) });
+    let (_, service) = service(&EngineOptions {
+        memory: Some(EngineMemory::new(least + 600_000)),
+        max_batch_tokens: 64,
+        ..options(Precision::F32)
+    });
     let requests: Vec<Request> = (0..60)
         .map(|at| Request::new(Prompt::Tokens((0..40 + at).map(|p| 3 + (at * 31 + p * 7) % 500).collect()), 12))
         .collect();

@@ -3,8 +3,8 @@
 use super::Session;
 use crate::models::resolve;
 use crate::outcome::Status;
-use crate::stages::teach::{self, Inputs, TeachStage};
 use crate::stages::data;
+use crate::stages::teach::{self, Inputs, TeachStage};
 use anyhow::Result;
 use std::path::Path;
 

@@ -1,9 +1,9 @@
 //! Models to scores: base, tuned and quantized answer the same held-out questions, and the differences are tested.
 
+use super::contaminated::{self, OtherWords};
 use super::generate::read_checked_tree;
 use super::quantize::Made;
 use super::require::Requirement;
-use super::contaminated::{self, OtherWords};
 use super::{StageContext, StageOutcome, quantize, require};
 use crate::content::{hash_bytes, write_atomically};
 use crate::models::ResolvedModel;
@@ -204,8 +204,7 @@ pub fn run(
     }
     let options = ComparisonOptions { margin: config.margin, ..ComparisonOptions::default() };
     let first = evaluations.first().into_iter().flatten();
-    let contamination =
-        contaminated::find(&inputs.rows, first, contaminated::OF_ONE_TREE, other_words.as_mut())?;
+    let contamination = contaminated::find(&inputs.rows, first, contaminated::OF_ONE_TREE, other_words.as_mut())?;
     if let Some(message) = other_words.and_then(|other_words| other_words.embedder.warning()) {
         context.warn(message);
     }

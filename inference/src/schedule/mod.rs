@@ -215,8 +215,7 @@ impl<'a, T> Scheduler<'a, T> {
         self.wanted.clear();
         self.cache.settle();
         // What is kept must not stand in the way of those that have a place.
-        while self.cache.used_bytes() + self.later() > self.cache_limit && self.kept.evict(&mut self.cache, None)
-        {
+        while self.cache.used_bytes() + self.later() > self.cache_limit && self.kept.evict(&mut self.cache, None) {
             self.cache.settle();
         }
         let (mut reading, mut writing): (Vec<usize>, Vec<usize>) =

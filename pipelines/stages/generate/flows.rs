@@ -6,13 +6,13 @@ use super::{GenerateStage, StageContext, or_interrupted};
 use crate::outcome::Failure;
 use crate::servers;
 use anyhow::Result;
-use espalier_inference::Engine;
+use espalier_inference::{Engine, Follow, Request};
 use espalier_model::{Model, SpecialTokens};
 use espalier_sdg::flow::{
     Budget, Flow, FlowEngine, FlowEngines, FlowEvent, FlowSet, JUDGE, ResponseCache, SHIPPED, TEACHER, read_flow,
     read_flows, shipped, source_columns,
 };
-use espalier_sdg::{Answerer, LeafRounds, RoundEvent, RoundOptions, RoundsOutcome, run_rounds};
+use espalier_sdg::{LeafRounds, RoundEvent, RoundOptions, RoundsOutcome, run_rounds};
 use espalier_taxonomy::{Diagnostic, Leaf, Severity, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -128,8 +128,8 @@ impl<'t> Flows<'t> {
         let mut asking: Vec<_> = named
             .iter()
             .map(|(_, engine)| {
-                |requests: &[_], on_answer: &mut dyn FnMut(usize, _) -> _| {
-                    engine.generate_with_events(requests, on_answer, &mut |event| {
+                |requests: Vec<Request>, follow: &mut Follow<'_>| {
+                    engine.generate_following(requests, follow, &mut |event| {
                         servers::report(event, context.stage, context.reporter);
                     })
                 }
@@ -138,10 +138,7 @@ impl<'t> Flows<'t> {
         let mut engines: FlowEngines<'_> = named
             .iter()
             .zip(&mut asking)
-            .map(|((name, engine), answer)| {
-                let answer: Answerer<'_> = answer;
-                ((*name).to_owned(), FlowEngine { identity: engine.identity().to_owned(), answer })
-            })
+            .map(|((name, engine), answer)| ((*name).to_owned(), FlowEngine::following(engine.identity(), answer)))
             .collect();
         let mut cache = ResponseCache::open(answers)?;
         if !cache.is_empty() {
@@ -195,10 +192,10 @@ fn refused(lines: &[String]) -> Failure {
     Failure::usage(format!("the flow cannot run:\n{}", lines.join("\n")))
 }
 
-/// Tells people what a wave asks and how far it is.
+/// Tells people what is asked and how far it is.
 struct Progress<'a> {
     context: &'a StageContext<'a>,
-    /// What the wave under way asks.
+    /// What is being asked.
     asked: String,
     /// What was said about blocks.
     said: BTreeSet<String>,
@@ -207,7 +204,7 @@ struct Progress<'a> {
 impl Progress<'_> {
     fn report(&mut self, event: RoundEvent) {
         match event {
-            RoundEvent::Flow(FlowEvent::Wave { requests, .. }) => {
+            RoundEvent::Flow(FlowEvent::Asking { requests }) => {
                 let blocks: Vec<String> = requests.iter().map(|(block, count)| format!("{block} {count}")).collect();
                 self.asked = blocks.join(", ");
             }

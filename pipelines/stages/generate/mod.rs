@@ -410,8 +410,7 @@ fn open(
         context.note(note.to_string());
     }
     let model = Model::open(&teacher.path)?;
-    let native =
-        |model: &Model| -> Result<Engine> { Ok(Engine::Native(NativeEngine::load(model, None, options)?)) };
+    let native = |model: &Model| -> Result<Engine> { Ok(Engine::Native(NativeEngine::load(model, None, options)?)) };
     let engine = match engines.teacher {
         EngineChoice::Native => native(&model)?,
         EngineChoice::Servers(urls) => servers::open(urls, None)?,

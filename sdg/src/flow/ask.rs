@@ -1,23 +1,44 @@
-//! Asking engines: all requests of a wave in one call an engine, kept answers first.
+//! Asking engines: kept answers first, then what follows from answers while others are being written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use espalier_inference::{Answer, Request};
+use espalier_inference::{Answer, AnswerAll, EngineError, Follow, Request, in_waves};
 
 use super::cache::{Kept, ResponseCache};
 use super::sample::Refused;
 use crate::error::SdgError;
-use crate::generate::Answerer;
 
 /// Something that answers.
 pub struct FlowEngine<'a> {
     /// Names it in rows and in the cache: model, precision, whatever decides its answers.
-    pub identity: String,
-    /// Answers.
-    pub answer: Answerer<'a>,
+    identity: String,
+    way: Way<'a>,
+}
+
+/// How an engine is asked.
+enum Way<'a> {
+    /// List by list: what follows from the answers to one is the next.
+    InWaves(&'a mut AnswerAll<'a>),
+    /// What follows from an answer joins those that are being answered.
+    Following(&'a mut AnswerFollowing<'a>),
+}
+
+/// Whatever answers requests and those that follow from the answers.
+pub type AnswerFollowing<'a> = dyn FnMut(Vec<Request>, &mut Follow<'_>) -> Result<(), EngineError> + 'a;
+
+impl<'a> FlowEngine<'a> {
+    /// One that gets a list of requests, and the next list when all of it is answered.
+    pub fn in_waves(identity: impl Into<String>, answer: &'a mut AnswerAll<'a>) -> Self {
+        Self { identity: identity.into(), way: Way::InWaves(answer) }
+    }
+
+    /// One that takes requests while it answers others.
+    pub fn following(identity: impl Into<String>, answer: &'a mut AnswerFollowing<'a>) -> Self {
+        Self { identity: identity.into(), way: Way::Following(answer) }
+    }
 }
 
 impl std::fmt::Debug for FlowEngine<'_> {
@@ -67,75 +88,148 @@ pub(crate) struct Wanted {
     pub(crate) may_fail: bool,
 }
 
-/// Answers to all requests, in their order. Equal requests are asked once.
+/// A request with where its answer goes.
+pub(crate) struct Asked<P> {
+    pub(crate) place: P,
+    pub(crate) wanted: Wanted,
+}
+
+/// What is heard while an engine answers.
+pub(crate) enum Heard<P> {
+    /// What became of a request.
+    Reply { place: P, replied: Box<Replied> },
+    /// How many of the requests that the engine got are answered.
+    Progress { done: usize, total: usize },
+}
+
+/// Takes what is heard, and gives what the same engine is asked next.
+pub(crate) type OnHeard<'a, P> = dyn FnMut(Heard<P>) -> Result<Vec<Asked<P>>, SdgError> + 'a;
+
+/// Has an engine answer requests and those that follow from the answers, kept answers first. Equal requests are asked once.
 ///
-/// `None` where the deadline came before the last answer: those that came are in the cache.
+/// `false` where the deadline came before the last answer: those that came are in the cache.
 ///
 /// # Errors
 /// What stops the engine, a cache that cannot be written, a stop from outside. What was answered is in the cache.
-pub(crate) fn ask_all(
+pub(crate) fn ask<P: Copy>(
     engine: &mut FlowEngine<'_>,
-    requests: Vec<Wanted>,
+    asked: Vec<Asked<P>>,
     cache: &mut ResponseCache,
     stop: &AtomicBool,
     deadline: Option<Instant>,
-    on_answer: &mut dyn FnMut(usize, usize),
-) -> Result<Option<Vec<Replied>>, SdgError> {
-    let keys: Vec<String> = requests.iter().map(|wanted| wanted.request.digest(&engine.identity)).collect();
-    let mut first: HashMap<&str, usize> = HashMap::new();
-    let (mut open, mut fresh, mut may_fail) = (Vec::new(), Vec::new(), Vec::new());
-    let asked = requests.len();
-    for (index, wanted) in requests.into_iter().enumerate() {
-        let key = keys[index].as_str();
-        if cache.get(key).is_none() && !first.contains_key(key) {
-            first.insert(key, index);
-            open.push(index);
-            may_fail.push(wanted.may_fail);
-            fresh.push(wanted.request);
-        }
-    }
-    let mut refused: HashMap<&str, Refused> = HashMap::new();
-    let mut failure = None;
-    let mut answered = 0;
-    if !fresh.is_empty() {
-        (engine.answer)(&fresh, &mut |index, answer| {
-            let key = &keys[open[index]];
-            answered += 1;
-            let step = match answer {
-                Ok(answer) => cache.put(key, Kept::from(answer)).map_err(SdgError::from),
-                // A prompt that is too long is the fault of one row; whatever else an engine says stops the run.
-                Err(error) if error.is_prompt_too_long() => {
-                    refused.insert(key, Refused::new("prompt too long", error.to_string()));
-                    Ok(())
-                }
-                Err(error) if may_fail[index] => {
-                    refused.insert(key, Refused::new("refused by the engine", error.to_string()));
-                    Ok(())
-                }
-                Err(error) => Err(error.into()),
-            };
-            on_answer(answered, fresh.len());
-            if let Err(error) = step {
-                failure = Some(error);
-            } else if stop.load(Ordering::Relaxed) {
-                failure = Some(SdgError::Interrupted { done: answered, total: fresh.len() });
+    on_heard: &mut OnHeard<'_, P>,
+) -> Result<bool, SdgError> {
+    let FlowEngine { identity, way } = engine;
+    let waiting = HashMap::new();
+    let mut asking = Asking { identity, cache, on_heard, sent: Vec::new(), waiting, refused: HashMap::new(), asked: 0 };
+    let is_late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+    let (mut failure, mut done) = (None, 0);
+    let first = asking.take(asked)?;
+    if !first.is_empty() {
+        let follow: &mut Follow<'_> = &mut |index, answer| {
+            done += 1;
+            let next = asking.answer(index, answer, done);
+            let total = asking.sent.len();
+            match next {
+                Err(error) => failure = Some(error),
+                Ok(_) if stop.load(Ordering::Relaxed) => failure = Some(SdgError::Interrupted { done, total }),
+                Ok(next) if !is_late() => return ControlFlow::Continue(next),
+                Ok(_) => {}
             }
-            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if failure.is_some() || late { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+            ControlFlow::Break(())
+        };
+        match way {
+            Way::InWaves(answer_all) => in_waves(answer_all, first, follow)?,
+            Way::Following(answer) => answer(first, follow)?,
+        }
     }
     if let Some(error) = failure {
         return Err(error);
     }
-    let reply = |(index, key): (usize, &String)| match (cache.get(key), refused.get(key.as_str())) {
-        (Some(kept), _) => Some(Ok(Reply::new(&engine.identity, kept, first.get(key.as_str()) != Some(&index)))),
-        (None, refused) => refused.cloned().map(Err),
-    };
-    let replies: Vec<Option<Replied>> = keys.iter().enumerate().map(reply).collect();
-    let missing = replies.iter().filter(|reply| reply.is_none()).count();
-    if missing > 0 {
-        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        return if late { Ok(None) } else { Err(SdgError::Unanswered { missing, asked }) };
+    let missing = asking.waiting.values().map(Vec::len).sum();
+    match missing {
+        0 => Ok(true),
+        _ if is_late() => Ok(false),
+        _ => Err(SdgError::Unanswered { missing, asked: asking.asked }),
     }
-    Ok(Some(replies.into_iter().flatten().collect()))
+}
+
+/// Requests on their way to an engine and back.
+struct Asking<'a, P> {
+    identity: &'a str,
+    cache: &'a mut ResponseCache,
+    on_heard: &'a mut OnHeard<'a, P>,
+    /// What the engine got, in the order of its indices.
+    sent: Vec<Sent>,
+    /// Who waits for each request under way.
+    waiting: HashMap<String, Vec<P>>,
+    refused: HashMap<String, Refused>,
+    /// All requests, those that were known or equal counted too.
+    asked: usize,
+}
+
+/// A request that the engine got.
+struct Sent {
+    key: String,
+    may_fail: bool,
+}
+
+impl<P: Copy> Asking<'_, P> {
+    /// Replies to what is known; gives what the engine has to answer.
+    fn take(&mut self, asked: Vec<Asked<P>>) -> Result<Vec<Request>, SdgError> {
+        let mut fresh = Vec::new();
+        let mut open = VecDeque::from(asked);
+        while let Some(Asked { place, wanted }) = open.pop_front() {
+            self.asked += 1;
+            let key = wanted.request.digest(self.identity);
+            if let Some(places) = self.waiting.get_mut(&key) {
+                places.push(place);
+            } else if let Some(replied) = self.known(&key, true) {
+                open.extend((self.on_heard)(Heard::Reply { place, replied: Box::new(replied) })?);
+            } else {
+                self.waiting.insert(key.clone(), vec![place]);
+                self.sent.push(Sent { key, may_fail: wanted.may_fail });
+                fresh.push(wanted.request);
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// What is known of a request.
+    fn known(&self, key: &str, cached: bool) -> Option<Replied> {
+        match (self.cache.get(key), self.refused.get(key)) {
+            (Some(kept), _) => Some(Ok(Reply::new(self.identity, kept, cached))),
+            (None, refused) => refused.cloned().map(Err),
+        }
+    }
+
+    /// Takes the answer number `done`; gives what the engine has to answer next.
+    fn answer(
+        &mut self,
+        index: usize,
+        answer: Result<Answer, EngineError>,
+        done: usize,
+    ) -> Result<Vec<Request>, SdgError> {
+        let Sent { key, may_fail } = &self.sent[index];
+        let key = key.clone();
+        match answer {
+            Ok(answer) => self.cache.put(&key, Kept::from(answer))?,
+            // A prompt that is too long is the fault of one row; whatever else an engine says stops the run.
+            Err(error) if error.is_prompt_too_long() => {
+                self.refused.insert(key.clone(), Refused::new("prompt too long", error.to_string()));
+            }
+            Err(error) if *may_fail => {
+                self.refused.insert(key.clone(), Refused::new("refused by the engine", error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let total = self.sent.len();
+        let mut next = (self.on_heard)(Heard::Progress { done, total })?;
+        for (at, place) in self.waiting.remove(&key).unwrap_or_default().into_iter().enumerate() {
+            if let Some(replied) = self.known(&key, at > 0) {
+                next.append(&mut (self.on_heard)(Heard::Reply { place, replied: Box::new(replied) })?);
+            }
+        }
+        self.take(next)
+    }
 }

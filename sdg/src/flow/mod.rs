@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 use espalier_taxonomy::Place;
 
-pub use ask::{FlowEngine, FlowEngines, JUDGE, TEACHER};
+pub use ask::{AnswerFollowing, FlowEngine, FlowEngines, JUDGE, TEACHER};
 use block::BlockKind;
 use block::columns::drop_columns;
 use block::filter::unique;
@@ -60,7 +60,7 @@ pub struct Flow {
     pub hash: String,
 }
 
-/// What a run may cost; `None` is no limit. Where the tokens are reached, the wave under way is the last; where the minutes are
+/// What a run may cost; `None` is no limit. Where the tokens are reached, what is being asked is the last; where the minutes are
 /// over, the answer under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Budget {

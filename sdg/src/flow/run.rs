@@ -1,12 +1,13 @@
-//! Running flows: in waves, each of which asks every engine once for everything that can be asked by then.
+//! Running flows: an engine is asked for everything that can be asked, and for what follows from its answers while it writes
+//! others. A block waits for its own rows alone, not for other blocks or leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use espalier_taxonomy::{Leaf, Seed};
 
-use super::ask::{FlowEngines, Replied, Wanted, ask_all, engine_for};
+use super::ask::{Asked, FlowEngines, Heard, Replied, Wanted, ask, engine_for};
 use super::block::{BlockKind, Surroundings, Work};
 use super::cache::ResponseCache;
 use super::sample::{Passed, Refused, Rejected, Sample};
@@ -45,20 +46,18 @@ pub struct FlowOptions<'a> {
 /// What happens while flows run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FlowEvent {
-    /// A wave begins.
-    Wave {
-        /// Its number, from 1.
-        number: usize,
-        /// Blocks that ask in it, with the number of their requests.
+    /// Other blocks ask now.
+    Asking {
+        /// Blocks that wait for answers, with the number of their requests.
         requests: BTreeMap<String, usize>,
     },
     /// An engine answered.
     Answered {
         /// The engine.
         engine: String,
-        /// Answers so far in the wave.
+        /// Answers since it was asked.
         done: usize,
-        /// Requests of the wave that were not answered before.
+        /// Requests since then that were not answered before.
         total: usize,
     },
     /// A block of a leaf is done.
@@ -171,51 +170,120 @@ pub fn run(
     let budget = tasks.iter().map(|task| task.flow.budget).fold(options.budget, Budget::smaller);
     let allowed = budget.minutes.and_then(|minutes| Duration::try_from_secs_f64(60.0 * minutes).ok());
     let deadline = allowed.and_then(|allowed| started.checked_add(allowed));
-    let mut states = tasks.iter().map(|task| State::new(task, options)).collect::<Result<Vec<_>, _>>()?;
-    let mut spent = 0;
-    for number in 1.. {
-        for state in &mut states {
-            state.advance(on_event)?;
-        }
-        let asked = collect(&states, engines)?;
+    let states = tasks.iter().map(|task| State::new(task, options)).collect::<Result<Vec<_>, _>>()?;
+    let names = engines.keys().cloned().collect();
+    let mut running = Running { states, names, budget, started, spent: 0, ended: None, on_event };
+    loop {
+        let asked = running.begin()?;
         if asked.is_empty() {
-            break;
+            return Ok(running.result());
         }
-        if let Some(reason) = over_budget(budget, spent, started) {
-            let results = states.into_iter().map(State::unfinished).collect();
-            return Ok(FlowRun { results, budget_ended: Some(reason) });
-        }
-        on_event(FlowEvent::Wave { number, requests: counted(&states, &asked) });
-        for (name, wave) in asked {
+        for (name, asked) in asked {
             let Some(engine) = engines.get_mut(&name) else { return Err(no_engine(&name)) };
-            let (places, requests): (Vec<Place>, Vec<Wanted>) =
-                wave.into_iter().map(|asked| (asked.place, asked.wanted)).unzip();
-            let replies = ask_all(engine, requests, cache, options.stop, deadline, &mut |done, total| {
-                on_event(FlowEvent::Answered { engine: name.clone(), done, total });
-            })?;
-            let Some(replies) = replies else {
-                let results = states.into_iter().map(State::unfinished).collect();
-                return Ok(FlowRun { results, budget_ended: over_budget(budget, spent, started) });
-            };
-            for (Place { task, block, number }, replied) in places.into_iter().zip(replies) {
-                spent += replied
-                    .as_ref()
-                    .map_or(0, |reply| if reply.cached { 0 } else { reply.answer.prompt_tokens + reply.answer_tokens });
-                states[task].answer(block, number, replied)?;
+            let complete = ask(engine, asked, cache, options.stop, deadline, &mut |heard| running.hear(&name, heard))?;
+            if !complete {
+                running.ended = over_budget(budget, running.spent, started);
+                return Ok(running.unfinished());
             }
         }
+        if running.ended.is_some() {
+            return Ok(running.unfinished());
+        }
     }
-    Ok(FlowRun { results: states.into_iter().map(State::result).collect(), budget_ended: None })
+}
+
+/// Tasks under way.
+struct Running<'a> {
+    states: Vec<State<'a>>,
+    /// Engines that are there.
+    names: BTreeSet<String>,
+    budget: Budget,
+    started: Instant,
+    /// Tokens of prompts and answers that were not known before.
+    spent: usize,
+    /// Why nothing more is asked.
+    ended: Option<String>,
+    on_event: &'a mut dyn FnMut(FlowEvent),
+}
+
+impl Running<'_> {
+    /// Runs what can run without an answer; gives what can be asked, by engine. Nothing where the budget is spent.
+    fn begin(&mut self) -> Result<BTreeMap<String, Vec<Asked<Place>>>, SdgError> {
+        let mut asked: BTreeMap<String, Vec<Asked<Place>>> = BTreeMap::new();
+        for task in 0..self.states.len() {
+            self.states[task].advance(self.on_event)?;
+            for name in &self.names {
+                let ready = self.states[task].ready(task, name, &self.names)?;
+                if !ready.is_empty() {
+                    asked.entry(name.clone()).or_default().extend(ready);
+                }
+            }
+        }
+        if !asked.is_empty() && self.is_over() {
+            asked.clear();
+        }
+        self.tell(!asked.is_empty());
+        Ok(asked)
+    }
+
+    /// Takes what is heard of an engine; gives what it is asked next.
+    fn hear(&mut self, engine: &str, heard: Heard<Place>) -> Result<Vec<Asked<Place>>, SdgError> {
+        let (Place { task, block, number }, replied) = match heard {
+            Heard::Reply { place, replied } => (place, *replied),
+            Heard::Progress { done, total } => {
+                (self.on_event)(FlowEvent::Answered { engine: engine.to_owned(), done, total });
+                return Ok(Vec::new());
+            }
+        };
+        self.spent += replied
+            .as_ref()
+            .map_or(0, |reply| if reply.cached { 0 } else { reply.answer.prompt_tokens + reply.answer_tokens });
+        let state = &mut self.states[task];
+        if !state.answer(block, number, replied)? || self.ended.is_some() {
+            return Ok(Vec::new());
+        }
+        state.advance(self.on_event)?;
+        let mut ready = state.ready(task, engine, &self.names)?;
+        if !ready.is_empty() && self.is_over() {
+            ready.clear();
+        }
+        self.tell(!ready.is_empty());
+        Ok(ready)
+    }
+
+    /// Whether the budget is spent: then nothing more is asked.
+    fn is_over(&mut self) -> bool {
+        self.ended = over_budget(self.budget, self.spent, self.started);
+        self.ended.is_some()
+    }
+
+    /// Says which blocks ask, where there are new ones.
+    fn tell(&mut self, more: bool) {
+        if more {
+            let mut requests: BTreeMap<String, usize> = BTreeMap::new();
+            for state in &self.states {
+                for (&block, open) in &state.open {
+                    *requests.entry(state.flow.blocks[block].name.clone()).or_default() += open;
+                }
+            }
+            (self.on_event)(FlowEvent::Asking { requests });
+        }
+    }
+
+    fn result(self) -> FlowRun {
+        if self.ended.is_some() {
+            return self.unfinished();
+        }
+        FlowRun { results: self.states.into_iter().map(State::result).collect(), budget_ended: None }
+    }
+
+    fn unfinished(self) -> FlowRun {
+        FlowRun { results: self.states.into_iter().map(State::unfinished).collect(), budget_ended: self.ended }
+    }
 }
 
 fn no_engine(name: &str) -> SdgError {
     SdgError::Config(format!("a block asks the engine `{name}`, which is not there"))
-}
-
-/// A request with where its answer goes.
-struct Asked {
-    place: Place,
-    wanted: Wanted,
 }
 
 /// Where an answer goes: the task, its block, and the number that the block gave the request.
@@ -226,36 +294,7 @@ struct Place {
     number: usize,
 }
 
-/// What every block that is ready asks, by engine.
-fn collect(states: &[State<'_>], engines: &FlowEngines<'_>) -> Result<BTreeMap<String, Vec<Asked>>, SdgError> {
-    let mut asked: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
-    for (task, state) in states.iter().enumerate() {
-        for (&block, work) in &state.working {
-            let may_fail = work.may_fail();
-            let pending = work.pending();
-            if pending.is_empty() {
-                continue;
-            }
-            let wanted = work.engine();
-            let engine = engine_for(wanted, |name| engines.contains_key(name)).ok_or_else(|| no_engine(wanted))?;
-            for (number, request) in pending {
-                let (place, wanted) = (Place { task, block, number }, Wanted { request, may_fail });
-                asked.entry(engine.to_owned()).or_default().push(Asked { place, wanted });
-            }
-        }
-    }
-    Ok(asked)
-}
-
-fn counted(states: &[State<'_>], asked: &BTreeMap<String, Vec<Asked>>) -> BTreeMap<String, usize> {
-    let mut requests: BTreeMap<String, usize> = BTreeMap::new();
-    for one in asked.values().flatten() {
-        *requests.entry(states[one.place.task].flow.blocks[one.place.block].name.clone()).or_default() += 1;
-    }
-    requests
-}
-
-/// Why no further wave begins.
+/// Why nothing more is to be asked.
 fn over_budget(budget: Budget, spent: usize, started: Instant) -> Option<String> {
     if let Some(tokens) = budget.tokens.filter(|tokens| spent >= *tokens) {
         return Some(format!("the budget of {tokens} tokens is spent"));
@@ -277,6 +316,8 @@ struct State<'a> {
     wanted: Vec<usize>,
     given: Vec<Option<Vec<Sample>>>,
     working: BTreeMap<usize, Work<'a>>,
+    /// Requests under way of each block that waits for some.
+    open: BTreeMap<usize, usize>,
     /// What blocks refused, and no repair took.
     rejected: Vec<Vec<Rejected>>,
     counts: Vec<Option<BlockCounts>>,
@@ -301,6 +342,7 @@ impl<'a> State<'a> {
             wanted,
             given: vec![None; blocks],
             working: BTreeMap::new(),
+            open: BTreeMap::new(),
             rejected: vec![Vec::new(); blocks],
             counts: vec![None; blocks],
         })
@@ -310,6 +352,9 @@ impl<'a> State<'a> {
     fn advance(&mut self, on_event: &mut dyn FnMut(FlowEvent)) -> Result<(), SdgError> {
         for place in 0..self.order.len() {
             let number = self.order[place];
+            if self.open.contains_key(&number) {
+                continue;
+            }
             if let Some(work) = self.working.get_mut(&number) {
                 work.settle()?;
                 if work.is_done()
@@ -374,14 +419,45 @@ impl<'a> State<'a> {
         rows
     }
 
-    fn answer(&mut self, block: usize, number: usize, replied: Replied) -> Result<(), SdgError> {
+    /// What blocks ask an engine that have nothing under way; it is under way from here on.
+    fn ready(&mut self, task: usize, engine: &str, names: &BTreeSet<String>) -> Result<Vec<Asked<Place>>, SdgError> {
+        let mut asked = Vec::new();
+        for (&block, work) in &self.working {
+            if self.open.contains_key(&block) {
+                continue;
+            }
+            let wanted = work.engine();
+            if engine_for(wanted, |name| names.contains(name)).ok_or_else(|| no_engine(wanted))? != engine {
+                continue;
+            }
+            let may_fail = work.may_fail();
+            let before = asked.len();
+            asked.extend(work.pending().into_iter().map(|(number, request)| Asked {
+                place: Place { task, block, number },
+                wanted: Wanted { request, may_fail },
+            }));
+            if asked.len() > before {
+                self.open.insert(block, asked.len() - before);
+            }
+        }
+        Ok(asked)
+    }
+
+    /// Takes the reply to a request; says whether it was the last that its block waited for.
+    fn answer(&mut self, block: usize, number: usize, replied: Replied) -> Result<bool, SdgError> {
         if let Some(counts) = &mut self.counts[block] {
             counts.usage.add(&replied);
         }
         if let Some(work) = self.working.get_mut(&block) {
             work.answer(number, replied)?;
         }
-        Ok(())
+        let Some(open) = self.open.get_mut(&block) else { return Ok(false) };
+        *open -= 1;
+        let last = *open == 0;
+        if last {
+            self.open.remove(&block);
+        }
+        Ok(last)
     }
 
     fn done(&mut self, number: usize, passed: Passed, on_event: &mut dyn FnMut(FlowEvent)) {

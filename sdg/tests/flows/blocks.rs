@@ -9,7 +9,7 @@ use espalier_inference::{Answer, EngineError, Request};
 use espalier_sdg::flow::{
     Budget, Flow, FlowEngine, FlowOptions, FlowResult, FlowTask, ResponseCache, Sample, read_flow, run,
 };
-use espalier_sdg::{Answerer, HeldOut, SdgError};
+use espalier_sdg::{HeldOut, SdgError};
 use espalier_taxonomy::{Leaf, Seed, Verify};
 use serde_json::json;
 
@@ -156,10 +156,9 @@ fn a_judge_of_its_own_gets_what_is_to_be_judged_and_nothing_else() {
     let (written, judged) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let mut teacher = saying("Because.", &written);
     let mut judge = saying("{\"reason\": \"r\", \"score\": \"No\"}", &judged);
-    let named = |identity: &str, answer| FlowEngine { identity: identity.to_owned(), answer };
     let mut engines = BTreeMap::from([
-        ("teacher".to_owned(), named("t", &mut teacher as Answerer<'_>)),
-        ("judge".to_owned(), named("j", &mut judge as Answerer<'_>)),
+        ("teacher".to_owned(), FlowEngine::in_waves("t", &mut teacher)),
+        ("judge".to_owned(), FlowEngine::in_waves("j", &mut judge)),
     ]);
     let leaf = Leaf { id: "leaf".to_owned(), ..Leaf::default() };
     let held_out = HeldOut::default();

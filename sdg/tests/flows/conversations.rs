@@ -75,7 +75,7 @@ fn simple(question: &str) -> Vec<Row> {
         }
         Ok(())
     };
-    let teacher = FlowEngine { identity: "scripted".to_owned(), answer: &mut engine };
+    let teacher = FlowEngine::in_waves("scripted", &mut engine);
     let mut engines = BTreeMap::from([("teacher".to_owned(), teacher)]);
     let mut cache = ResponseCache::in_memory();
     let made = run_rounds(&plans, &options, &mut engines, &mut cache, &mut |_, _| Ok(()), &mut |_| {}).unwrap();

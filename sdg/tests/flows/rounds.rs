@@ -109,7 +109,7 @@ impl Setting {
             }
             Ok(())
         };
-        let teacher = FlowEngine { identity: "scripted".to_owned(), answer: &mut engine };
+        let teacher = FlowEngine::in_waves("scripted", &mut engine);
         let mut engines = BTreeMap::from([("teacher".to_owned(), teacher)]);
         let made = run_rounds(&plans, &options, &mut engines, cache, &mut review, &mut |_| {});
         (made, answered)

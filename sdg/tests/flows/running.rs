@@ -1,10 +1,11 @@
 //! What a run promises: one result for any order of arrival and any interruption, nothing lost, budgets that end cleanly.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use espalier_inference::{EngineOptions, NativeEngine, Request};
+use espalier_inference::{EngineOptions, Follow, NativeEngine, Request};
 use espalier_model::Model;
 use espalier_sdg::flow::{
     Budget, Flow, FlowEngine, FlowOptions, FlowRun, FlowTask, ResponseCache, Sample, SourceSettings, read_flows, run,
@@ -14,7 +15,7 @@ use espalier_sdg::{HeldOut, SdgError};
 use espalier_taxonomy::{Document, Leaf, LeafKind, Seed, TestItem, Tree};
 use serde_json::json;
 
-use crate::script::{Run, flow_of, golden_answer, instructlab, samples, text_of};
+use crate::script::{Run, answer_of, flow_of, golden_answer, instructlab, samples, text_of};
 
 /// Branches that meet, several answers for a row, a second try, a filter.
 const BRANCHES: &str = r#"
@@ -67,6 +68,63 @@ fn order_of_arrival_changes_nothing() {
     }
     let other = Run { seed: 8, ..Run::default() }.flow(&flow, topics(), &by_seed).unwrap();
     assert_ne!(other.results[0].kept, result.kept, "the seed decides");
+}
+
+fn is_of_wells(request: &Request) -> bool {
+    text_of(request).contains("wells")
+}
+
+/// Which of the requests that wait is answered next.
+type Choice = dyn Fn(&[(usize, Request)]) -> Option<usize>;
+
+/// Two leaves through the same flow, the second about wells.
+fn two_leaves(flow: &Flow, engine: FlowEngine<'_>) -> FlowRun {
+    let leaves = ["ponds", "wells"].map(|id| Leaf { id: id.to_owned(), ..Leaf::default() });
+    let wells = samples(&[json!({"topic": "wells of stone"}), json!({"topic": "wells of wood"})]);
+    let held_out = HeldOut::default();
+    let tasks: Vec<FlowTask<'_>> = leaves
+        .iter()
+        .zip([topics(), wells])
+        .map(|(leaf, sources)| FlowTask { leaf, flow, sources, held_out: &held_out, elsewhere: Vec::new() })
+        .collect();
+    let stop = AtomicBool::new(false);
+    let options = FlowOptions { seed: 7, scale: 2, budget: Budget::default(), stop: &stop };
+    let mut engines = BTreeMap::from([("teacher".to_owned(), engine)]);
+    run(&tasks, &mut engines, &mut ResponseCache::in_memory(), &options, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn a_leaf_waits_for_no_other_and_its_rows_are_the_same() {
+    let (_folder, flow) = branches();
+    let mut in_waves = |requests: &[Request], on_answer: &mut dyn FnMut(usize, _) -> ControlFlow<()>| {
+        for (index, request) in requests.iter().enumerate() {
+            let _ = on_answer(index, Ok(answer_of(&by_seed(request, 0))));
+        }
+        Ok(())
+    };
+    let expected = two_leaves(&flow, FlowEngine::in_waves("scripted", &mut in_waves));
+    assert!(expected.results.iter().all(|result| !result.kept.is_empty()));
+    let ponds_first = |waiting: &[(usize, Request)]| waiting.iter().position(|(_, request)| !is_of_wells(request));
+    let newest_first = |waiting: &[(usize, Request)]| Some(waiting.len() - 1);
+    let orders: [(&Choice, bool); 2] = [(&ponds_first, true), (&newest_first, false)];
+    for (next, one_after_the_other) in orders {
+        let mut answered = Vec::new();
+        let mut engine = |requests: Vec<Request>, follow: &mut Follow<'_>| {
+            let mut count = requests.len();
+            let mut waiting: Vec<(usize, Request)> = requests.into_iter().enumerate().collect();
+            while !waiting.is_empty() {
+                let (index, request) = waiting.remove(next(&waiting).unwrap_or(0));
+                answered.push(is_of_wells(&request));
+                let ControlFlow::Continue(more) = follow(index, Ok(answer_of(&by_seed(&request, 0)))) else { break };
+                count += more.len();
+                waiting.extend((count - more.len()..).zip(more));
+            }
+            Ok(())
+        };
+        assert_eq!(two_leaves(&flow, FlowEngine::following("scripted", &mut engine)), expected);
+        // All about ponds is written before the first answer about wells, where the engine wants it so.
+        assert_eq!(answered.is_sorted(), one_after_the_other);
+    }
 }
 
 #[test]
@@ -255,7 +313,7 @@ fn on_the_small_model(engine: &NativeEngine, pipeline: &str) -> FlowRun {
             .collect();
         engine.generate(&short, on_answer)
     };
-    let teacher = FlowEngine { identity: engine.identity().to_owned(), answer: &mut answer };
+    let teacher = FlowEngine::in_waves(engine.identity(), &mut answer);
     let mut engines = BTreeMap::from([("teacher".to_owned(), teacher)]);
     run(&tasks, &mut engines, &mut ResponseCache::in_memory(), &options, &mut |_| {}).unwrap()
 }

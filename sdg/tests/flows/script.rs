@@ -126,7 +126,7 @@ impl Run<'_> {
             }
             Ok(())
         };
-        let teacher = FlowEngine { identity: "scripted".to_owned(), answer: &mut engine };
+        let teacher = FlowEngine::in_waves("scripted", &mut engine);
         let mut engines = BTreeMap::from([("teacher".to_owned(), teacher)]);
         let task = FlowTask { leaf: &self.leaf, flow, sources, held_out: &self.held_out, elsewhere: Vec::new() };
         let options = FlowOptions { seed: self.seed, scale: self.scale, budget: Budget::default(), stop: &stop };

@@ -205,7 +205,8 @@ impl<'a> JudgeWork<'a> {
             return Err(SdgError::Block { block: self.block.to_owned(), reason });
         }
         let judge = Box::new(judge.with_threshold(found.threshold));
-        if let (true, Some(requirement)) = (self.judge.reject && found.policy != Policy::Reject, &self.judge.otherwise) {
+        if let (true, Some(requirement)) = (self.judge.reject && found.policy != Policy::Reject, &self.judge.otherwise)
+        {
             return Ok(Step::Replaced { judge, calibration: Box::new(found), requirement });
         }
         Ok(self.judging(judge, Some(Box::new(found))))

@@ -129,7 +129,7 @@ impl<'a> RepairWork<'a> {
         Ok(())
     }
 
-    /// To be called when a wave is answered: numbers of requests hold until then.
+    /// To be called when everything pending is answered: numbers of requests hold until then.
     pub(crate) fn settle(&mut self) -> Result<(), SdgError> {
         if let Step::Checking(work) = &mut self.step {
             work.settle()?;
