@@ -155,7 +155,10 @@ fn sharing_calls_and_threads_change_no_bit() {
         (case.lengths, case.common, case.element) = (vec![150, 140, 135, 200, 130], common, element);
         for isa in InstructionSet::available() {
             let apart = case.paged(isa, 0, false);
-            assert_eq!(apart, case.paged(isa, 70, false), "{isa} in two calls");
+            // The second time the last position of the second sequence comes alone.
+            for read in [70, 139] {
+                assert_eq!(apart, case.paged(isa, read, false), "{isa} in two calls from {read} on");
+            }
             let shared = with_threads(3, || case.paged(isa, 0, true));
             for (sequence, (shared, apart)) in shared.iter().zip(&apart).enumerate() {
                 let computed = shared.len();
