@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use espalier_dataset::{Journal, Row, Turn, Verdict};
-use espalier_inference::{Answer, Engine, EngineError, Prompt, Request, Sampling};
+use espalier_inference::{Answer, AnswerAll, Engine, EngineError, Prompt, Request, Sampling};
 use espalier_taxonomy::{Leaf, LeafKind, Tree};
 
 use crate::config::GenerateConfig;
@@ -16,11 +16,8 @@ use crate::judge::{Judge, read_pair};
 use crate::plan::{Flow, Job, plan_leaf};
 use crate::reward::CheckOutcome;
 
-/// Whatever answers requests: gets them all, hands over answers in any order; `Break` ends the call.
-pub type Answerer<'a> = &'a mut dyn FnMut(
-    &[Request],
-    &mut dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
-) -> Result<(), EngineError>;
+/// Whatever answers requests.
+pub type Answerer<'a> = &'a mut AnswerAll<'a>;
 
 /// What the rows of one leaf are made from.
 #[derive(Clone, Copy)]
