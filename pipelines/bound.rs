@@ -1,8 +1,12 @@
 //! What limits a run: the arithmetic of its weight products, or reading the weights, at the rates of this very machine.
 
-use espalier_kernels::{Accumulate, PackedMatrix, Precision, matmul};
+use espalier_kernels::{
+    Accumulate, BlockRows, BlockType, Int8Matrix, Int8Rows, PackedMatrix, Precision, StoredMatrix, Values, matmul,
+    matmul_int8,
+};
 use espalier_model::ModelConfig;
 use rayon::prelude::*;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Rates that this machine reached a moment ago, on all threads.
@@ -18,6 +22,11 @@ impl Rates {
     /// Measures both, in about a fifth of a second. Uses 256 MB: take `peak_bytes` before.
     pub fn measure(precision: Precision) -> Self {
         Self { operations_per_second: product_rate(precision), bytes_per_second: read_rate() }
+    }
+
+    /// [`Self::measure`] with products of 8 bits.
+    pub fn measure_int8() -> Self {
+        Self { operations_per_second: int8_product_rate(), bytes_per_second: read_rate() }
     }
 }
 
@@ -70,6 +79,20 @@ pub fn product_rate(precision: Precision) -> f64 {
     let packed = PackedMatrix::pack(precision, n, k, &|_, row| row.fill(0.5));
     let (x, mut y) = (vec![0.25; m * k], vec![0.0; m * n]);
     2.0 * (m * k * n) as f64 / best(0.1, || matmul(&x, m, &packed, &mut y, Accumulate::Overwrite))
+}
+
+/// [`product_rate`] of bytes with scales and minima, as the blocks of `Q4_1` and `Q4_K` give them.
+fn int8_product_rate() -> f64 {
+    let (m, k, n) = (512, 576, 1536);
+    let block_type = BlockType::Q4_1;
+    let bytes = vec![0x11_u8; n * block_type.row_bytes(k).unwrap_or(0)];
+    let range = 0..bytes.len();
+    let Ok(blocks) = BlockRows::new(block_type, k, Arc::new(bytes), range) else { return f64::NAN };
+    let packed = Int8Matrix::pack(&StoredMatrix::new(Precision::Bf16, vec![blocks]));
+    let (x, mut y) = (vec![0.25; m * k], vec![0.0; m * n]);
+    let mut rounded = Int8Rows::default();
+    rounded.quantize(Values::F32(&x), m, k);
+    2.0 * (m * k * n) as f64 / best(0.1, || matmul_int8(&rounded, &packed, &mut y, Accumulate::Overwrite))
 }
 
 fn read_rate() -> f64 {

@@ -1,4 +1,4 @@
-//! How fast the native engine writes: `generate_rate MODEL [SEQUENCES] [PROMPT] [NEW] [SHARED] [f32|bf16|blocks]`.
+//! How fast the native engine writes: `generate_rate MODEL [SEQUENCES] [PROMPT] [NEW] [SHARED] [f32|bf16|blocks|int8]`.
 //!
 //! Each sequence reads PROMPT tokens (of which the first SHARED are the same everywhere) and writes NEW; end-of-generation is
 //! ignored.
@@ -7,25 +7,29 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use espalier_inference::{Counts, EngineError, EngineOptions, NativeEngine, Prompt, Request, Sampling};
+use espalier_inference::{Counts, EngineError, EngineOptions, NativeEngine, Prompt, Request, Sampling, WeightForm};
 use espalier_kernels::Precision;
 use espalier_model::Model;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let path =
-        arguments.first().ok_or("usage: generate_rate MODEL [SEQUENCES] [PROMPT] [NEW] [SHARED] [f32|bf16|blocks]")?;
+    let path = arguments
+        .first()
+        .ok_or("usage: generate_rate MODEL [SEQUENCES] [PROMPT] [NEW] [SHARED] [f32|bf16|blocks|int8]")?;
     let number = |index: usize, default: usize| -> Result<usize, std::num::ParseIntError> {
         arguments.get(index).map_or(Ok(default), |text| text.parse())
     };
     let (sequences, prompt, new, shared) = (number(1, 32)?, number(2, 128)?, number(3, 64)?, number(4, 0)?);
     let word = arguments.get(5).map_or("bf16", String::as_str);
-    let single_sequence = word == "blocks";
-    let precision = if single_sequence { Precision::Bf16 } else { word.parse()? };
+    let (weight_form, precision) = match word {
+        "blocks" => (WeightForm::Blocks, Precision::Bf16),
+        "int8" => (WeightForm::Int8, Precision::Bf16),
+        word => (WeightForm::Packed, word.parse()?),
+    };
 
     let start = Instant::now();
     let model = Model::open(Path::new(path))?;
-    let options = EngineOptions { precision, single_sequence, max_sequences: sequences, ..EngineOptions::default() };
+    let options = EngineOptions { precision, weight_form, max_sequences: sequences, ..EngineOptions::default() };
     let mut engine = NativeEngine::load(&model, None, &options)?;
     println!(
         "loaded in {:.2} s, {:.0} MB of weights",

@@ -283,7 +283,7 @@ fn run_in<T: Element>(
         };
         let logits = take(logits, chunk_rows * vocabulary);
         let y = ValuesMut::F32(&mut *logits);
-        weights.head.apply(T::values(normed), chunk_rows, y, &mut products.quantized, Accumulate::Overwrite);
+        weights.head.apply(T::values(normed), chunk_rows, y, &mut products.rounded, Accumulate::Overwrite);
         visit(chunk * HEAD_ROWS, logits);
     }
 }

@@ -23,9 +23,10 @@
 //! loaded with clones of one [`EngineMemory`] share it. Two things may go above it: in models with windowed and full layers the
 //! pages of one kind are not lent to the other, and scoring bounds its sequences, not their pages.
 //!
-//! One text alone is bound by reading the weights. With [`EngineOptions::single_sequence`] they stay in the blocks of their
-//! file, a third of bf16, and every product rounds its activations to 8 bits. That changes results, so it is a choice of the
-//! caller and part of the identity, never of the moment.
+//! One text alone is bound by reading the weights. With [`WeightForm::Blocks`] they stay in the blocks of their file, a third
+//! of bf16. Batches are bound by arithmetic. With [`WeightForm::Int8`] the numbers of the blocks are bytes, which processors
+//! multiply twice as fast as bf16. Both round the activations of every product to 8 bits. That changes results, so it is a
+//! choice of the caller and part of the identity, never of the moment.
 //!
 //! # What is promised
 //! With one [`NativeEngine::identity`], a request's text depends on the request alone: not on batch size, neighbours, order,
@@ -87,6 +88,7 @@ pub use error::EngineError;
 pub use espalier_model::{ChatTemplate, Message, Pooling, SpecialTokens, python_method};
 pub use follow::{AnswerAll, Follow, in_waves};
 pub use inputs::LinearInput;
+pub use matrix::WeightForm;
 pub use memory::EngineMemory;
 pub use native::{DEFAULT_CACHE, EngineOptions, NativeEngine};
 pub use overflow::Overflow;

@@ -1,29 +1,28 @@
 //! A weight matrix in the form that its products read.
 
 use espalier_kernels::{
-    Accumulate, PackedMatrix, Precision, QuantizedRows, StoredMatrix, Values, ValuesMut, has_block_product,
-    matmul_quantized, matmul_values,
+    Accumulate, Int8Matrix, Int8Rows, PackedMatrix, Precision, QuantizedRows, StoredMatrix, Values, ValuesMut,
+    has_block_product, matmul_int8, matmul_quantized, matmul_values,
 };
 use espalier_model::Tensor;
 
 use crate::branch::AdaptedRows;
 
-/// What the matrices of an engine are to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Packed, and computed in a precision.
-    Packed(Precision),
-    /// The blocks of the file with activations of 8 bits where its types have such a product, else packed.
-    Blocks(Precision),
-}
-
-impl Form {
-    /// What packed matrices compute in.
-    pub(crate) fn precision(self) -> Precision {
-        match self {
-            Self::Packed(precision) | Self::Blocks(precision) => precision,
-        }
-    }
+/// What the matrices of an engine are kept as, where their file has blocks of a type that has products of 8 bits
+/// ([`has_block_product`]). Other matrices, and those that `DoRA` changes, are packed in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightForm {
+    /// Decoded, and packed in the precision of the engine.
+    #[default]
+    Packed,
+    /// The blocks of the file, for one text at a time, whose rate is that of reading the weights: they are three times smaller
+    /// than bf16. Activations are rounded to 8 bits in each product. Batches are slower.
+    Blocks,
+    /// Bytes with the scales of the blocks, for batches, whose rate is that of arithmetic, where [`int8_is_fast`]. Activations
+    /// are rounded to 8 bits in each product.
+    ///
+    /// [`int8_is_fast`]: espalier_kernels::int8_is_fast
+    Int8,
 }
 
 /// A frozen matrix.
@@ -31,6 +30,15 @@ pub(crate) enum Matrix {
     Packed(PackedMatrix),
     /// The blocks of the file, and activations of 8 bits.
     Blocks(StoredMatrix),
+    /// The numbers of the blocks as bytes, and activations of 8 bits.
+    Int8(Int8Matrix),
+}
+
+/// Rows rounded to 8 bits, in the order that a form of matrices reads.
+#[derive(Debug, Default)]
+pub(crate) struct RoundedRows {
+    blocks: QuantizedRows,
+    int8: Int8Rows,
 }
 
 /// What products work with beside their rows.
@@ -39,16 +47,21 @@ pub(crate) struct ProductMemory {
     /// The adapters of the rows.
     pub(crate) adapted: AdaptedRows,
     /// The rows as numbers of 8 bits.
-    pub(crate) quantized: QuantizedRows,
+    pub(crate) rounded: RoundedRows,
 }
 
 impl Matrix {
-    /// The tensors one below the other as the blocks that they are, if every one has a product.
-    pub(crate) fn of_blocks(precision: Precision, tensors: &[Tensor<'_>]) -> Option<Self> {
+    /// The tensors one below the other in a form that keeps the numbers of their blocks, if every one has a product.
+    pub(crate) fn of_blocks(form: WeightForm, precision: Precision, tensors: &[Tensor<'_>]) -> Option<Self> {
         let has_product = |tensor: &&Tensor<'_>| has_block_product(tensor.info().block_type);
         let parts: Option<Vec<_>> =
             tensors.iter().map(|tensor| Some(tensor).filter(has_product).and_then(Tensor::blocks)).collect();
-        parts.map(|parts| Self::Blocks(StoredMatrix::new(precision, parts)))
+        let stored = StoredMatrix::new(precision, parts?);
+        match form {
+            WeightForm::Packed => None,
+            WeightForm::Blocks => Some(Self::Blocks(stored)),
+            WeightForm::Int8 => Some(Self::Int8(Int8Matrix::pack(&stored))),
+        }
     }
 
     /// `y (=|+=) x W^T` for `m` rows.
@@ -57,19 +70,18 @@ impl Matrix {
         x: Values<'_>,
         m: usize,
         y: ValuesMut<'_>,
-        quantized: &mut QuantizedRows,
+        rounded: &mut RoundedRows,
         accumulate: Accumulate,
     ) {
         match self {
             Self::Packed(matrix) => matmul_values(x, m, matrix, y, accumulate),
             Self::Blocks(matrix) => {
-                quantized.quantize(x, m, matrix.columns());
-                match y {
-                    ValuesMut::F32(y) => matmul_quantized(quantized, matrix, y, accumulate),
-                    y @ ValuesMut::Bf16(_) => {
-                        y.through_f32(|y| matmul_quantized(quantized, matrix, y, accumulate));
-                    }
-                }
+                rounded.blocks.quantize(x, m, matrix.columns());
+                y.through_f32(|y| matmul_quantized(&rounded.blocks, matrix, y, accumulate));
+            }
+            Self::Int8(matrix) => {
+                rounded.int8.quantize(x, m, matrix.columns());
+                y.through_f32(|y| matmul_int8(&rounded.int8, matrix, y, accumulate));
             }
         }
     }
@@ -79,6 +91,7 @@ impl Matrix {
         match self {
             Self::Packed(matrix) => matrix.columns(),
             Self::Blocks(matrix) => matrix.columns(),
+            Self::Int8(matrix) => matrix.columns(),
         }
     }
 
@@ -87,6 +100,7 @@ impl Matrix {
         match self {
             Self::Packed(matrix) => matrix.rows(),
             Self::Blocks(matrix) => matrix.rows(),
+            Self::Int8(matrix) => matrix.rows(),
         }
     }
 
@@ -95,11 +109,16 @@ impl Matrix {
         match self {
             Self::Packed(matrix) => matrix.bytes(),
             Self::Blocks(matrix) => matrix.bytes(),
+            Self::Int8(matrix) => matrix.bytes(),
         }
     }
 
-    /// Whether it stays in blocks.
-    pub(crate) fn is_blocks(&self) -> bool {
-        matches!(self, Self::Blocks(_))
+    /// What it is kept as.
+    pub(crate) fn form(&self) -> WeightForm {
+        match self {
+            Self::Packed(_) => WeightForm::Packed,
+            Self::Blocks(_) => WeightForm::Blocks,
+            Self::Int8(_) => WeightForm::Int8,
+        }
     }
 }

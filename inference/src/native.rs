@@ -14,7 +14,7 @@ use crate::error::EngineError;
 use crate::follow::Follow;
 use crate::forward::Workspace;
 use crate::inputs::{self, LinearInput};
-use crate::matrix::Form;
+use crate::matrix::WeightForm;
 use crate::memory::{EngineMemory, Part, Reservation};
 use crate::named::{NamedAdapter, NamedAdapters, check_beside};
 use crate::request::{Answer, Counts, Prompt, Request, Score, ScoreRequest, TokenLogprob};
@@ -25,13 +25,10 @@ use crate::weights::{ChangeRow, Weights};
 /// How a model is loaded and how much of it runs at once.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// What the matrix products compute in. With `single_sequence` it alone changes results; the other options do not.
+    /// What the matrix products compute in. It and `weight_form` change results; the other options do not.
     pub precision: Precision,
-    /// For one text at a time, whose rate is that of reading the weights: they stay in the blocks of their file, three times
-    /// smaller than bf16, and activations are rounded to 8 bits in each product. Matrices of types without such a product
-    /// ([`has_block_product`](espalier_kernels::has_block_product)), and those that `DoRA` changes, are packed as without this
-    /// option. Batches are slower with it.
-    pub single_sequence: bool,
+    /// What the matrices are kept as.
+    pub weight_form: WeightForm,
     /// How many texts are written at once, as far as `memory` allows. Each costs memory for its keys and values.
     pub max_sequences: usize,
     /// How many rows (tokens of prompts and answers together) one pass over the weights may hold.
@@ -50,12 +47,20 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             precision: Precision::Bf16,
-            single_sequence: false,
+            weight_form: WeightForm::Packed,
             max_sequences: 128,
             max_batch_tokens: 512,
             context: None,
             memory: None,
         }
+    }
+}
+
+impl EngineOptions {
+    /// The same for an engine whose probabilities or vectors count: with packed weights.
+    #[must_use]
+    pub fn packed(&self) -> Self {
+        Self { weight_form: WeightForm::Packed, ..self.clone() }
     }
 }
 
@@ -77,6 +82,7 @@ pub struct NativeEngine {
     /// Constraints that were translated.
     pub(crate) shelf: Shelf,
     identity: String,
+    form: WeightForm,
     precision: Precision,
     /// Off in tests that hold results with and without sharing against each other.
     pub(crate) shares_prefixes: bool,
@@ -100,7 +106,7 @@ impl NativeEngine {
         if let Some(adapter) = adapter {
             engine.adapter = Some(0);
             let hash = crate::branch::adapter_hash(adapter);
-            engine.identity = identity(model, options.precision, &engine.weights, Some(&hash))?;
+            engine.identity = identity(model, (options.weight_form, options.precision), &engine.weights, Some(&hash))?;
         }
         Ok(engine)
     }
@@ -117,7 +123,7 @@ impl NativeEngine {
         change: &ChangeRow<'_>,
     ) -> Result<Self, EngineError> {
         let mut engine = Self::with_branches(model, &[], None, options, Some(change))?;
-        engine.identity = identity(model, options.precision, &engine.weights, Some(called))?;
+        engine.identity = identity(model, (options.weight_form, options.precision), &engine.weights, Some(called))?;
         Ok(engine)
     }
 
@@ -170,7 +176,8 @@ impl NativeEngine {
         let template = chat_template(model, Some(adapter), &self.tokenizer)?;
         let branches = self.weights.branches_of(model, adapter, self.precision)?;
         let new = NamedAdapter::new(name, adapter, template);
-        let identity = identity(model, self.precision, &self.weights, Some(&self.named.identity_with(&new)))?;
+        let identity =
+            identity(model, (self.form, self.precision), &self.weights, Some(&self.named.identity_with(&new)))?;
         if let Some(reservation) = &self.reservation {
             reservation.set_weights(self.weights.bytes() + branches.bytes())?;
         }
@@ -202,8 +209,7 @@ impl NativeEngine {
         if options.max_batch_tokens == 0 {
             return Err(EngineError::Option { option: "max_batch_tokens", problem: "must be at least 1".to_owned() });
         }
-        let form =
-            if options.single_sequence { Form::Blocks(options.precision) } else { Form::Packed(options.precision) };
+        let form = (options.weight_form, options.precision);
         let weights = Weights::load(model, adapters, form, context, change)?;
         let cache = Cache::new(&weights);
         let window = cache.needed_bytes(0, weights.context, options.max_batch_tokens);
@@ -216,7 +222,7 @@ impl NativeEngine {
         let reservation = options.memory.as_ref().map(|memory| memory.reserve(part)).transpose()?;
         let tokenizer = Tokenizer::from_gguf_metadata(model.metadata())?;
         Ok(Self {
-            identity: identity(model, options.precision, &weights, None)?,
+            identity: identity(model, form, &weights, None)?,
             weights: Box::new(weights),
             max_sequences: options.max_sequences,
             max_batch_tokens: options.max_batch_tokens,
@@ -227,6 +233,7 @@ impl NativeEngine {
             adapter: None,
             named: NamedAdapters::default(),
             shelf: Shelf::default(),
+            form: options.weight_form,
             precision: options.precision,
             shares_prefixes: true,
             ignores_end: false,
@@ -279,18 +286,25 @@ impl NativeEngine {
         self.weights.context
     }
 
+    /// What the matrices are kept as, or as many of them as can be.
+    pub fn weight_form(&self) -> WeightForm {
+        if self.weights.kept_numbers().0 > 0 { self.form } else { WeightForm::Packed }
+    }
+
     /// What the weights are, with the reason, for people to read.
-    pub fn weight_form(&self) -> String {
+    pub fn weight_words(&self) -> String {
         let precision = self.precision;
-        match self.weights.in_blocks() {
-            (0, _) => format!("weights packed as {precision}"),
-            (blocks, all) if blocks == all => {
-                "weights in the blocks of the file, activations of 8 bits: one text at a time is bound by reading the weights"
-                    .to_owned()
-            }
-            (blocks, all) => format!(
-                "{blocks} of {all} matrices in the blocks of the file with activations of 8 bits, as one text at a time is \
-                 bound by reading the weights; the types of the others have no such product, they are packed as {precision}"
+        let (kept, reason) = match self.form {
+            WeightForm::Packed => return format!("weights packed as {precision}"),
+            WeightForm::Blocks => ("in the blocks of the file", "one text at a time is bound by reading the weights"),
+            WeightForm::Int8 => ("as the bytes of the file's blocks", "batches are bound by arithmetic"),
+        };
+        match self.weights.kept_numbers() {
+            (0, _) => format!("weights packed as {precision}: their types have no products of 8 bits"),
+            (some, all) if some == all => format!("weights {kept}, activations of 8 bits: {reason}"),
+            (some, all) => format!(
+                "{some} of {all} matrices {kept} with activations of 8 bits, as {reason}; the types of the others have no such \
+                 product, they are packed as {precision}"
             ),
         }
     }
@@ -526,12 +540,17 @@ fn chat_template(
 
 fn identity(
     model: &Model,
-    precision: Precision,
+    (form, precision): (WeightForm, Precision),
     weights: &Weights,
     adapters: Option<&str>,
 ) -> Result<String, EngineError> {
     let adapters = adapters.map_or(String::new(), |adapters| format!("+{adapters}"));
-    let activations = if weights.in_blocks().0 > 0 { "-int8-activations" } else { "" };
+    let products = match form {
+        _ if weights.kept_numbers().0 == 0 => "",
+        WeightForm::Packed => "",
+        WeightForm::Blocks => "-int8-activations",
+        WeightForm::Int8 => "-int8",
+    };
     let kept = if weights.kept == PageElement::F16 { "-f16-keys" } else { "" };
-    Ok(format!("{}{adapters}-{precision}{activations}{kept}", model.sha256()?))
+    Ok(format!("{}{adapters}-{precision}{products}{kept}", model.sha256()?))
 }

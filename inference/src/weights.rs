@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::branch::{AdaptedRows, Branches};
 use crate::error::EngineError;
-use crate::matrix::{Form, Matrix, ProductMemory};
+use crate::matrix::{Matrix, ProductMemory, WeightForm};
 
 /// Changes a row of a matrix as it is read: what the tensor is, which row, its values.
 pub type ChangeRow<'a> = dyn Fn(&TensorInfo, usize, &mut [f32]) + Sync + 'a;
@@ -32,7 +32,7 @@ impl Projection {
         memory: &mut ProductMemory,
         accumulate: Accumulate,
     ) {
-        let ProductMemory { adapted: AdaptedRows { runs, low }, quantized } = memory;
+        let ProductMemory { adapted: AdaptedRows { runs, low }, rounded } = memory;
         let branch = |adapter: Option<usize>| adapter.and_then(|adapter| self.branches[adapter].as_ref());
         if let Matrix::Packed(matrix) = &self.matrix
             && let [(adapter, _)] = runs.as_slice()
@@ -41,7 +41,7 @@ impl Projection {
             low.resize(m * branch.rank(), 0.0);
             return matmul_low_rank(x, m, matrix, branch, low, ValuesMut::F32(y), accumulate);
         }
-        self.matrix.apply(x, m, ValuesMut::F32(&mut *y), quantized, accumulate);
+        self.matrix.apply(x, m, ValuesMut::F32(&mut *y), rounded, accumulate);
         let (inputs, outputs) = (self.matrix.columns(), self.matrix.rows());
         for (adapter, rows) in runs.iter() {
             if let Some(branch) = branch(*adapter) {
@@ -146,7 +146,7 @@ impl Weights {
     pub(crate) fn load(
         model: &Model,
         adapters: &[&LoraAdapter],
-        form: Form,
+        (form, precision): (WeightForm, Precision),
         context: usize,
         change: Option<&ChangeRow<'_>>,
     ) -> Result<Self, EngineError> {
@@ -156,19 +156,19 @@ impl Weights {
             .rope_tables(context)?
             .into_iter()
             .enumerate()
-            .map(|(layer, rope)| load_layer(model, &config, layer, rope, form, &mut branches, change))
+            .map(|(layer, rope)| load_layer(model, &config, layer, rope, (form, precision), &mut branches, change))
             .collect::<Result<_, _>>()?;
         branches.iter().try_for_each(Branches::all_used)?;
-        let head = matrix(form, &[model.tensor(head_name(&config))?], None, change)?;
+        let head = matrix((form, precision), &[model.tensor(head_name(&config))?], None, change)?;
         let mut final_norm = vector(model, "output_norm.weight")?;
         scale(&mut final_norm, 1.0 / config.scales.logits);
         let activations = match form {
             // The products would round these values anyway.
-            Form::Packed(precision) => precision,
-            Form::Blocks(_) => Precision::F32,
+            WeightForm::Packed => precision,
+            WeightForm::Blocks | WeightForm::Int8 => Precision::F32,
         };
         // Not bf16, where products round to it: in a large bias keys lose there what tells them apart.
-        let kept = match form.precision() {
+        let kept = match precision {
             Precision::F32 => PageElement::F32,
             Precision::Bf16 => PageElement::F16,
         };
@@ -260,11 +260,11 @@ impl Weights {
         }
     }
 
-    /// How many of the matrices stay in the blocks of their file, and how many there are.
-    pub(crate) fn in_blocks(&self) -> (usize, usize) {
+    /// How many of the matrices keep the numbers of their blocks, and how many there are.
+    pub(crate) fn kept_numbers(&self) -> (usize, usize) {
         let layers = self.layers.iter().flat_map(|layer| layer.projections().map(|projection| &projection.matrix));
         let matrices: Vec<&Matrix> = layers.chain([&self.head]).collect();
-        (matrices.iter().filter(|matrix| matrix.is_blocks()).count(), matrices.len())
+        (matrices.iter().filter(|matrix| matrix.form() != WeightForm::Packed).count(), matrices.len())
     }
 
     /// Memory of matrices, adapters and embedding.
@@ -272,7 +272,7 @@ impl Weights {
         let layer = |layer: &Layer| layer.projections().iter().map(|projection| projection.bytes()).sum::<usize>();
         let embedding = match &self.embedding {
             // The head is these blocks too, where it is not packed.
-            Embedding::Blocks(_) if self.config.tied_head && self.head.is_blocks() => 0,
+            Embedding::Blocks(_) if self.config.tied_head && self.head.form() == WeightForm::Blocks => 0,
             Embedding::Blocks(rows) => rows.bytes(),
             Embedding::Values(values) => size_of_val(values.as_slice()),
         };
@@ -298,18 +298,18 @@ fn load_layer(
     config: &ModelConfig,
     layer: usize,
     rope: Option<Arc<RopeTable>>,
-    form: Form,
+    (form, precision): (WeightForm, Precision),
     branches: &mut [Branches<'_>],
     change: Option<&ChangeRow<'_>>,
 ) -> Result<Layer, EngineError> {
     let name = |module: &str| format!("blk.{layer}.{module}");
     let mut projection = |modules: &[&str]| -> Result<Projection, EngineError> {
         let parts = fused(model, layer, modules)?;
-        let taken = branches.iter_mut().map(|branches| branches.take(&parts, form.precision()));
+        let taken = branches.iter_mut().map(|branches| branches.take(&parts, precision));
         let adaptations = taken.collect::<Result<Vec<_>, _>>()?;
         let row_factors = adaptations.iter().flatten().find_map(|adaptation| adaptation.row_factors.as_deref());
         let tensors: Vec<_> = parts.into_iter().map(|(_, tensor)| tensor).collect();
-        let matrix = matrix(form, &tensors, row_factors, change)?;
+        let matrix = matrix((form, precision), &tensors, row_factors, change)?;
         let branches = adaptations.into_iter().map(|adaptation| adaptation.map(|adaptation| adaptation.branch));
         Ok(Projection { matrix, branches: branches.collect() })
     };
@@ -375,17 +375,17 @@ fn vector(model: &Model, name: &str) -> Result<Vec<f32>, ModelError> {
 
 /// Tensors of equal width, one below the other, in a form. Rows that are multiplied by factors are no blocks of the file.
 fn matrix(
-    form: Form,
+    (form, precision): (WeightForm, Precision),
     tensors: &[Tensor<'_>],
     row_factors: Option<&[f32]>,
     change: Option<&ChangeRow<'_>>,
 ) -> Result<Matrix, ModelError> {
-    if let (Form::Blocks(precision), None, None) = (form, row_factors, change)
-        && let Some(matrix) = Matrix::of_blocks(precision, tensors)
+    if let (None, None) = (row_factors, change)
+        && let Some(matrix) = Matrix::of_blocks(form, precision, tensors)
     {
         return Ok(matrix);
     }
-    Ok(Matrix::Packed(pack(form.precision(), tensors, row_factors, change)?))
+    Ok(Matrix::Packed(pack(precision, tensors, row_factors, change)?))
 }
 
 /// Packs tensors of equal width, one below the other, each row multiplied by its factor where there are factors.

@@ -1,8 +1,8 @@
-//! Logits of llama.cpp (scripts/golden-logits.py) against ours, in both precisions and on the blocks of the file. Needs the models: the path of
+//! Logits of llama.cpp (scripts/golden-logits.py) against ours, in both precisions and with activations of 8 bits. Needs the models: the path of
 //! SmolLM2-135M-Instruct in `ESPALIER_TEST_SMOLLM2`, of Qwen2.5-Coder-0.5B-Instruct in `ESPALIER_TEST_QWEN2`.
 #![allow(clippy::unwrap_used, reason = "a test may fail this way")]
 
-use espalier_inference::{EngineOptions, NativeEngine, Prompt, Request};
+use espalier_inference::{EngineOptions, NativeEngine, Prompt, Request, WeightForm};
 use espalier_kernels::Precision;
 use espalier_model::Model;
 use std::ops::ControlFlow;
@@ -68,12 +68,14 @@ fn check(variable: &str, golden: &str) {
     let model = Model::open(path.as_ref()).unwrap();
     let exact = agreement(&model, golden, &EngineOptions { precision: Precision::F32, ..EngineOptions::default() });
     let fast = agreement(&model, golden, &EngineOptions::default());
-    let blocks = agreement(&model, golden, &EngineOptions { single_sequence: true, ..EngineOptions::default() });
-    println!("{golden}: f32 {exact:?}, bf16 {fast:?}, blocks {blocks:?}");
+    let [blocks, int8] = [WeightForm::Blocks, WeightForm::Int8]
+        .map(|weight_form| agreement(&model, golden, &EngineOptions { weight_form, ..EngineOptions::default() }));
+    println!("{golden}: f32 {exact:?}, bf16 {fast:?}, blocks {blocks:?}, int8 {int8:?}");
     assert!(exact.0 < 1e-5 && exact.1 >= 0.999 && exact.2 >= 48, "f32 {exact:?}");
     // llama.cpp's own BF16 files give 44 equal texts of 50 for both models.
     assert!(fast.0 < 5e-4 && fast.1 >= 0.988 && fast.2 >= 40, "bf16 {fast:?}");
     assert!(blocks.0 < 5e-3, "blocks {blocks:?}");
+    assert!(int8.0 < 5e-3, "int8 {int8:?}");
 }
 
 #[test]

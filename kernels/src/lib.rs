@@ -8,6 +8,7 @@ mod block_product;
 pub mod blocks;
 mod buffer;
 mod gemm;
+mod int8;
 mod isa;
 mod matrix;
 pub mod ops;
@@ -25,6 +26,7 @@ pub use gemm::{
     matmul_stored, matmul_stored_transposed, matmul_tn, matmul_values, matmul_with, outer_products,
 };
 pub use half::bf16;
+pub use int8::{Int8Matrix, Int8Rows, int8_is_fast, matmul_int8};
 pub use isa::InstructionSet;
 pub use matrix::{PackedMatrix, Precision, UnknownPrecision};
 pub use stored::{BlockRows, SharedBytes, StoredMatrix};

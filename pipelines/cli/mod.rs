@@ -64,8 +64,9 @@ pub struct Common {
     /// Memory that a training or an engine may take, such as 4GB: planned before it begins, or it says what it needs.
     #[arg(long, global = true, env = "ESPALIER_MEMORY", value_name = "SIZE", help_heading = "Computing")]
     pub memory: Option<espalier_train::Bytes>,
-    /// Precision of frozen weights: bf16 is fast, f32 exact.
-    #[arg(long, global = true, env = "ESPALIER_PRECISION", default_value = "bf16", help_heading = "Computing")]
+    /// Precision of frozen weights: bf16 is fast, f32 exact; auto is bf16, and texts are written with activations of 8 bits
+    /// where the file's types and this processor make that faster.
+    #[arg(long, global = true, env = "ESPALIER_PRECISION", default_value = "auto", help_heading = "Computing")]
     pub precision: PrecisionArgument,
 }
 
@@ -159,8 +160,10 @@ pub struct ChatSampling {
 }
 
 /// Precision of frozen weights.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PrecisionArgument {
+    /// Bf16, and 8 bits where texts are written and the weights lie in blocks: fastest.
+    Auto,
     /// Exact: single precision throughout.
     F32,
     /// Weights in bfloat16, sums in f32.
@@ -171,7 +174,7 @@ impl From<PrecisionArgument> for espalier_kernels::Precision {
     fn from(argument: PrecisionArgument) -> Self {
         match argument {
             PrecisionArgument::F32 => Self::F32,
-            PrecisionArgument::Bf16 => Self::Bf16,
+            PrecisionArgument::Auto | PrecisionArgument::Bf16 => Self::Bf16,
         }
     }
 }

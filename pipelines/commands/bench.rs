@@ -12,14 +12,14 @@ mod stored;
 
 use self::operations::{StepClock, table};
 use super::Session;
-use super::chat::{open_engine, open_for_one};
+use super::chat::{open_for_one, open_for_texts};
 use crate::bound::{Bound, Rates, matmul_weights};
 use crate::cli::BenchCommand;
 use crate::models::resolve;
 use crate::outcome::Status;
 use anyhow::{Context, Result};
 use espalier_dataset::Turn;
-use espalier_inference::{Counts, NativeEngine, Prompt, Request};
+use espalier_inference::{Counts, NativeEngine, Prompt, Request, WeightForm};
 use espalier_kernels::{
     Accumulate, Element, InstructionSet, PackedMatrix, Precision, Values, ValuesMut, bf16, matmul, matmul_values,
 };
@@ -144,7 +144,7 @@ fn generate(
     session: Session<'_>,
 ) -> Result<Status> {
     // One text at a time is what people do in a conversation: it runs as there.
-    let open = if sequences == 1 { open_for_one } else { open_engine };
+    let open = if sequences == 1 { open_for_one } else { open_for_texts };
     let mut engine = open(reference, None, session)?;
     let found = resolve(reference, session.reporter, session.stop)?;
     let (blocks, head) = matmul_weights(Model::open(&found.path)?.config());
@@ -173,7 +173,11 @@ fn generate(
     // The head is only needed where a token is written.
     let operations =
         2.0 * ((counts.prompt_tokens_computed + counts.new_tokens) * blocks + counts.new_tokens * head) as f64;
-    let bound = Bound::of(operations, (counts.steps * engine.weight_bytes()) as f64, Rates::measure(session.precision));
+    let rates = match engine.weight_form() {
+        WeightForm::Int8 => Rates::measure_int8(),
+        WeightForm::Packed | WeightForm::Blocks => Rates::measure(session.precision),
+    };
+    let bound = Bound::of(operations, (counts.steps * engine.weight_bytes()) as f64, rates);
     session.reporter.line(format!(
         "{} new tokens of {sequences} sequences in {seconds:.2} s: {rate:.0} new tokens/s, {} of {} prompt tokens computed; the {} \
          bound is {:.2} s\nprompts alone {prompt_seconds:.2} s, {prompt_rate:.0} tokens/s; the rest is writing, {decode_rate:.0} tokens/s; \
@@ -189,7 +193,7 @@ fn generate(
         "prompt_seconds": prompt_seconds, "prompt_tokens_per_second": prompt_rate, "decode_tokens_per_second": decode_rate,
         "new_tokens_per_second": rate, "seconds": seconds, "new_tokens": counts.new_tokens,
         "prompt_tokens_computed": counts.prompt_tokens_computed, "prompt_tokens_logical": counts.prompt_tokens_logical,
-        "steps": counts.steps, "weight_form": engine.weight_form(), "weight_bytes": engine.weight_bytes(), "peak_bytes": peak,
+        "steps": counts.steps, "weight_form": engine.weight_words(), "weight_bytes": engine.weight_bytes(), "peak_bytes": peak,
         "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
         "threads": rayon::current_num_threads(),
     });

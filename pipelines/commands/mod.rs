@@ -25,14 +25,14 @@ mod teach;
 mod tokenize;
 mod train;
 
-use crate::cli::{Cli, Command, EvalCommand};
+use crate::cli::{Cli, Command, EvalCommand, PrecisionArgument};
 use crate::models::ModelCache;
 use crate::outcome::{Failure, Status};
 use crate::reporter::{Output, Reporter};
 use crate::stages::StageContext;
 use crate::terminal::print_error;
 use anyhow::Result;
-use espalier_inference::EngineOptions;
+use espalier_inference::{EngineOptions, WeightForm};
 use espalier_kernels::Precision;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,6 +45,8 @@ pub struct Session<'a> {
     pub stop: &'a AtomicBool,
     /// Precision of frozen weights.
     pub precision: Precision,
+    /// Whether texts may be written with activations of 8 bits.
+    pub int8_texts: bool,
     /// Memory that a training or its engines may take.
     pub memory: Option<espalier_train::Bytes>,
     /// Whether results on standard output are coloured.
@@ -54,13 +56,24 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// What a stage of this name works with.
     pub fn stage(&self, name: &'a str) -> StageContext<'a> {
-        let Self { reporter, stop, precision, memory, .. } = *self;
-        StageContext { stage: name, reporter, stop, precision, memory: memory.map(|bytes| bytes.0 as u64) }
+        let Self { reporter, stop, precision, int8_texts, memory, .. } = *self;
+        StageContext { stage: name, reporter, stop, precision, int8_texts, memory: memory.map(|bytes| bytes.0 as u64) }
     }
 
     /// How engines are loaded; see [`StageContext::engine_options`].
     pub fn engine_options(&self) -> EngineOptions {
         self.stage("").engine_options()
+    }
+
+    /// How engines are loaded that write one text at a time.
+    pub fn one_text_options(&self) -> EngineOptions {
+        let weight_form = if self.int8_texts { WeightForm::Blocks } else { WeightForm::Packed };
+        EngineOptions { weight_form, ..self.engine_options() }
+    }
+
+    /// How engines are loaded that write many texts; see [`StageContext::writing_options`].
+    pub fn writing_options(&self) -> EngineOptions {
+        self.stage("").writing_options()
     }
 }
 
@@ -92,7 +105,9 @@ pub fn run(cli: Cli) -> Result<Status> {
         }
     });
     let (precision, memory) = (cli.common.precision.into(), cli.common.memory);
-    let session = Session { reporter: &reporter, stop: &STOP, precision, memory, color: cli.common.color.on() };
+    let int8_texts = cli.common.precision == PrecisionArgument::Auto;
+    let session =
+        Session { reporter: &reporter, stop: &STOP, precision, int8_texts, memory, color: cli.common.color.on() };
     match cli.command {
         Command::Run { run, from, to, only, force, dry_run, engine } => {
             let selection = crate::runner::Selection { from, to, only, force };

@@ -49,6 +49,7 @@ pub fn runner<'a>(
         reporter: session.reporter,
         stop: session.stop,
         precision: session.precision,
+        int8_texts: session.int8_texts,
         memory: session.memory,
         engine,
         selection,

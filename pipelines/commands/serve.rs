@@ -133,7 +133,9 @@ fn open(arguments: &Arguments, named: &[(String, &Path)], session: Session<'_>) 
     let loaded =
         named.iter().map(|(_, path)| LoraAdapter::load(path, model.config())).collect::<Result<Vec<_>, _>>()?;
     let adapters: Vec<(&str, &LoraAdapter)> = named.iter().map(|(name, _)| name.as_str()).zip(&loaded).collect();
-    Ok(Arc::new(NativeEngine::load_with_adapters(&model, &adapters, &session.engine_options())?).into())
+    let engine = NativeEngine::load_with_adapters(&model, &adapters, &session.writing_options())?;
+    session.reporter.send(&Event::Note { stage: "engine".into(), message: engine.weight_words() });
+    Ok(Arc::new(engine).into())
 }
 
 fn check(arguments: &Arguments, key: bool) -> Result<()> {

@@ -11,8 +11,10 @@ use crate::servers;
 use crate::stages::evaluate::{EvaluateStage, Side};
 use crate::stages::{
     StageConfig, StageContext, StageOutcome, data, evaluate, generate, quantize, report, teach, train,
+    weight_form_of_texts,
 };
 use anyhow::{Context, Result};
+use espalier_inference::WeightForm;
 use espalier_train::{DataItem, DataSource, RunSources, TrainConfig, TrainError};
 use std::path::PathBuf;
 
@@ -335,7 +337,11 @@ impl<'a> Bound<'a> {
             }
             StageConfig::Report(_) => report::VERSION,
         };
-        numerics(&mut from, version, self.runner.precision);
+        let form = match self.stage.config {
+            StageConfig::Generate(_) => weight_form_of_texts(self.runner.int8_texts),
+            _ => WeightForm::Packed,
+        };
+        numerics(&mut from, version, self.runner.precision, form);
         for stage in &self.above {
             if let Some(locked) = lock.stages.get(&stage.name) {
                 for (output, hash) in locked.outputs.iter().filter(|(output, _)| self.reads(stage.kind, output)) {
@@ -385,6 +391,7 @@ impl<'a> Bound<'a> {
             reporter: runner.reporter,
             stop: runner.stop,
             precision: runner.precision,
+            int8_texts: runner.int8_texts,
             memory: runner.memory.map(|bytes| bytes.0 as u64),
         };
         let folder = self.folder();

@@ -19,6 +19,7 @@ use crate::reporter::Reporter;
 use crate::stages::require::refusal;
 use crate::stages::{StageConfig, StageOutcome};
 use anyhow::{Context, Result};
+use espalier_inference::WeightForm;
 use espalier_kernels::Precision;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -64,6 +65,8 @@ pub struct Runner<'a> {
     pub stop: &'a AtomicBool,
     /// Precision of frozen weights.
     pub precision: Precision,
+    /// Whether texts may be written with activations of 8 bits.
+    pub int8_texts: bool,
     /// Memory that training may take; it goes before that of the file.
     pub memory: Option<espalier_train::Bytes>,
     /// URLs of servers, with commas between them, that generate instead of the native engine.
@@ -292,7 +295,14 @@ impl Runner<'_> {
 }
 
 /// The parts of a key that every computing stage shares: its own version and the choice of numerics.
-pub(crate) fn numerics(components: &mut Components, version: u32, precision: Precision) {
+pub(crate) fn numerics(components: &mut Components, version: u32, precision: Precision, form: WeightForm) {
     components.add("version", version.to_string());
-    components.add("numerics", format!("{precision} on {}", espalier_kernels::InstructionSet::detect().name()));
+    let instructions = espalier_kernels::InstructionSet::detect().name();
+    components.add(
+        "numerics",
+        match form {
+            WeightForm::Packed => format!("{precision} on {instructions}"),
+            WeightForm::Blocks | WeightForm::Int8 => format!("{precision}, activations of 8 bits, on {instructions}"),
+        },
+    );
 }

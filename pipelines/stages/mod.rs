@@ -16,8 +16,8 @@ use crate::graph::{Place, StageKind, Words, explain};
 use crate::outcome::{Failure, Interrupted};
 use crate::reporter::Reporter;
 use anyhow::Result;
-use espalier_inference::{EngineMemory, EngineOptions};
-use espalier_kernels::Precision;
+use espalier_inference::{EngineMemory, EngineOptions, WeightForm};
+use espalier_kernels::{Precision, int8_is_fast};
 use espalier_train::TrainConfig;
 use serde::Deserializer;
 use std::path::Path;
@@ -148,8 +148,15 @@ pub struct StageContext<'a> {
     pub stop: &'a AtomicBool,
     /// Precision of the frozen weights.
     pub precision: Precision,
+    /// Whether texts may be written with activations of 8 bits.
+    pub int8_texts: bool,
     /// Bytes that its engines may take.
     pub memory: Option<u64>,
+}
+
+/// What the weights of engines are that write many texts, where 8 bits are allowed or not.
+pub fn weight_form_of_texts(int8_texts: bool) -> WeightForm {
+    if int8_texts && int8_is_fast() { WeightForm::Int8 } else { WeightForm::Packed }
 }
 
 impl StageContext<'_> {
@@ -157,6 +164,11 @@ impl StageContext<'_> {
     pub fn engine_options(&self) -> EngineOptions {
         let memory = self.memory.map(EngineMemory::new);
         EngineOptions { precision: self.precision, memory, ..EngineOptions::default() }
+    }
+
+    /// How engines are loaded that write many texts and score none; see [`Self::engine_options`].
+    pub fn writing_options(&self) -> EngineOptions {
+        EngineOptions { weight_form: weight_form_of_texts(self.int8_texts), ..self.engine_options() }
     }
 
     /// Reports work done so far.

@@ -396,8 +396,14 @@ mod tests {
         };
         let (reporter, stop) = (Reporter::new(Output::Quiet), AtomicBool::new(false));
         let student = resolve("tests/assets/model/stories260K.bin", &reporter, &stop)?;
-        let context =
-            StageContext { stage: "train", reporter: &reporter, stop: &stop, precision: Precision::F32, memory: None };
+        let context = StageContext {
+            stage: "train",
+            reporter: &reporter,
+            stop: &stop,
+            precision: Precision::F32,
+            int8_texts: false,
+            memory: None,
+        };
         let config = TrainConfig {
             rank: 2,
             max_steps: Some(4),

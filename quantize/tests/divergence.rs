@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use espalier_inference::{EngineOptions, NativeEngine};
+use espalier_inference::{EngineOptions, NativeEngine, Prompt, Request, Sampling, WeightForm};
 use espalier_kernels::Precision;
 use espalier_model::{Model, SpecialTokens};
 use espalier_quantize::{
@@ -70,30 +70,73 @@ fn a_model_does_not_diverge_from_itself_and_more_bits_diverge_less() {
 }
 
 #[test]
-fn products_on_the_blocks_of_the_file_stay_near_the_decoded_weights() {
+fn products_with_the_numbers_of_the_blocks_stay_near_the_decoded_weights() {
     let folder = tempfile::tempdir().unwrap();
     let texts = texts(&stories());
-    for file_type in [FileType::Q8_0, FileType::Q4_0] {
+    for file_type in [FileType::Q8_0, FileType::Q4_0, FileType::Q4_1] {
         let out = folder.path().join(format!("{file_type}.gguf"));
         quantize(&stories(), None, file_type, &out, &QuantizeOptions::default(), &mut |_| {}).unwrap();
         let model = Model::open(&out).unwrap();
-        let options = EngineOptions { single_sequence: true, precision: Precision::F32, ..EngineOptions::default() };
-        let blocks = NativeEngine::load(&model, None, &options).unwrap();
         let decoded = engine(&model);
-        // The projection back from 172 values is no whole number of blocks and stays in floats.
-        assert!(blocks.weight_form().starts_with("16 of 21 matrices in the blocks"), "{}", blocks.weight_form());
-        assert_ne!(blocks.identity(), decoded.identity());
-        assert!(blocks.weight_bytes() < decoded.weight_bytes());
-        // Rounding the activations to 8 bits costs less than what Q8_0 does to the weights.
-        let found = compare(&decoded, &blocks, &texts).unwrap();
-        assert!(
-            found.mean_kld.value > 0.0 && found.mean_kld.value < 0.002 && found.same_top.value > 0.95,
-            "{file_type}: {found:?}"
-        );
-        // How many rows are computed together changes nothing here either.
-        let one_by_one = EngineOptions { max_batch_tokens: 1, ..options };
-        let one_by_one = NativeEngine::load(&model, None, &one_by_one).unwrap();
-        assert!(compare(&blocks, &one_by_one, &texts).unwrap().max.abs() < f64::EPSILON, "{file_type}");
+        for (weight_form, words) in [
+            (WeightForm::Blocks, "16 of 21 matrices in the blocks of the file with activations of 8 bits"),
+            (WeightForm::Int8, "16 of 21 matrices as the bytes of the file's blocks with activations of 8 bits"),
+        ] {
+            let options = EngineOptions { weight_form, precision: Precision::F32, ..EngineOptions::default() };
+            let rounded = NativeEngine::load(&model, None, &options).unwrap();
+            // The projection back from 172 values is no whole number of blocks and stays in floats.
+            assert!(rounded.weight_words().starts_with(words), "{}", rounded.weight_words());
+            assert_ne!(rounded.identity(), decoded.identity());
+            assert!(rounded.weight_bytes() < decoded.weight_bytes());
+            // Rounding the activations to 8 bits costs less than what Q8_0 does to the weights.
+            let found = compare(&decoded, &rounded, &texts).unwrap();
+            assert!(
+                found.mean_kld.value > 0.0 && found.mean_kld.value < 0.002 && found.same_top.value > 0.95,
+                "{file_type}: {found:?}"
+            );
+            // How many rows are computed together changes nothing here either.
+            let one_by_one = EngineOptions { max_batch_tokens: 1, ..options };
+            let one_by_one = NativeEngine::load(&model, None, &one_by_one).unwrap();
+            assert!(compare(&rounded, &one_by_one, &texts).unwrap().max.abs() < f64::EPSILON, "{file_type}");
+        }
+    }
+}
+
+#[test]
+fn texts_written_with_8_bits_depend_on_their_requests_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("q4_1.gguf");
+    quantize(&stories(), None, FileType::Q4_1, &out, &QuantizeOptions::default(), &mut |_| {}).unwrap();
+    let model = Model::open(&out).unwrap();
+    let requests: Vec<Request> = (0..40)
+        .map(|seed| Request {
+            seed,
+            sampling: Sampling::at_temperature(1.0),
+            ..Request::new(
+                Prompt::Text(["Once upon a time", "One day, a big dog", "Tom"][seed as usize % 3].to_owned()),
+                30,
+            )
+        })
+        .collect();
+    let texts = |max_sequences: usize, threads: usize| -> Vec<Option<String>> {
+        let options = EngineOptions { weight_form: WeightForm::Int8, max_sequences, ..EngineOptions::default() };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut texts = vec![None; requests.len()];
+            NativeEngine::load(&model, None, &options)
+                .unwrap()
+                .generate(&requests, &mut |index, answer| {
+                    texts[index] = Some(answer.unwrap().text);
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            texts
+        })
+    };
+    let expected = texts(1, 1);
+    assert!(expected.iter().all(Option::is_some) && expected[0] != expected[3]);
+    for (max_sequences, threads) in [(7, 1), (64, 1), (1, 2), (7, 2), (64, 2)] {
+        assert_eq!(texts(max_sequences, threads), expected, "{max_sequences} sequences, {threads} threads");
     }
 }
 

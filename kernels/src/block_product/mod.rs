@@ -21,9 +21,13 @@ mod avx512;
 mod plain;
 mod rows;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
+pub(crate) use self::plain::{Second, Unpack, unpacker};
 pub use self::rows::QuantizedRows;
+pub(crate) use self::rows::{QUAD, ROUNDING, round_block, scales_of};
 
 use self::rows::{BLOCK, Quad};
 use crate::blocks::{BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0};

@@ -2,6 +2,7 @@
 
 use super::rows::{LANES, QUAD, Quad};
 use super::{Piece, Rows};
+use crate::BlockType;
 use crate::blocks::{
     BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, half_to_f32, scale_and_minimum,
 };
@@ -9,8 +10,8 @@ use crate::blocks::{
 const HALF: usize = QUAD / 2;
 
 /// What the second factors of a type are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Second {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Second {
     /// There are none.
     None,
     /// Added to each element: `w = q scale + second`.
@@ -20,15 +21,37 @@ pub(super) enum Second {
 }
 
 /// Four blocks of weights in the order of [`Quad`].
-pub(super) struct Weights {
+pub(crate) struct Weights {
     /// The first sixteen numbers of each block.
-    pub(super) first: [i8; HALF],
+    pub(crate) first: [i8; HALF],
     /// The last sixteen numbers of each block.
-    pub(super) second: [i8; HALF],
+    pub(crate) second: [i8; HALF],
     /// The scale of each lane's block.
-    pub(super) scales: [f32; LANES],
+    pub(crate) scales: [f32; LANES],
     /// The second factor of each lane's block.
-    pub(super) others: [f32; LANES],
+    pub(crate) others: [f32; LANES],
+}
+
+/// What [`Format::unpack`] does.
+pub(crate) type Unpack = fn(&[u8], usize) -> Weights;
+
+/// How blocks of a type are unpacked, and what their second factors are; of types that have a product.
+pub(crate) fn unpacker(block_type: BlockType) -> Option<(Second, Unpack)> {
+    fn of<F: Format>() -> (Second, Unpack) {
+        (F::SECOND, F::unpack)
+    }
+    Some(match block_type {
+        BlockType::Q4_0 => of::<BlockQ4_0>(),
+        BlockType::Q4_1 => of::<BlockQ4_1>(),
+        BlockType::Q5_0 => of::<BlockQ5_0>(),
+        BlockType::Q5_1 => of::<BlockQ5_1>(),
+        BlockType::Q8_0 => of::<BlockQ8_0>(),
+        BlockType::Q4K => of::<BlockQ4K>(),
+        BlockType::Q5K => of::<BlockQ5K>(),
+        BlockType::Q6K => of::<BlockQ6K>(),
+        // All others are decoded first.
+        _ => return None,
+    })
 }
 
 /// A type of blocks.

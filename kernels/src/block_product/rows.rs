@@ -9,7 +9,7 @@ pub(super) const BLOCK: usize = 32;
 /// Blocks of a quad.
 const BLOCKS: usize = 4;
 /// Values of a quad.
-pub(super) const QUAD: usize = BLOCKS * BLOCK;
+pub(crate) const QUAD: usize = BLOCKS * BLOCK;
 /// Sums that a quad gives: lane `4 b + j` is that of the elements `4 j..4 j + 4` and `16 + 4 j..16 + 4 j + 4` of block `b`.
 pub(super) const LANES: usize = 16;
 
@@ -134,17 +134,7 @@ fn quantize_plain(x: &[f32], quads: &mut [Quad]) {
 
 #[inline(always)]
 fn quantize_block(x: &[f32; BLOCK], block: usize, quad: &mut Quad) {
-    // Magnitudes of floats are ordered as their bits, and a NaN is above all of them.
-    let largest = x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7FFF_FFFF));
-    let largest = f32::from_bits(largest);
-    let scale = largest / 127.0;
-    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    // Added to a number below 2^22 this rounds it to an integer, whose two's complement are the lowest bits.
-    const ROUNDING: f32 = 12_582_912.0;
-    let mut numbers = [0_i8; BLOCK];
-    for (number, value) in numbers.iter_mut().zip(x) {
-        *number = (value * inverse + ROUNDING).to_bits() as i8;
-    }
+    let (scale, numbers) = round_block(x);
     quad.first[16 * block..][..16].copy_from_slice(&numbers[..16]);
     quad.second[16 * block..][..16].copy_from_slice(&numbers[16..]);
     for lane in 0..4 {
@@ -154,6 +144,28 @@ fn quantize_block(x: &[f32; BLOCK], block: usize, quad: &mut Quad) {
         quad.sums[4 * block + lane] = sum;
         quad.scaled_sums[4 * block + lane] = sum as f32 * scale;
     }
+}
+
+/// Added to a number below 2^22 this rounds it to an integer, whose two's complement are the lowest bits.
+pub(crate) const ROUNDING: f32 = 12_582_912.0;
+
+/// The scale of 32 values, and the values as numbers of eight bits. A NaN or an infinity makes the scale no number.
+#[inline(always)]
+pub(crate) fn round_block(x: &[f32; BLOCK]) -> (f32, [i8; BLOCK]) {
+    // Magnitudes of floats are ordered as their bits, and a NaN is above all of them.
+    let (scale, inverse) = scales_of(x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7FFF_FFFF)));
+    let mut numbers = [0_i8; BLOCK];
+    for (number, value) in numbers.iter_mut().zip(x) {
+        *number = (value * inverse + ROUNDING).to_bits() as i8;
+    }
+    (scale, numbers)
+}
+
+/// The scale of values by the bits of the largest magnitude, and what they are multiplied by.
+#[inline(always)]
+pub(crate) fn scales_of(largest: u32) -> (f32, f32) {
+    let largest = f32::from_bits(largest);
+    (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 })
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ unsafe fn multiply_widened<const R: usize>(
 /// AVX-512 F; `c` holds `R` rows of `16 * V` at its stride.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn store<const R: usize, const V: usize>(
+pub(crate) unsafe fn store<const R: usize, const V: usize>(
     sums: &[[__m512; V]; R],
     c: *mut f32,
     c_stride: usize,

@@ -37,6 +37,8 @@ mod stored;
 mod tests;
 mod tiles;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::store as store_avx512;
 pub use dense::{matmul_nn, matmul_nt, matmul_tn};
 pub use low_rank::{LowRank, LowRankFactors, matmul_low_rank};
 pub use narrow::{Columns, ResultRows, outer_products};

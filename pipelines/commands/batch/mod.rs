@@ -3,7 +3,7 @@
 mod answers;
 
 use super::Session;
-use super::chat::open_engine;
+use super::chat::open_for_texts;
 use crate::content;
 use crate::events::Event;
 use crate::outcome::{Failure, Status};
@@ -178,7 +178,7 @@ impl Run<'_> {
 
 fn open(arguments: &Arguments, session: Session<'_>) -> Result<Engine> {
     if arguments.engine == "native" {
-        return Ok(Engine::Native(open_engine(&arguments.model, arguments.adapter.as_deref(), session)?));
+        return Ok(Engine::Native(open_for_texts(&arguments.model, arguments.adapter.as_deref(), session)?));
     }
     if arguments.adapter.is_some() {
         return Err(Failure::usage("--adapter: a server chooses its adapters itself")

@@ -17,7 +17,6 @@ use adapters::{NONE, Named};
 use anyhow::Result;
 use conversation::Conversation;
 use espalier_inference::{EngineOptions, NativeEngine, Prompt, Request};
-use espalier_kernels::Precision;
 use espalier_model::{LoraAdapter, Model};
 use espalier_train::Bytes;
 use input::Lines;
@@ -49,22 +48,33 @@ pub struct Arguments {
 
 /// Opens a model by reference, with an adapter when one is given.
 pub fn open_engine(reference: &str, adapter: Option<&Path>, session: Session<'_>) -> Result<NativeEngine> {
-    open(reference, adapter, false, session)
+    open(reference, adapter, &session.engine_options(), session)
+}
+
+/// [`open_engine`] to write many texts.
+pub fn open_for_texts(reference: &str, adapter: Option<&Path>, session: Session<'_>) -> Result<NativeEngine> {
+    let engine = open(reference, adapter, &session.writing_options(), session)?;
+    session.reporter.send(&Event::Note { stage: "engine".into(), message: engine.weight_words() });
+    Ok(engine)
 }
 
 /// [`open_engine`] for one text at a time: the weights stay in the blocks of their file, unless the user asks for exactness.
 pub fn open_for_one(reference: &str, adapter: Option<&Path>, session: Session<'_>) -> Result<NativeEngine> {
-    let engine = open(reference, adapter, session.precision == Precision::Bf16, session)?;
-    session.reporter.send(&Event::Note { stage: "engine".into(), message: engine.weight_form() });
+    let engine = open(reference, adapter, &session.one_text_options(), session)?;
+    session.reporter.send(&Event::Note { stage: "engine".into(), message: engine.weight_words() });
     Ok(engine)
 }
 
-fn open(reference: &str, adapter: Option<&Path>, single_sequence: bool, session: Session<'_>) -> Result<NativeEngine> {
+fn open(
+    reference: &str,
+    adapter: Option<&Path>,
+    options: &EngineOptions,
+    session: Session<'_>,
+) -> Result<NativeEngine> {
     let found = resolve(reference, session.reporter, session.stop)?;
     let model = Model::open(&found.path)?;
     let adapter = adapter.map(|path| LoraAdapter::load(path, model.config())).transpose()?;
-    let options = EngineOptions { single_sequence, ..session.engine_options() };
-    Ok(NativeEngine::load(&model, adapter.as_ref(), &options)?)
+    Ok(NativeEngine::load(&model, adapter.as_ref(), options)?)
 }
 
 /// `pipeline chat`.

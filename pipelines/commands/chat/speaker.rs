@@ -6,8 +6,7 @@ use crate::events;
 use crate::models::resolve;
 use crate::outcome::Failure;
 use anyhow::{Context, Result};
-use espalier_inference::{EngineOptions, Event, NativeEngine, Request, Service, ServiceOptions};
-use espalier_kernels::Precision;
+use espalier_inference::{Event, NativeEngine, Request, Service, ServiceOptions};
 use espalier_model::{LoraAdapter, Model};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -55,8 +54,7 @@ impl Speaker {
         let model = Model::open(&found.path)?;
         let loaded = adapters.iter().map(|adapter| LoraAdapter::load(&adapter.path, model.config()));
         let loaded: Vec<LoraAdapter> = loaded.collect::<Result<_, _>>()?;
-        let single_sequence = session.precision == Precision::Bf16;
-        let options = EngineOptions { single_sequence, ..session.engine_options() };
+        let options = session.one_text_options();
         let (engine, adapters) = match (loaded.as_slice(), adapters.as_slice()) {
             ([adapter], [own]) if adapter.is_dora() => {
                 (NativeEngine::load(&model, Some(adapter), &options)?, Beside::Fixed(own.clone()))
@@ -67,7 +65,7 @@ impl Speaker {
                 (engine, Beside::Chosen(Adapters::new(adapters)))
             }
         };
-        let message = engine.weight_form();
+        let message = engine.weight_words();
         session.reporter.send(&events::Event::Note { stage: "engine".into(), message });
         let name = Path::new(reference).file_name();
         let name = name.map_or_else(|| reference.to_owned(), |name| name.to_string_lossy().into_owned());
@@ -234,8 +232,14 @@ mod tests {
     fn another_adapter_answers_and_a_refused_one_changes_nothing() -> Result<()> {
         let reporter = Reporter::new(Output::Quiet);
         let stop = AtomicBool::new(false);
-        let session =
-            Session { reporter: &reporter, stop: &stop, precision: Precision::F32, memory: None, color: false };
+        let session = Session {
+            reporter: &reporter,
+            stop: &stop,
+            precision: espalier_kernels::Precision::F32,
+            int8_texts: false,
+            memory: None,
+            color: false,
+        };
         let mut speaker = Speaker::open(MODEL, Vec::new(), session)?;
         let base = said(&speaker)?;
         let poet = adapter_for(MODEL, false)?;

@@ -291,11 +291,11 @@ pub fn run(
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<String> {
-    let options = context.engine_options();
+    let options = context.writing_options();
     let opened = open(config, teacher, engines, &options, context)?;
     let Opened { tree, model, engine, judge } = &opened;
     let flows = Flows::of_tree(tree, config)?;
-    let mut reviewer = Reviewer::new(config, embedder(config, engines.embedder, &options, context)?)?;
+    let mut reviewer = Reviewer::new(config, embedder(config, engines.embedder, &options.packed(), context)?)?;
     let embedder = reviewer.embedder_identity();
     let mut by_leaf: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
     let mut journals = Vec::new();
@@ -410,14 +410,19 @@ fn open(
         context.note(note.to_string());
     }
     let model = Model::open(&teacher.path)?;
-    let native = |model: &Model| -> Result<Engine> { Ok(Engine::Native(NativeEngine::load(model, None, options)?)) };
+    let native = |model: &Model, options: &EngineOptions| -> Result<Engine> {
+        Ok(Engine::Native(NativeEngine::load(model, None, options)?))
+    };
     let engine = match engines.teacher {
-        EngineChoice::Native => native(&model)?,
+        EngineChoice::Native => native(&model, options)?,
         EngineChoice::Servers(urls) => servers::open(urls, None)?,
     };
     let judge = match engines.judge {
         JudgeChoice::Teacher => None,
-        JudgeChoice::Model(judge) => Some(native(&Model::open(&judge.path)?)?),
+        JudgeChoice::Model(judge) => {
+            // Its ratings are probabilities.
+            Some(native(&Model::open(&judge.path)?, &options.packed())?)
+        }
         JudgeChoice::Servers(urls) => Some(servers::open(urls, None)?),
     };
     Ok(Opened { tree, model, engine, judge })

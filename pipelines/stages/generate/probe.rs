@@ -27,10 +27,10 @@ pub fn probe(
     places: &Places,
     context: &StageContext<'_>,
 ) -> Result<Probe> {
-    let options = context.engine_options();
+    let options = context.writing_options();
     let opened = open(config, teacher, engines, &options, context)?;
     let flows = Flows::of_tree(&opened.tree, config)?;
-    let mut reviewer = Reviewer::new(config, embedder(config, engines.embedder, &options, context)?)?;
+    let mut reviewer = Reviewer::new(config, embedder(config, engines.embedder, &options.packed(), context)?)?;
     let around = opened.surroundings(config, context, true);
     let made = flows.run(&around, &places.work.join(flows::ANSWERS), &mut reviewer)?;
     let without_flow = opened.tree.leaves.iter().filter(|leaf| flows.of(leaf).is_none()).count();

@@ -77,7 +77,7 @@ pub(super) fn run(arguments: &NewArgs, from: &Path, model: &str, session: Sessio
     let engine = if let Some(urls) = urls {
         crate::servers::open(&urls, None)?
     } else {
-        Engine::Native(NativeEngine::load(&model, None, &session.engine_options())?)
+        Engine::Native(NativeEngine::load(&model, None, &session.writing_options())?)
     };
     let seed_examples = ask(&engine, &parts, arguments.seed, session)?;
     let domain = domain(&document, from);
