@@ -112,7 +112,9 @@ impl Workspace {
     /// The memory that a pass over so many rows takes at most, with everything as f32.
     pub(crate) fn bytes(config: &ModelConfig, rows: usize) -> usize {
         let heads = (2 * config.heads + 2 * config.kv_heads) * config.head_dim;
-        let row = 4 * config.hidden + heads + 3 * config.feed_forward;
+        // What products read, rounded to 8 bits: less than two bytes a value with its factors.
+        let rounded = config.hidden.max(config.feed_forward) / 2;
+        let row = 4 * config.hidden + heads + 3 * config.feed_forward + rounded;
         (rows * row + HEAD_ROWS.min(rows) * config.vocabulary) * size_of::<f32>()
     }
 }

@@ -8,7 +8,7 @@ use crate::reporter::Output;
 use crate::terminal::print_error;
 use anyhow::Result;
 use espalier_inference::serve::{Answered, Limits, ServeOptions, ServedModel, Server};
-use espalier_inference::{EncoderEngine, NativeEngine, Overflow};
+use espalier_inference::{EncoderEngine, NativeEngine, Overflow, WeightForm};
 use espalier_model::{EncoderModel, LoraAdapter, Model};
 use serde_json::json;
 use std::io::ErrorKind;
@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
             .hint("give the adapter another name, or the model with --name")
             .into());
     }
-    let model = open(arguments, &named, session)?;
+    let Opened { model, precision, note } = open(arguments, &named, session)?;
     let encoder = matches!(model, ServedModel::Encoder(_));
     let adapters: Vec<String> = named.into_iter().map(|(name, _)| name).collect();
     let options = ServeOptions {
@@ -86,11 +86,12 @@ pub fn run(arguments: &Arguments, session: Session<'_>) -> Result<Status> {
     let url = format!("http://{}/v1", server.address());
     let names: Vec<String> = std::iter::once(name).chain(adapters).collect();
     let what = if encoder { " for embeddings alone" } else { "" };
-    let words = format!("serving {} in {} at {url}{what}; Ctrl-C ends it", names.join(", "), session.precision);
-    session.reporter.line(words);
-    let started = json!({"event": "serving", "url": url, "models": names, "encoder": encoder,
-        "precision": session.precision.to_string()});
+    session.reporter.line(format!("serving {} in {precision} at {url}{what}; Ctrl-C ends it", names.join(", ")));
+    let started = json!({"event": "serving", "url": url, "models": names, "encoder": encoder, "precision": precision});
     session.reporter.send(&Event::Figures { stage: "serve".into(), figures: started });
+    if let Some(message) = note {
+        session.reporter.send(&Event::Note { stage: "engine".into(), message });
+    }
     let mut totals = Totals::default();
     while !session.stop.load(Ordering::Relaxed) {
         totals.take(&answered, arguments.verbose, session);
@@ -116,8 +117,18 @@ fn named_adapter(argument: &str) -> Result<(String, &Path)> {
     }
 }
 
+/// What is served.
+struct Opened {
+    model: ServedModel,
+    /// What it computes in, in a word.
+    precision: String,
+    /// What its weights are, where there is something to say.
+    note: Option<String>,
+}
+
 /// The model: an encoder where it is the folder of one.
-fn open(arguments: &Arguments, named: &[(String, &Path)], session: Session<'_>) -> Result<ServedModel> {
+fn open(arguments: &Arguments, named: &[(String, &Path)], session: Session<'_>) -> Result<Opened> {
+    let precision = session.precision.to_string();
     let found = resolve(&arguments.model, session.reporter, session.stop)?;
     if found.path.is_dir() && EncoderModel::is_in(&found.path) {
         if let Some((name, _)) = named.first() {
@@ -127,15 +138,18 @@ fn open(arguments: &Arguments, named: &[(String, &Path)], session: Session<'_>) 
                 .into());
         }
         let encoder = EncoderEngine::load(&EncoderModel::open(&found.path)?, &session.engine_options())?;
-        return Ok(Arc::new(encoder).into());
+        return Ok(Opened { model: Arc::new(encoder).into(), precision, note: None });
     }
     let model = Model::open(&found.path)?;
     let loaded =
         named.iter().map(|(_, path)| LoraAdapter::load(path, model.config())).collect::<Result<Vec<_>, _>>()?;
     let adapters: Vec<(&str, &LoraAdapter)> = named.iter().map(|(name, _)| name.as_str()).zip(&loaded).collect();
     let engine = NativeEngine::load_with_adapters(&model, &adapters, &session.writing_options())?;
-    session.reporter.send(&Event::Note { stage: "engine".into(), message: engine.weight_words() });
-    Ok(Arc::new(engine).into())
+    let (precision, note) = match engine.weight_form() {
+        WeightForm::Packed => (precision, None),
+        WeightForm::Blocks | WeightForm::Int8 => ("int8".to_owned(), Some(engine.weight_words())),
+    };
+    Ok(Opened { model: Arc::new(engine).into(), precision, note })
 }
 
 fn check(arguments: &Arguments, key: bool) -> Result<()> {

@@ -19,6 +19,7 @@ mod run;
 mod sample;
 mod shipped;
 mod source;
+mod task;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
