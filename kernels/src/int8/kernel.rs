@@ -164,6 +164,16 @@ impl Instructions {
         Self::available(isa).last().copied().unwrap_or(Self::Plain)
     }
 
+    pub(super) fn has_vpdpbusd(self) -> bool {
+        match self {
+            Self::Plain => false,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => false,
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni | Self::Avx512Vnni => true,
+        }
+    }
+
     pub(super) fn kernels(self) -> &'static Kernels {
         match self {
             Self::Plain => &plain::KERNELS,

@@ -48,7 +48,13 @@ const TASKS_A_THREAD: usize = 4;
 /// Whether products of 8 bits are faster on this CPU than those of bf16: where it multiplies vectors of bytes and has no AMX,
 /// whose bf16 tiles are faster still.
 pub fn int8_is_fast() -> bool {
-    (InstructionSet::Avx2..InstructionSet::Amx).contains(&InstructionSet::detect())
+    let isa = InstructionSet::detect();
+    match isa {
+        InstructionSet::Portable | InstructionSet::Amx => false,
+        InstructionSet::Avx2 => true,
+        // Without `VPDPBUSD` bytes have registers of half the width.
+        InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => Instructions::best(isa).has_vpdpbusd(),
+    }
 }
 
 /// `y[m, rows] (=|+=) x[m, columns] W^T` with activations of 8 bits.
