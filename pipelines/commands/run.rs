@@ -5,7 +5,8 @@ use crate::cli::RunArguments;
 use crate::folder::RunFolder;
 use crate::graph::PipelineFile;
 use crate::outcome::{Failure, Status};
-use crate::runner::{Bound, Decision, Runner, Selection};
+use crate::runner::{Bound, Decision, Runner, Selection, numerics_words};
+use crate::stages::weight_form_of_texts;
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -85,14 +86,13 @@ pub fn plan(arguments: &RunArguments, session: Session<'_>) -> Result<Status> {
 fn show_plan(runner: &Runner<'_>, session: Session<'_>) -> Result<Status> {
     let models = runner.models()?;
     let mut text = format!(
-        "{} in {}\n  student {} ({})\n  teacher {}\n  numerics {} on {}\n",
+        "{} in {}\n  student {} ({})\n  teacher {}\n  numerics {}\n",
         runner.file.path.display(),
         runner.folder.root().display(),
         models.student.reference,
         &models.student.sha256[..12],
         models.teacher.reference,
-        runner.precision,
-        espalier_kernels::InstructionSet::detect().name(),
+        numerics_words(runner.precision, weight_form_of_texts(runner.int8_texts)),
     );
     let mut json = Vec::new();
     for (stage, decision) in runner.plan(&models)? {

@@ -2,7 +2,7 @@
 
 mod quantized;
 
-use super::{Models, Runner, numerics};
+use super::{Models, Runner, numerics, numerics_words};
 use crate::content::hash_path;
 use crate::embedder::check_same_meaning;
 use crate::graph::{Components, PipelineLock, StageKind, StageSpec, ancestors};
@@ -496,7 +496,7 @@ impl<'a> Bound<'a> {
                 ("teacher".into(), model(&models.teacher)),
                 (
                     "numerics".into(),
-                    format!("{} on {}", self.runner.precision, espalier_kernels::InstructionSet::detect().name()),
+                    numerics_words(self.runner.precision, weight_form_of_texts(self.runner.int8_texts)),
                 ),
                 ("version".into(), format!("espalier {}", env!("CARGO_PKG_VERSION"))),
             ],

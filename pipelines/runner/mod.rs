@@ -297,12 +297,14 @@ impl Runner<'_> {
 /// The parts of a key that every computing stage shares: its own version and the choice of numerics.
 pub(crate) fn numerics(components: &mut Components, version: u32, precision: Precision, form: WeightForm) {
     components.add("version", version.to_string());
+    components.add("numerics", numerics_words(precision, form));
+}
+
+/// What models compute in, and what texts are written with where that is something else.
+pub(crate) fn numerics_words(precision: Precision, texts: WeightForm) -> String {
     let instructions = espalier_kernels::InstructionSet::detect().name();
-    components.add(
-        "numerics",
-        match form {
-            WeightForm::Packed => format!("{precision} on {instructions}"),
-            WeightForm::Blocks | WeightForm::Int8 => format!("{precision}, activations of 8 bits, on {instructions}"),
-        },
-    );
+    match texts {
+        WeightForm::Packed => format!("{precision} on {instructions}"),
+        WeightForm::Blocks | WeightForm::Int8 => format!("{precision}, texts in int8, on {instructions}"),
+    }
 }
