@@ -8,9 +8,8 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::kernel::{Factor, Kernels, Kind, SHIFT_OF_16, SHIFT_OF_32, WORDS, block_lines, group_words, kernels};
+use super::kernel::{Factor, Kernels, Kind, Right, SHIFT_OF_16, SHIFT_OF_32, WORDS, block_lines, group_words, kernels};
 use crate::block_product::Second;
-use crate::buffer::Line;
 use crate::panels::PANEL;
 
 /// 1 to 6 rows by 32 outputs.
@@ -25,8 +24,7 @@ const LANES: usize = 8;
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn multiply<K: Kind, const R: usize>(
     rows: *const u32,
-    panel: *const Line,
-    shift: u32,
+    right: Right,
     blocks: usize,
     y: *mut f32,
     stride: usize,
@@ -35,19 +33,19 @@ unsafe fn multiply<K: Kind, const R: usize>(
     // A product of its own for each range of numbers: a choice inside the loop would cost half of its speed.
     // SAFETY: the caller's promises, and each block is handed on as it is.
     unsafe {
-        match (K::SECOND, shift) {
+        match (K::SECOND, right.shift) {
             (Second::Addend, _) | (_, SHIFT_OF_16) => {
-                product::<K, R>(rows, panel, shift, blocks, y, stride, add, |rows, weights, words, start| {
+                product::<K, R>(rows, right, blocks, y, stride, add, |rows, weights, words, start| {
                     dot_small::<R, 4>(rows, weights, words, start)
                 });
             }
             (_, SHIFT_OF_32) => {
-                product::<K, R>(rows, panel, shift, blocks, y, stride, add, |rows, weights, words, start| {
+                product::<K, R>(rows, right, blocks, y, stride, add, |rows, weights, words, start| {
                     dot_small::<R, 2>(rows, weights, words, start)
                 });
             }
             _ => {
-                product::<K, R>(rows, panel, shift, blocks, y, stride, add, |rows, weights, words, _| {
+                product::<K, R>(rows, right, blocks, y, stride, add, |rows, weights, words, _| {
                     dot_signed::<R>(rows, weights, words)
                 });
             }
@@ -59,8 +57,7 @@ unsafe fn multiply<K: Kind, const R: usize>(
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 unsafe fn multiply_vnni<K: Kind, const R: usize>(
     rows: *const u32,
-    panel: *const Line,
-    shift: u32,
+    right: Right,
     blocks: usize,
     y: *mut f32,
     stride: usize,
@@ -79,16 +76,14 @@ unsafe fn multiply_vnni<K: Kind, const R: usize>(
         sums
     };
     // SAFETY: the caller's promises.
-    unsafe { product::<K, R>(rows, panel, shift, blocks, y, stride, add, dot) }
+    unsafe { product::<K, R>(rows, right, blocks, y, stride, add, dot) }
 }
 
 /// The product, with what adds the products of some words of a block to sums.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 unsafe fn product<K: Kind, const R: usize>(
     rows: *const u32,
-    panel: *const Line,
-    shift: u32,
+    right: Right,
     blocks: usize,
     y: *mut f32,
     stride: usize,
@@ -100,7 +95,7 @@ unsafe fn product<K: Kind, const R: usize>(
     unsafe {
         // In memory: all registers go to the sums of a block, and the panel is read once.
         let mut sums = [[_mm256_setzero_ps(); R]; PANEL / LANES];
-        let (mut rows, mut panel) = (rows, panel.cast::<u32>());
+        let (mut rows, mut panel, shift) = (rows, right.panel.cast::<u32>(), right.shift);
         for _ in 0..blocks {
             for (lanes, sums) in sums.iter_mut().enumerate() {
                 let panel = panel.add(lanes * LANES);

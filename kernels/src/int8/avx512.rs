@@ -1,12 +1,12 @@
 //! 512 bits with `VPDPBUSD`: 6 rows x 32 outputs, in 12 sums of a block and 12 of all.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    __m512, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
     _mm512_load_ps, _mm512_load_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
     _mm512_setzero_si512,
 };
 
-use super::kernel::{Factor, Kernels, Kind, WORDS, block_lines, group_words, kernels};
+use super::kernel::{Factor, Kernels, Kind, Right, WORDS, block_lines, group_words, kernels};
 use crate::block_product::Second;
 use crate::buffer::Line;
 use crate::gemm::store_avx512;
@@ -21,13 +21,13 @@ const AHEAD: usize = 40;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn multiply<K: Kind, const R: usize>(
     mut rows: *const u32,
-    mut panel: *const Line,
-    shift: u32,
+    right: Right,
     blocks: usize,
     y: *mut f32,
     stride: usize,
     add: bool,
 ) {
+    let Right { mut panel, mut next, shift } = right;
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     // SAFETY: the reads stay in the group and the panel that the caller describes, prefetches never fault, and `y` is read
     // and written inside the block.
@@ -47,11 +47,11 @@ unsafe fn multiply<K: Kind, const R: usize>(
             let (first, last) = (scales(2 * WORDS), 2 * WORDS + 2);
             match K::SECOND {
                 Second::None => {
-                    let found = dot::<R>(rows, panel, 0..WORDS, start(Factor::Start));
+                    let found = dot::<R>(rows, panel, next, 0..WORDS, start(Factor::Start));
                     scaled(&mut sums, found, first, scale_of);
                 }
                 Second::Addend => {
-                    let found = dot::<R>(rows, panel, 0..WORDS, [[_mm512_setzero_si512(); 2]; R]);
+                    let found = dot::<R>(rows, panel, next, 0..WORDS, [[_mm512_setzero_si512(); 2]; R]);
                     scaled(&mut sums, found, first, scale_of);
                     let minima = scales(last);
                     for (r, sums) in sums.iter_mut().enumerate() {
@@ -60,14 +60,15 @@ unsafe fn multiply<K: Kind, const R: usize>(
                     }
                 }
                 Second::Scale => {
-                    let found = dot::<R>(rows, panel, 0..WORDS / 2, start(Factor::FirstStart));
+                    let found = dot::<R>(rows, panel, next, 0..WORDS / 2, start(Factor::FirstStart));
                     scaled(&mut sums, found, first, scale_of);
-                    let found = dot::<R>(rows, panel, WORDS / 2..WORDS, start(Factor::LastStart));
+                    let found = dot::<R>(rows, panel, next, WORDS / 2..WORDS, start(Factor::LastStart));
                     scaled(&mut sums, found, scales(last), scale_of);
                 }
             }
             rows = rows.add(group_words(R));
             panel = panel.add(block_lines(K::SECOND));
+            next = next.wrapping_add(WORDS);
         }
         store_avx512(&sums, y, stride, add);
     }
@@ -82,6 +83,7 @@ unsafe fn multiply<K: Kind, const R: usize>(
 unsafe fn dot<const R: usize>(
     rows: *const u32,
     panel: *const Line,
+    next: *const Line,
     words: std::ops::Range<usize>,
     mut sums: [[__m512i; 2]; R],
 ) -> [[__m512i; 2]; R] {
@@ -92,6 +94,7 @@ unsafe fn dot<const R: usize>(
             let weights = [_mm512_load_si512(line.cast()), _mm512_load_si512(line.add(1).cast())];
             _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD).cast());
             _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD + 1).cast());
+            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(word).cast());
             for (r, sums) in sums.iter_mut().enumerate() {
                 let x = _mm512_set1_epi32(rows.add(r * WORDS + word).cast::<i32>().read());
                 *sums = [0, 1].map(|v| _mm512_dpbusd_epi32(sums[v], weights[v], x));

@@ -57,14 +57,23 @@ pub(super) const fn block_lines(second: Second) -> usize {
     }
 }
 
-/// Multiplies a group of rows by a panel: `y[rows, 32] (=|+=) x W^T`. Bytes of panels without minima are numbers with
-/// `OFFSET >> shift` on top.
+/// The weights of a call.
+#[derive(Clone, Copy)]
+pub(super) struct Right {
+    /// The blocks of a panel.
+    pub(super) panel: *const Line,
+    /// What comes after it: eight lines a block from here on are asked for meanwhile. Any address will do.
+    pub(super) next: *const Line,
+    /// Bytes of panels without minima are numbers with `OFFSET >> shift` on top.
+    pub(super) shift: u32,
+}
+
+/// Multiplies a group of rows by a panel: `y[rows, 32] (=|+=) x W^T`.
 ///
 /// # Safety
-/// The CPU has the instructions; `rows` holds `blocks` blocks of a group of the kernel's row count, `panel` as many of the
+/// The CPU has the instructions; `rows` holds `blocks` blocks of a group of the kernel's row count, the panel as many of the
 /// kernel's kind; `y` is writable (with `add` readable too) for the rows and 32 values at its stride.
-pub(super) type Micro =
-    unsafe fn(rows: *const u32, panel: *const Line, shift: u32, blocks: usize, y: *mut f32, stride: usize, add: bool);
+pub(super) type Micro = unsafe fn(rows: *const u32, right: Right, blocks: usize, y: *mut f32, stride: usize, add: bool);
 
 /// What the second factors of a kernel's panels are.
 pub(super) trait Kind {

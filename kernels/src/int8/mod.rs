@@ -32,7 +32,7 @@ pub use self::rows::Int8Rows;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use self::kernel::{Instructions, MOST_ROWS, group_words};
+use self::kernel::{Instructions, MOST_ROWS, Right, WORDS, group_words};
 use self::matrix::Panel;
 use crate::buffer::SharedMut;
 use crate::panels::PANEL;
@@ -105,29 +105,33 @@ impl Product<'_> {
         let together = (ACTIVATION_BYTES / group_bytes.max(1)).max(1);
         for first in (0..groups).step_by(together) {
             for panel in &self.w.panels()[panels.clone()] {
-                for group in first..groups.min(first + together) {
-                    self.block(panel, group);
+                let lines = self.w.lines(panel);
+                // The panel behind this one comes from far away while the first groups meet this one, a part with each.
+                let behind = lines.chunks(WORDS * self.x.blocks().max(1));
+                let behind = behind.map(|part| part.as_ptr().wrapping_add(lines.len()));
+                let behind = behind.chain(std::iter::repeat(lines.as_ptr()));
+                for (group, next) in (first..groups.min(first + together)).zip(behind) {
+                    self.block(panel, Right { panel: lines.as_ptr(), next, shift: panel.shift }, group);
                 }
             }
         }
     }
 
     /// A group of rows times a panel.
-    fn block(&self, panel: &Panel, group: usize) {
+    fn block(&self, panel: &Panel, right: Right, group: usize) {
         let (rows, words) = self.x.group(group);
         let micro = self.instructions.kernels().of(panel.second)[rows.len() - 1];
-        let lines = self.w.lines(panel);
         let blocks = self.x.blocks();
-        // SAFETY: the instructions are among the available ones; `words` are a group of so many rows and `lines` a panel of
+        // SAFETY: the instructions are among the available ones; `words` are a group of so many rows and `right` a panel of
         // its kind, both of `blocks` blocks. The elements lie inside the result, whose length was checked, and belong to
         // this panel and group, which one task has.
         unsafe {
             let start = self.y.at(rows.start * self.stride + panel.outputs.start);
             if panel.outputs.len() == PANEL {
-                return micro(words.as_ptr(), lines.as_ptr(), panel.shift, blocks, start, self.stride, self.add);
+                return micro(words.as_ptr(), right, blocks, start, self.stride, self.add);
             }
             let mut copy = [0.0_f32; MOST_ROWS * PANEL];
-            micro(words.as_ptr(), lines.as_ptr(), panel.shift, blocks, copy.as_mut_ptr(), PANEL, false);
+            micro(words.as_ptr(), right, blocks, copy.as_mut_ptr(), PANEL, false);
             for (row, sums) in copy.chunks_exact(PANEL).take(rows.len()).enumerate() {
                 let outputs = std::slice::from_raw_parts_mut(start.add(row * self.stride), panel.outputs.len());
                 for (output, sum) in outputs.iter_mut().zip(sums) {

@@ -1,6 +1,6 @@
 //! The product in plain Rust: what the other microkernels are held to.
 
-use super::kernel::{Factor, Kernels, Kind, OFFSET, WORDS, block_lines, group_words, kernels};
+use super::kernel::{Factor, Kernels, Kind, OFFSET, Right, WORDS, block_lines, group_words, kernels};
 use crate::block_product::Second;
 use crate::buffer::Line;
 use crate::panels::PANEL;
@@ -11,8 +11,7 @@ pub(super) static KERNELS: Kernels = kernels!(multiply);
 /// See [`Micro`](super::kernel::Micro).
 unsafe fn multiply<K: Kind, const R: usize>(
     rows: *const u32,
-    panel: *const Line,
-    shift: u32,
+    right: Right,
     blocks: usize,
     y: *mut f32,
     stride: usize,
@@ -20,7 +19,7 @@ unsafe fn multiply<K: Kind, const R: usize>(
 ) {
     // SAFETY: the group and the panel are as long as the caller says.
     let (rows, panel) = unsafe {
-        let panel = std::slice::from_raw_parts(panel, blocks * block_lines(K::SECOND));
+        let panel = std::slice::from_raw_parts(right.panel, blocks * block_lines(K::SECOND));
         (std::slice::from_raw_parts(rows, blocks * group_words(R)), bytemuck::cast_slice::<Line, u32>(panel))
     };
     for r in 0..R {
@@ -28,7 +27,7 @@ unsafe fn multiply<K: Kind, const R: usize>(
             let mut sum = 0.0_f32;
             let blocks = panel.chunks_exact(block_lines(K::SECOND) * 16);
             for (rows, panel) in rows.chunks_exact(group_words(R)).zip(blocks) {
-                sum = block::<K, R>(rows, panel, OFFSET >> shift, r, output, sum);
+                sum = block::<K, R>(rows, panel, OFFSET >> right.shift, r, output, sum);
             }
             // SAFETY: inside the block of the result.
             let place = unsafe { &mut *y.add(r * stride + output) };
