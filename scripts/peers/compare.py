@@ -494,7 +494,7 @@ def generate(sitting, table):
     table.note(
         f"Ours reads {SHIPPED}; the peer's other types are made from the F32 copy of that file. Batches:"
         f" {batches[0]['weight_form']}; they reach {' and '.join(shares)} of the {batches[0]['bound']} bound, the products alone at"
-        " their rate on data in the caches. Ours starts cold with the shared prefix ({computed:,} of {logical:,} prompt tokens computed, inside the time);"
+        f" their rate on data in the caches. Ours starts cold with the shared prefix ({computed:,} of {logical:,} prompt tokens computed, inside the time);"
         " llama-server's slots hold it before the clock starts. llama-bench and we read one token and write 64. One sequence runs on"
         " the blocks of the file with activations of 8 bits, as in `pipeline chat`, and reaches"
         f" {statistics.median(one['bound_share'] for one in alone):.0%} of the {alone[0]['bound']} bound of its"
