@@ -551,6 +551,6 @@ fn identity(
         WeightForm::Blocks => "-int8-activations",
         WeightForm::Int8 => "-int8",
     };
-    let kept = if weights.kept == PageElement::F16 { "-f16-keys" } else { "" };
+    let kept = if weights.kept == PageElement::I16 { "-i16-keys" } else { "" };
     Ok(format!("{}{adapters}-{precision}{products}{kept}", model.sha256()?))
 }

@@ -170,7 +170,7 @@ impl Weights {
         // Not bf16, where products round to it: in a large bias keys lose there what tells them apart.
         let kept = match precision {
             Precision::F32 => PageElement::F32,
-            Precision::Bf16 => PageElement::F16,
+            Precision::Bf16 => PageElement::I16,
         };
         Ok(Self {
             activations,

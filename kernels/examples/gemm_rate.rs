@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use espalier_kernels::{
-    Accumulate, BlockRows, BlockType, InstructionSet, PackedMatrix, Precision, StoredMatrix, Values, matmul, matmul_nn,
-    matmul_nt, matmul_stored, matmul_stored_transposed, matmul_tn, matmul_with,
+    Accumulate, BlockRows, BlockType, InstructionSet, Int8Matrix, Int8Rows, PackedMatrix, Precision, StoredMatrix,
+    Values, has_block_product, matmul, matmul_int8, matmul_nn, matmul_nt, matmul_stored, matmul_stored_transposed,
+    matmul_tn, matmul_with,
 };
 
 /// `M x K x N`: rows, inputs, outputs.
@@ -105,7 +106,7 @@ fn packed(precision: Precision, m: usize, k: usize, n: usize, is_wanted: &dyn Fn
 /// Blocks beside the packed product of their values, forward and backward.
 fn stored(block_type: BlockType, scales: &[usize], [m, k, n]: [usize; 3], is_wanted: &dyn Fn(&str) -> bool) {
     let name = |what: &str| format!("{block_type} {what} {m}x{k}x{n}");
-    if !["stored", "packed"].iter().any(|what| is_wanted(&name(what))) {
+    if !["stored", "packed", "int8"].iter().any(|what| is_wanted(&name(what))) {
         return;
     }
     let blocks = n * k / block_type.block_size();
@@ -127,6 +128,13 @@ fn stored(block_type: BlockType, scales: &[usize], [m, k, n]: [usize; 3], is_wan
     rate(&name("stored"), [m, n, k], matrix.bytes(), is_wanted, || {
         matmul_stored(Values::F32(&x), m, &matrix, &mut y, Accumulate::Overwrite);
     });
+    if has_block_product(block_type) {
+        let (bytes, mut rounded) = (Int8Matrix::pack(&matrix), Int8Rows::default());
+        rate(&name("int8"), [m, n, k], bytes.bytes(), is_wanted, || {
+            rounded.quantize(Values::F32(&x), m, k);
+            matmul_int8(&rounded, &bytes, &mut y, Accumulate::Overwrite);
+        });
+    }
     rate(&name("packed dx"), [m, n, k], transposed.bytes(), is_wanted, || {
         matmul(&dy, m, &transposed, &mut dx, Accumulate::Overwrite);
     });

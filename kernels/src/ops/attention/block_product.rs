@@ -3,35 +3,7 @@
 //! A tile of rows shares each load of a row of `B`, and its sums stay in registers. Every element of `C` is one chain of
 //! fused additions in the order of the depth, whatever tile it falls into.
 
-use half::f16;
-
 use crate::ops::simd::{Operation, Simd};
-
-/// What `B` may hold; sums are f32.
-pub(in crate::ops) trait BlockElement: Copy {
-    /// Reads a vector as f32.
-    ///
-    /// # Safety
-    ///
-    /// `source` points to `S::WIDTH` readable elements; no alignment is needed.
-    unsafe fn load_at<S: Simd>(simd: S, source: *const Self) -> S::Vector;
-}
-
-impl BlockElement for f32 {
-    #[inline(always)]
-    unsafe fn load_at<S: Simd>(simd: S, source: *const Self) -> S::Vector {
-        // SAFETY: the caller's promise is that of `load_at`.
-        unsafe { simd.load_at(source) }
-    }
-}
-
-impl BlockElement for f16 {
-    #[inline(always)]
-    unsafe fn load_at<S: Simd>(simd: S, source: *const Self) -> S::Vector {
-        // SAFETY: the caller's promise is that of `load_f16_at`.
-        unsafe { simd.load_f16_at(source) }
-    }
-}
 
 /// What the sums start from.
 #[derive(Clone, Copy)]
@@ -45,7 +17,7 @@ pub(in crate::ops) enum Start<'a> {
 }
 
 /// One product: `rows x depth` times `depth x columns`.
-pub(in crate::ops) struct BlockProduct<'a, B = f32> {
+pub(in crate::ops) struct BlockProduct<'a> {
     pub(in crate::ops) rows: usize,
     pub(in crate::ops) depth: usize,
     /// A multiple of the width of a vector.
@@ -55,7 +27,7 @@ pub(in crate::ops) struct BlockProduct<'a, B = f32> {
     pub(in crate::ops) a_row: usize,
     /// Elements between columns of `A`.
     pub(in crate::ops) a_depth: usize,
-    pub(in crate::ops) b: &'a [B],
+    pub(in crate::ops) b: &'a [f32],
     /// Elements between rows of `B`.
     pub(in crate::ops) b_stride: usize,
     pub(in crate::ops) c: &'a mut [f32],
@@ -64,7 +36,7 @@ pub(in crate::ops) struct BlockProduct<'a, B = f32> {
     pub(in crate::ops) start: Start<'a>,
 }
 
-impl<B: BlockElement> Operation for BlockProduct<'_, B> {
+impl Operation for BlockProduct<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -101,7 +73,7 @@ impl<B: BlockElement> Operation for BlockProduct<'_, B> {
     }
 }
 
-impl<B: BlockElement> BlockProduct<'_, B> {
+impl BlockProduct<'_> {
     /// Columns `column..column + C * WIDTH` of all rows, in tiles of nearly one size.
     ///
     /// # Safety
@@ -158,7 +130,7 @@ impl<B: BlockElement> BlockProduct<'_, B> {
             for _ in 0..self.depth {
                 let mut vectors = [simd.splat(0.0); C];
                 for (j, vector) in vectors.iter_mut().enumerate() {
-                    *vector = B::load_at(simd, b.add(j * S::WIDTH));
+                    *vector = simd.load_at(b.add(j * S::WIDTH));
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let factor = simd.splat(*a.add(r * self.a_row));

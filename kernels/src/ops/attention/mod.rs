@@ -35,7 +35,7 @@ mod packing;
 mod rounded;
 
 use self::backward::BackwardTask;
-pub(super) use self::block_product::{BlockElement, BlockProduct, Start};
+pub(super) use self::block_product::{BlockProduct, Start};
 use self::forward::ForwardTask;
 pub(super) use self::forward::{advance_sums, mask, mask_before, probabilities};
 use self::memory::SharedOutput;

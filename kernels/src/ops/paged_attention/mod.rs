@@ -1,14 +1,17 @@
 //! Causal attention over keys and values in pages that sequences may share.
 //!
 //! Scores, running maximum and sum are those of [`attention`](super::attention), a page being a tile: the additions of a
-//! query go page by page in the order of positions and, inside a page, in that of a block product. Which queries share a
-//! call, a task or a page changes none of them.
+//! query go page by page in the order of positions and, inside a page, in that of a block product, or are exact. Which
+//! queries share a call, a task or a page changes none of them.
 //!
 //! A task walks over the pages of some queries and one key head. Neighbours whose tables name the same page there are the
 //! rows of one product, so that a prefix is read once for all sequences of the task that begin with it. Nothing is
 //! transposed: a page holds its keys by depth and its values by position, as the two products read them.
 
+mod floats;
+mod integers;
 mod pages;
+mod pair_product;
 mod task;
 
 use std::ops::Range;

@@ -2,15 +2,11 @@
 
 use std::ops::Range;
 
-use bytemuck::Pod;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
+use super::{floats, integers};
 use crate::buffer::{Line, SharedMut};
 use crate::ops::AttentionShape;
-use crate::ops::attention::BlockElement;
-use crate::ops::simd::MAX_WIDTH;
-use crate::parallel;
+use crate::ops::simd::{MAX_WIDTH, dispatch};
+use crate::{InstructionSet, parallel};
 
 /// Positions of a page.
 pub const PAGE_POSITIONS: usize = 64;
@@ -23,45 +19,9 @@ const FEW_ROWS: usize = 16;
 pub enum PageElement {
     /// As they come.
     F32,
-    /// Rounded to the nearest, ties to even; what lies beyond the largest number becomes that one. Half the memory, and
-    /// half of what a query reads.
-    F16,
-}
-
-impl PageElement {
-    /// Memory of one.
-    fn bytes(self) -> usize {
-        match self {
-            Self::F32 => size_of::<f32>(),
-            Self::F16 => size_of::<f16>(),
-        }
-    }
-}
-
-/// An element as pages keep it.
-pub(super) trait Kept: BlockElement + Pod + Send + Sync {
-    /// Each value as it is kept.
-    fn keep(from: &[f32], to: &mut [Self]);
-}
-
-impl Kept for f32 {
-    fn keep(from: &[f32], to: &mut [Self]) {
-        to.copy_from_slice(from);
-    }
-}
-
-impl Kept for f16 {
-    fn keep(from: &[f32], to: &mut [Self]) {
-        const STEP: usize = 64;
-        let largest = Self::MAX.to_f32_const();
-        let mut finite = [0.0; STEP];
-        for (from, to) in from.chunks(STEP).zip(to.chunks_mut(STEP)) {
-            for (finite, value) in finite.iter_mut().zip(from) {
-                *finite = value.clamp(-largest, largest);
-            }
-            to.convert_from_f32_slice(&finite[..from.len()]);
-        }
-    }
+    /// Integers of 16 bits with a factor for each position and head: 12 bits and a sign of the largest value of a head of
+    /// 128. Half the memory, and half the multiplications.
+    I16,
 }
 
 /// What a page holds for each of its positions.
@@ -78,34 +38,40 @@ pub struct PageShape {
 }
 
 impl PageShape {
-    /// Elements between the values of two positions, so that whole vectors make up a head.
+    /// Words between the values of two positions, or pairs of them, so that whole vectors make up a head.
     pub(super) fn value_stride(&self) -> usize {
         self.head_dim.next_multiple_of(MAX_WIDTH)
     }
 
-    /// Elements of a head's keys: for each depth one of each position.
-    fn keys(&self) -> usize {
-        self.head_dim * PAGE_POSITIONS
+    /// Words of a head's keys: for each depth, or pair of depths, one of each position; then the factors.
+    fn key_words(&self) -> usize {
+        match self.element {
+            PageElement::F32 => self.head_dim * PAGE_POSITIONS,
+            PageElement::I16 => (self.head_dim.div_ceil(2) + 1) * PAGE_POSITIONS,
+        }
     }
 
-    /// Elements of a head's values: for each position those of the head.
-    fn values(&self) -> usize {
-        PAGE_POSITIONS * self.value_stride()
+    /// Words of a head's values: for each position, or pair of positions, those of the head; then the factors.
+    fn value_words(&self) -> usize {
+        match self.element {
+            PageElement::F32 => PAGE_POSITIONS * self.value_stride(),
+            PageElement::I16 => PAGE_POSITIONS / 2 * self.value_stride() + PAGE_POSITIONS,
+        }
     }
 
-    /// Elements of a head's keys and values.
-    fn head_elements(&self) -> usize {
-        self.keys() + self.values()
+    /// Words of a head's keys and values.
+    fn head_words(&self) -> usize {
+        self.key_words() + self.value_words()
     }
 
     /// Memory of a page.
     pub fn page_bytes(&self) -> usize {
-        self.layers * self.kv_heads * self.head_elements() * self.element.bytes()
+        self.layers * self.kv_heads * self.head_words() * size_of::<u32>()
     }
 
-    /// First element of a head.
+    /// First word of a head.
     fn head(&self, layer: usize, kv_head: usize) -> usize {
-        (layer * self.kv_heads + kv_head) * self.head_elements()
+        (layer * self.kv_heads + kv_head) * self.head_words()
     }
 }
 
@@ -143,13 +109,13 @@ pub struct FusedRows<'a> {
 }
 
 /// Pages of keys and values of some layers. A page is `[layer][head]` of keys `[depth][position]` and values
-/// `[position][element]`.
+/// `[position][element]`, in f32 or as [integers](super::integers).
 pub struct KeyValuePages {
     shape: PageShape,
     pages: Vec<PageMemory>,
 }
 
-/// The elements of a page, from the start of a cache line on.
+/// The words of a page, from the start of a cache line on.
 ///
 /// Their memory comes zeroed from the system, so that those who write a page touch it first, side by side; a vector of
 /// aligned lines would be filled by the thread that asks for it.
@@ -167,12 +133,12 @@ impl PageMemory {
     }
 
     #[inline(always)]
-    fn elements<T: Kept>(&self) -> &[T] {
-        bytemuck::cast_slice(&self.words[self.first..])
+    fn words(&self) -> &[u32] {
+        &self.words[self.first..]
     }
 
-    fn elements_mut<T: Kept>(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(&mut self.words[self.first..])
+    fn words_mut(&mut self) -> &mut [u32] {
+        &mut self.words[self.first..]
     }
 }
 
@@ -212,12 +178,11 @@ impl KeyValuePages {
         assert_eq!((attention.kv_heads, attention.head_dim), (kv_heads, head_dim), "pages of other heads");
     }
 
-    /// Keys and values of a head, as the two products read them; `T` is what the pages keep.
+    /// Keys and values of a head, as the two products read them.
     #[inline(always)]
-    pub(super) fn head<T: Kept>(&self, page: u32, layer: usize, kv_head: usize) -> (&[T], &[T]) {
-        debug_assert_eq!(self.shape.element.bytes(), size_of::<T>());
-        let elements = self.pages[page as usize].elements();
-        elements[self.shape.head(layer, kv_head)..][..self.shape.head_elements()].split_at(self.shape.keys())
+    pub(super) fn head(&self, page: u32, layer: usize, kv_head: usize) -> (&[u32], &[u32]) {
+        let words = self.pages[page as usize].words();
+        words[self.shape.head(layer, kv_head)..][..self.shape.head_words()].split_at(self.shape.key_words())
     }
 
     /// Writes keys and values of one layer, row `i` to `slots[i]`; then the forks get theirs, in order.
@@ -237,49 +202,38 @@ impl KeyValuePages {
             forks.iter().all(|fork| exists(fork.from, fork.positions) && exists(fork.to, 0) && fork.from != fork.to),
             "a fork of pages that do not exist"
         );
-        match shape.element {
-            PageElement::F32 => self.write_kept::<f32>(layer, slots, forks, rows),
-            PageElement::F16 => self.write_kept::<f16>(layer, slots, forks, rows),
-        }
-    }
-
-    /// [`write`](Self::write), whose assertions hold.
-    fn write_kept<T: Kept>(&mut self, layer: usize, slots: &[PageSlot], forks: &[PageFork], rows: &FusedRows<'_>) {
-        let shape = self.shape;
-        let pages: Vec<SharedMut<T>> = self.pages.iter_mut().map(|page| SharedMut::new(page.elements_mut())).collect();
+        let pages: Vec<SharedMut<u32>> = self.pages.iter_mut().map(|page| SharedMut::new(page.words_mut())).collect();
+        let isa = InstructionSet::detect();
         let part = |index: usize| {
             let (kv_head, is_value) = (index / 2, index % 2 == 1);
             let (first, count) = if is_value {
-                (shape.head(layer, kv_head) + shape.keys(), shape.values())
+                (shape.head(layer, kv_head) + shape.key_words(), shape.value_words())
             } else {
-                (shape.head(layer, kv_head), shape.keys())
+                (shape.head(layer, kv_head), shape.key_words())
             };
             // SAFETY: this head's keys or values lie inside the page, which exists by the assertions above; every part has
-            // its own elements, and a part uses those of one page at a time.
+            // its own words, and a part uses those of one page at a time.
             let place = |page: u32| unsafe { std::slice::from_raw_parts_mut(pages[page as usize].at(first), count) };
             let columns = if is_value { &rows.value } else { &rows.key };
             let columns = columns.start + kv_head * shape.head_dim..columns.start + (kv_head + 1) * shape.head_dim;
-            let mut kept = vec![T::zeroed(); if is_value { 0 } else { shape.head_dim }];
-            for (slot, row) in slots.iter().zip(rows.values.chunks_exact(rows.stride)) {
-                let (place, row, index) = (place(slot.page), &row[columns.clone()], slot.slot as usize);
-                if is_value {
-                    T::keep(row, &mut place[index * shape.value_stride()..][..row.len()]);
-                } else {
-                    T::keep(row, &mut kept);
-                    place.chunks_exact_mut(PAGE_POSITIONS).zip(&kept).for_each(|(place, value)| place[index] = *value);
+            let rows = rows.values.chunks_exact(rows.stride).map(|row| &row[columns.clone()]);
+            let rows = slots.iter().zip(rows).map(|(slot, row)| (place(slot.page), slot.slot as usize, row));
+            match shape.element {
+                PageElement::F32 => floats::put_rows(rows, is_value),
+                PageElement::I16 => {
+                    let integers = &mut vec![0; shape.value_stride()];
+                    dispatch(isa, integers::PutRows { rows, are_values: is_value, integers });
                 }
             }
+            let copy = match (shape.element, is_value) {
+                (PageElement::F32, false) => floats::copy_keys,
+                (PageElement::F32, true) => floats::copy_values,
+                (PageElement::I16, false) => integers::copy_keys,
+                (PageElement::I16, true) => integers::copy_values,
+            };
             for fork in forks {
                 // The two are different pages.
-                let (from, to, positions) = (&*place(fork.from), place(fork.to), fork.positions as usize);
-                if is_value {
-                    let elements = positions * shape.value_stride();
-                    to[..elements].copy_from_slice(&from[..elements]);
-                } else {
-                    for (from, to) in from.chunks_exact(PAGE_POSITIONS).zip(to.chunks_exact_mut(PAGE_POSITIONS)) {
-                        to[..positions].copy_from_slice(&from[..positions]);
-                    }
-                }
+                copy(&*place(fork.from), place(fork.to), fork.positions as usize);
             }
         };
         if slots.len() < FEW_ROWS && forks.is_empty() {

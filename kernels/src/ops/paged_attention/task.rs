@@ -1,18 +1,21 @@
 //! The attention of some queries and one key head.
 
-use half::f16;
+use std::ops::Range;
 
-use super::pages::Kept;
+use super::integers::{Integers, largest_integer, round_row};
+use super::pair_product::{PairProduct, Target};
 use super::{PAGE_POSITIONS, PageElement, PagedAttention};
 use crate::InstructionSet;
 use crate::buffer::{Scratch, with_scratch};
-use crate::gemm::round_row;
+use crate::gemm::round_row as round_to_bf16;
 use crate::ops::attention::{BlockProduct, Start, advance_sums, copy_scaled, mask, mask_before, probabilities};
 use crate::ops::simd::{MAX_WIDTH, Operation, Simd, dispatch};
 use crate::values::SharedValues;
 
 /// Rows whose scores are held at a time.
 const BLOCK_ROWS: usize = 48;
+/// Words of a row of probabilities in pairs.
+const PAIR_STRIDE: usize = PAGE_POSITIONS / 2;
 
 /// Queries of one sequence whose own positions lie in one page.
 #[derive(Clone, Copy)]
@@ -58,6 +61,9 @@ impl Task<'_> {
 struct State<'a> {
     /// Queries times the scale, in units of `ln 2`.
     queries: &'a mut [f32],
+    /// The same as integers, in pairs, and their factors.
+    query_pairs: &'a mut [u32],
+    query_factors: &'a mut [f32],
     /// Sums of values, not yet divided.
     outputs: &'a mut [f32],
     /// Elements between rows of queries and of outputs.
@@ -66,6 +72,9 @@ struct State<'a> {
     sums: &'a mut [f32],
     /// Of a block of rows.
     scores: &'a mut [f32],
+    /// Probabilities times the factors of the values as integers, in pairs, and their factors.
+    pairs: &'a mut [u32],
+    pair_factors: &'a mut [f32],
     factors: &'a mut [f32],
     new_sums: &'a mut [f32],
 }
@@ -77,26 +86,59 @@ impl Task<'_> {
         let rows = self.runs.iter().map(|run| run.count).sum::<usize>() * shape.group();
         let stride = shape.head_dim.next_multiple_of(MAX_WIDTH);
         let row_values = rows.next_multiple_of(MAX_WIDTH);
+        let block_values = BLOCK_ROWS.next_multiple_of(MAX_WIDTH);
+        let pairs = if self.call.pages.shape().element == PageElement::I16 { rows } else { 0 };
         let lengths = [
             rows * stride,
             rows * stride,
             row_values,
             row_values,
             BLOCK_ROWS * PAGE_POSITIONS,
-            BLOCK_ROWS.next_multiple_of(MAX_WIDTH),
-            BLOCK_ROWS.next_multiple_of(MAX_WIDTH),
+            block_values,
+            block_values,
+            pairs * stride / 2,
+            row_values,
+            BLOCK_ROWS * PAIR_STRIDE,
+            block_values,
         ];
-        with_scratch(Scratch::Activations, lengths.iter().sum::<usize>() / MAX_WIDTH, |lines| {
+        let words = lengths.iter().sum::<usize>();
+        with_scratch(Scratch::Activations, words.div_ceil(MAX_WIDTH), |lines| {
             let mut rest: &mut [f32] = bytemuck::cast_slice_mut(lines);
-            let [queries, outputs, largest, sums, scores, factors, new_sums] = lengths.map(|length| {
+            let [
+                queries,
+                outputs,
+                largest,
+                sums,
+                scores,
+                factors,
+                new_sums,
+                query_pairs,
+                query_factors,
+                pairs,
+                pair_factors,
+            ] = lengths.map(|length| {
                 let (buffer, others) = std::mem::take(&mut rest).split_at_mut(length);
                 rest = others;
                 buffer
             });
+            let [query_pairs, pairs] = [query_pairs, pairs].map(bytemuck::cast_slice_mut);
             outputs.fill(0.0);
             largest.fill(f32::NEG_INFINITY);
             sums.fill(0.0);
-            let mut state = State { queries, outputs, stride, largest, sums, scores, factors, new_sums };
+            let mut state = State {
+                queries,
+                query_pairs,
+                query_factors,
+                outputs,
+                stride,
+                largest,
+                sums,
+                scores,
+                pairs,
+                pair_factors,
+                factors,
+                new_sums,
+            };
             dispatch(isa, Walk { task: self, state: &mut state });
         });
     }
@@ -114,10 +156,7 @@ impl Operation for Walk<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         self.task.read(simd, self.state);
-        match self.task.call.pages.shape().element {
-            PageElement::F32 => self.task.walk::<S, f32>(simd, self.state),
-            PageElement::F16 => self.task.walk::<S, f16>(simd, self.state),
-        }
+        self.task.walk(simd, self.state);
         self.task.write(simd, self.state);
     }
 }
@@ -130,6 +169,13 @@ impl Task<'_> {
         let scale = shape.scale * std::f32::consts::LOG2_E;
         for ((row, head), query) in self.places().zip(state.queries.chunks_exact_mut(state.stride)) {
             copy_scaled(simd, &rows[row * stride + head * shape.head_dim..][..shape.head_dim], scale, query);
+        }
+        if self.call.pages.shape().element == PageElement::I16 {
+            let (words, most) = (state.stride / 2, largest_integer(shape.head_dim));
+            let pairs = state.query_pairs.chunks_exact_mut(words).zip(&mut *state.query_factors);
+            for (query, (pairs, factor)) in state.queries.chunks_exact(state.stride).zip(pairs) {
+                *factor = round_row::<S, true>(simd, query, most, bytemuck::cast_slice_mut(pairs));
+            }
         }
     }
 
@@ -151,7 +197,7 @@ impl Task<'_> {
                     }
                     SharedValues::Bf16(out) => {
                         let out = std::slice::from_raw_parts_mut(out.at(at), shape.head_dim);
-                        round_row(result, bytemuck::cast_slice_mut(out));
+                        round_to_bf16(result, bytemuck::cast_slice_mut(out));
                     }
                 }
             }
@@ -160,7 +206,7 @@ impl Task<'_> {
 
     /// All pages in the order of positions; runs side by side that have one in common meet it together.
     #[inline(always)]
-    fn walk<S: Simd, T: Kept>(&self, simd: S, state: &mut State<'_>) {
+    fn walk<S: Simd>(&self, simd: S, state: &mut State<'_>) {
         let group = self.call.shape.group();
         let first = self.runs.iter().map(|run| run.first_page).min().unwrap_or(0);
         let end = self.runs.iter().map(|run| run.first_page + run.pages.len()).max().unwrap_or(0);
@@ -174,7 +220,7 @@ impl Task<'_> {
                     to += 1;
                 }
                 if let Some(page) = page {
-                    self.meet::<S, T>(simd, state, page, index, &self.runs[from..to], from_row);
+                    self.meet(simd, state, page, index, &self.runs[from..to], from_row);
                 }
                 (from, from_row) = (to, to_row);
             }
@@ -183,7 +229,7 @@ impl Task<'_> {
 
     /// Some runs and a page that they have in common, a block of rows at a time.
     #[inline(always)]
-    fn meet<S: Simd, T: Kept>(
+    fn meet<S: Simd>(
         &self,
         simd: S,
         state: &mut State<'_>,
@@ -205,31 +251,46 @@ impl Task<'_> {
                     seen[count] = (behind, visible);
                     count += 1;
                     if count == BLOCK_ROWS {
-                        self.block::<S, T>(simd, state, page, row, &seen);
+                        self.block(simd, state, page, row, &seen);
                         (row, count) = (row + BLOCK_ROWS, 0);
                     }
                 }
             }
         }
         if count > 0 {
-            self.block::<S, T>(simd, state, page, row, &seen[..count]);
+            self.block(simd, state, page, row, &seen[..count]);
         }
     }
 
     /// Rows `row..row + seen.len()` and a page of which each sees some keys.
     #[inline(always)]
-    fn block<S: Simd, T: Kept>(&self, simd: S, state: &mut State<'_>, page: u32, row: usize, seen: &[(usize, usize)]) {
-        let PagedAttention { shape, pages, layer, .. } = *self.call;
-        let (rows, stride) = (seen.len(), state.stride);
-        let (keys, values) = pages.head::<T>(page, layer, self.kv_head);
+    fn block<S: Simd>(&self, simd: S, state: &mut State<'_>, page: u32, row: usize, seen: &[(usize, usize)]) {
         let active = seen.iter().map(|&(_, visible)| visible).max().unwrap_or(0);
         let columns = active.next_multiple_of(S::WIDTH);
+        let (keys, values) = self.call.pages.head(page, self.call.layer, self.kv_head);
+        match self.call.pages.shape().element {
+            PageElement::F32 => {
+                self.score(simd, state, bytemuck::cast_slice(keys), row..row + seen.len(), columns);
+                Self::weigh(simd, state, row, columns, seen);
+                self.add(simd, state, bytemuck::cast_slice(values), row..row + seen.len(), active);
+            }
+            PageElement::I16 => {
+                self.score_integers(simd, state, Integers::of(keys), row..row + seen.len(), columns);
+                Self::weigh(simd, state, row, columns, seen);
+                self.add_integers(simd, state, Integers::of(values), row, seen, active);
+            }
+        }
+    }
+
+    /// The scores of some rows and the first `columns` keys of a page.
+    #[inline(always)]
+    fn score<S: Simd>(&self, simd: S, state: &mut State<'_>, keys: &[f32], rows: Range<usize>, columns: usize) {
         simd.call(BlockProduct {
-            rows,
-            depth: shape.head_dim,
+            rows: rows.len(),
+            depth: self.call.shape.head_dim,
             columns,
-            a: &state.queries[row * stride..],
-            a_row: stride,
+            a: &state.queries[rows.start * state.stride..],
+            a_row: state.stride,
             a_depth: 1,
             b: keys,
             b_stride: PAGE_POSITIONS,
@@ -237,7 +298,38 @@ impl Task<'_> {
             c_stride: PAGE_POSITIONS,
             start: Start::Zero,
         });
-        let largest = &mut state.largest[row..row + rows];
+    }
+
+    /// [`score`](Self::score) of integers.
+    #[inline(always)]
+    fn score_integers<S: Simd>(
+        &self,
+        simd: S,
+        state: &mut State<'_>,
+        keys: Integers<'_>,
+        rows: Range<usize>,
+        columns: usize,
+    ) {
+        simd.call(PairProduct {
+            rows: rows.len(),
+            pairs: self.call.shape.head_dim.div_ceil(2),
+            columns,
+            a: &state.query_pairs[rows.start * (state.stride / 2)..],
+            a_row: state.stride / 2,
+            row_factors: &state.query_factors[rows],
+            b: keys.words,
+            b_stride: PAGE_POSITIONS,
+            c: state.scores,
+            c_stride: PAGE_POSITIONS,
+            target: Target::Scores(keys.factors),
+        });
+    }
+
+    /// Turns scores into probabilities, which are not yet divided by their sum.
+    #[inline(always)]
+    fn weigh<S: Simd>(simd: S, state: &mut State<'_>, row: usize, columns: usize, seen: &[(usize, usize)]) {
+        let rows = row..row + seen.len();
+        let largest = &mut state.largest[rows.clone()];
         for (index, &(behind, visible)) in seen.iter().enumerate() {
             let scores = &mut state.scores[index * PAGE_POSITIONS..][..columns];
             if behind >= visible {
@@ -250,19 +342,67 @@ impl Task<'_> {
             mask_before(simd, scores, behind);
             (largest[index], state.factors[index], state.new_sums[index]) = probabilities(simd, scores, largest[index]);
         }
-        advance_sums(simd, &mut state.sums[row..row + rows], state.factors, state.new_sums);
+        advance_sums(simd, &mut state.sums[rows], state.factors, state.new_sums);
+    }
+
+    /// Adds the values of the first `active` positions of a page to the outputs of some rows.
+    #[inline(always)]
+    fn add<S: Simd>(&self, simd: S, state: &mut State<'_>, values: &[f32], rows: Range<usize>, active: usize) {
         simd.call(BlockProduct {
-            rows,
+            rows: rows.len(),
             depth: active,
-            columns: shape.head_dim.next_multiple_of(S::WIDTH),
+            columns: self.call.shape.head_dim.next_multiple_of(S::WIDTH),
             a: state.scores,
             a_row: PAGE_POSITIONS,
             a_depth: 1,
             b: values,
-            b_stride: stride,
-            c: &mut state.outputs[row * stride..],
-            c_stride: stride,
+            b_stride: state.stride,
+            c: &mut state.outputs[rows.start * state.stride..],
+            c_stride: state.stride,
             start: Start::Scale(state.factors),
+        });
+    }
+
+    /// [`add`](Self::add) of integers.
+    #[inline(always)]
+    fn add_integers<S: Simd>(
+        &self,
+        simd: S,
+        state: &mut State<'_>,
+        values: Integers<'_>,
+        row: usize,
+        seen: &[(usize, usize)],
+        active: usize,
+    ) {
+        let most = largest_integer(PAGE_POSITIONS);
+        let pairs = state.pairs.chunks_exact_mut(PAIR_STRIDE).zip(&mut *state.pair_factors);
+        let scores = state.scores.chunks_exact_mut(PAGE_POSITIONS);
+        for ((&(_, visible), scores), (pairs, factor)) in seen.iter().zip(scores).zip(pairs) {
+            // Behind what is visible a page may hold anything.
+            let scores = &mut scores[..active.next_multiple_of(S::WIDTH)];
+            for (index, scores) in scores.chunks_exact_mut(S::WIDTH).enumerate() {
+                let first = index * S::WIDTH;
+                let weighed = simd.mul(simd.load(scores), simd.load(&values.factors[first..]));
+                let known = visible.saturating_sub(first);
+                let weighed =
+                    if known >= S::WIDTH { weighed } else { simd.select_first(known, weighed, simd.splat(0.0)) };
+                simd.store(scores, weighed);
+            }
+            // What is not finite shows in the sum of the probabilities.
+            *factor = round_row::<S, false>(simd, scores, most, bytemuck::cast_slice_mut(pairs));
+        }
+        simd.call(PairProduct {
+            rows: seen.len(),
+            pairs: active.div_ceil(2),
+            columns: self.call.shape.head_dim.next_multiple_of(S::WIDTH),
+            a: state.pairs,
+            a_row: PAIR_STRIDE,
+            row_factors: state.pair_factors,
+            b: values.words,
+            b_stride: state.stride,
+            c: &mut state.outputs[row * state.stride..],
+            c_stride: state.stride,
+            target: Target::Outputs(state.factors),
         });
     }
 }

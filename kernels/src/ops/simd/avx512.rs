@@ -3,24 +3,25 @@
 // SAFETY of all blocks here: a value of `Avx512` exists only after the detection of its features, and the intrinsics
 // need nothing else; those that touch memory pass on the promise of their caller.
 
-use half::{bf16, f16};
+use half::bf16;
 
+use std::arch::asm;
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, __m512bh, __m512i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
     _mm_loadu_ps, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
     _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castps128_ps512, _mm512_castsi512_ps,
-    _mm512_cmp_ps_mask, _mm512_cmplt_epi32_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
-    _mm512_cvtneps_pbh, _mm512_cvtph_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_insertf32x4, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mask_and_epi32, _mm512_mask_blend_ps, _mm512_mask_or_epi32, _mm512_max_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_permutexvar_epi16, _mm512_reduce_add_ps,
-    _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32,
-    _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
-    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm512_cmp_ps_mask, _mm512_cmplt_epi32_mask, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_cvtps_epi32, _mm512_cvtsepi32_epi16, _mm512_div_ps,
+    _mm512_fmadd_ps, _mm512_insertf32x4, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_and_epi32,
+    _mm512_mask_blend_ps, _mm512_mask_or_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512,
+    _mm512_permutexvar_epi16, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 use super::{Operation, Simd};
 
-/// Proof of AVX-512 F, BW, DQ and VL, and of its BF16 where that is said.
+/// Proof of AVX-512 F, BW, DQ and VL, and of its BF16 and VNNI where that is said; all CPUs with the first have the other.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512<const BF16: bool>(());
 
@@ -33,7 +34,7 @@ impl<const BF16: bool> Avx512<BF16> {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("fma")
-            && (!BF16 || is_x86_feature_detected!("avx512bf16")))
+            && (!BF16 || is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni")))
         .then_some(Self(()))
     }
 }
@@ -43,7 +44,7 @@ fn compiled_for_avx512<O: Operation>(simd: Avx512<false>, operation: O) -> O::Ou
     operation.run(simd)
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni,avx2,fma")]
 fn compiled_for_bf16<O: Operation>(simd: Avx512<true>, operation: O) -> O::Output {
     operation.run(simd)
 }
@@ -82,8 +83,30 @@ unsafe fn rounded(vector: __m512) -> __m512i {
     }
 }
 
+/// `VPDPWSSD` itself: the compiler takes its intrinsic apart into a product and an addition.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 VNNI.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn dot_words(a: __m512i, b: __m512i, mut sum: __m512i) -> __m512i {
+    // SAFETY: see the head of the file; registers alone.
+    unsafe {
+        asm!(
+            "vpdpwssd {sum}, {a}, {b}",
+            sum = inout(zmm_reg) sum,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
 impl<const BF16: bool> Simd for Avx512<BF16> {
     type Vector = __m512;
+    type Integers = __m512i;
 
     const WIDTH: usize = 16;
 
@@ -106,9 +129,38 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    unsafe fn load_f16_at(self, source: *const f16) -> Self::Vector {
+    fn splat_integer(self, value: u32) -> Self::Integers {
         // SAFETY: see the head of the file.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(source.cast())) }
+        unsafe { _mm512_set1_epi32(value.cast_signed()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers_at(self, source: *const u32) -> Self::Integers {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_loadu_si512(source.cast()) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, a: Self::Integers, b: Self::Integers, sum: Self::Integers) -> Self::Integers {
+        // SAFETY: see the head of the file; with `BF16` the CPU has VNNI.
+        unsafe {
+            if !BF16 {
+                return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+            }
+            dot_words(a, b, sum)
+        }
+    }
+
+    #[inline(always)]
+    fn to_floats(self, a: Self::Integers) -> Self::Vector {
+        // SAFETY: see the head of the file.
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16_at(self, target: *mut i16, vector: Self::Vector) {
+        // SAFETY: see the head of the file.
+        unsafe { _mm256_storeu_si256(target.cast(), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(vector))) }
     }
 
     #[inline(always)]

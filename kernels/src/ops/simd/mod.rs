@@ -13,7 +13,7 @@ mod portable;
 
 pub(super) use exponential::{exp, exp2};
 
-use half::{bf16, f16};
+use half::bf16;
 
 use crate::InstructionSet;
 use crate::gemm::bf16_bits;
@@ -26,6 +26,9 @@ pub(super) const MAX_WIDTH: usize = 16;
 pub(super) trait Simd: Copy {
     /// A vector of [`Self::WIDTH`] floats.
     type Vector: Copy;
+
+    /// A vector of [`Self::WIDTH`] integers of 32 bits.
+    type Integers: Copy;
 
     /// Elements of a vector.
     const WIDTH: usize;
@@ -106,20 +109,29 @@ pub(super) trait Simd: Copy {
         self.load(&buffer)
     }
 
-    /// Reads a vector of f16.
+    /// All elements equal to `value`.
+    fn splat_integer(self, value: u32) -> Self::Integers;
+
+    /// Reads a vector of integers.
     ///
     /// # Safety
     ///
     /// `source` points to [`Self::WIDTH`] readable elements; no alignment is needed.
-    #[inline(always)]
-    unsafe fn load_f16_at(self, source: *const f16) -> Self::Vector {
-        let mut buffer = [0.0; MAX_WIDTH];
-        for (i, value) in buffer.iter_mut().enumerate().take(Self::WIDTH) {
-            // SAFETY: the caller grants the elements.
-            *value = unsafe { source.add(i).read_unaligned() }.to_f32_const();
-        }
-        self.load(&buffer)
-    }
+    unsafe fn load_integers_at(self, source: *const u32) -> Self::Integers;
+
+    /// Takes each element as two signed integers of 16 bits and adds the products of the lower and of the upper ones to
+    /// `sum`; the sums stay in 32 bits.
+    fn dot_pairs(self, a: Self::Integers, b: Self::Integers, sum: Self::Integers) -> Self::Integers;
+
+    /// The nearest floats.
+    fn to_floats(self, a: Self::Integers) -> Self::Vector;
+
+    /// Writes the nearest integers of 16 bits, ties to even, for `|a| < 2^15`; of NaN any.
+    ///
+    /// # Safety
+    ///
+    /// `target` points to [`Self::WIDTH`] writable elements; no alignment is needed.
+    unsafe fn store_i16_at(self, target: *mut i16, vector: Self::Vector);
 
     /// Rounds a vector to bf16, nearest even, as the packing of activations does, and writes it.
     ///

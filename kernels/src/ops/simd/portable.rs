@@ -35,6 +35,7 @@ macro_rules! zipped {
 
 impl Simd for Portable {
     type Vector = [f32; WIDTH];
+    type Integers = [i32; WIDTH];
 
     const WIDTH: usize = WIDTH;
 
@@ -53,6 +54,38 @@ impl Simd for Portable {
     unsafe fn store_at(self, target: *mut f32, vector: Self::Vector) {
         // SAFETY: the caller promises WIDTH writable elements.
         unsafe { target.cast::<Self::Vector>().write_unaligned(vector) }
+    }
+
+    #[inline(always)]
+    fn splat_integer(self, value: u32) -> Self::Integers {
+        [value.cast_signed(); WIDTH]
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers_at(self, source: *const u32) -> Self::Integers {
+        // SAFETY: the caller promises WIDTH readable elements.
+        unsafe { source.cast::<Self::Integers>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, a: Self::Integers, b: Self::Integers, sum: Self::Integers) -> Self::Integers {
+        let mut sums = sum;
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            let (low, high) = (i32::from(a as i16) * i32::from(b as i16), (a >> 16) * (b >> 16));
+            *sum = sum.wrapping_add(low.wrapping_add(high));
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn to_floats(self, a: Self::Integers) -> Self::Vector {
+        a.map(|a| a as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16_at(self, target: *mut i16, vector: Self::Vector) {
+        // SAFETY: the caller promises WIDTH writable elements.
+        unsafe { target.cast::<[i16; WIDTH]>().write_unaligned(self.round(vector).map(|value| value as i16)) }
     }
 
     #[inline(always)]
