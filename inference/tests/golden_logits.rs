@@ -1,5 +1,6 @@
 //! Logits of llama.cpp (scripts/golden-logits.py) against ours, in both precisions and with activations of 8 bits. Needs the models: the path of
-//! SmolLM2-135M-Instruct in `ESPALIER_TEST_SMOLLM2`, of Qwen2.5-Coder-0.5B-Instruct in `ESPALIER_TEST_QWEN2`.
+//! SmolLM2-135M-Instruct in `ESPALIER_TEST_SMOLLM2`, of Qwen2.5-Coder-0.5B-Instruct in `ESPALIER_TEST_QWEN2`, of Gemma 3 270M in
+//! `ESPALIER_TEST_GEMMA3`.
 #![allow(clippy::unwrap_used, reason = "a test may fail this way")]
 
 use espalier_inference::{EngineOptions, NativeEngine, Prompt, Request, WeightForm};
@@ -86,4 +87,9 @@ fn smollm2_gives_the_logits_of_llama_cpp() {
 #[test]
 fn qwen2_gives_the_logits_of_llama_cpp() {
     check("ESPALIER_TEST_QWEN2", "logits-qwen05.json");
+}
+
+#[test]
+fn gemma3_gives_the_logits_of_llama_cpp() {
+    check("ESPALIER_TEST_GEMMA3", "logits-gemma3.json");
 }

@@ -144,9 +144,11 @@ fn open(arguments: &Arguments, named: &[(String, &Path)], session: Session<'_>) 
     let loaded =
         named.iter().map(|(_, path)| LoraAdapter::load(path, model.config())).collect::<Result<Vec<_>, _>>()?;
     let adapters: Vec<(&str, &LoraAdapter)> = named.iter().map(|(name, _)| name.as_str()).zip(&loaded).collect();
-    let engine = NativeEngine::load_with_adapters(&model, &adapters, &session.writing_options())?;
+    let options = session.writing_options();
+    let engine = NativeEngine::load_with_adapters(&model, &adapters, &options)?;
     let (precision, note) = match engine.weight_form() {
-        WeightForm::Packed => (precision, None),
+        WeightForm::Packed if options.weight_form == WeightForm::Packed => (precision, None),
+        WeightForm::Packed => (precision, Some(engine.weight_words())),
         WeightForm::Blocks | WeightForm::Int8 => ("int8".to_owned(), Some(engine.weight_words())),
     };
     Ok(Opened { model: Arc::new(engine).into(), precision, note })

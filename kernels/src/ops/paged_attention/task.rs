@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::integers::{Integers, largest_integer, round_row};
+use super::integers::{Integers, largest_integer, largest_score, round_row, round_weighed, weigh_scores};
 use super::pair_product::{PairProduct, Target};
 use super::{PAGE_POSITIONS, PageElement, PagedAttention};
 use crate::InstructionSet;
@@ -174,7 +174,7 @@ impl Task<'_> {
             let (words, most) = (state.stride / 2, largest_integer(shape.head_dim));
             let pairs = state.query_pairs.chunks_exact_mut(words).zip(&mut *state.query_factors);
             for (query, (pairs, factor)) in state.queries.chunks_exact(state.stride).zip(pairs) {
-                *factor = round_row::<S, true>(simd, query, most, bytemuck::cast_slice_mut(pairs));
+                *factor = round_row(simd, query, most, bytemuck::cast_slice_mut(pairs));
             }
         }
     }
@@ -275,9 +275,10 @@ impl Task<'_> {
                 self.add(simd, state, bytemuck::cast_slice(values), row..row + seen.len(), active);
             }
             PageElement::I16 => {
+                let values = Integers::of(values);
                 self.score_integers(simd, state, Integers::of(keys), row..row + seen.len(), columns);
-                Self::weigh(simd, state, row, columns, seen);
-                self.add_integers(simd, state, Integers::of(values), row, seen, active);
+                Self::weigh_integers(simd, state, row, values.factors, seen);
+                self.add_integers(simd, state, values, row..row + seen.len(), active);
             }
         }
     }
@@ -345,6 +346,39 @@ impl Task<'_> {
         advance_sums(simd, &mut state.sums[rows], state.factors, state.new_sums);
     }
 
+    /// [`weigh`](Self::weigh), times the factors of the values, as integers.
+    #[inline(always)]
+    fn weigh_integers<S: Simd>(
+        simd: S,
+        state: &mut State<'_>,
+        row: usize,
+        value_factors: &[f32],
+        seen: &[(usize, usize)],
+    ) {
+        let rows = row..row + seen.len();
+        let (scores, _) = state.scores.as_chunks_mut::<PAGE_POSITIONS>();
+        let (integers, _) = bytemuck::cast_slice_mut::<u32, i16>(state.pairs).as_chunks_mut::<PAGE_POSITIONS>();
+        let Some((factors, _)) = value_factors.split_first_chunk::<PAGE_POSITIONS>() else { return };
+        // Step by step for all rows: what a row waits for, others have meanwhile.
+        for ((largest, exponent), (scores, &(behind, visible))) in
+            state.largest[rows.clone()].iter_mut().zip(&mut *state.factors).zip(scores.iter().zip(seen))
+        {
+            let old = *largest;
+            *largest = largest_score(simd, scores, &(behind..visible), old);
+            // A window may begin behind all pages so far: nothing is to be kept then.
+            *exponent = if *largest == f32::NEG_INFINITY { 0.0 } else { old - *largest };
+        }
+        for (index, (scores, &(behind, visible))) in scores.iter_mut().zip(seen).enumerate() {
+            let largest = state.largest[row + index];
+            (state.new_sums[index], state.pair_factors[index]) =
+                weigh_scores(simd, scores, &(behind..visible), largest, factors);
+        }
+        for (index, (scores, integers)) in scores.iter().zip(integers).enumerate().take(seen.len()) {
+            state.pair_factors[index] = round_weighed(simd, scores, state.pair_factors[index], integers);
+        }
+        advance_sums(simd, &mut state.sums[rows], state.factors, state.new_sums);
+    }
+
     /// Adds the values of the first `active` positions of a page to the outputs of some rows.
     #[inline(always)]
     fn add<S: Simd>(&self, simd: S, state: &mut State<'_>, values: &[f32], rows: Range<usize>, active: usize) {
@@ -370,29 +404,11 @@ impl Task<'_> {
         simd: S,
         state: &mut State<'_>,
         values: Integers<'_>,
-        row: usize,
-        seen: &[(usize, usize)],
+        rows: Range<usize>,
         active: usize,
     ) {
-        let most = largest_integer(PAGE_POSITIONS);
-        let pairs = state.pairs.chunks_exact_mut(PAIR_STRIDE).zip(&mut *state.pair_factors);
-        let scores = state.scores.chunks_exact_mut(PAGE_POSITIONS);
-        for ((&(_, visible), scores), (pairs, factor)) in seen.iter().zip(scores).zip(pairs) {
-            // Behind what is visible a page may hold anything.
-            let scores = &mut scores[..active.next_multiple_of(S::WIDTH)];
-            for (index, scores) in scores.chunks_exact_mut(S::WIDTH).enumerate() {
-                let first = index * S::WIDTH;
-                let weighed = simd.mul(simd.load(scores), simd.load(&values.factors[first..]));
-                let known = visible.saturating_sub(first);
-                let weighed =
-                    if known >= S::WIDTH { weighed } else { simd.select_first(known, weighed, simd.splat(0.0)) };
-                simd.store(scores, weighed);
-            }
-            // What is not finite shows in the sum of the probabilities.
-            *factor = round_row::<S, false>(simd, scores, most, bytemuck::cast_slice_mut(pairs));
-        }
         simd.call(PairProduct {
-            rows: seen.len(),
+            rows: rows.len(),
             pairs: active.div_ceil(2),
             columns: self.call.shape.head_dim.next_multiple_of(S::WIDTH),
             a: state.pairs,
@@ -400,7 +416,7 @@ impl Task<'_> {
             row_factors: state.pair_factors,
             b: values.words,
             b_stride: state.stride,
-            c: &mut state.outputs[row * state.stride..],
+            c: &mut state.outputs[rows.start * state.stride..],
             c_stride: state.stride,
             target: Target::Outputs(state.factors),
         });

@@ -249,6 +249,34 @@ fn integers_are_the_nearest_and_what_is_not_finite_shows() {
 }
 
 #[test]
+fn what_a_page_held_before_is_never_seen() {
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 8, scale: 0.3, window: None };
+    let (stride, count) = (32, 3);
+    let rows = noise(5, count * stride);
+    let attend = |element: PageElement, before: f32| {
+        let mut pages = KeyValuePages::new(PageShape { element, layers: 1, kv_heads: 1, head_dim: 8 });
+        let page = pages.grow();
+        let slots: Vec<PageSlot> = (0..64).map(|slot| PageSlot { page, slot }).collect();
+        for (values, slots) in [(&vec![before; 64 * stride], &slots[..]), (&rows, &slots[..count])] {
+            pages.write(0, slots, &[], &FusedRows { values, stride, key: 16..24, value: 24..32 });
+        }
+        let sequences = [PagedQueries { pages: &[page], first_page: 0, start: 0, rows: 0..count }];
+        let mut out = vec![0.0; count * 16];
+        let call =
+            PagedAttention { shape: &shape, pages: &pages, layer: 0, rows: &rows, stride, sequences: &sequences };
+        call.run(ValuesMut::F32(&mut out));
+        out
+    };
+    for element in [PageElement::F32, PageElement::I16] {
+        let clean = attend(element, 0.0);
+        assert!(clean.iter().all(|value| value.is_finite()));
+        for before in [1e30, f32::INFINITY, f32::NAN] {
+            assert_eq!(attend(element, before), clean, "{element:?} {before}");
+        }
+    }
+}
+
+#[test]
 fn sums_of_integers_stay_in_32_bits() {
     for terms in [1, 2, 20, 64, 80, 128, 256, 512] {
         let most = i64::from(integers::largest_integer(terms));
