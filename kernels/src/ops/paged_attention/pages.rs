@@ -109,7 +109,7 @@ pub struct FusedRows<'a> {
 }
 
 /// Pages of keys and values of some layers. A page is `[layer][head]` of keys `[depth][position]` and values
-/// `[position][element]`, in f32 or as [integers](super::integers).
+/// `[position][element]`, in f32 or in pairs of integers.
 pub struct KeyValuePages {
     shape: PageShape,
     pages: Vec<PageMemory>,
