@@ -341,8 +341,8 @@ fn the_longest_answers_begin_first() {
 fn identity_names_model_and_precision() {
     let f32 = engine(&options(Precision::F32));
     let bf16 = engine(&options(Precision::Bf16));
-    assert!(f32.identity().ends_with("-f32") && bf16.identity().ends_with("-bf16-f16-keys"), "{}", bf16.identity());
-    assert_eq!(f32.identity().strip_suffix("f32"), bf16.identity().strip_suffix("bf16-f16-keys"));
+    assert!(f32.identity().ends_with("-f32") && bf16.identity().ends_with("-bf16-i16-keys"), "{}", bf16.identity());
+    assert_eq!(f32.identity().strip_suffix("f32"), bf16.identity().strip_suffix("bf16-i16-keys"));
 }
 
 #[test]
