@@ -184,6 +184,12 @@ mod peak {
             // SAFETY: the CPU has the features.
             together("VDPBF16PS", 2.0 * flops, || unsafe { dot() });
         }
+        if is_x86_feature_detected!("avx512vnni") {
+            // SAFETY: the CPU has the features.
+            together("VPDPWSSD", 2.0 * flops, || unsafe { pairs() });
+            // SAFETY: the CPU has the features.
+            together("VPDPBUSD", 4.0 * flops, || unsafe { bytes() });
+        }
     }
 
     /// The rate of all threads at once: they may share an arithmetic unit.
@@ -244,5 +250,19 @@ mod peak {
         let zero = _mm512_setzero_ps();
         // SAFETY: the CPU has the instruction; only registers change.
         unsafe { loop_of!("vdpbf16ps", zero) };
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    fn pairs() {
+        let zero = _mm512_setzero_ps();
+        // SAFETY: the CPU has the instruction; only registers change.
+        unsafe { loop_of!("vpdpwssd", zero) };
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    fn bytes() {
+        let zero = _mm512_setzero_ps();
+        // SAFETY: the CPU has the instruction; only registers change.
+        unsafe { loop_of!("vpdpbusd", zero) };
     }
 }

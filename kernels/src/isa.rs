@@ -103,6 +103,21 @@ fn best_uncached() -> InstructionSet {
     InstructionSet::Portable
 }
 
+/// Whether `VDPBF16PS` loses to f32 multiplications of widened values: Intel's cores with AVX-512 FP16 begin one in two cycles,
+/// and two f32 multiplications and additions in each cycle (docs/benchmarks.md). They have AMX for bf16, but many a virtual
+/// machine hides that.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_slow_bf16_pairs() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    static SLOW: OnceLock<bool> = OnceLock::new();
+    *SLOW.get_or_init(|| {
+        let first = __cpuid(0);
+        let is_intel = [first.ebx, first.edx, first.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel";
+        let has_fp16 = first.eax >= 7 && __cpuid_count(7, 0).edx & 1 << 23 != 0;
+        is_intel && has_fp16
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

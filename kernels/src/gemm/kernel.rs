@@ -11,6 +11,8 @@
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512, avx512bf16};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::has_slow_bf16_pairs;
 use crate::panels::PANEL;
 use crate::{InstructionSet, Precision};
 
@@ -92,12 +94,12 @@ impl Kernels {
     }
 }
 
-/// The kernels for packed matrices.
+/// The fastest kernels for packed matrices that an instruction set allows.
 pub(super) fn packed(isa: InstructionSet, precision: Precision) -> &'static Kernels {
     match (precision, isa) {
         (Precision::F32, _) => dense(isa, Panel::Wide, Order::Grouped),
         #[cfg(target_arch = "x86_64")]
-        (Precision::Bf16, InstructionSet::Avx512Bf16) => &avx512bf16::PAIRS,
+        (Precision::Bf16, InstructionSet::Avx512Bf16) if !has_slow_bf16_pairs() => &avx512bf16::PAIRS,
         #[cfg(target_arch = "x86_64")]
         (Precision::Bf16, InstructionSet::Amx) => &amx::TILES,
         (Precision::Bf16, _) => &of_f32_words(isa).widened,

@@ -12,13 +12,16 @@ use super::kernel::{Kernels, packed};
 use super::*;
 use crate::Precision;
 
-/// The kernels of every instruction set here, and the model of the AMX tiles.
+/// The kernels of every instruction set here, those with `VDPBF16PS` also where they are slow, and the model of the AMX tiles.
 fn kernel_sets(precision: Precision) -> Vec<(String, &'static Kernels)> {
     let mut sets: Vec<_> =
         InstructionSet::available().into_iter().map(|isa| (isa.to_string(), packed(isa, precision))).collect();
     #[cfg(target_arch = "x86_64")]
     if precision == Precision::Bf16 {
         sets.push(("model of amx".to_owned(), &amx::model::MODEL));
+        if InstructionSet::available().contains(&InstructionSet::Avx512Bf16) {
+            sets.push(("VDPBF16PS".to_owned(), &avx512bf16::PAIRS));
+        }
     }
     sets
 }

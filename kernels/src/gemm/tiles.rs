@@ -52,6 +52,12 @@ impl TileKernels {
         Self(packed(isa.usable(), Precision::Bf16))
     }
 
+    /// Those with `VDPBF16PS`, if this CPU has it.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub(crate) fn bf16_pairs() -> Option<Self> {
+        InstructionSet::available().contains(&InstructionSet::Avx512Bf16).then_some(Self(&super::avx512bf16::PAIRS))
+    }
+
     /// Those of the model of AMX.
     #[cfg(all(test, target_arch = "x86_64"))]
     pub(crate) fn amx_model() -> Self {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
     _mm512_load_ps, _mm512_load_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512,
+    _mm512_setzero_si512, _mm512_srav_epi32,
 };
 
 use super::kernel::{Factor, Kernels, Kind, Right, WORDS, block_lines, group_words, kernels};
@@ -28,6 +28,8 @@ unsafe fn multiply<K: Kind, const R: usize>(
     add: bool,
 ) {
     let Right { mut panel, mut next, shift } = right;
+    // A shift by a vector is one instruction where one by a single count may be two.
+    let shift = _mm512_set1_epi32(shift.cast_signed());
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     // SAFETY: the reads stay in the group and the panel that the caller describes, prefetches never fault, and `y` is read
     // and written inside the block.
@@ -39,7 +41,10 @@ unsafe fn multiply<K: Kind, const R: usize>(
         for _ in 0..blocks {
             let factor = |factor: Factor, r: usize| rows.add((WORDS + factor as usize) * R + r);
             let start = |which: Factor| -> [[__m512i; 2]; R] {
-                std::array::from_fn(|r| [_mm512_set1_epi32(factor(which, r).cast::<i32>().read() >> shift); 2])
+                std::array::from_fn(|r| {
+                    let own = _mm512_set1_epi32(factor(which, r).cast::<i32>().read());
+                    [_mm512_srav_epi32(own, shift); 2]
+                })
             };
             let scales =
                 |line: usize| [_mm512_load_ps(panel.add(line).cast()), _mm512_load_ps(panel.add(line + 1).cast())];

@@ -37,14 +37,18 @@ fn compute(machine: Machine, shape: &AttentionShape, [q, k, v, dout]: [&[bf16]; 
     Results { out, lse, gradients }
 }
 
-/// Every instruction set of this CPU, and the model of AMX.
+/// Every instruction set of this CPU, `VDPBF16PS` also where it is slow, and the model of AMX.
 fn machines() -> Vec<(&'static str, Machine)> {
     let available = InstructionSet::available().into_iter().map(|isa| (isa.name(), Machine::of(isa)));
     #[cfg(target_arch = "x86_64")]
-    let model = Some(("amx model", Machine { isa: InstructionSet::detect(), kernels: TileKernels::amx_model() }));
+    let others = {
+        let machine = |kernels| Machine { isa: InstructionSet::detect(), kernels };
+        let pairs = TileKernels::bf16_pairs().map(|kernels| ("VDPBF16PS", machine(kernels)));
+        pairs.into_iter().chain([("amx model", machine(TileKernels::amx_model()))])
+    };
     #[cfg(not(target_arch = "x86_64"))]
-    let model = None;
-    available.chain(model).collect()
+    let others = [];
+    available.chain(others).collect()
 }
 
 /// The norm of the difference over the norm of the truth.
