@@ -1,8 +1,9 @@
 //! The product of two small blocks, `C (=|+=) A B`, from which attention is built.
 //!
-//! A tile of rows shares each load of a row of `B`, and its sums stay in registers. Every element of `C` is one chain of
-//! fused additions in the order of the depth, whatever tile it falls into.
+//! Every element of `C` is one chain of fused additions in the order of the depth, whatever [tile](super::tiling) it falls
+//! into.
 
+use super::tiling::{Tiles, each_tile};
 use crate::ops::simd::{Operation, Simd};
 
 /// What the sums start from.
@@ -53,56 +54,15 @@ impl Operation for BlockProduct<'_> {
         if let Start::Scale(factors) = self.start {
             assert!(factors.len() >= self.rows);
         }
-        let mut column = 0;
-        // SAFETY: the assertions above hold for all rows, columns and depths, and the panels stay inside them.
-        unsafe {
-            if S::WIDTH == 16 {
-                while self.columns - column >= 4 * S::WIDTH {
-                    self.panel::<S, 4>(simd, column);
-                    column += 4 * S::WIDTH;
-                }
-            }
-            while self.columns - column >= 2 * S::WIDTH {
-                self.panel::<S, 2>(simd, column);
-                column += 2 * S::WIDTH;
-            }
-            if self.columns > column {
-                self.panel::<S, 1>(simd, column);
-            }
-        }
+        let extent = [self.rows, self.columns];
+        // SAFETY: the assertions above hold for all rows, columns and depths.
+        unsafe { each_tile(simd, &mut self, extent) };
     }
 }
 
-impl BlockProduct<'_> {
-    /// Columns `column..column + C * WIDTH` of all rows, in tiles of nearly one size.
-    ///
-    /// # Safety
-    ///
-    /// The assertions of `run` hold, and the columns lie inside `self.columns`.
+impl Tiles for BlockProduct<'_> {
     #[inline(always)]
-    unsafe fn panel<S: Simd, const C: usize>(&mut self, simd: S, column: usize) {
-        let mut row = 0;
-        // SAFETY: rows stay below `self.rows`.
-        unsafe {
-            while row < self.rows {
-                row += match self.rows - row {
-                    1 => self.tile::<S, 1, C>(simd, row, column),
-                    2 | 4 => self.tile::<S, 2, C>(simd, row, column),
-                    3 | 5 | 9 => self.tile::<S, 3, C>(simd, row, column),
-                    7 | 8 => self.tile::<S, 4, C>(simd, row, column),
-                    _ => self.tile::<S, 6, C>(simd, row, column),
-                };
-            }
-        }
-    }
-
-    /// `R` rows from `row` and `C` vectors from `column`; gives `R`.
-    ///
-    /// # Safety
-    ///
-    /// The assertions of `run` hold, and the tile lies inside `self.rows` and `self.columns`.
-    #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize, const C: usize>(&mut self, simd: S, row: usize, column: usize) -> usize {
+    unsafe fn tile<S: Simd, const R: usize, const C: usize>(&mut self, simd: S, row: usize, column: usize) {
         // SAFETY: the caller promises that all addresses lie inside `a`, `b` and `c`.
         unsafe {
             let mut sums = [[simd.splat(0.0); C]; R];
@@ -147,6 +107,5 @@ impl BlockProduct<'_> {
                 }
             }
         }
-        R
     }
 }

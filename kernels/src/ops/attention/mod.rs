@@ -33,6 +33,7 @@ mod forward;
 mod memory;
 mod packing;
 mod rounded;
+mod tiling;
 
 use self::backward::BackwardTask;
 pub(super) use self::block_product::{BlockProduct, Start};
@@ -40,6 +41,7 @@ use self::forward::ForwardTask;
 pub(super) use self::forward::{advance_sums, mask, mask_before, probabilities};
 use self::memory::SharedOutput;
 pub(super) use self::packing::copy_scaled;
+pub(super) use self::tiling::{Tiles, each_tile};
 use super::simd::dispatch;
 use crate::{Element, InstructionSet, Values, parallel};
 

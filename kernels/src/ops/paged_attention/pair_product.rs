@@ -1,8 +1,8 @@
 //! The product of two small blocks of integers in pairs, from which attention over [integers](super::integers) is built.
 //!
-//! A tile of rows shares each load of a row of `B`, and its sums stay in registers. They are exact, and so the same for
-//! any tile and any order.
+//! The sums of a tile are exact, and so the same for any tile and any order.
 
+use crate::ops::attention::{Tiles, each_tile};
 use crate::ops::simd::{Operation, Simd};
 
 /// What becomes of the sums.
@@ -52,54 +52,14 @@ impl Operation for PairProduct<'_> {
             Target::Scores(factors) => assert!(factors.len() >= columns),
             Target::Outputs(factors) => assert!(factors.len() >= rows),
         }
-        let mut column = 0;
-        // SAFETY: the assertions above hold for all rows, columns and pairs, and the panels stay inside them.
-        unsafe {
-            if S::WIDTH == 16 {
-                while columns - column >= 4 * S::WIDTH {
-                    self.panel::<S, 4>(simd, column);
-                    column += 4 * S::WIDTH;
-                }
-            }
-            while columns - column >= 2 * S::WIDTH {
-                self.panel::<S, 2>(simd, column);
-                column += 2 * S::WIDTH;
-            }
-            if columns > column {
-                self.panel::<S, 1>(simd, column);
-            }
-        }
+        // SAFETY: the assertions above hold for all rows, columns and pairs.
+        unsafe { each_tile(simd, &mut self, [rows, columns]) };
     }
 }
 
-impl PairProduct<'_> {
-    /// Columns `column..column + C * WIDTH` of all rows, in tiles of nearly one size.
-    ///
-    /// # Safety
-    /// The assertions of `run` hold, and the columns lie inside `self.columns`.
+impl Tiles for PairProduct<'_> {
     #[inline(always)]
-    unsafe fn panel<S: Simd, const C: usize>(&mut self, simd: S, column: usize) {
-        let mut row = 0;
-        // SAFETY: rows stay below `self.rows`.
-        unsafe {
-            while row < self.rows {
-                row += match self.rows - row {
-                    1 => self.tile::<S, 1, C>(simd, row, column),
-                    2 | 4 => self.tile::<S, 2, C>(simd, row, column),
-                    3 | 5 | 9 => self.tile::<S, 3, C>(simd, row, column),
-                    7 | 8 => self.tile::<S, 4, C>(simd, row, column),
-                    _ => self.tile::<S, 6, C>(simd, row, column),
-                };
-            }
-        }
-    }
-
-    /// `R` rows from `row` and `C` vectors from `column`; gives `R`.
-    ///
-    /// # Safety
-    /// The assertions of `run` hold, and the tile lies inside `self.rows` and `self.columns`.
-    #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize, const C: usize>(&mut self, simd: S, row: usize, column: usize) -> usize {
+    unsafe fn tile<S: Simd, const R: usize, const C: usize>(&mut self, simd: S, row: usize, column: usize) {
         // SAFETY: the caller promises that all addresses lie inside `a`, `b`, `c` and the factors.
         unsafe {
             let mut sums = [[simd.splat_integer(0); C]; R];
@@ -139,6 +99,5 @@ impl PairProduct<'_> {
                 }
             }
         }
-        R
     }
 }
