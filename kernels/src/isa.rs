@@ -103,9 +103,9 @@ fn best_uncached() -> InstructionSet {
     InstructionSet::Portable
 }
 
-/// Whether `VDPBF16PS` loses to f32 multiplications of widened values: Intel's cores with AVX-512 FP16 begin one in two cycles,
-/// and two f32 multiplications and additions in each cycle (docs/benchmarks.md). They have AMX for bf16, but many a virtual
-/// machine hides that.
+/// Whether `VDPBF16PS` loses to f32 multiplications of widened values. Emerald Rapids begins one in two cycles, and two f32
+/// multiplications and additions in each (docs/benchmarks.md); it is taken for all of Intel's cores with AVX-512 FP16. They have
+/// AMX for bf16, but many a virtual machine hides that.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_slow_bf16_pairs() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};

@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use crate::cache::{Cache, PageTable};
 use crate::prefix;
 
+/// How many beginnings are kept that requests take turns with: a few steps of a few flows.
+const BEGINNINGS: usize = 16;
+
 /// A text that is kept.
 struct Text {
     name: u64,
@@ -28,23 +31,51 @@ pub(crate) struct Found {
     pub(crate) coming: usize,
 }
 
+/// Which texts are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Of prompts that have most in common the newest: enough for lists in an order in which neighbours share the most. Requests
+    /// that follow from answers take turns with their beginnings, so some of those stay.
+    Beginnings,
+    /// So many recent prompts, and ended answers for the prompts that continue them.
+    Texts(usize),
+}
+
+impl Keep {
+    /// How many texts are kept at most.
+    const fn most(self) -> usize {
+        match self {
+            Self::Beginnings => BEGINNINGS,
+            Self::Texts(most) => most,
+        }
+    }
+
+    /// Whether a new text makes an old one superfluous.
+    fn replaces(self, old: &[u32], new: &[u32]) -> bool {
+        match self {
+            Self::Beginnings => prefix::common_prefix(old, new) * 4 >= old.len() * 3,
+            Self::Texts(_) => new.starts_with(old),
+        }
+    }
+}
+
 /// Kept texts, the one that was used least recently in front. None is a beginning of another.
 pub(crate) struct Kept {
     texts: VecDeque<Text>,
-    most: usize,
+    keep: Keep,
     /// How many were ever kept.
     names: u64,
 }
 
 impl Kept {
-    /// Keeps so many texts at most.
-    pub(crate) fn new(most: usize) -> Self {
-        Self { texts: VecDeque::new(), most, names: 0 }
+    /// Without texts.
+    pub(crate) fn new(keep: Keep) -> Self {
+        Self { texts: VecDeque::new(), keep, names: 0 }
     }
 
     /// Whether texts outlive their answers.
     pub(crate) fn is_lasting(&self) -> bool {
-        self.most > 1
+        matches!(self.keep, Keep::Texts(_))
     }
 
     /// What of `prompt` is kept. Its last token is always computed: the logits behind it start the answer.
@@ -77,7 +108,7 @@ impl Kept {
         }
     }
 
-    /// Keeps a text, in place of those that are a beginning of it; `table` is given back sooner or later.
+    /// Keeps a text, in place of those that it makes superfluous; `table` is given back sooner or later.
     pub(crate) fn put(
         &mut self,
         cache: &mut Cache,
@@ -93,8 +124,9 @@ impl Kept {
             cache.release(table);
             return;
         }
-        self.release_where(cache, |text| text.adapter == adapter && tokens.starts_with(&text.tokens));
-        while self.texts.len() >= self.most.max(1) {
+        let keep = self.keep;
+        self.release_where(cache, |text| text.adapter == adapter && keep.replaces(&text.tokens, &tokens));
+        while self.texts.len() >= keep.most() {
             self.evict(cache, None);
         }
         self.names += 1;

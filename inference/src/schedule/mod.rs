@@ -26,6 +26,7 @@ use crate::request::{Answer, Counts, Event, Finish, Request};
 use crate::sampling::Working;
 
 use active::{Active, Purpose};
+pub(crate) use kept::Keep;
 use kept::{Found, Kept};
 pub(crate) use prompt::{Prepared, prepare};
 use waiting::{Task, Waiting};
@@ -82,9 +83,8 @@ pub(crate) struct Scheduler<'a, T> {
 }
 
 impl<'a, T> Scheduler<'a, T> {
-    /// Without requests. Keys and values of up to `kept` texts are kept for prompts that begin like them: with 1 only the
-    /// newest prompt (enough where neighbours share the most), with more those of ended answers too.
-    pub(crate) fn new(engine: &'a NativeEngine, kept: usize, streams: bool) -> Self {
+    /// Without requests. Keys and values of some texts are kept for prompts that begin like them.
+    pub(crate) fn new(engine: &'a NativeEngine, keep: Keep, streams: bool) -> Self {
         Self {
             engine,
             waiting: Waiting::new(),
@@ -92,7 +92,7 @@ impl<'a, T> Scheduler<'a, T> {
             ended: Vec::new(),
             cache: Cache::new(&engine.weights),
             cache_limit: engine.cache_bytes(),
-            kept: Kept::new(kept),
+            kept: Kept::new(keep),
             streams,
             next_id: 0,
             counts: Counts::default(),
@@ -391,8 +391,8 @@ mod tests {
             let probe = Cache::new(&engine.weights);
             let (window, vocabulary) = (engine.context().min(200), engine.weights.config.vocabulary as u32);
             engine.cache_bytes = probe.needed_bytes(0, window, 48) * 5 / 2;
-            for kept in [1, 40] {
-                let mut scheduler: Scheduler<'_, u32> = Scheduler::new(&engine, kept, false);
+            for keep in [Keep::Beginnings, Keep::Texts(40)] {
+                let mut scheduler: Scheduler<'_, u32> = Scheduler::new(&engine, keep, false);
                 let (mut done, mut most, mut step) = (0, 0, 0_u32);
                 while step < 60 || !scheduler.is_idle() {
                     if step < 60 {
@@ -420,5 +420,27 @@ mod tests {
                 assert_eq!(scheduler.cache_bytes(), 0, "{name}: every page comes back");
             }
         }
+    }
+
+    /// Requests that follow from answers come one by one and take turns with their beginnings: each is computed once.
+    #[test]
+    fn beginnings_that_take_turns_are_computed_once() {
+        let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/assets/");
+        let model = Model::open(format!("{assets}model/stories260K.bin").as_ref()).unwrap();
+        let engine = NativeEngine::load(&model, None, &EngineOptions::default()).unwrap();
+        let (length, tail, beginnings, each) = (120, 10, 4, 6);
+        let mut scheduler: Scheduler<'_, u32> = Scheduler::new(&engine, Keep::Beginnings, false);
+        for number in 0..beginnings * each {
+            let token = |at: u32| if at < length { number % beginnings * 31 + at * 7 } else { number * 13 + at } % 500;
+            let request = Request::new(Prompt::Tokens((0..length + tail).map(token).collect()), 3);
+            let prepared = prepare(&engine, &request);
+            scheduler.submit(0, number, Cow::Owned(request), prepared);
+            while !scheduler.is_idle() {
+                scheduler.step(&mut |_, _| ControlFlow::Continue(()));
+            }
+        }
+        let counts = scheduler.counts();
+        assert_eq!(counts.prompt_tokens_logical as u32, beginnings * each * (length + tail));
+        assert_eq!(counts.prompt_tokens_computed as u32, beginnings * length + beginnings * each * tail);
     }
 }

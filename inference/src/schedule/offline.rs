@@ -10,7 +10,7 @@ use crate::follow::Follow;
 use crate::native::NativeEngine;
 use crate::prefix;
 use crate::request::{Answer, Counts, Event, Request};
-use crate::schedule::{Prepared, Scheduler, prepare};
+use crate::schedule::{Keep, Prepared, Scheduler, prepare};
 
 /// The receiver of answers.
 pub(crate) type OnAnswer<'a> = dyn FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()> + 'a;
@@ -30,7 +30,7 @@ pub(crate) fn generate_following(engine: &NativeEngine, requests: Vec<Request>, 
 }
 
 fn answer<'a>(engine: &'a NativeEngine, requests: Vec<Cow<'a, Request>>, follow: &mut Follow<'_>) -> Counts {
-    let mut scheduler = Scheduler::new(engine, 1, false);
+    let mut scheduler = Scheduler::new(engine, Keep::Beginnings, false);
     let mut asked = requests.len();
     submit(engine, &mut scheduler, requests, 0);
     let mut enough = false;

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use crate::error::EngineError;
 use crate::native::NativeEngine;
 use crate::request::{Counts, Event, Request};
-use crate::schedule::{Scheduler, prepare};
+use crate::schedule::{Keep, Scheduler, prepare};
 
 use inbox::{Arrival, Inbox};
 
@@ -184,7 +184,8 @@ impl Drop for Service {
 fn run(engine: &NativeEngine, inbox: &Inbox) {
     let mut before = Counts::default();
     loop {
-        let mut scheduler: Scheduler<'_, Listener> = Scheduler::new(engine, engine.max_sequences + KEPT, true);
+        let mut scheduler: Scheduler<'_, Listener> =
+            Scheduler::new(engine, Keep::Texts(engine.max_sequences + KEPT), true);
         let panic = catch_unwind(AssertUnwindSafe(|| serve(&mut scheduler, inbox, before))).err();
         let open = scheduler.close();
         let ends = panic.is_none();
