@@ -1,9 +1,14 @@
 //! f32 and widened bf16 kernels with AVX-512: 12 rows x 32 outputs in 24 accumulators.
 
+#![allow(
+    clippy::inline_always,
+    reason = "sums that are in registers stay there: a call would take them through memory"
+)]
+
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_fmadd_ps,
-    _mm512_load_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32, _mm512_storeu_ps,
+    __m512, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
+    _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
 use super::kernel::{Ahead, Family, GROUP, family, word_index};
@@ -28,6 +33,7 @@ unsafe fn multiply<const R: usize, const V: usize, const INTERLEAVED: bool>(
     let mut sums = [[_mm512_setzero_ps(); V]; R];
     // SAFETY: the reads stay in the packed buffers that the caller describes.
     unsafe {
+        ask_for::<R, V>(c, c_stride);
         for _ in 0..groups {
             for j in 0..GROUP {
                 let columns: [__m512; V] = std::array::from_fn(|v| _mm512_load_ps(b.add((j * V + v) * 16)));
@@ -67,6 +73,7 @@ unsafe fn multiply_widened<const R: usize>(
     let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     // SAFETY: the reads stay in the packed buffers that the caller describes.
     unsafe {
+        ask_for::<R, 2>(c, c_stride);
         for _ in 0..groups {
             for j in 0..GROUP / 2 {
                 let b0 = _mm512_load_si512(b.add(j * PANEL).cast());
@@ -94,12 +101,22 @@ unsafe fn multiply_widened<const R: usize>(
     }
 }
 
+/// Asks for a block of the result, `R` rows of `V` lines: it comes from far away while the block is multiplied.
+#[inline(always)]
+pub(crate) fn ask_for<const R: usize, const V: usize>(c: *const f32, c_stride: usize) {
+    for r in 0..R {
+        for v in 0..V {
+            // SAFETY: every processor that runs these kernels has the instruction, which never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * c_stride + v * 16).cast()) };
+        }
+    }
+}
+
 /// Writes or adds the sums of a block.
 ///
 /// # Safety
 /// AVX-512 F; `c` holds `R` rows of `16 * V` at its stride.
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub(crate) unsafe fn store<const R: usize, const V: usize>(
     sums: &[[__m512; V]; R],
     c: *mut f32,

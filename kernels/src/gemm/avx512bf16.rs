@@ -5,11 +5,11 @@
 //! bits from the widened kernels.
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_set1_epi32,
+    __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_set1_epi32,
     _mm512_setzero_ps,
 };
 
-use super::avx512::store;
+use super::avx512::{ask_for, store};
 use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order};
 use crate::panels::PANEL;
 
@@ -61,11 +61,7 @@ unsafe fn multiply<const R: usize>(
     // SAFETY: the reads of `a` and `b` stay in the packed buffers that the caller describes, prefetches never fault,
     // and `c` is read and written inside the block.
     unsafe {
-        // The result comes from far away while the block is multiplied.
-        for r in 0..R {
-            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * c_stride).cast());
-            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * c_stride + 16).cast());
-        }
+        ask_for::<R, 2>(c, c_stride);
         for _ in 0..groups {
             for j in 0..GROUP {
                 let b0 = pairs(_mm512_load_si512(b.add(j * PANEL).cast()));

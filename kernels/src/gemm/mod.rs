@@ -38,7 +38,7 @@ mod tests;
 mod tiles;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::store as store_avx512;
+pub(crate) use avx512::{ask_for as ask_for_avx512, store as store_avx512};
 pub use dense::{matmul_nn, matmul_nt, matmul_tn};
 pub use low_rank::{LowRank, LowRankFactors, matmul_low_rank};
 pub use narrow::{Columns, ResultRows, outer_products};

@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 use super::kernel::{Factor, Kernels, Kind, Right, WORDS, block_lines, group_words, kernels};
 use crate::block_product::Second;
 use crate::buffer::Line;
-use crate::gemm::store_avx512;
+use crate::gemm::{ask_for_avx512, store_avx512};
 
 /// 1 to 6 rows by 32 outputs.
 pub(super) static KERNELS: Kernels = kernels!(multiply);
@@ -34,10 +34,7 @@ unsafe fn multiply<K: Kind, const R: usize>(
     // SAFETY: the reads stay in the group and the panel that the caller describes, prefetches never fault, and `y` is read
     // and written inside the block.
     unsafe {
-        for r in 0..R {
-            _mm_prefetch::<_MM_HINT_T0>(y.wrapping_add(r * stride).cast());
-            _mm_prefetch::<_MM_HINT_T0>(y.wrapping_add(r * stride + 16).cast());
-        }
+        ask_for_avx512::<R, 2>(y, stride);
         for _ in 0..blocks {
             let factor = |factor: Factor, r: usize| rows.add((WORDS + factor as usize) * R + r);
             let start = |which: Factor| -> [[__m512i; 2]; R] {
