@@ -19,6 +19,7 @@ thread_local! {
     static LARGE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static NARROW: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static SUMS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static INTEGERS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
 /// Which of the thread's scratch buffers to use: they are independent, so one call can hold all of them.
@@ -32,6 +33,8 @@ pub(crate) enum Scratch {
     Narrow,
     /// Sums that are to be rounded.
     Sums,
+    /// A piece of a panel as integers.
+    Integers,
 }
 
 /// Runs `work` with at least `count` lines of scratch memory, contents unspecified.
@@ -44,6 +47,7 @@ pub(crate) fn with_scratch<T>(which: Scratch, count: usize, work: impl FnOnce(&m
         Scratch::RightSide => &LARGE,
         Scratch::Narrow => &NARROW,
         Scratch::Sums => &SUMS,
+        Scratch::Integers => &INTEGERS,
     };
     let mut lines = slot.take();
     if lines.len() < count {

@@ -7,6 +7,8 @@
 mod block_product;
 pub mod blocks;
 mod buffer;
+#[cfg(target_arch = "x86_64")]
+mod dot_pairs;
 mod gemm;
 mod int8;
 mod isa;

@@ -1,7 +1,8 @@
 //! Frozen weight matrices, packed once for the matrix product.
 
 use crate::buffer::{Line, zeroed_lines};
-use crate::panels::{FillColumns, INPUT_BLOCK, Window, panel_lines};
+use crate::gemm::{factor_lines, find_factors};
+use crate::panels::{FillColumns, INPUT_BLOCK, PANEL, Window, panel_lines, words_per_output};
 
 /// What the products compute in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -54,6 +55,8 @@ pub struct PackedMatrix {
     rows: usize,
     columns: usize,
     storage: Storage,
+    /// Of the pieces of its panels, where they are multiplied as integers.
+    factors: Vec<Line>,
 }
 
 impl std::fmt::Debug for PackedMatrix {
@@ -77,7 +80,7 @@ impl PackedMatrix {
         let inputs = columns.next_multiple_of(INPUT_BLOCK);
         let mut lines = zeroed_lines(panel_lines(precision, rows, inputs));
         whole(precision, rows, columns, &|row, _, values| fill_row(row, values)).pack(&mut lines);
-        Self { rows, columns, storage: Storage::new(precision, lines) }
+        Self::from_lines(precision, rows, columns, lines)
     }
 
     /// Packs `W^T` (a matrix of `columns` outputs and `rows` inputs) from the same rows, for `dX = dY W`.
@@ -90,7 +93,14 @@ impl PackedMatrix {
         let inputs = rows.next_multiple_of(INPUT_BLOCK);
         let mut lines = zeroed_lines(panel_lines(precision, columns, inputs));
         whole(precision, rows, columns, &|row, _, values| fill_row(row, values)).pack_transposed(inputs, &mut lines);
-        Self { rows: columns, columns: rows, storage: Storage::new(precision, lines) }
+        Self::from_lines(precision, columns, rows, lines)
+    }
+
+    fn from_lines(precision: Precision, rows: usize, columns: usize, lines: Vec<Line>) -> Self {
+        let words = words_per_output(precision, columns);
+        let mut factors = zeroed_lines(factor_lines(precision, rows.div_ceil(PANEL), words));
+        find_factors(&lines, words, &mut factors);
+        Self { rows, columns, storage: Storage::new(precision, lines), factors }
     }
 
     /// Outputs.
@@ -113,12 +123,13 @@ impl PackedMatrix {
 
     /// Memory that the packed form occupies, padding included.
     pub fn bytes(&self) -> usize {
-        std::mem::size_of_val(self.lines())
+        std::mem::size_of_val(self.lines()) + std::mem::size_of_val(self.factors())
     }
 
     /// What [`PackedMatrix::bytes`] of such a matrix is.
     pub fn bytes_of(precision: Precision, rows: usize, columns: usize) -> usize {
-        panel_lines(precision, rows, columns.next_multiple_of(INPUT_BLOCK)) * size_of::<Line>()
+        let factors = factor_lines(precision, rows.div_ceil(PANEL), words_per_output(precision, columns));
+        (panel_lines(precision, rows, columns.next_multiple_of(INPUT_BLOCK)) + factors) * size_of::<Line>()
     }
 
     /// The panels one after another.
@@ -126,6 +137,11 @@ impl PackedMatrix {
         match &self.storage {
             Storage::F32(lines) | Storage::Bf16(lines) => lines,
         }
+    }
+
+    /// The factors of the panels' pieces; empty where no kernel of this CPU takes them.
+    pub(crate) fn factors(&self) -> &[Line] {
+        &self.factors
     }
 }
 
@@ -146,7 +162,6 @@ fn whole<'a>(precision: Precision, rows: usize, columns: usize, fill: &'a FillCo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::panels::words_per_output;
 
     fn value(r: usize, c: usize) -> f32 {
         (r * 131 + c * 7) as f32 * 0.25 - 9.0
@@ -198,7 +213,9 @@ mod tests {
     #[test]
     fn storage_is_aligned_and_counted() {
         let packed = PackedMatrix::pack(Precision::Bf16, 33, 33, &fill);
-        assert_eq!(packed.bytes(), 64 * 64 * 2);
+        // Two panels of 64 inputs each, and the factors of a piece of each.
+        assert_eq!(packed.bytes(), 64 * 64 * 2 + 64 * 4);
+        assert_eq!(packed.bytes(), PackedMatrix::bytes_of(Precision::Bf16, 33, 33));
         assert_eq!(packed.lines().as_ptr() as usize % 64, 0);
         assert_eq!(PackedMatrix::pack(Precision::F32, 32, 32, &fill).bytes(), 4096);
     }

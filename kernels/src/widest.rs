@@ -41,14 +41,14 @@ pub fn run_widest<W: PlainWork>(work: W) -> W::Output {
 
 /// The work compiled for registers of 256 bits.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn run_avx2<W: PlainWork>(work: W) -> W::Output {
     work.run()
 }
 
 /// The work compiled for registers of 512 bits.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
 fn run_avx512<W: PlainWork>(work: W) -> W::Output {
     work.run()
 }

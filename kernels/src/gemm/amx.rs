@@ -22,7 +22,7 @@
 use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
-use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order, Session};
+use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order, Right, Session};
 use crate::panels::PANEL;
 
 /// Blocks of 16 and 32 rows by 32 outputs.
@@ -35,6 +35,7 @@ pub(super) static TILES: Kernels = Kernels {
     depth: 20,
     order: Order::Grouped,
     session: Some(Session { enter: configure, leave: release }),
+    integers: None,
 };
 
 static MICRO: [Micro; 2] = [multiply_hardware::<1>, multiply_hardware::<2>];
@@ -191,7 +192,7 @@ impl TileUnit for Hardware {
 /// See [`Micro`]; the session is entered.
 unsafe fn multiply_hardware<const ROW_TILES: usize>(
     a: *const u32,
-    b: *const u32,
+    Right { panel: b, .. }: Right,
     groups: usize,
     c: *mut f32,
     c_stride: usize,
@@ -288,6 +289,7 @@ pub(super) mod model {
         depth: 20,
         order: Order::Grouped,
         session: None,
+        integers: None,
     };
 
     struct Model([[[u32; 16]; 16]; 8]);
@@ -333,7 +335,7 @@ pub(super) mod model {
 
     unsafe fn multiply_model<const ROW_TILES: usize>(
         a: *const u32,
-        b: *const u32,
+        Right { panel: b, .. }: Right,
         groups: usize,
         c: *mut f32,
         c_stride: usize,

@@ -5,7 +5,7 @@ use std::arch::x86_64::{
     _mm256_loadu_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
 };
 
-use super::kernel::{Ahead, Family, GROUP, family, word_index};
+use super::kernel::{Ahead, Family, GROUP, Right, family, word_index};
 use crate::panels::PANEL;
 
 /// 1 to 6 rows; 2 halves of 16 outputs in a wide panel, 1 in a narrow one.
@@ -15,7 +15,7 @@ pub(super) static FAMILY: Family = family!(2, 1; 1 2 3 4 5 6);
 #[target_feature(enable = "avx2,fma")]
 unsafe fn multiply<const R: usize, const H: usize, const INTERLEAVED: bool>(
     a: *const u32,
-    b: *const u32,
+    Right { panel: b, .. }: Right,
     groups: usize,
     c: *mut f32,
     c_stride: usize,
@@ -49,7 +49,7 @@ unsafe fn multiply<const R: usize, const H: usize, const INTERLEAVED: bool>(
 #[target_feature(enable = "avx2,fma")]
 unsafe fn multiply_widened<const R: usize>(
     a: *const u32,
-    b: *const u32,
+    Right { panel: b, .. }: Right,
     groups: usize,
     c: *mut f32,
     c_stride: usize,

@@ -11,7 +11,7 @@ use std::arch::x86_64::{
     _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
-use super::kernel::{Ahead, Family, GROUP, family, word_index};
+use super::kernel::{Ahead, Family, GROUP, Right, family, word_index};
 use crate::panels::PANEL;
 
 /// 1 to 12 rows; 2 registers of 16 outputs in a wide panel, 1 in a narrow one.
@@ -21,7 +21,7 @@ pub(super) static FAMILY: Family = family!(2, 1; 1 2 3 4 5 6 7 8 9 10 11 12);
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply<const R: usize, const V: usize, const INTERLEAVED: bool>(
     a: *const u32,
-    b: *const u32,
+    Right { panel: b, .. }: Right,
     groups: usize,
     c: *mut f32,
     c_stride: usize,
@@ -60,7 +60,7 @@ unsafe fn multiply<const R: usize, const V: usize, const INTERLEAVED: bool>(
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply_widened<const R: usize>(
     a: *const u32,
-    mut b: *const u32,
+    Right { panel: mut b, .. }: Right,
     groups: usize,
     c: *mut f32,
     c_stride: usize,

@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 };
 
 use super::avx512::{ask_for, store};
-use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order};
+use super::kernel::{Activation, Ahead, GROUP, Kernels, Micro, Order, Right};
 use crate::panels::PANEL;
 
 /// 1 to 12 rows by 32 outputs.
@@ -22,6 +22,7 @@ pub(super) static PAIRS: Kernels = Kernels {
     depth: 32,
     order: Order::Grouped,
     session: None,
+    integers: None,
 };
 
 static MICRO: [Micro; 12] = [
@@ -49,7 +50,7 @@ fn pairs(bits: __m512i) -> __m512bh {
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn multiply<const R: usize>(
     mut a: *const u32,
-    mut b: *const u32,
+    Right { panel: mut b, .. }: Right,
     groups: usize,
     c: *mut f32,
     c_stride: usize,

@@ -1,8 +1,8 @@
 //! Small dense f32 products, for low-rank branches: one side is packed for the call, the f32 kernels do the rest.
 
 use super::Accumulate;
-use super::drive::{Product, Target, chunk_depth};
-use super::kernel::{Activation, GROUP, Order, Panel, dense};
+use super::drive::{Panels, Product, Target, chunk_depth};
+use super::kernel::{GROUP, Order, Panel, dense};
 use super::pack::{Part, pack_rows, prefetch_row};
 use crate::buffer::{Line, Scratch, with_scratch};
 use crate::transpose::transpose;
@@ -119,14 +119,14 @@ pub(super) fn multiply(
             }
         }
         let add = accumulate == Accumulate::Add;
-        let panels = &*lines;
+        let panels = Panels::of_floats(lines);
         let (groups, depth) = (0..groups, chunk_depth(kernels, groups));
         let y = Target { values: ValuesMut::F32(y), stride: n, first: 0 };
         if form == Form::Tn {
             let pack = |part: Part, lines: &mut [Line]| pack_interleaved(a, m, k, &part, lines);
             Product { kernels, panels, groups, depth, m, n, pack, beside: None }.run(y, add);
         } else {
-            let pack = |part: Part, lines: &mut [Line]| pack_rows(Activation::F32, Values::F32(a), k, &part, lines);
+            let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels, Values::F32(a), k, &part, lines);
             Product { kernels, panels, groups, depth, m, n, pack, beside: None }.run(y, add);
         }
     });

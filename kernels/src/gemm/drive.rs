@@ -10,14 +10,15 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::kernel::{Activation, Ahead, GROUP, Kernels, Order};
+use super::integers::{PANEL_FACTOR_LINES, round_panel};
+use super::kernel::{Ahead, GROUP, Kernels, Micro, Order, Right};
 use super::pack::{Part, pack_rows};
 use super::round::round_rows;
 use super::row_blocks::{Block, Blocks};
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
 use crate::panels::PANEL;
-use crate::parallel;
 use crate::values::{SharedValues, Values, ValuesMut};
+use crate::{PackedMatrix, parallel};
 
 /// Packed activations of a task's rows and chunk: half of a second-level cache of 1 MiB.
 const ACTIVATION_BYTES: usize = 512 * 1024;
@@ -42,8 +43,8 @@ const BLOCK: usize = 32;
 pub(super) struct Product<'a, P> {
     /// The microkernels.
     pub(super) kernels: &'static Kernels,
-    /// Panels of the right side, one after another.
-    pub(super) panels: &'a [Line],
+    /// Panels of the right side.
+    pub(super) panels: Panels<'a>,
     /// Groups of inputs that the panels hold, padding included.
     pub(super) groups: Range<usize>,
     /// Groups in a chunk: [`chunk_depth`] of all groups of the product. `groups` begins where a chunk does.
@@ -58,13 +59,34 @@ pub(super) struct Product<'a, P> {
     pub(super) beside: Option<Beside<'a>>,
 }
 
+/// Panels of a right side.
+#[derive(Clone, Copy)]
+pub(super) struct Panels<'a> {
+    /// One after another.
+    pub(super) lines: &'a [Line],
+    /// For kernels of integers the factors of their chunks, `[panel][chunk]`, two lines each.
+    pub(super) factors: &'a [Line],
+}
+
+impl<'a> Panels<'a> {
+    /// Those that kernels of floats take.
+    pub(super) fn of_floats(lines: &'a [Line]) -> Self {
+        Self { lines, factors: &[] }
+    }
+
+    /// Those of a matrix.
+    pub(super) fn of(matrix: &'a PackedMatrix) -> Self {
+        Self { lines: matrix.lines(), factors: matrix.factors() }
+    }
+}
+
 /// `u = a down`, and `y += u up` before a block of the result leaves the caches.
 ///
 /// Both right sides are packed as that of the product; `down` has its inputs and no window of them.
 #[derive(Clone, Copy)]
 pub(super) struct Beside<'a> {
     /// Panels of `rank` outputs over all inputs of the product.
-    pub(super) down: &'a [Line],
+    pub(super) down: Panels<'a>,
     /// Columns of `u`.
     pub(super) rank: usize,
     /// Panels of the product's outputs over the columns of `u`, padded to `up_groups` groups.
@@ -79,7 +101,12 @@ pub(super) struct Beside<'a> {
 
 /// Groups in a chunk: about the kernels' depth, equal shares of all groups of a product.
 pub(super) fn chunk_depth(kernels: &Kernels, groups: usize) -> usize {
-    groups.div_ceil(groups.div_ceil(kernels.depth).max(1))
+    equal_share(groups, kernels.depth)
+}
+
+/// The largest of as many equal shares of all groups as keep each to `most`.
+pub(super) fn equal_share(groups: usize, most: usize) -> usize {
+    groups.div_ceil(groups.div_ceil(most).max(1))
 }
 
 /// Where a product is written: some columns of a row-major matrix.
@@ -116,6 +143,8 @@ struct Tile {
     /// Rows and columns that exist.
     rows: usize,
     columns: usize,
+    /// Those that the microkernel writes.
+    padded: [usize; 2],
 }
 
 impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
@@ -175,7 +204,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
             return 1;
         }
         // A panel's line takes at least 4 cycles from memory, and a cycle for each row that multiplies it.
-        let cycles = panels * self.groups.len() * self.panel_group_lines() * self.m.max(4);
+        let cycles = panels * self.groups.len() * self.kernels.panel_group_lines() * self.m.max(4);
         (cycles / TASK_CYCLES).clamp(1, TASKS_A_THREAD * threads)
     }
 
@@ -183,7 +212,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
     /// one block when all of it stays near. `packed` groups of each row lie packed at one time.
     fn batch_rows(&self, panels: usize, packed: usize) -> usize {
         let most_rows = self.kernels.most_rows();
-        let right_bytes = panels * packed * self.panel_group_lines() * size_of::<Line>();
+        let right_bytes = panels * packed * self.kernels.panel_group_lines() * size_of::<Line>();
         if right_bytes <= NEAR_BYTES && self.kernels.order == Order::Grouped {
             return most_rows;
         }
@@ -197,14 +226,6 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
             batches = even;
         }
         self.m.div_ceil(batches).next_multiple_of(most_rows)
-    }
-
-    /// Lines that a group of inputs occupies in a panel.
-    fn panel_group_lines(&self) -> usize {
-        match self.kernels.activation {
-            Activation::F32 | Activation::Pairs => self.kernels.width,
-            Activation::Widened => self.kernels.width / 2,
-        }
     }
 
     /// Groups in the first chunk, the largest one.
@@ -221,16 +242,19 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
     /// Groups of a row that are packed at one time.
     fn packed_groups(&self, y: Shared) -> usize {
         match y.values {
-            SharedValues::F32(_) => self.chunk(),
-            SharedValues::Bf16(_) => self.groups.len(),
+            SharedValues::F32(_) if !self.reads_panels_whole() => self.chunk(),
+            SharedValues::F32(_) | SharedValues::Bf16(_) => self.groups.len(),
         }
     }
 
     /// Computes some rows of some panels on this thread, `batch` rows at a time.
     fn task(&self, rows: Range<usize>, batch: usize, panels: Range<usize>, y: Shared, add: bool) {
         let (most_rows, row_step) = (self.kernels.most_rows(), self.kernels.row_step);
-        let scratch_rows = batch.min(rows.len()).next_multiple_of(row_step);
-        with_scratch(Scratch::Activations, scratch_rows * self.packed_groups(y), |scratch| {
+        let largest = Blocks::new(rows.start..rows.end.min(rows.start + batch), most_rows, row_step);
+        let packed = self.packed_groups(y);
+        let chunks = packed.div_ceil(self.chunk());
+        let lines = largest.padded() * packed + chunks * largest.count * self.kernels.row_factor_lines();
+        with_scratch(Scratch::Activations, lines, |scratch| {
             if let Some(session) = &self.kernels.session {
                 // SAFETY: the instruction set was detected before its kernels were chosen.
                 unsafe { (session.enter)() };
@@ -253,9 +277,25 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         });
     }
 
-    /// A batch of rows, chunk by chunk through all panels.
+    /// Whether the panels meet so few rows that they are read as they lie: the rows are packed whole, and all chunks of a
+    /// panel follow each other.
+    fn reads_panels_whole(&self) -> bool {
+        self.kernels.integers.as_ref().is_some_and(|integers| self.m <= integers.lone.len())
+    }
+
+    /// A batch of rows into f32.
     fn batch(&self, blocks: &Blocks, panels: Range<usize>, scratch: &mut [Line], y: Sums, add: bool) {
+        if self.reads_panels_whole() {
+            self.panel_by_panel(blocks, panels, scratch, y, add, |_| ());
+        } else {
+            self.chunk_by_chunk(blocks, panels, scratch, y, add);
+        }
+    }
+
+    /// A batch of rows, chunk by chunk through all panels.
+    fn chunk_by_chunk(&self, blocks: &Blocks, panels: Range<usize>, scratch: &mut [Line], y: Sums, add: bool) {
         for groups in self.chunks() {
+            let scratch = &mut scratch[..self.chunk_lines(blocks, groups.len())];
             self.pack_batch(blocks, groups.clone(), scratch);
             let add = add || groups.start > self.groups.start;
             let beside = self.beside.as_ref();
@@ -271,18 +311,19 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         }
     }
 
-    /// A batch of rows, panel by panel through all chunks, rounded into `y`.
-    fn rounded_batch(
+    /// A batch of rows, panel by panel through all chunks; `done` hears of each panel.
+    fn panel_by_panel(
         &self,
         blocks: &Blocks,
         panels: Range<usize>,
         scratch: &mut [Line],
-        y: SharedMut<bf16>,
-        stride: usize,
+        y: Sums,
+        add: bool,
+        done: impl Fn(usize),
     ) {
         let packed = |groups: &Range<usize>| {
-            let before = groups.start - self.groups.start;
-            blocks.padded() * before..blocks.padded() * (before + groups.len())
+            let before = (groups.start - self.groups.start) / self.chunk() * self.chunk_lines(blocks, self.chunk());
+            before..before + self.chunk_lines(blocks, groups.len())
         };
         for groups in self.chunks() {
             self.pack_batch(blocks, groups.clone(), &mut scratch[packed(&groups)]);
@@ -292,16 +333,30 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         }
         let scratch = &*scratch;
         self.with_narrow(self.beside.as_ref(), blocks, |beside| {
-            with_scratch(Scratch::Sums, blocks.padded() * self.kernels.width / GROUP, |lines| {
-                let sums = SharedMut::new(bytemuck::cast_slice_mut(lines));
-                for panel in panels {
-                    for groups in self.chunks() {
-                        let (scratch, add) = (&scratch[packed(&groups)], groups.start > self.groups.start);
-                        let last = beside.filter(|_| groups.end == self.groups.end);
-                        self.panel(blocks, groups, panel, scratch, Sums::Apart(sums), add, last);
-                    }
-                    self.round_panel(blocks, panel, sums, y, stride);
+            for panel in panels {
+                for groups in self.chunks() {
+                    let (scratch, add) = (&scratch[packed(&groups)], add || groups.start > self.groups.start);
+                    let last = beside.filter(|_| groups.end == self.groups.end);
+                    self.panel(blocks, groups, panel, scratch, y, add, last);
                 }
+                done(panel);
+            }
+        });
+    }
+
+    /// A batch of rows, rounded into `y`.
+    fn rounded_batch(
+        &self,
+        blocks: &Blocks,
+        panels: Range<usize>,
+        scratch: &mut [Line],
+        y: SharedMut<bf16>,
+        stride: usize,
+    ) {
+        with_scratch(Scratch::Sums, blocks.padded() * self.kernels.width / GROUP, |lines| {
+            let sums = SharedMut::new(bytemuck::cast_slice_mut(lines));
+            self.panel_by_panel(blocks, panels, scratch, Sums::Apart(sums), false, |panel| {
+                self.round_panel(blocks, panel, sums, y, stride);
             });
         });
     }
@@ -325,17 +380,32 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         }
     }
 
+    /// Lines of a chunk of a batch.
+    fn chunk_lines(&self, blocks: &Blocks, groups: usize) -> usize {
+        blocks.padded() * groups + blocks.count * self.kernels.row_factor_lines()
+    }
+
+    /// The lines of a block in those of its chunk of a batch.
+    fn block_lines(&self, block: &Block, groups: usize) -> Range<usize> {
+        let factors = self.kernels.row_factor_lines();
+        let start = block.packed_before * groups + block.index * factors;
+        start..start + block.padded * groups + factors
+    }
+
     /// Packs a chunk of a batch: block by block where rows lie in one piece, group by group where inputs do.
     fn pack_batch(&self, blocks: &Blocks, groups: Range<usize>, scratch: &mut [Line]) {
-        let step = match self.kernels.order {
-            Order::Grouped => groups.len(),
-            Order::Interleaved => 1,
-        };
-        for first in groups.clone().step_by(step) {
+        if self.kernels.order == Order::Grouped {
+            for block in blocks.iter() {
+                let lines = &mut scratch[self.block_lines(&block, groups.len())];
+                (self.pack)(Part { rows: block.rows, padded: block.padded, groups: groups.clone() }, lines);
+            }
+            return;
+        }
+        for first in groups.clone() {
             for block in blocks.iter() {
                 let start = block.packed_before * groups.len() + (first - groups.start) * block.padded;
-                let part = Part { rows: block.rows, padded: block.padded, groups: first..first + step };
-                (self.pack)(part, &mut scratch[start..][..block.padded * step]);
+                let part = Part { rows: block.rows, padded: block.padded, groups: first..first + 1 };
+                (self.pack)(part, &mut scratch[start..][..block.padded]);
             }
         }
     }
@@ -375,7 +445,7 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
                     std::slice::from_raw_parts(beside.u.at(block.rows.start * rank), block.rows.len() * rank)
                 };
                 let part = Part { rows: 0..block.rows.len(), padded: block.padded, groups: 0..groups };
-                pack_rows(self.kernels.activation, Values::F32(u), rank, &part, lines);
+                pack_rows(self.kernels.of_floats(), Values::F32(u), rank, &part, lines);
             }
             work(Some((beside, narrow)));
         });
@@ -393,52 +463,85 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         add: bool,
         beside: Option<(&Beside<'_>, &[Line])>,
     ) {
-        let group_lines = self.panel_group_lines();
+        let group_lines = self.kernels.panel_group_lines();
         let before = panel * self.groups.len() + groups.start - self.groups.start;
-        let right = &self.panels[before * group_lines..][..groups.len() * group_lines];
-        let start: *const u32 = right.as_ptr().cast();
-        let next = match y {
-            Sums::Result(..) => start.wrapping_add(self.groups.len() * group_lines * GROUP),
-            // The chunk behind this one, or the next panel.
-            Sums::Apart(_) => start.wrapping_add(right.len() * GROUP),
+        let lines = &self.panels.lines[before * group_lines..][..groups.len() * group_lines];
+        let start: *const u32 = lines.as_ptr().cast();
+        let whole = matches!(y, Sums::Apart(_)) || self.reads_panels_whole();
+        // The chunk behind this one, or that of the next panel.
+        let next = start.wrapping_add(if whole { lines.len() } else { self.groups.len() * group_lines } * GROUP);
+        // Panels that are rounded before they are multiplied have been read by then.
+        let near = match self.kernels.integers {
+            Some(_) if !self.reads_panels_whole() => next,
+            _ => start.wrapping_add(AHEAD_WORDS),
         };
-        for (index, block) in blocks.iter().enumerate() {
-            let ahead = match (blocks.count, index) {
-                (1, _) => Ahead { next: start.wrapping_add(AHEAD_WORDS), step: PANEL },
-                (_, 0) => Ahead { next, step: PANEL / 2 },
-                (_, 1) => Ahead { next: next.wrapping_add(right.len() * GROUP / 2), step: PANEL / 2 },
-                _ => Ahead { next: start, step: 0 },
-            };
-            let left = &scratch[block.packed_before * groups.len()..][..block.padded * groups.len()];
-            let tile = self.tile(&block, panel, y);
-            self.block(&block, left, right, groups.len(), tile, add, ahead);
-            if let Some((beside, narrow)) = beside {
-                self.block_beside(beside, &block, narrow, panel, tile);
+        self.with_right(lines, (panel, groups.start), blocks, |micro, right| {
+            for block in blocks.iter() {
+                let ahead = match (blocks.count, block.index) {
+                    (1, _) => Ahead { next: near, step: PANEL },
+                    (_, 0) => Ahead { next, step: PANEL / 2 },
+                    (_, 1) => Ahead { next: next.wrapping_add(lines.len() * GROUP / 2), step: PANEL / 2 },
+                    _ => Ahead { next: start, step: 0 },
+                };
+                let left = &scratch[self.block_lines(&block, groups.len())];
+                let tile = self.tile(&block, panel, y);
+                let micro = micro[block.padded / self.kernels.row_step - 1];
+                multiply_block(micro, left, right, groups.len(), tile, add, ahead);
+                if let Some((beside, narrow)) = beside {
+                    self.block_beside(beside, &block, narrow, panel, tile);
+                }
             }
+        });
+    }
+
+    /// Runs `work` with a chunk of a panel, and the microkernels that take it.
+    fn with_right(
+        &self,
+        lines: &[Line],
+        (panel, first_group): (usize, usize),
+        blocks: &Blocks,
+        work: impl FnOnce(&[Micro], Right),
+    ) {
+        let start = lines.as_ptr().cast();
+        let Some(integers) = &self.kernels.integers else {
+            return work(self.kernels.micro, Right::of_floats(start));
+        };
+        let chunks = self.groups.len().div_ceil(self.chunk());
+        let chunk = panel * chunks + (first_group - self.groups.start) / self.chunk();
+        let own = &self.panels.factors[chunk * PANEL_FACTOR_LINES..][..PANEL_FACTOR_LINES];
+        let factors = own.as_ptr().cast();
+        if blocks.padded() <= integers.lone.len() {
+            return work(integers.lone, Right { panel: start, factors });
         }
+        with_scratch(Scratch::Integers, lines.len(), |rounded| {
+            round_panel(lines, own, rounded);
+            work(self.kernels.micro, Right { panel: rounded.as_ptr().cast(), factors });
+        });
     }
 
     /// Where the sums of a block and a panel go.
     fn tile(&self, block: &Block, panel: usize, y: Sums) -> Tile {
         let width = self.kernels.width;
+        let padded = [block.padded, width];
         match y {
             Sums::Result(values, stride) => {
                 let (first, rows) = (panel * width, block.rows.len());
                 // SAFETY: rows and columns of the block lie inside the result, and no other task has them.
                 let start = unsafe { values.at(block.rows.start * stride + first) };
-                Tile { start, stride, rows, columns: width.min(self.n - first) }
+                Tile { start, stride, rows, columns: width.min(self.n - first), padded }
             }
             Sums::Apart(sums) => {
                 // SAFETY: the sums hold `width` values for each row of the blocks.
                 let start = unsafe { sums.at(block.packed_before * width) };
-                Tile { start, stride: width, rows: block.padded, columns: width }
+                Tile { start, stride: width, rows: block.padded, columns: width, padded }
             }
         }
     }
 
     /// Adds `u up` to a block, the groups of `u` only that the panel touches.
     fn block_beside(&self, beside: &Beside<'_>, block: &Block, narrow: &[Line], panel: usize, tile: Tile) {
-        let (inputs, group_lines) = (self.kernels.activation.group_inputs(), self.panel_group_lines());
+        let kernels = self.kernels.of_floats();
+        let (inputs, group_lines) = (kernels.activation.group_inputs(), kernels.panel_group_lines());
         let touched = &beside.touched[panel];
         if touched.is_empty() {
             return;
@@ -448,33 +551,32 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         let left = &left[..block.padded * groups.len()];
         let right = &beside.up[(panel * beside.up_groups + groups.start) * group_lines..][..groups.len() * group_lines];
         let ahead = Ahead { next: right.as_ptr().cast(), step: 0 };
-        self.block(block, left, right, groups.len(), tile, true, ahead);
+        let micro = kernels.micro[block.padded / kernels.row_step - 1];
+        multiply_block(micro, left, Right::of_floats(right.as_ptr().cast()), groups.len(), tile, true, ahead);
     }
+}
 
-    /// One microkernel call; a block that reaches beyond the result goes through a copy of full size.
-    #[allow(clippy::too_many_arguments)]
-    fn block(&self, block: &Block, left: &[Line], right: &[Line], groups: usize, tile: Tile, add: bool, ahead: Ahead) {
-        let Tile { start, stride, rows, columns } = tile;
-        let width = self.kernels.width;
-        let micro = self.kernels.micro[block.padded / self.kernels.row_step - 1];
-        let (a, b) = (left.as_ptr().cast(), right.as_ptr().cast());
-        // SAFETY: the instruction set was detected before its kernels were chosen; `left` and `right` are packed for
-        // this kernel with `groups` groups (the slices were cut to that length); the tile is this task's to write.
-        unsafe {
-            if rows == block.padded && columns == width {
-                micro(a, b, groups, start, stride, add, ahead);
-                return;
-            }
-            let mut copy = [0.0_f32; BLOCK * BLOCK];
-            if add {
-                for r in 0..rows {
-                    start.add(r * stride).copy_to_nonoverlapping(copy[r * width..].as_mut_ptr(), columns);
-                }
-            }
-            micro(a, b, groups, copy.as_mut_ptr(), width, add, ahead);
+/// One microkernel call; a block that reaches beyond the result goes through a copy of full size.
+#[allow(clippy::too_many_arguments)]
+fn multiply_block(micro: Micro, left: &[Line], right: Right, groups: usize, tile: Tile, add: bool, ahead: Ahead) {
+    let Tile { start, stride, rows, columns, padded: [padded_rows, width] } = tile;
+    let a = left.as_ptr().cast();
+    // SAFETY: the instruction set was detected before its kernels were chosen; `left` and `right` are packed for
+    // this kernel with `groups` groups (the slices were cut to that length); the tile is this task's to write.
+    unsafe {
+        if rows == padded_rows && columns == width {
+            micro(a, right, groups, start, stride, add, ahead);
+            return;
+        }
+        let mut copy = [0.0_f32; BLOCK * BLOCK];
+        if add {
             for r in 0..rows {
-                start.add(r * stride).copy_from_nonoverlapping(copy[r * width..].as_ptr(), columns);
+                start.add(r * stride).copy_to_nonoverlapping(copy[r * width..].as_mut_ptr(), columns);
             }
+        }
+        micro(a, right, groups, copy.as_mut_ptr(), width, add, ahead);
+        for r in 0..rows {
+            start.add(r * stride).copy_from_nonoverlapping(copy[r * width..].as_ptr(), columns);
         }
     }
 }

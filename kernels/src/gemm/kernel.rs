@@ -8,6 +8,7 @@
 //! (`[group][row][16 words]`). A word is a pair of bf16 or one f32. The interleaved form, for products whose left side
 //! is stored by input, holds `[input][row]` words.
 
+use super::integers::{self, ROW_FACTOR_LINES};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512, avx512bf16};
@@ -29,14 +30,30 @@ pub(super) struct Ahead {
     pub(super) step: usize,
 }
 
+/// The right side of a block.
+#[derive(Clone, Copy)]
+pub(super) struct Right {
+    /// Groups of a panel.
+    pub(super) panel: *const u32,
+    /// For kernels of integers the factor of each output in these groups.
+    pub(super) factors: *const f32,
+}
+
+impl Right {
+    /// For kernels of floats.
+    pub(super) fn of_floats(panel: *const u32) -> Self {
+        Self { panel, factors: std::ptr::null() }
+    }
+}
+
 /// Multiplies a block: `c[rows, width] (=|+=) a b`.
 ///
 /// # Safety
 /// The instruction set of the kernel is there; `a` holds `groups` groups of packed activations of the kernel's row
 /// count, 64-byte aligned (interleaved: 4 bytes); `b` a panel of the kernel's width with as many inputs, 64-byte
-/// aligned; `c` is readable and writable for the kernel's rows and width at its stride (in f32).
+/// aligned, and in kernels of integers a factor for each output, 64-byte aligned too; `c` is readable and writable for the kernel's rows and width at its stride (in f32).
 pub(super) type Micro =
-    unsafe fn(a: *const u32, b: *const u32, groups: usize, c: *mut f32, c_stride: usize, add: bool, ahead: Ahead);
+    unsafe fn(a: *const u32, b: Right, groups: usize, c: *mut f32, c_stride: usize, add: bool, ahead: Ahead);
 
 /// How activations are packed for a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +62,7 @@ pub(super) enum Activation {
     F32,
     /// Words are f32 that were rounded to bf16: a group is 16 inputs.
     Widened,
-    /// Words are pairs of bf16: a group is 32 inputs.
+    /// Words are pairs of bf16, or of integers: a group is 32 inputs.
     Pairs,
 }
 
@@ -75,6 +92,16 @@ pub(super) struct Kernels {
     pub(super) order: Order,
     /// Prepares the registers of a thread before the first product of a task and frees them after its last.
     pub(super) session: Option<Session>,
+    /// Set where both sides are [integers](super::integers).
+    pub(super) integers: Option<Integers>,
+}
+
+/// What goes with kernels of integers.
+pub(super) struct Integers {
+    /// Kernels of floats with the same rows and outputs.
+    pub(super) floats: &'static Kernels,
+    /// `lone[i]` multiplies `i + 1` rows by a panel of bf16, which it rounds on the way: for a panel that meets one block.
+    pub(super) lone: &'static [Micro],
 }
 
 /// Preparation of a thread for kernels that need one.
@@ -92,10 +119,37 @@ impl Kernels {
     pub(super) const fn most_rows(&self) -> usize {
         self.micro.len() * self.row_step
     }
+
+    /// Lines that a group of inputs occupies in a panel.
+    pub(super) const fn panel_group_lines(&self) -> usize {
+        match self.activation {
+            Activation::F32 | Activation::Pairs => self.width,
+            Activation::Widened => self.width / 2,
+        }
+    }
+
+    /// Lines behind a chunk of a block of packed activations.
+    pub(super) const fn row_factor_lines(&self) -> usize {
+        if self.integers.is_some() { ROW_FACTOR_LINES } else { 0 }
+    }
+
+    /// The kernels that multiply floats.
+    pub(super) fn of_floats(&'static self) -> &'static Self {
+        self.integers.as_ref().map_or(self, |integers| integers.floats)
+    }
 }
 
 /// The fastest kernels for packed matrices that an instruction set allows.
 pub(super) fn packed(isa: InstructionSet, precision: Precision) -> &'static Kernels {
+    let floats = floats(isa, precision);
+    match floats.activation {
+        Activation::Widened => integers::fastest(isa).unwrap_or(floats),
+        Activation::F32 | Activation::Pairs => floats,
+    }
+}
+
+/// The fastest kernels that multiply floats.
+pub(super) fn floats(isa: InstructionSet, precision: Precision) -> &'static Kernels {
     match (precision, isa) {
         (Precision::F32, _) => dense(isa, Panel::Wide, Order::Grouped),
         #[cfg(target_arch = "x86_64")]
@@ -168,7 +222,7 @@ impl Family {
                 Activation::F32 => f32_depth(width, order),
                 Activation::Widened | Activation::Pairs => 64,
             };
-            Kernels { activation, width, row_step: 1, micro, depth, order, session: None }
+            Kernels { activation, width, row_step: 1, micro, depth, order, session: None, integers: None }
         }
         let [[wide_grouped, wide_interleaved], [narrow_grouped, narrow_interleaved]] = plain;
         Self {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::drive::Beside;
+use super::drive::{Beside, Panels};
 use super::kernel::{Kernels, packed};
 use super::{Accumulate, matmul_values, multiply_beside, multiply_values};
 use crate::buffer::SharedMut;
@@ -82,7 +82,7 @@ impl LowRank {
     /// [`LowRank::add`] with the microkernels given.
     pub(super) fn add_with(&self, kernels: &'static Kernels, x: Values<'_>, m: usize, u: &mut [f32], y: &mut [f32]) {
         multiply_values(kernels, x, m, &self.down, ValuesMut::F32(&mut *u), Accumulate::Overwrite);
-        multiply_values(kernels, Values::F32(u), m, &self.up, ValuesMut::F32(y), Accumulate::Add);
+        multiply_values(kernels.of_floats(), Values::F32(u), m, &self.up, ValuesMut::F32(y), Accumulate::Add);
     }
 
     /// Memory of both factors.
@@ -135,10 +135,10 @@ pub(super) fn multiply(
         u.fill(0.0);
     }
     let beside = Beside {
-        down: low_rank.down.lines(),
+        down: Panels::of(&low_rank.down),
         rank,
         up: low_rank.up.lines(),
-        up_groups: rank.next_multiple_of(INPUT_BLOCK) / kernels.activation.group_inputs(),
+        up_groups: rank.next_multiple_of(INPUT_BLOCK) / kernels.of_floats().activation.group_inputs(),
         touched: &low_rank.touched,
         u: SharedMut::new(u),
     };

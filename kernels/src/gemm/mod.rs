@@ -5,6 +5,7 @@
 //! output element has one order of additions, fixed by the number of inputs and the instruction set alone.
 //!
 //! - `kernel`: what a microkernel is; `portable`, `avx2`, `avx512`, `avx512bf16`, `amx`: the microkernels
+//! - `integers`: both sides as integers, and the microkernels for them
 //! - `drive`: blocking and threads
 //! - `row_blocks`: a task's rows, cut for the microkernels
 //! - `pack`: packing of activations
@@ -25,6 +26,7 @@ mod avx512;
 mod avx512bf16;
 mod dense;
 mod drive;
+mod integers;
 mod kernel;
 mod low_rank;
 mod narrow;
@@ -40,13 +42,14 @@ mod tiles;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::{ask_for as ask_for_avx512, store as store_avx512};
 pub use dense::{matmul_nn, matmul_nt, matmul_tn};
+pub(crate) use integers::{factor_lines, find_factors};
 pub use low_rank::{LowRank, LowRankFactors, matmul_low_rank};
 pub use narrow::{Columns, ResultRows, outer_products};
 pub(crate) use round::{bf16_bits, round_pairs, round_row};
 pub use stored::{matmul_stored, matmul_stored_transposed};
 pub(crate) use tiles::{LINE_WORDS, TileKernels, TileProduct, right_lines};
 
-use self::drive::{Beside, Product, Target, chunk_depth};
+use self::drive::{Beside, Panels, Product, Target, chunk_depth};
 use self::pack::{Part, pack_rows};
 use crate::buffer::Line;
 use crate::panels::INPUT_BLOCK;
@@ -77,7 +80,10 @@ pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, y: &mut [f32], accumulate: 
 /// # Panics
 /// As [`matmul`].
 pub fn matmul_with(isa: InstructionSet, x: &[f32], m: usize, w: &PackedMatrix, y: &mut [f32], accumulate: Accumulate) {
-    multiply_with(kernel::packed(isa.usable(), w.precision()), x, m, w, y, accumulate);
+    let kernels = kernel::packed(isa.usable(), w.precision());
+    // A matrix that was packed for other instructions has no factors for those of integers.
+    let kernels = if w.factors().is_empty() { kernels.of_floats() } else { kernels };
+    multiply_with(kernels, x, m, w, y, accumulate);
 }
 
 /// [`matmul`] from and into f32 or bf16.
@@ -127,10 +133,10 @@ fn multiply_beside(
     let columns = w.columns();
     assert_eq!(x.len(), m * columns, "the activations have the wrong length for {m} x {columns}");
     let groups = columns.next_multiple_of(INPUT_BLOCK) / kernels.activation.group_inputs();
-    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
+    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels, x, columns, &part, lines);
     let depth = chunk_depth(kernels, groups);
     let y = Target { values: y, stride: w.rows(), first: 0 };
-    Product { kernels, panels: w.lines(), groups: 0..groups, depth, m, n: w.rows(), pack, beside }
+    Product { kernels, panels: Panels::of(w), groups: 0..groups, depth, m, n: w.rows(), pack, beside }
         .run(y, accumulate == Accumulate::Add);
 }
 

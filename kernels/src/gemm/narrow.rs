@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::kernel::{Activation, Ahead, GROUP, Kernels, packed};
+use super::kernel::{Activation, Ahead, GROUP, Kernels, Right, floats};
 use super::round::{join_rows, round_row, round_row_widened};
 use super::row_blocks::Blocks;
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
@@ -63,7 +63,7 @@ pub fn outer_products(
     y: &mut [f32],
     order: ResultRows,
 ) {
-    multiply(packed(InstructionSet::detect(), precision), precision, narrow, wide, alpha, y, order);
+    multiply(floats(InstructionSet::detect(), precision), precision, narrow, wide, alpha, y, order);
 }
 
 /// [`outer_products`] with the microkernels given.
@@ -149,7 +149,15 @@ fn strip_sums(
                     // SAFETY: the instruction set was detected before its kernels were chosen; both sides are packed for
                     // this kernel with `groups` groups, and the block lies inside the sums.
                     unsafe {
-                        micro(a.as_ptr().cast(), panel.as_ptr().cast(), groups, c.as_mut_ptr(), WIDTH, true, ahead);
+                        micro(
+                            a.as_ptr().cast(),
+                            Right::of_floats(panel.as_ptr().cast()),
+                            groups,
+                            c.as_mut_ptr(),
+                            WIDTH,
+                            true,
+                            ahead,
+                        );
                     };
                 }
             }

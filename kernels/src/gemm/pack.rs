@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::kernel::{Activation, GROUP};
+use super::integers;
+use super::kernel::{Activation, GROUP, Kernels};
 use super::round::{round_chunks, round_row, round_row_widened, widen_chunks};
 use crate::buffer::Line;
 use crate::values::Values;
@@ -19,8 +20,14 @@ pub(super) struct Part {
     pub(super) groups: Range<usize>,
 }
 
-/// Packs rows of a row-major matrix: `lines[group][row]`, what lies beyond the rows and columns becomes zero.
-pub(super) fn pack_rows(activation: Activation, x: Values<'_>, columns: usize, part: &Part, lines: &mut [Line]) {
+/// Packs rows of a row-major matrix: `lines[group][row]`, what lies beyond the rows and columns becomes zero. Integers are
+/// followed by their factors.
+pub(super) fn pack_rows(kernels: &Kernels, x: Values<'_>, columns: usize, part: &Part, lines: &mut [Line]) {
+    if kernels.integers.is_some() {
+        integers::pack_rows(x, columns, part, lines);
+        return;
+    }
+    let activation = kernels.activation;
     let inputs = activation.group_inputs();
     let first = part.groups.start * inputs;
     let last = columns.min(part.groups.end * inputs);
@@ -46,7 +53,7 @@ pub(super) fn pack_rows(activation: Activation, x: Values<'_>, columns: usize, p
 }
 
 /// Rows that are asked for ahead of their packing.
-const ROWS_AHEAD: usize = 4;
+pub(super) const ROWS_AHEAD: usize = 4;
 
 /// Asks the caches for `count` f32; any address will do.
 pub(super) fn prefetch_row(row: *const f32, count: usize) {

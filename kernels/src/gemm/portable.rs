@@ -1,6 +1,6 @@
 //! Kernels in plain Rust: 4 rows x 8 outputs at a time, a multiplication and an addition for each product.
 
-use super::kernel::{Ahead, Family, GROUP, family, word_index};
+use super::kernel::{Ahead, Family, GROUP, Right, family, word_index};
 use crate::panels::PANEL;
 
 /// Outputs whose sums are kept in registers.
@@ -12,7 +12,7 @@ pub(super) static FAMILY: Family = family!(32, 16; 1 2 3 4);
 /// See [`Micro`](super::kernel::Micro); `W` outputs.
 unsafe fn multiply<const R: usize, const W: usize, const INTERLEAVED: bool>(
     a: *const u32,
-    b: *const u32,
+    Right { panel: b, .. }: Right,
     groups: usize,
     c: *mut f32,
     c_stride: usize,
@@ -47,7 +47,7 @@ unsafe fn multiply<const R: usize, const W: usize, const INTERLEAVED: bool>(
 /// See [`Micro`](super::kernel::Micro); the even input of each pair first, then the odd one.
 unsafe fn multiply_widened<const R: usize>(
     a: *const u32,
-    b: *const u32,
+    Right { panel: b, .. }: Right,
     groups: usize,
     c: *mut f32,
     c_stride: usize,

@@ -12,6 +12,8 @@ pub(super) struct Blocks {
 
 /// The rows of one microkernel call.
 pub(super) struct Block {
+    /// Its place among the blocks.
+    pub(super) index: usize,
     pub(super) rows: Range<usize>,
     pub(super) padded: usize,
     /// Rows, padding included, that are packed before this block.
@@ -38,6 +40,7 @@ impl Blocks {
         (0..self.count).map(|index| {
             let (start, end) = (self.start(index), self.start(index + 1));
             Block {
+                index,
                 rows: self.rows.start + start..self.rows.end.min(self.rows.start + end),
                 padded: end - start,
                 packed_before: start,

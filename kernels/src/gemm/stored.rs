@@ -7,13 +7,14 @@
 use std::ops::Range;
 
 use super::Accumulate;
-use super::drive::{Product, Target, chunk_depth};
+use super::drive::{Panels, Product, Target, chunk_depth};
+use super::integers::{factor_lines_of, find_factors_of};
 use super::kernel::{Kernels, packed};
 use super::pack::{Part, pack_rows};
 use crate::blocks::K_BLOCK;
 use crate::buffer::{Line, Scratch, with_scratch};
-use crate::panels::{INPUT_BLOCK, PANEL, panel_lines};
-use crate::{InstructionSet, StoredMatrix, Values, ValuesMut};
+use crate::panels::{INPUT_BLOCK, PANEL, inputs_per_word, panel_lines};
+use crate::{InstructionSet, Precision, StoredMatrix, Values, ValuesMut};
 
 /// Lines of a window's panels: they stay in the third-level cache, and in a large second-level one.
 const WINDOW_LINES: usize = (4 << 20) / size_of::<Line>();
@@ -49,13 +50,13 @@ pub(super) fn multiply(
     assert_eq!(y.len(), m * rows, "the result has the wrong length for {m} x {rows}");
     let inputs = columns.next_multiple_of(INPUT_BLOCK);
     let groups = inputs / kernels.activation.group_inputs();
-    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, x, columns, &part, lines);
+    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels, x, columns, &part, lines);
     for rows in equal_parts(rows, PANEL, window_lines / panel_lines(w.precision(), 1, inputs).max(1)) {
         w.with_window(rows.clone(), 0..columns, |window| {
-            with_scratch(Scratch::RightSide, panel_lines(w.precision(), rows.len(), inputs), |panels| {
-                window.pack(panels);
+            let (depth, n) = (chunk_depth(kernels, groups), rows.len());
+            let fill = |lines: &mut [Line]| window.pack(lines);
+            with_panels(kernels, w.precision(), [n, inputs], depth, fill, |panels| {
                 let y = Target { values: ValuesMut::F32(y), stride: w.rows(), first: rows.start };
-                let (depth, n) = (chunk_depth(kernels, groups), rows.len());
                 Product { kernels, panels, groups: 0..groups, depth, m, n, pack, beside: None }
                     .run(y, accumulate == Accumulate::Add);
             });
@@ -83,24 +84,47 @@ pub(super) fn multiply_transposed(
     if groups == 0 && accumulate == Accumulate::Overwrite {
         dx.fill(0.0);
     }
-    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels.activation, dy, rows, &part, lines);
+    let pack = |part: Part, lines: &mut [Line]| pack_rows(kernels, dy, rows, &part, lines);
     let [window_groups, window_columns] = transposed_window(w, window_lines, group_inputs, groups, depth);
     for first in (0..groups).step_by(window_groups.max(1)) {
         let groups = first..groups.min(first + window_groups);
         let inputs = groups.start * group_inputs..groups.end * group_inputs;
         for columns in equal_parts(columns, K_BLOCK, window_columns / K_BLOCK) {
             w.with_window(inputs.start..rows.min(inputs.end), columns.clone(), |window| {
-                let lines = panel_lines(w.precision(), columns.len(), inputs.len());
-                with_scratch(Scratch::RightSide, lines, |panels| {
-                    window.pack_transposed(inputs.len(), panels);
+                let (groups, n) = (groups.clone(), columns.len());
+                let fill = |lines: &mut [Line]| window.pack_transposed(inputs.len(), lines);
+                with_panels(kernels, w.precision(), [n, inputs.len()], depth, fill, |panels| {
                     let dx = Target { values: ValuesMut::F32(dx), stride: w.columns(), first: columns.start };
-                    let (groups, n) = (groups.clone(), columns.len());
                     let add = accumulate == Accumulate::Add || groups.start > 0;
                     Product { kernels, panels, groups, depth, m, n, pack, beside: None }.run(dx, add);
                 });
             });
         }
     }
+}
+
+/// Runs `work` with the panels of so many outputs and inputs, which `fill` writes, and their factors where the kernels want
+/// them.
+fn with_panels(
+    kernels: &'static Kernels,
+    precision: Precision,
+    [outputs, inputs]: [usize; 2],
+    depth: usize,
+    fill: impl FnOnce(&mut [Line]),
+    work: impl FnOnce(Panels<'_>),
+) {
+    let lines = panel_lines(precision, outputs, inputs);
+    let words = inputs / inputs_per_word(precision);
+    let factor_lines = match kernels.integers {
+        None => 0,
+        Some(_) => outputs.div_ceil(PANEL) * factor_lines_of(words, depth),
+    };
+    with_scratch(Scratch::RightSide, lines + factor_lines, |scratch| {
+        let (lines, factors) = scratch.split_at_mut(lines);
+        fill(lines);
+        find_factors_of(lines, words, depth, factors);
+        work(Panels { lines, factors });
+    });
 }
 
 /// Groups and columns of a window of `dy W`: the pair that moves the least. Each window of columns reads the activations

@@ -3,19 +3,30 @@
 // Bit-equal is what is claimed.
 #![allow(clippy::float_cmp)]
 
+mod integers;
 mod stored;
 
 use proptest::prelude::*;
 
 use super::dense::{Form, multiply};
-use super::kernel::{Kernels, packed};
+use super::kernel::{Kernels, floats};
 use super::*;
 use crate::Precision;
 
-/// The kernels of every instruction set here, those with `VDPBF16PS` also where they are slow, and the model of the AMX tiles.
+/// The kernels of every instruction set here and those of integers.
 fn kernel_sets(precision: Precision) -> Vec<(String, &'static Kernels)> {
+    let mut sets = float_sets(precision);
+    if precision == Precision::Bf16 {
+        sets.extend(integers::sets().into_iter().map(|(name, kernels)| (name.to_owned(), kernels)));
+    }
+    sets
+}
+
+/// The kernels of floats of every instruction set here, those with `VDPBF16PS` also where they are slow, and the model of the
+/// AMX tiles.
+fn float_sets(precision: Precision) -> Vec<(String, &'static Kernels)> {
     let mut sets: Vec<_> =
-        InstructionSet::available().into_iter().map(|isa| (isa.to_string(), packed(isa, precision))).collect();
+        InstructionSet::available().into_iter().map(|isa| (isa.to_string(), floats(isa, precision))).collect();
     #[cfg(target_arch = "x86_64")]
     if precision == Precision::Bf16 {
         sets.push(("model of amx".to_owned(), &amx::model::MODEL));
@@ -55,12 +66,21 @@ fn rounded(precision: Precision, x: f32) -> f64 {
 
 /// `x W^T` in f64.
 fn reference(precision: Precision, x: &[f32], m: usize, w: &[f32], rows: usize, columns: usize) -> Vec<f64> {
+    reference_of([precision; 2], x, m, w, rows, columns)
+}
+
+/// The references of kernels of floats and of integers, which do not round `x` to bf16 first.
+fn references(precision: Precision, x: &[f32], m: usize, w: &[f32], rows: usize, columns: usize) -> [Vec<f64>; 2] {
+    [precision, Precision::F32].map(|of_x| reference_of([of_x, precision], x, m, w, rows, columns))
+}
+
+/// `x W^T` in f64, with the precisions of both.
+fn reference_of([of_x, of_w]: [Precision; 2], x: &[f32], m: usize, w: &[f32], rows: usize, columns: usize) -> Vec<f64> {
     let mut y = vec![0.0; m * rows];
     for i in 0..m {
         for r in 0..rows {
-            y[i * rows + r] = (0..columns)
-                .map(|k| rounded(precision, x[i * columns + k]) * rounded(precision, w[r * columns + k]))
-                .sum();
+            y[i * rows + r] =
+                (0..columns).map(|k| rounded(of_x, x[i * columns + k]) * rounded(of_w, w[r * columns + k])).sum();
         }
     }
     y
@@ -72,13 +92,23 @@ fn tolerance(k: usize) -> f64 {
     f64::from(f32::EPSILON) * k.max(16) as f64
 }
 
+/// [`tolerance`] of these kernels. A sum of integers errs by `4e-6` for each input of a piece, in the mean: half a factor of
+/// both sides, times the norm of the other.
+fn tolerance_of(kernels: &Kernels, k: usize) -> f64 {
+    if kernels.integers.is_none() {
+        return tolerance(k);
+    }
+    tolerance(k) + 3e-5 * k.min(256) as f64 * (k as f64 / 256.0).max(1.0).sqrt()
+}
+
 fn check(m: usize, rows: usize, columns: usize) {
     let (x, w) = (values(m * columns, 1), values(rows * columns, 2));
     let start = values(m * rows, 3);
     for precision in [Precision::F32, Precision::Bf16] {
         let matrix = pack(precision, rows, columns, &w);
-        let expected = reference(precision, &x, m, &w, rows, columns);
+        let expected = references(precision, &x, m, &w, rows, columns);
         for (name, kernels) in kernel_sets(precision) {
+            let expected = &expected[usize::from(kernels.integers.is_some())];
             for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
                 let mut y = start.clone();
                 multiply_with(kernels, &x, m, &matrix, &mut y, accumulate);
@@ -86,7 +116,7 @@ fn check(m: usize, rows: usize, columns: usize) {
                     let before = if accumulate == Accumulate::Add { f64::from(start[i]) } else { 0.0 };
                     let difference = (f64::from(got) - before - expected[i]).abs();
                     assert!(
-                        difference <= tolerance(columns),
+                        difference <= tolerance_of(kernels, columns),
                         "{name}, {precision}, {accumulate:?}, {m} x {columns} x {rows}, element {i}: \
                          {got}, off by {difference}"
                     );
@@ -232,7 +262,7 @@ fn dense_rows_and_threads_give_the_same_bits() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_self_check_accepts_the_model_and_refuses_a_wrong_kernel() {
-    unsafe fn nothing(_: *const u32, _: *const u32, _: usize, _: *mut f32, _: usize, _: bool, _: kernel::Ahead) {}
+    unsafe fn nothing(_: *const u32, _: kernel::Right, _: usize, _: *mut f32, _: usize, _: bool, _: kernel::Ahead) {}
     static WRONG: Kernels = Kernels {
         activation: kernel::Activation::Pairs,
         width: 32,
@@ -241,6 +271,7 @@ fn the_self_check_accepts_the_model_and_refuses_a_wrong_kernel() {
         depth: 16,
         order: kernel::Order::Grouped,
         session: None,
+        integers: None,
     };
     assert!(self_check(&amx::model::MODEL));
     assert!(!self_check(&WRONG));
@@ -334,8 +365,12 @@ fn a_weight_and_its_update_equal_f64_on_both_ways() {
             };
             let (x, start) = (values(m * k, 24), values(m * n, 25));
             let (matrix, low_rank) = (pack(precision, n, k, &w), update.pack(precision, way));
-            let (wide, narrow) = (reference(precision, &x, m, &w, n, k), reference(precision, &x, m, &down, rank, k));
+            let (wide, narrow) = (references(precision, &x, m, &w, n, k), references(precision, &x, m, &down, rank, k));
             for (name, kernels) in kernel_sets(precision) {
+                let (wide, narrow) = match kernels.integers {
+                    None => (&wide[0], &narrow[0]),
+                    Some(_) => (&wide[1], &narrow[1]),
+                };
                 for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
                     let (mut u, mut y) = (vec![f32::NAN; m * rank], start.clone());
                     low_rank::multiply(
@@ -348,15 +383,18 @@ fn a_weight_and_its_update_equal_f64_on_both_ways() {
                         ValuesMut::F32(&mut y),
                         accumulate,
                     );
-                    for (got, expected) in u.iter().zip(&narrow) {
-                        assert!((f64::from(*got) - expected).abs() <= tolerance(k), "{name}, {precision}: u");
+                    for (got, expected) in u.iter().zip(narrow) {
+                        assert!(
+                            (f64::from(*got) - expected).abs() <= tolerance_of(kernels, k),
+                            "{name}, {precision}: u"
+                        );
                     }
                     let beside = reference(precision, &u, m, &up, n, rank);
                     for (i, got) in y.iter().enumerate() {
                         let before = if accumulate == Accumulate::Add { f64::from(start[i]) } else { 0.0 };
                         let difference = (f64::from(*got) - before - wide[i] - beside[i]).abs();
                         // The values of u are of the size of the square root of k.
-                        let most = 2.0 * tolerance(k.max(rank)) * (k as f64).sqrt().max(2.0);
+                        let most = 2.0 * tolerance(k.max(rank)) * (k as f64).sqrt().max(2.0) + tolerance_of(kernels, k);
                         assert!(difference <= most, "{name}, {precision}, {way}, {m} x {k} x {n}: off by {difference}");
                     }
                 }
@@ -411,7 +449,7 @@ fn outer_products_equal_f64_whatever_the_threads() {
             let value = |side: &Columns<&[f32]>, row: usize, column: usize| {
                 rounded(precision, side.values[row * side.stride + side.range.start + column])
             };
-            for (name, kernels) in kernel_sets(precision) {
+            for (name, kernels) in float_sets(precision) {
                 for order in [ResultRows::Narrow, ResultRows::Wide] {
                     let (mut y, mut z) = (vec![f32::NAN; n * m], vec![f32::NAN; n * m]);
                     two.install(|| narrow::multiply(kernels, precision, &narrow, &wide, 0.5, &mut y, order));

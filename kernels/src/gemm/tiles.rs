@@ -10,7 +10,7 @@
 
 use half::bf16;
 
-use super::kernel::{Activation, Ahead, GROUP, Kernels, packed};
+use super::kernel::{Activation, Ahead, GROUP, Kernels, Right, floats};
 use super::pack::{pack_rounded_row, pack_row};
 use crate::buffer::Line;
 use crate::panels::{INPUT_BLOCK, PANEL, panel_lines};
@@ -49,7 +49,7 @@ pub(crate) struct TileProduct<'a> {
 impl TileKernels {
     /// Those of an instruction set, lowered to what this CPU has.
     pub(crate) fn of(isa: InstructionSet) -> Self {
-        Self(packed(isa.usable(), Precision::Bf16))
+        Self(floats(isa.usable(), Precision::Bf16))
     }
 
     /// Those with `VDPBF16PS`, if this CPU has it.
@@ -148,7 +148,7 @@ impl TileKernels {
                 // block and the panel hold `inputs`, and the result all of the block's rows.
                 unsafe {
                     let c = c.as_mut_ptr().add(first * c_stride + column);
-                    micro(left.cast::<u32>(), right, inputs / group, c, c_stride, add, ahead);
+                    micro(left.cast::<u32>(), Right::of_floats(right), inputs / group, c, c_stride, add, ahead);
                 }
             }
         }

@@ -5,7 +5,6 @@
 
 use half::bf16;
 
-use std::arch::asm;
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, __m512bh, __m512i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
     _mm_loadu_ps, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
@@ -20,6 +19,7 @@ use std::arch::x86_64::{
 };
 
 use super::{Operation, Simd};
+use crate::dot_pairs::dot_pairs_avx512;
 
 /// Proof of AVX-512 F, BW, DQ and VL, and of its BF16 and VNNI where that is said; all CPUs with the first have the other.
 #[derive(Clone, Copy)]
@@ -83,27 +83,6 @@ unsafe fn rounded(vector: __m512) -> __m512i {
     }
 }
 
-/// `VPDPWSSD` itself: the compiler takes its intrinsic apart into a product and an addition.
-///
-/// # Safety
-///
-/// The CPU has AVX-512 VNNI.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn dot_words(a: __m512i, b: __m512i, mut sum: __m512i) -> __m512i {
-    // SAFETY: see the head of the file; registers alone.
-    unsafe {
-        asm!(
-            "vpdpwssd {sum}, {a}, {b}",
-            sum = inout(zmm_reg) sum,
-            a = in(zmm_reg) a,
-            b = in(zmm_reg) b,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    sum
-}
-
 impl<const BF16: bool> Simd for Avx512<BF16> {
     type Vector = __m512;
     type Integers = __m512i;
@@ -147,7 +126,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             if !BF16 {
                 return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
             }
-            dot_words(a, b, sum)
+            dot_pairs_avx512(a, b, sum)
         }
     }
 
