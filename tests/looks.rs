@@ -30,7 +30,7 @@ fn rows(names: &[&str], thing: &str) -> String {
 }
 
 fn train<'a>(data: &'a str, out: &'a str, settings: &'a [&str]) -> Vec<&'a str> {
-    let mut arguments = vec!["train", "--model", MODEL, "--data", data, "--out", out, "--precision", "f32"];
+    let mut arguments = vec!["train", "--model", MODEL, "--data", data, "--out", out, "--set", "precision=f32"];
     arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     arguments
 }
@@ -100,6 +100,7 @@ fn accuracy_and_forgetting_are_what_the_engine_finds_with_the_exported_adapter()
     for words in [
         "1 row is not trained on, because a held-out row says the same; the first: [dir]/rows.jsonl:2",
         "5 conversations and 6 held out",
+        "products in f32 on ",
         "metric_for_best_model accuracy: the adapter is that of the checkpoint that has most held-out rows right",
         "what the base thinks of general text",
         "step 0: 0.00000 nats from the base on",

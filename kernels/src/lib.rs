@@ -24,8 +24,8 @@ mod widest;
 pub use block_product::{QuantizedRows, has_block_product, matmul_quantized};
 pub use blocks::{BlockError, BlockType};
 pub use gemm::{
-    Accumulate, Columns, LowRank, LowRankFactors, ResultRows, matmul, matmul_low_rank, matmul_nn, matmul_nt,
-    matmul_stored, matmul_stored_transposed, matmul_tn, matmul_values, matmul_with, outer_products,
+    Accumulate, Columns, LowRank, LowRankFactors, ResultRows, arithmetic, matmul, matmul_low_rank, matmul_nn,
+    matmul_nt, matmul_stored, matmul_stored_transposed, matmul_tn, matmul_values, matmul_with, outer_products,
 };
 pub use half::bf16;
 pub use int8::{Int8Matrix, Int8Rows, int8_is_fast, matmul_int8};

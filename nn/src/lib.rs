@@ -18,7 +18,7 @@ pub use device_list::{DeviceError, DeviceName};
 pub use error::NnError;
 pub use espalier_kernels::Precision;
 
-/// Name of the instruction set that the products run on: results are bit-equal only under the same one.
+/// What the products are computed with ([`espalier_kernels::arithmetic`]): results are bit-equal only under the same name.
 pub fn instruction_set() -> &'static str {
-    espalier_kernels::InstructionSet::detect().name()
+    espalier_kernels::arithmetic()
 }

@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use espalier_dataset::Turn;
 use espalier_inference::{Counts, NativeEngine, Prompt, Request, WeightForm};
 use espalier_kernels::{
-    Accumulate, Element, InstructionSet, PackedMatrix, Precision, Values, ValuesMut, bf16, matmul, matmul_values,
+    Accumulate, Element, PackedMatrix, Precision, Values, ValuesMut, arithmetic, bf16, matmul, matmul_values,
 };
 use espalier_model::{Model, SpecialTokens};
 use espalier_train::profile::{self, Counting};
@@ -103,7 +103,7 @@ fn gemm(session: Session<'_>) -> Result<Status> {
         session.reporter.line(line);
         rows.push(row);
     }
-    let isa = InstructionSet::detect().name();
+    let isa = arithmetic();
     session.reporter.line(format!(
         "{isa}; best product {:.0} GFLOP/s, memory read at {:.1} GB/s",
         rates.operations_per_second / 1e9,
@@ -194,7 +194,7 @@ fn generate(
         "new_tokens_per_second": rate, "seconds": seconds, "new_tokens": counts.new_tokens,
         "prompt_tokens_computed": counts.prompt_tokens_computed, "prompt_tokens_logical": counts.prompt_tokens_logical,
         "steps": counts.steps, "weight_form": engine.weight_words(), "weight_bytes": engine.weight_bytes(), "peak_bytes": peak,
-        "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
+        "precision": session.precision.to_string(), "instruction_set": arithmetic(),
         "threads": rayon::current_num_threads(),
     });
     bound.write(seconds, &mut result);
@@ -300,7 +300,7 @@ fn train_rate(
         "base_weights": config.base_weights, "base_bytes": base_bytes, "losses": losses,
         "operations": rows, "operations_seconds": step.counted_seconds(),
         "alone_seconds": alone_seconds, "step_to_alone": seconds / alone_seconds, "page_faults": step.page_faults,
-        "precision": session.precision.to_string(), "instruction_set": InstructionSet::detect().name(),
+        "precision": session.precision.to_string(), "instruction_set": arithmetic(),
         "threads": rayon::current_num_threads(),
     });
     bound.write(seconds, &mut result);

@@ -341,7 +341,11 @@ impl<'a> Bound<'a> {
             StageConfig::Generate(_) => weight_form_of_texts(self.runner.int8_texts),
             _ => WeightForm::Packed,
         };
-        numerics(&mut from, version, self.runner.precision, form);
+        let precision = match &self.stage.config {
+            StageConfig::Train(config) => train::precision(config, self.runner.precision),
+            _ => self.runner.precision,
+        };
+        numerics(&mut from, version, precision, form);
         for stage in &self.above {
             if let Some(locked) = lock.stages.get(&stage.name) {
                 for (output, hash) in locked.outputs.iter().filter(|(output, _)| self.reads(stage.kind, output)) {

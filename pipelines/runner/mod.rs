@@ -302,7 +302,7 @@ pub(crate) fn numerics(components: &mut Components, version: u32, precision: Pre
 
 /// What models compute in, and what texts are written with where that is something else.
 pub(crate) fn numerics_words(precision: Precision, texts: WeightForm) -> String {
-    let instructions = espalier_kernels::InstructionSet::detect().name();
+    let instructions = espalier_kernels::arithmetic();
     match texts {
         WeightForm::Packed => format!("{precision} on {instructions}"),
         WeightForm::Blocks | WeightForm::Int8 => format!("{precision}, texts in int8, on {instructions}"),

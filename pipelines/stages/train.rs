@@ -56,7 +56,7 @@ pub fn run(
         context.note(line);
     }
     fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
-    let config = TrainConfig { precision: context.precision, ..config.clone() };
+    let config = TrainConfig { precision: precision(config, context.precision), ..config.clone() };
     let utilization = Utilization::new(&model, config.precision);
     let mut board = Board::new(out.join("logs/tensorboard").join(context.stage));
     let outcome = train(&model, &data, &config, work, context.stop, &mut |event| {
@@ -275,6 +275,11 @@ fn describe_plan(plan: &TrainPlan, context: &StageContext<'_>) {
     for line in plan.memory.table() {
         context.note(line);
     }
+}
+
+/// What the frozen products compute in: f32 where the settings or `--precision` say so.
+pub fn precision(config: &TrainConfig, asked: Precision) -> Precision {
+    if config.precision == Precision::F32 { Precision::F32 } else { asked }
 }
 
 /// The curves of the run for `TensorBoard`. They are only a view: a file that cannot be written does not end the training.

@@ -160,6 +160,18 @@ pub(super) fn floats(isa: InstructionSet, precision: Precision) -> &'static Kern
     }
 }
 
+/// What products are computed with on this CPU: the instruction set, with `+i16` where bf16 weights are multiplied as
+/// integers of 16 bits. Equal names give equal bits.
+pub fn arithmetic() -> &'static str {
+    let isa = InstructionSet::detect();
+    match (isa, packed(isa, Precision::Bf16).integers.is_some()) {
+        (isa, false) => isa.name(),
+        (InstructionSet::Avx2, true) => "avx2+i16",
+        (InstructionSet::Avx512, true) => "avx512+i16",
+        (_, true) => "avx512bf16+i16",
+    }
+}
+
 /// Width of an f32 panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Panel {

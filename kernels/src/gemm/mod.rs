@@ -43,6 +43,7 @@ mod tiles;
 pub(crate) use avx512::{ask_for as ask_for_avx512, store as store_avx512};
 pub use dense::{matmul_nn, matmul_nt, matmul_tn};
 pub(crate) use integers::{factor_lines, find_factors};
+pub use kernel::arithmetic;
 pub use low_rank::{LowRank, LowRankFactors, matmul_low_rank};
 pub use narrow::{Columns, ResultRows, outer_products};
 pub(crate) use round::{bf16_bits, round_pairs, round_row};

@@ -7,7 +7,6 @@ use crate::outcome::Status;
 use anyhow::Result;
 use espalier_eval::tasks::{Selection, TaskOptions, evaluate_tasks};
 use espalier_inference::Engine;
-use espalier_kernels::InstructionSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -48,7 +47,7 @@ pub(super) fn rate(reference: &str, asked: &Asked<'_>, session: Session<'_>) -> 
     session.reporter.result(serde_json::json!({
         "tasks": asked.tasks, "num_fewshot": scores.tasks.first().map(|task| task.few_shot), "items": items, "questions": questions,
         "seconds": seconds, "items_per_second": rate, "peak_bytes": peak, "precision": session.precision.to_string(),
-        "instruction_set": InstructionSet::detect().name(),
+        "instruction_set": espalier_kernels::arithmetic(),
     }));
     Ok(Status::Done)
 }

@@ -44,7 +44,7 @@ fn panels_are_rounded_as_by_plain_loops() {
         let mut plain = vec![Line([1; GROUP]); piece.len()];
         RoundPanel { piece: &piece, factors: own, target: &mut plain }.run();
         assert!(plain.iter().zip(&rounded).all(|(plain, rounded)| plain.0 == rounded.0), "{groups} groups");
-        assert_eq!(own[3], 0.0);
+        assert!(own[3].to_bits() == 0 && own[4] > 0.0);
         // Read back, every value is within half a factor.
         let integers: &[u32] = bytemuck::cast_slice(&rounded);
         for (i, &word) in words.iter().enumerate() {
