@@ -52,6 +52,9 @@ fn main() {
                 packed(precision, m, k, n, &is_wanted);
             }
         }
+        for m in [1, 4, 16] {
+            layers(m, 576, 1536, &is_wanted);
+        }
         for [m, n, k] in [[2048, 16, 1536], [2048, 16, 576], [1, 16, 1536], [32, 16, 1536]] {
             let (a, b) = (values(m * k), values(n * k));
             let mut y = vec![0.0; m * n];
@@ -101,6 +104,25 @@ fn packed(precision: Precision, m: usize, k: usize, n: usize, is_wanted: &dyn Fn
             matmul_with(isa, &x, m, &matrix, &mut y, Accumulate::Overwrite);
         });
     }
+}
+
+/// As decoding reads them: matrices in turn, which no cache holds together.
+fn layers(m: usize, k: usize, n: usize, is_wanted: &dyn Fn(&str) -> bool) {
+    const MATRICES: usize = 200;
+    let name = format!("bf16 layers {m}x{k}x{n}");
+    if !is_wanted(&name) {
+        return;
+    }
+    let (x, w) = (values(m * k), values(k));
+    let fill = |_: usize, row: &mut [f32]| row.copy_from_slice(&w);
+    let matrices: Vec<_> = (0..MATRICES).map(|_| PackedMatrix::pack(Precision::Bf16, n, k, &fill)).collect();
+    let mut y = vec![0.0; m * n];
+    let bytes = matrices.iter().map(PackedMatrix::bytes).sum();
+    rate(&name, [m, n, k * MATRICES], bytes, is_wanted, || {
+        for matrix in &matrices {
+            matmul(&x, m, matrix, &mut y, Accumulate::Overwrite);
+        }
+    });
 }
 
 /// Blocks beside the packed product of their values, forward and backward.

@@ -12,7 +12,7 @@ use half::bf16;
 
 use super::integers::{PANEL_FACTOR_LINES, round_panel};
 use super::kernel::{Ahead, GROUP, Kernels, Micro, Order, Right};
-use super::pack::{Part, pack_rows};
+use super::pack::{Part, pack_rows, prefetch_row};
 use super::round::round_rows;
 use super::row_blocks::{Block, Blocks};
 use crate::buffer::{Line, Scratch, SharedMut, with_scratch};
@@ -510,6 +510,9 @@ impl<P: Fn(Part, &mut [Line]) + Sync> Product<'_, P> {
         let chunk = panel * chunks + (first_group - self.groups.start) / self.chunk();
         let own = &self.panels.factors[chunk * PANEL_FACTOR_LINES..][..PANEL_FACTOR_LINES];
         let factors = own.as_ptr().cast();
+        // Those of the next call: everything waits for them.
+        let step = if self.reads_panels_whole() { 1 } else { chunks };
+        prefetch_row(own.as_ptr().wrapping_add(step * PANEL_FACTOR_LINES).cast(), PANEL);
         if blocks.padded() <= integers.lone.len() {
             return work(integers.lone, Right { panel: start, factors });
         }

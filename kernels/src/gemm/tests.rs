@@ -98,7 +98,7 @@ fn tolerance_of(kernels: &Kernels, k: usize) -> f64 {
     if kernels.integers.is_none() {
         return tolerance(k);
     }
-    tolerance(k) + 3e-5 * k.min(256) as f64 * (k as f64 / 256.0).max(1.0).sqrt()
+    tolerance(k) + 3e-5 * k.min(576) as f64 * (k as f64 / 576.0).max(1.0).sqrt()
 }
 
 fn check(m: usize, rows: usize, columns: usize) {

@@ -1,9 +1,8 @@
 //! Products of integers with `VPDPWSSD`: 12 rows x 32 outputs in 24 accumulators.
 
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps,
-    _mm512_load_si512, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512,
-    _mm512_storeu_ps,
+    __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
+    _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_storeu_ps,
 };
 
 use super::super::avx512::{self, ask_for};
@@ -107,8 +106,8 @@ unsafe fn multiply_lone<const R: usize>(
             for j in 0..GROUP {
                 let b0 = round_pairs(_mm512_load_si512(b.add(j * PANEL).cast()), inverses[0]);
                 let b1 = round_pairs(_mm512_load_si512(b.add(j * PANEL + 16).cast()), inverses[1]);
-                _mm_prefetch::<_MM_HINT_T0>(next.cast());
-                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(half).cast());
+                _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(half).cast());
                 next = next.wrapping_add(ahead.step);
                 for (r, sum) in sums.iter_mut().enumerate() {
                     let x = _mm512_set1_epi32(a.add(r * GROUP + j).read().cast_signed());
