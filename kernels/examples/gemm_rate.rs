@@ -52,8 +52,8 @@ fn main() {
                 packed(precision, m, k, n, &is_wanted);
             }
         }
-        for m in [1, 4, 16] {
-            layers(m, 576, 1536, &is_wanted);
+        for [m, k, n] in [[1, 576, 3072], [1, 1536, 576], [4, 576, 3072], [16, 576, 3072]] {
+            layers([m, k, n], &is_wanted);
         }
         for [m, n, k] in [[2048, 16, 1536], [2048, 16, 576], [1, 16, 1536], [32, 16, 1536]] {
             let (a, b) = (values(m * k), values(n * k));
@@ -107,7 +107,7 @@ fn packed(precision: Precision, m: usize, k: usize, n: usize, is_wanted: &dyn Fn
 }
 
 /// As decoding reads them: matrices in turn, which no cache holds together.
-fn layers(m: usize, k: usize, n: usize, is_wanted: &dyn Fn(&str) -> bool) {
+fn layers([m, k, n]: [usize; 3], is_wanted: &dyn Fn(&str) -> bool) {
     const MATRICES: usize = 200;
     let name = format!("bf16 layers {m}x{k}x{n}");
     if !is_wanted(&name) {
