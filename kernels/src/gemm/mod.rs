@@ -6,7 +6,7 @@
 //!
 //! - `kernel`: what a microkernel is; `portable`, `avx2`, `avx512`, `avx512bf16`, `amx`: the microkernels
 //! - `integers`: both sides as integers, and the microkernels for them
-//! - `drive`: blocking and threads
+//! - `drive`: blocking and threads; `batch`: what a task does with some rows
 //! - `row_blocks`: a task's rows, cut for the microkernels
 //! - `pack`: packing of activations
 //! - `round`: rounding to bf16
@@ -24,6 +24,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16;
+mod batch;
 mod dense;
 mod drive;
 mod integers;
