@@ -77,10 +77,21 @@ impl PackedMatrix {
         columns: usize,
         fill_row: &(dyn Fn(usize, &mut [f32]) + Sync),
     ) -> Self {
+        Self::pack_of_floats(precision, rows, columns, fill_row).with_factors()
+    }
+
+    /// [`PackedMatrix::pack`] for kernels of floats alone. It does not ask for the best instruction set, so that the search
+    /// for that can try a product.
+    pub(crate) fn pack_of_floats(
+        precision: Precision,
+        rows: usize,
+        columns: usize,
+        fill_row: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) -> Self {
         let inputs = columns.next_multiple_of(INPUT_BLOCK);
         let mut lines = zeroed_lines(panel_lines(precision, rows, inputs));
         whole(precision, rows, columns, &|row, _, values| fill_row(row, values)).pack(&mut lines);
-        Self::from_lines(precision, rows, columns, lines)
+        Self { rows, columns, storage: Storage::new(precision, lines), factors: Vec::new() }
     }
 
     /// Packs `W^T` (a matrix of `columns` outputs and `rows` inputs) from the same rows, for `dX = dY W`.
@@ -90,17 +101,28 @@ impl PackedMatrix {
         columns: usize,
         fill_row: &(dyn Fn(usize, &mut [f32]) + Sync),
     ) -> Self {
+        Self::pack_transposed_of_floats(precision, rows, columns, fill_row).with_factors()
+    }
+
+    /// [`PackedMatrix::pack_transposed`] for kernels of floats alone.
+    pub(crate) fn pack_transposed_of_floats(
+        precision: Precision,
+        rows: usize,
+        columns: usize,
+        fill_row: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) -> Self {
         let inputs = rows.next_multiple_of(INPUT_BLOCK);
         let mut lines = zeroed_lines(panel_lines(precision, columns, inputs));
         whole(precision, rows, columns, &|row, _, values| fill_row(row, values)).pack_transposed(inputs, &mut lines);
-        Self::from_lines(precision, columns, rows, lines)
+        Self { rows: columns, columns: rows, storage: Storage::new(precision, lines), factors: Vec::new() }
     }
 
-    fn from_lines(precision: Precision, rows: usize, columns: usize, lines: Vec<Line>) -> Self {
-        let words = words_per_output(precision, columns);
-        let mut factors = zeroed_lines(factor_lines(precision, rows.div_ceil(PANEL), words));
-        find_factors(&lines, words, &mut factors);
-        Self { rows, columns, storage: Storage::new(precision, lines), factors }
+    /// Finds the factors that kernels of integers want, where this CPU uses those.
+    fn with_factors(mut self) -> Self {
+        let words = words_per_output(self.precision(), self.columns);
+        self.factors = zeroed_lines(factor_lines(self.precision(), self.rows.div_ceil(PANEL), words));
+        find_factors(self.storage.lines(), words, &mut self.factors);
+        self
     }
 
     /// Outputs.
@@ -134,9 +156,7 @@ impl PackedMatrix {
 
     /// The panels one after another.
     pub(crate) fn lines(&self) -> &[Line] {
-        match &self.storage {
-            Storage::F32(lines) | Storage::Bf16(lines) => lines,
-        }
+        self.storage.lines()
     }
 
     /// The factors of the panels' pieces; empty where no kernel of this CPU takes them.
@@ -150,6 +170,12 @@ impl Storage {
         match precision {
             Precision::F32 => Self::F32(lines),
             Precision::Bf16 => Self::Bf16(lines),
+        }
+    }
+
+    fn lines(&self) -> &[Line] {
+        match self {
+            Self::F32(lines) | Self::Bf16(lines) => lines,
         }
     }
 }
@@ -216,6 +242,8 @@ mod tests {
         // Two panels of 64 inputs each, and the factors of a piece of each.
         assert_eq!(packed.bytes(), 64 * 64 * 2 + 64 * 4);
         assert_eq!(packed.bytes(), PackedMatrix::bytes_of(Precision::Bf16, 33, 33));
+        let of_floats = PackedMatrix::pack_of_floats(Precision::Bf16, 33, 33, &fill);
+        assert_eq!((of_floats.bytes(), of_floats.factors().len()), (64 * 64 * 2, 0));
         assert_eq!(packed.lines().as_ptr() as usize % 64, 0);
         assert_eq!(PackedMatrix::pack(Precision::F32, 32, 32, &fill).bytes(), 4096);
     }

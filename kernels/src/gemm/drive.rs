@@ -32,6 +32,7 @@ const NEAR_BYTES: usize = 128 * 1024;
 const TASK_CYCLES: usize = 20_000;
 /// Tasks for each thread when there is work enough, so that a thread that is held up does not hold up the call.
 const TASKS_A_THREAD: usize = 4;
+
 /// One product `y[m, n] (=|+=) a b` over packed panels, or over some chunks of its inputs.
 pub(super) struct Product<'a, P> {
     /// The microkernels.

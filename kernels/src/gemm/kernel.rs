@@ -51,7 +51,8 @@ impl Right {
 /// # Safety
 /// The instruction set of the kernel is there; `a` holds `groups` groups of packed activations of the kernel's row
 /// count, 64-byte aligned (interleaved: 4 bytes); `b` a panel of the kernel's width with as many inputs, 64-byte
-/// aligned, and in kernels of integers a factor for each output, 64-byte aligned too; `c` is readable and writable for the kernel's rows and width at its stride (in f32).
+/// aligned, and in kernels of integers a factor for each output, 64-byte aligned too; `c` is
+/// readable and writable for the kernel's rows and width at its stride (in f32).
 pub(super) type Micro =
     unsafe fn(a: *const u32, b: Right, groups: usize, c: *mut f32, c_stride: usize, add: bool, ahead: Ahead);
 

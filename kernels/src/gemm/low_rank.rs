@@ -47,7 +47,7 @@ impl LowRank {
         };
         Self {
             down: PackedMatrix::pack(precision, rank, inputs, a),
-            up: PackedMatrix::pack(precision, outputs, rank, b),
+            up: PackedMatrix::pack_of_floats(precision, outputs, rank, b),
             touched: (0..outputs.div_ceil(PANEL)).map(touched).collect(),
         }
     }
@@ -57,7 +57,7 @@ impl LowRank {
         let &LowRankFactors { rank, inputs, outputs, a, b, .. } = factors;
         Self {
             down: PackedMatrix::pack_transposed(precision, outputs, rank, b),
-            up: PackedMatrix::pack_transposed(precision, rank, inputs, a),
+            up: PackedMatrix::pack_transposed_of_floats(precision, rank, inputs, a),
             touched: vec![0..rank; inputs.div_ceil(PANEL)],
         }
     }

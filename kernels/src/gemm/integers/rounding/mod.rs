@@ -10,6 +10,8 @@ pub(super) use avx512::{inverses as inverses_avx512, round_pairs as round_pairs_
 
 use super::super::pack::{Part, ROWS_AHEAD, prefetch_row};
 use super::{GROUP, LEAST_SQUARES, NORM, PANEL_FACTOR_LINES, ROUNDING, ROW_FACTOR_LINES};
+#[cfg(target_arch = "x86_64")]
+use crate::InstructionSet;
 use crate::buffer::Line;
 use crate::panels::PANEL;
 use crate::values::{Element, Values};
@@ -18,11 +20,10 @@ use crate::widest::{PlainWork, run_widest};
 /// Inputs of a group.
 const INPUTS: usize = 2 * GROUP;
 
-/// Whether this CPU runs the form with registers of 512 bits.
+/// Whether the form with registers of 512 bits is to be used: AVX-512 F, BW, DQ and VL are there.
 #[cfg(target_arch = "x86_64")]
 fn has_avx512() -> bool {
-    use std::is_x86_feature_detected as has;
-    has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")
+    InstructionSet::detect() >= InstructionSet::Avx512
 }
 
 /// What an integer is multiplied with to become the value: from the sum of the squares of a piece.
