@@ -31,6 +31,8 @@ impl InstructionSet {
     /// (`portable|avx2|avx512|avx512bf16|amx`) lowers it. An unknown name in the variable is ignored, and one that
     /// this CPU lacks gives the best that it has.
     pub fn detect() -> Self {
+        #[cfg(test)]
+        assert!(!tests::SEARCHING.get(), "the search for the best instruction set waits for itself");
         static BEST: OnceLock<InstructionSet> = OnceLock::new();
         *BEST.get_or_init(|| {
             let wish = std::env::var(VARIABLE).ok().and_then(|name| Self::from_name(&name));
@@ -119,8 +121,15 @@ pub(crate) fn has_slow_bf16_pairs() -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// Set on a thread that does what the search does, which must not ask for its outcome.
+        pub(crate) static SEARCHING: Cell<bool> = const { Cell::new(false) };
+    }
 
     #[test]
     fn names_round_trip() {
