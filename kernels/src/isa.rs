@@ -32,7 +32,7 @@ impl InstructionSet {
     /// this CPU lacks gives the best that it has.
     pub fn detect() -> Self {
         #[cfg(test)]
-        assert!(!tests::SEARCHING.get(), "the search for the best instruction set waits for itself");
+        tests::refuse_in_the_search();
         static BEST: OnceLock<InstructionSet> = OnceLock::new();
         *BEST.get_or_init(|| {
             let wish = std::env::var(VARIABLE).ok().and_then(|name| Self::from_name(&name));
@@ -129,6 +129,10 @@ pub(crate) mod tests {
     thread_local! {
         /// Set on a thread that does what the search does, which must not ask for its outcome.
         pub(crate) static SEARCHING: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) fn refuse_in_the_search() {
+        assert!(!SEARCHING.get(), "the search for the best instruction set waits for itself");
     }
 
     #[test]
